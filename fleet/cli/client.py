@@ -1,0 +1,233 @@
+"""Commands for a running fleet: ask, submit, watch, result, cancel."""
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+import typer
+
+from fleet.cli import options
+from fleet.cli.exits import Exit
+from fleet.cli.remembered import client_settings
+from fleet.config import Settings
+from fleet.errors import BadRequest
+
+
+def ask(
+    task: options.MaybeTask = None,
+    role: options.Role = None,
+    agents: options.Agents = None,
+    rounds: options.Rounds = None,
+    timeout: options.Timeout = None,
+    rubric: options.Rubric = None,
+    require: options.Requirement = None,
+    seed: options.Seed = None,
+    all_rounds: options.AllRounds = False,
+    correlation: options.Correlation = None,
+    task_id: options.GivenId = None,
+    file: options.File = None,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """Put a task to a running fleet, watch its agents work, and get the ranking and the winning text.
+
+    With --json the terminal event is all that is printed.
+
+    [dim]Example:[/dim]  fleet ask "Design a rate limiter" --role ARCHITECT --rubric correctness=3 --rubric cost=1
+    """
+    body = options.request(
+        task,
+        file=file,
+        task_id=task_id,
+        role=role,
+        agents=agents,
+        rounds=rounds,
+        timeout_s=timeout,
+        rubric=rubric,
+        requirements=require,
+        correlation=correlation,
+        seed=seed,
+        all_rounds=all_rounds,
+    )
+    raise typer.Exit(asyncio.run(deliberate(client_settings(data_dir, nats_url), body, json_output=json_output)))
+
+
+def submit(
+    task: options.MaybeTask = None,
+    role: options.Role = None,
+    agents: options.Agents = None,
+    rounds: options.Rounds = None,
+    timeout: options.Timeout = None,
+    rubric: options.Rubric = None,
+    require: options.Requirement = None,
+    seed: options.Seed = None,
+    all_rounds: options.AllRounds = False,
+    correlation: options.Correlation = None,
+    task_id: options.GivenId = None,
+    file: options.File = None,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """Hand a task to the fleet and print its id, without waiting for the answer.
+
+    The request is safe once the id is printed, also when no component runs at the moment.
+
+    [dim]Examples:[/dim]  id=$(fleet submit "Design a rate limiter") && fleet result "$id" --wait 120
+               fleet submit --file request.json
+    """
+    body = options.request(
+        task,
+        file=file,
+        task_id=task_id,
+        role=role,
+        agents=agents,
+        rounds=rounds,
+        timeout_s=timeout,
+        rubric=rubric,
+        requirements=require,
+        correlation=correlation,
+        seed=seed,
+        all_rounds=all_rounds,
+    )
+    asyncio.run(_submit(client_settings(data_dir, nats_url), body, json_output))
+
+
+def watch(
+    task_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Only this task, from its beginning to its end.")
+    ] = None,
+    progress: Annotated[
+        bool | None,
+        typer.Option("--progress/--no-progress", help="Also the text as it is written. Default: only with an ID."),
+    ] = None,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """Print events as they come: of one task from its beginning, or of all from now on.
+
+    With an ID it ends with the task, and its exit status tells the outcome. With --json each event is one line,
+    {"subject": …, "at": …, "event": …}.
+
+    [dim]Example:[/dim]  fleet watch --json | jq -c 'select(.subject == "deliberation.completed")'
+    """
+    from fleet.cli.watching import watch_events
+
+    with_progress = task_id is not None if progress is None else progress
+    status = asyncio.run(
+        watch_events(client_settings(data_dir, nats_url), task_id, progress=with_progress, json_output=json_output)
+    )
+    raise typer.Exit(status)
+
+
+def result(
+    task_id: options.TaskId,
+    wait: Annotated[
+        float, typer.Option("--wait", "-w", min=0, max=300, metavar="SECONDS", help="Wait so long for the end.")
+    ] = 0,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show where a task stands, or its ranking and winning text once it has ended.
+
+    Exit status 4 says that it has not ended yet, 2 that nobody knows it.
+
+    [dim]Example:[/dim]  fleet result d-17 --wait 60 --json | jq -r .result.results[0].proposal.content
+    """
+    raise typer.Exit(asyncio.run(_result(client_settings(data_dir, nats_url), task_id, wait, json_output)))
+
+
+def cancel(
+    task_id: options.TaskId,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept in the terminal event.")] = None,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """Stop a task and free the GPU it uses.
+
+    Exit status 2 says that nobody knows the task, or that it had ended before.
+
+    [dim]Example:[/dim]  fleet cancel d-17 --reason "superseded by d-18"
+    """
+    asyncio.run(_cancel(client_settings(data_dir, nats_url), task_id, reason, json_output))
+
+
+async def deliberate(settings: Settings, body: dict[str, Any], *, json_output: bool) -> int:
+    """Asks, shows the agents at work on standard error and the outcome on standard output; returns the exit status."""
+    from rich.console import Console
+
+    from fleet.cli.session import session, terminal_event
+    from fleet.cli.view import Board, show_outcome
+    from fleet.messages import DeliberationCompleted
+
+    board = Board(Console(stderr=True))
+    async with session(settings) as fleet:
+        if json_output:
+            answer = await fleet.ask(body, lambda event: None)
+            print(answer.decode(), flush=True)
+            event = terminal_event(answer)
+        else:
+            with board.live():
+                event = terminal_event(await fleet.ask(body, board.on_event))
+            show_outcome(Console(), event, await fleet.winning_text(event))
+    return Exit.DONE if isinstance(event, DeliberationCompleted) else Exit.FAILED
+
+
+async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -> None:
+    from fleet.cli.session import session
+
+    async with session(settings) as fleet:
+        receipt = await fleet.submit(body)
+    if json_output:
+        facts = {"task_id": receipt.task_id, "stream_sequence": receipt.stream_sequence, "duplicate": receipt.duplicate}
+        print(json.dumps(facts))
+    else:
+        print(receipt.task_id)
+
+
+async def _result(settings: Settings, task_id: str, wait_s: float, json_output: bool) -> int:
+    from rich.console import Console
+
+    from fleet.cli.session import session
+    from fleet.cli.view import show_outcome
+    from fleet.messages import DeliberationCompleted, ResultReply, decode
+
+    async with session(settings) as fleet:
+        body = await fleet.result(task_id, wait_s)
+        reply = decode(body, ResultReply)
+        text = await fleet.winning_text(reply.result) if reply.result and not json_output else None
+    if json_output:
+        print(body.decode())
+    elif reply.result:
+        show_outcome(Console(), reply.result, text)
+    elif reply.status == "UNKNOWN":
+        raise BadRequest("unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt")
+    else:
+        print(_standing(task_id, reply.status, reply.progress))
+    if reply.result:
+        return Exit.DONE if isinstance(reply.result, DeliberationCompleted) else Exit.FAILED
+    return Exit.BAD_REQUEST if reply.status == "UNKNOWN" else Exit.UNFINISHED
+
+
+def _standing(task_id: str, status: str, progress: Any) -> str:
+    if progress is None:
+        return f"{task_id}: {status}"
+    return f"{task_id}: {status}, {progress.phase} of round {progress.round}: {progress.done} of {progress.expected} calls"
+
+
+async def _cancel(settings: Settings, task_id: str, reason: str | None, json_output: bool) -> None:
+    from fleet.cli.session import ServiceError, session
+
+    async with session(settings) as fleet:
+        try:
+            body = await fleet.cancel(task_id, reason)
+        except ServiceError as error:
+            if json_output and error.body:
+                print(error.body.decode())
+                raise typer.Exit(Exit.BAD_REQUEST) from None
+            raise BadRequest("cancel", "$.task_id", f"{task_id} was not cancelled: {error}") from None
+    print(body.decode() if json_output else f"{task_id}: cancelled")

@@ -1,0 +1,206 @@
+"""`fleet deadletter`: messages nobody could handle, to be looked at, handed in again, or dropped."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from fleet import subjects
+from fleet.cli import options
+from fleet.cli.remembered import client_settings
+from fleet.errors import BadRequest
+
+app = typer.Typer(
+    help="Look at messages nobody could handle, hand them in again, or drop them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Sequence = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Its number, as `fleet deadletter list` shows it.")]
+
+_OWN_HEADERS = "Dead-Letter-"
+_MESSAGE_ID = "Nats-Msg-Id"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message of the stream `DEAD_LETTERS`, `headers` as stored."""
+
+    sequence: int
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+    at: str
+
+    @property
+    def original_subject(self) -> str:
+        return self.subject.removeprefix(f"{subjects.DEADLETTER}.")
+
+    @property
+    def reason(self) -> str:
+        return self.headers.get("Dead-Letter-Reason", "")
+
+    def facts(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "sequence": self.sequence,
+            "subject": self.original_subject,
+            "at": self.at,
+            "headers": self.headers,
+            "body": self.body.decode(errors="replace"),
+        }
+
+
+@app.command("list")
+def list_(
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """List them, oldest first.
+
+    [dim]Example:[/dim]  fleet deadletter list --json | jq .sequence
+    """
+    asyncio.run(_list(data_dir, nats_url, json_output))
+
+
+@app.command()
+def show(
+    sequence: Sequence,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
+    """Print one, whole: headers and body as they came.
+
+    [dim]Example:[/dim]  fleet deadletter show 3
+    """
+    asyncio.run(_show(data_dir, nats_url, sequence, json_output))
+
+
+@app.command()
+def replay(
+    sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None
+) -> None:
+    """Hand one in again, as it was first sent. It stays here until it is dropped.
+
+    [dim]Example:[/dim]  fleet deadletter replay 3 && fleet deadletter drop 3
+    """
+    asyncio.run(_replay(data_dir, nats_url, sequence))
+
+
+@app.command()
+def drop(
+    sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None
+) -> None:
+    """Delete one for good.
+
+    [dim]Example:[/dim]  fleet deadletter drop 3
+    """
+    asyncio.run(_drop(data_dir, nats_url, sequence))
+
+
+def replayed_headers(headers: dict[str, str], sequence: int) -> dict[str, str]:
+    """The original's headers, and an id by which NATS recognises a second replay of the same dead letter."""
+    kept = {name: value for name, value in headers.items() if not name.startswith(_OWN_HEADERS)}
+    return {**kept, _MESSAGE_ID: f"replay.{sequence}"}
+
+
+async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fleet.cli.session import session
+
+    async with session(client_settings(data_dir, nats_url)) as fleet:
+        letters = [letter async for letter in _all(fleet.js)]
+    if json_output:
+        for letter in letters:
+            print(json.dumps(letter.facts()))
+        return
+    if not letters:
+        print("no dead letters")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("seq", "since", "subject", "bytes", "reason"):
+        table.add_column(title, justify="right" if title in ("seq", "bytes") else "left", no_wrap=title != "reason")
+    for letter in letters:
+        table.add_row(
+            str(letter.sequence), letter.at, letter.original_subject, str(len(letter.body)), letter.reason.strip()
+        )
+    Console().print(table, markup=False)
+
+
+async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
+    from fleet.cli.session import session
+
+    async with session(client_settings(data_dir, nats_url)) as fleet:
+        letter = await _get(fleet.js, sequence)
+    if json_output:
+        print(json.dumps(letter.facts()))
+        return
+    print(f"{letter.original_subject}, {letter.at}")
+    for name, value in letter.headers.items():
+        print(f"{name}: {value}")
+    print(f"\n{letter.body.decode(errors='replace')}")
+
+
+async def _replay(data_dir: Any, nats_url: str | None, sequence: int) -> None:
+    from fleet.cli.session import session
+
+    async with session(client_settings(data_dir, nats_url)) as fleet:
+        letter = await _get(fleet.js, sequence)
+        headers = replayed_headers(letter.headers, sequence)
+        ack = await fleet.js.publish(letter.original_subject, letter.body, headers=headers)
+    outcome = "was replayed before" if ack.duplicate else "replayed"
+    print(f"dead letter {sequence} {outcome}: {ack.stream} {ack.seq}")
+
+
+async def _drop(data_dir: Any, nats_url: str | None, sequence: int) -> None:
+    from fleet.cli.session import session
+
+    async with session(client_settings(data_dir, nats_url)) as fleet:
+        await _get(fleet.js, sequence)
+        await fleet.js.delete_msg(subjects.DEAD_LETTERS, sequence)
+    print(f"dead letter {sequence} dropped")
+
+
+async def _all(js: Any) -> AsyncIterator[DeadLetter]:
+    state = (await js.stream_info(subjects.DEAD_LETTERS)).state
+    sequence = state.first_seq
+    while sequence <= state.last_seq and state.messages:
+        letter = await _at(js, sequence, "next")
+        if letter is None:
+            return
+        yield letter
+        sequence = letter.sequence + 1
+
+
+async def _get(js: Any, sequence: int) -> DeadLetter:
+    letter = await _at(js, sequence)
+    if letter is None:
+        raise BadRequest("unknown", "$", f"there is no dead letter {sequence}: see `fleet deadletter list`")
+    return letter
+
+
+async def _at(js: Any, sequence: int, which: str | None = None) -> DeadLetter | None:
+    """The dead letter with this number; with `which` "next" the first one from there on."""
+    from nats.js.errors import NotFoundError
+
+    await js.stream_info(subjects.DEAD_LETTERS)  # its absence is another error than the message's
+    more = {"next": True, "subject": f"{subjects.DEADLETTER}.>"} if which == "next" else {}
+    try:
+        stored = await js.get_msg(subjects.DEAD_LETTERS, sequence, **more)
+    except NotFoundError:
+        return None
+    at = stored.time
+    return DeadLetter(
+        sequence=stored.seq,
+        subject=stored.subject,
+        headers=dict(stored.headers or {}),
+        body=stored.data or b"",
+        at=at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "",
+    )

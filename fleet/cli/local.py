@@ -1,0 +1,232 @@
+"""A whole fleet on this machine: what is not given is started, in the order it is needed and ended in the reverse one."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import structlog
+from msgspec import structs
+
+from fleet.cli.remembered import forget, locked, remember
+from fleet.config import Settings
+from fleet.embedded import EmbeddedNats
+from fleet.errors import ConfigError
+from fleet.supervisor import Child
+
+log = structlog.get_logger(__name__)
+
+GRACE_S = 20.0
+MODEL_GRACE_S = 2.0
+WORKERS_GRACE_S = 5.0
+
+ModelSource = Literal["given", "simulated", "local"]
+
+
+class LocalFleet:
+    """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
+
+    `simulator` are extra arguments of the simulator. `quiet`: the components log into `data_dir/logs`, not to our stderr.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data_dir: Path,
+        *,
+        nats_port: int | None = None,
+        local_model: bool = False,
+        simulator: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.data_dir = data_dir
+        self.logs = data_dir / "logs"
+        self._quiet = quiet
+        self._simulator = simulator
+        self._stack = AsyncExitStack()
+        self._ray: asyncio.Task[str] | None = None
+        self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
+        self.nats = (
+            EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
+        )
+        self.model_server = self._model_server()
+        self.dispatcher = self._component("dispatcher")
+        self.collector = self._component("collector")
+
+    @property
+    def nats_url(self) -> str:
+        return self.nats.url if self.nats else self.settings.nats
+
+    @property
+    def vllm_url(self) -> str:
+        return ",".join(self.settings.vllm_urls)
+
+    @property
+    def ray_is_local(self) -> bool:
+        return self._ray is not None
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        """Of the processes that run now."""
+        return {"dispatcher": self.dispatcher.pid, "collector": self.collector.pid}
+
+    def facts(self) -> dict[str, Any]:
+        """What `fleet up --json` prints."""
+        return {"ready": True, "nats_url": self.nats_url, "vllm_url": self.vllm_url, "pids": self.pids}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def kill(self) -> None:
+        """Ends everything at once, for the impatient."""
+        import psutil
+
+        for child in (self.dispatcher, self.collector, self.model_server, self.nats and self.nats.child):
+            if child:
+                child.kill()
+        for process in psutil.Process().children(recursive=True):
+            process.kill()
+
+    async def _start(self) -> None:
+        self._stack.enter_context(locked(self.data_dir))
+        self.logs.mkdir(exist_ok=True)
+        self._stack.callback(forget, self.data_dir)
+        started = asyncio.get_running_loop().time()
+        # What ends last comes first.
+        if self.nats:
+            self._stack.push_async_callback(self.nats.stop)
+        if self.model_server:
+            self._stack.push_async_callback(self.model_server.stop, MODEL_GRACE_S)
+        self._stack.push_async_callback(self._stop_ray)
+        self._stack.push_async_callback(self._stop_components)
+
+        if self.settings.ray_address is None:
+            self._ray = asyncio.create_task(self._start_ray())
+        await _all(self._start_nats(), self._start_model())
+        # The collector has no use for Ray: it starts meanwhile.
+        await _all(self.collector.start(), self._start_dispatcher())
+        self._remember()
+        log.info("fleet.ready", seconds=round(asyncio.get_running_loop().time() - started, 1))
+
+    async def _start_nats(self) -> None:
+        if self.nats:
+            self._use(nats_url=await self.nats.start())
+
+    async def _start_model(self) -> None:
+        if self.model_server:
+            url = await self.model_server.start()
+            self._use(vllm_urls=(url.rstrip("/"),), agent_type="vllm" if self.model == "local" else "mock")
+
+    async def _start_ray(self) -> str:
+        # Beside the loop: it takes seconds.
+        return await asyncio.to_thread(_start_local_ray, self.data_dir)
+
+    async def _start_dispatcher(self) -> None:
+        if self._ray:
+            self._use(ray_address=await asyncio.shield(self._ray))
+        await self.dispatcher.start()
+
+    async def _stop_components(self) -> None:
+        await asyncio.gather(self.dispatcher.stop(GRACE_S), self.collector.stop(GRACE_S))
+
+    async def _stop_ray(self) -> None:
+        if self._ray:
+            await asyncio.wait([self._ray])
+        try:
+            async with asyncio.timeout(WORKERS_GRACE_S):
+                await self._stop_workers()
+        except Exception as error:  # the workers of a local Ray go with it, those of another one are told once more
+            log.warning("workers.not_stopped", error=repr(error))
+        if self._ray:
+            await asyncio.to_thread(_stop_local_ray)
+
+    async def _stop_workers(self) -> None:
+        if self.settings.ray_address is None or self.dispatcher.pid is None:
+            return
+        from workers.pool import RayPool
+
+        await RayPool(self.settings).stop_workers()
+
+    def _use(self, **changes: Any) -> None:
+        self.settings = structs.replace(self.settings, **changes)
+
+    def _remember(self) -> None:
+        remember(self.data_dir, {**self.facts(), "ray_address": self.settings.ray_address, "supervisor": os.getpid()})
+
+    def _environ(self) -> dict[str, str]:
+        """Ours, which Ray's start has added its token to, and where everything is."""
+        where = {
+            "NATS_URL": self.nats_url,
+            "VLLM_URL": self.vllm_url,
+            "AGENT_TYPE": self.settings.agent_type,
+            "RAY_ADDRESS": self.settings.ray_address or "",
+        }
+        return {**os.environ, **{name: value for name, value in where.items() if value}}
+
+    def _component(self, name: str) -> Child:
+        return Child(
+            name,
+            lambda: [sys.executable, "-m", "fleet.cli", name],
+            environ=self._environ,
+            log_file=self.logs / f"{name}.log" if self._quiet else None,
+            on_restart=self._remember,
+        )
+
+    def _model_server(self) -> Child | None:
+        if self.model == "given":
+            return None
+        if self.model == "local":
+            from workers import local_model
+
+            if not local_model.available():
+                raise ConfigError(f"the local model is not installed: {local_model.INSTALL}")
+            return Child(
+                "local-model",
+                lambda: local_model.command(self._model_port()),
+                log_file=self.logs / "local-model.log",
+            )
+        return Child(
+            "simulator",
+            lambda: [
+                *(sys.executable, "-m", "workers.simulator", "--port", str(self._model_port())),
+                *self._simulator,
+            ],
+            log_file=self.logs / "simulator.log",
+        )
+
+    def _model_port(self) -> int:
+        """A free one at first, the same one after a restart."""
+        started = self.model_server is not None and self.model_server.pid is not None
+        return int(self.settings.vllm_urls[0].rpartition(":")[2]) if started and self.settings.vllm_urls else 0
+
+
+async def _all(*steps: Any) -> None:
+    """Waits for all of them, then raises the first error: nothing is left half started unseen."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _start_local_ray(data_dir: Path) -> str:
+    from workers.pool import start_local
+
+    address: str = start_local(data_dir)
+    return address
+
+
+def _stop_local_ray() -> None:
+    from workers.pool import stop_local
+
+    stop_local()

@@ -1,0 +1,133 @@
+"""Options that several commands share, and the request they make together."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fleet.cli.remembered import DEFAULT_DATA_DIR
+
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", metavar="DIR", help="Where the fleet of this machine keeps its data.")
+]
+NatsUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--nats-url",
+        envvar="NATS_URL",
+        metavar="URL",
+        help="The NATS server. Default: the one of the fleet in the data directory, else nats://127.0.0.1:4222.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
+Task = Annotated[str, typer.Argument(metavar="TASK", help="What to deliberate on, in plain words.")]
+MaybeTask = Annotated[
+    str | None, typer.Argument(metavar="[TASK]", help="What to deliberate on, in plain words; or use --file.")
+]
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, as `fleet submit` printed it.")]
+Role = Annotated[
+    str | None,
+    typer.Option(
+        "--role", metavar="ROLE", help="Role that every agent takes: DEV (default), QA, ARCHITECT, DEVOPS, DATA …"
+    ),
+]
+Agents = Annotated[int | None, typer.Option("--agents", "-n", min=1, max=16, help="How many agents. Default: 3.")]
+Rounds = Annotated[
+    int | None, typer.Option("--rounds", "-r", min=0, max=5, help="Rounds of review and revision. Default: 1.")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=1, max=3600, metavar="SECONDS", help="Deadline of the whole. Default: 300."),
+]
+GivenId = Annotated[
+    str | None, typer.Option("--id", metavar="ID", help="Name the task yourself: the same task twice is run once.")
+]
+Rubric = Annotated[
+    list[str] | None,
+    typer.Option("--rubric", metavar="NAME=WEIGHT", help="A criterion to score by, and its weight. Repeatable."),
+]
+Requirement = Annotated[
+    list[str] | None, typer.Option("--require", metavar="TEXT", help="Something the answer must do. Repeatable.")
+]
+Correlation = Annotated[
+    list[str] | None,
+    typer.Option("--correlation", metavar="KEY=VALUE", help="Echoed in every event of the task. Repeatable."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Makes shuffles, and the model's sampling, reproducible.")]
+AllRounds = Annotated[bool, typer.Option("--all-rounds", help="Run every round, even when the leader is clear.")]
+File = Annotated[
+    str | None,
+    typer.Option("--file", "-f", metavar="FILE", help="Take the request as JSON from a file; - is standard input."),
+]
+
+DATA_DIR = DEFAULT_DATA_DIR
+
+
+def request(
+    task: str | None,
+    *,
+    file: str | None = None,
+    task_id: str | None = None,
+    role: str | None = None,
+    agents: int | None = None,
+    rounds: int | None = None,
+    timeout_s: float | None = None,
+    rubric: list[str] | None = None,
+    requirements: list[str] | None = None,
+    correlation: list[str] | None = None,
+    seed: int | None = None,
+    all_rounds: bool = False,
+) -> dict[str, Any]:
+    """The body of `deliberation.requested`: the file's, overlaid with what the options say. Raises `BadParameter`."""
+    body = _read(file) if file else {}
+    _put(body, task_description=task, task_id=task_id, role=role, num_agents=agents, rounds=rounds)
+    if "task_description" not in body:
+        raise typer.BadParameter("say what to deliberate on: a TASK, or --file with a task_description")
+    weights = {name: _weight(weight) for name, weight in _pairs("--rubric", rubric).items()} or None
+    _put(
+        _table(body, "constraints"),
+        rubric=weights,
+        requirements=requirements or None,
+        timeout_seconds=timeout_s,
+    )
+    _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None)
+    _put(_table(body, "correlation"), **_pairs("--correlation", correlation))
+    return {name: value for name, value in body.items() if value != {}}
+
+
+def _put(table: dict[str, Any], /, **given: Any) -> None:
+    table.update({name: value for name, value in given.items() if value is not None})
+
+
+def _table(body: dict[str, Any], name: str) -> dict[str, Any]:
+    table = body.setdefault(name, {})
+    # What is no object is the file's mistake; the check of the request names it.
+    return table if isinstance(table, dict) else {}
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        body = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"{file} is no JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise typer.BadParameter(f"{file}: expected a JSON object, the body of deliberation.requested")
+    return body
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in given or [])
+    if not all(name and value for name, value in pairs.items()):
+        raise typer.BadParameter(f"{option}: expected NAME=VALUE")
+    return pairs
+
+
+def _weight(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"--rubric: {text!r} is no number") from None

@@ -1,0 +1,219 @@
+"""Commands that start something: the whole fleet, a demonstration, or one component."""
+
+import json
+import os
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fleet import config
+from fleet.cli import options
+from fleet.cli.exits import Exit
+from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.config import Settings
+from fleet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fleet.cli.local import LocalFleet
+
+DEMO_TASK = "Design a rate limiter for the public REST API: a few thousand clients, several replicas, no single point of failure."
+DEMO_PACE = ("--latency-ms", "150", "--tokens-per-second", "80", "--answer-tokens", "120")
+"""Slow enough to be watched."""
+
+SIMULATED = (
+    "The answers are simulated: a built-in server makes them up. They show how the fleet works, not what a model "
+    "would say. Set VLLM_URL for real ones."
+)
+LOCAL_MODEL = (
+    "The answers come from a 135M-parameter model on this machine's CPU: "
+    "it proves the plumbing, not the quality of judgement."
+)
+
+NatsPort = Annotated[
+    int | None,
+    typer.Option("--nats-port", min=1, max=65535, help="Port of the embedded nats-server. Default: a free one."),
+]
+
+
+def up(
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_port: NatsPort = None,
+    json_output: options.Json = False,
+) -> None:
+    """Start everything on this machine, and keep it running.
+
+    Only what is not given is started: a nats-server unless NATS_URL is set, Ray unless RAY_ADDRESS is, a simulated
+    vLLM unless VLLM_URL is. A component that dies is started again. Ctrl-C ends it all.
+
+    [dim]Example:[/dim]  VLLM_URL=http://gpu-1:8000,http://gpu-2:8000 fleet up
+    """
+    from fleet.cli.local import LocalFleet
+    from fleet.observability import configure_logging
+
+    configure_logging("supervisor")
+    fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port)
+    run_until_signalled(_stay_up(fleet, json_output), at_once=fleet.kill)
+
+
+def demo(
+    task: Annotated[str, typer.Argument(metavar="[TASK]", help="What to deliberate on.", show_default=False)] = DEMO_TASK,
+    role: options.Role = None,
+    agents: options.Agents = None,
+    rounds: options.Rounds = None,
+    timeout: options.Timeout = None,
+    local_model: Annotated[
+        bool, typer.Option("--local-model", help="Ask a real, very small model on this machine's CPU.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Keep the data there. Default: a temporary directory."),
+    ] = None,
+    json_output: options.Json = False,
+) -> None:
+    """Start a fleet, watch one deliberation from the first proposal to the winner, and stop it again.
+
+    Needs nothing but this package: without VLLM_URL the answers are simulated, and the demo says so.
+
+    [dim]Example:[/dim]  fleet demo "Design an outbox for our payment service" --role ARCHITECT --agents 4
+    """
+    from fleet.cli.local import LocalFleet
+    from fleet.observability import configure_logging
+
+    os.environ.setdefault("FLEET_LOG_LEVEL", "warning")
+    configure_logging("demo")
+    settings = config.load(os.environ)
+    body = options.request(task, role=role, agents=agents, rounds=rounds, timeout_s=timeout)
+    kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-demo-")
+    with kept as directory:
+        fleet = LocalFleet(settings, Path(directory), local_model=local_model, simulator=DEMO_PACE, quiet=True)
+        status = run_until_signalled(_deliberate_once(fleet, body, json_output), at_once=fleet.kill)
+    raise typer.Exit(Exit.INTERRUPTED if status is None else status)
+
+
+def dispatcher() -> None:
+    """Run one dispatcher: takes requests, launches and sizes the pool of workers on Ray.
+
+    For deployments: any number of them may run. Set NATS_URL, RAY_ADDRESS and VLLM_URL; `fleet up` does this for one
+    machine. Prints one line of JSON when it is ready, logs to standard error, drains on SIGTERM.
+
+    [dim]Example:[/dim]  NATS_URL=nats://nats:4222 RAY_ADDRESS=ray-head:6379 VLLM_URL=http://vllm:8000 fleet dispatcher
+    """
+    settings = _component("dispatcher")
+    if not settings.vllm_urls:
+        raise ConfigError(
+            "VLLM_URL is not set, and a dispatcher starts no model server: set it, run `fleet simulator`, or use `fleet up`"
+        )
+    from fleet import dispatcher as component
+    from workers.pool import RayPool
+
+    running = component.run(settings, RayPool(settings), on_ready=lambda: _ready("dispatcher"))
+    run_until_signalled(running, loop_factory=fast_loop)
+
+
+def collector() -> None:
+    """Run one collector: folds the workers' answers into results, and keeps the deadlines.
+
+    For deployments: any number of them may run. Set NATS_URL. Prints one line of JSON when it is ready, logs to
+    standard error, drains on SIGTERM.
+
+    [dim]Example:[/dim]  NATS_URL=nats://nats:4222 fleet collector
+    """
+    settings = _component("collector")
+    from fleet import collector as component
+
+    run_until_signalled(component.run(settings, on_ready=lambda: _ready("collector")), loop_factory=fast_loop)
+
+
+def simulator(context: typer.Context) -> None:
+    """Run the simulated vLLM server alone; it prints its URL. `fleet simulator --help` lists its settings."""
+    from workers import simulator as server
+
+    server.main(context.args)
+
+
+def _component(name: str) -> Settings:
+    from setproctitle import setproctitle
+
+    from fleet.observability import configure_logging
+
+    setproctitle(f"fleet-{name}")
+    configure_logging(name)
+    return config.load(os.environ)
+
+
+def _ready(component: str) -> None:
+    print(json.dumps({"ready": True, "component": component}), flush=True)
+
+
+async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
+    import asyncio
+
+    from rich.console import Console
+
+    console = Console(stderr=json_output)
+    with console.status("starting NATS, Ray and the model server …") if console.is_terminal else nullcontext():
+        await fleet.__aenter__()
+    try:
+        if json_output:
+            print(json.dumps(fleet.facts()), flush=True)
+        else:
+            _say_where(console, fleet)
+        await asyncio.Event().wait()
+    finally:
+        if not json_output:
+            console.print("\nStopping: what is in flight is finished or handed back … (again to end at once)")
+        await fleet.__aexit__(None, None, None)
+
+
+def _say_where(console: "Console", fleet: "LocalFleet") -> None:
+    from rich.table import Table
+
+    models = {"given": "given by VLLM_URL", "simulated": "simulated answers; set VLLM_URL for real ones"}
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column(style="dim")
+    table.add_row("  NATS", fleet.nats_url, f"embedded, pid {fleet.nats.pid}" if fleet.nats else "given by NATS_URL")
+    table.add_row("  vLLM", fleet.vllm_url, models.get(fleet.model, ""))
+    ray = "local" if fleet.ray_is_local else "given by RAY_ADDRESS"
+    table.add_row("  Ray", fleet.settings.ray_address or "", ray)
+    table.add_row("  dispatcher", f"pid {fleet.dispatcher.pid}")
+    table.add_row("  collector", f"pid {fleet.collector.pid}")
+    table.add_row("  data", str(fleet.data_dir.absolute()), "survives restarts")
+    elsewhere = "" if fleet.data_dir == options.DATA_DIR else f" --data-dir {fleet.data_dir}"
+    console.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")
+    console.print(table)
+    console.print("\nTry, in another terminal:")
+    for command in (
+        f'fleet ask{elsewhere} "Design a rate limiter for the public REST API"',
+        f"fleet watch{elsewhere}",
+        f"fleet doctor{elsewhere}",
+        f"nats --server {fleet.nats_url} kv watch deliberations",
+    ):
+        console.print(f"  [cyan]{command}[/cyan]", highlight=False, soft_wrap=True)
+
+
+async def _deliberate_once(fleet: "LocalFleet", body: dict[str, object], json_output: bool) -> int:
+    from rich.console import Console
+
+    from fleet.cli.client import deliberate
+
+    console = Console(stderr=True)
+    note = {"simulated": SIMULATED, "local": LOCAL_MODEL}.get(fleet.model, f"The answers come from {fleet.vllm_url}.")
+    console.print(f"[bold]Task:[/bold] {body['task_description']}", highlight=False)
+    with console.status("starting a fleet …") if console.is_terminal else nullcontext():
+        await fleet.__aenter__()
+    try:
+        status = await deliberate(fleet.settings, body, json_output=json_output)
+        console.print(note, style="yellow" if fleet.model != "given" else "dim", highlight=False)
+        return status
+    finally:
+        with console.status("stopping …") if console.is_terminal else nullcontext():
+            await fleet.__aexit__(None, None, None)
+        sys.stdout.flush()

@@ -1,0 +1,197 @@
+"""A client's side of the wire: what the commands ask of a running fleet."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from fleet import subjects
+from fleet.config import Settings
+from fleet.connection import connect
+from fleet.errors import BadRequest, FleetError, Unreachable
+from fleet.messages import (
+    AgentCompleted,
+    AgentFailed,
+    AgentProgress,
+    DeliberationCompleted,
+    Proposal,
+    TerminalEvent,
+    decode,
+    encode,
+)
+from fleet.requests import parse_request
+from fleet.texts import ContentRef, Texts
+
+REPLY_WITHIN_S = 5.0
+LOOK_EVERY_S = 5.0
+"""An answer that was lost on its way (a component died at the wrong moment) is fetched by then."""
+AFTER_DEADLINE_S = 30.0
+DEFAULT_TIMEOUT_S = 300.0
+
+CallEvent = AgentProgress | AgentCompleted | AgentFailed
+CALL_EVENTS: dict[str, type[CallEvent]] = {
+    subjects.AGENT_PROGRESS: AgentProgress,
+    subjects.AGENT_COMPLETED: AgentCompleted,
+    subjects.AGENT_FAILED: AgentFailed,
+}
+
+
+class ServiceError(FleetError):
+    """The fleet answered with an error: `code` as in HTTP, `body` as sent."""
+
+    def __init__(self, code: int, error: str, body: bytes) -> None:
+        super().__init__(error)
+        self.code = code
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What NATS says of a published request. `duplicate`: the same one was there already."""
+
+    task_id: str
+    stream_sequence: int
+    duplicate: bool
+
+
+@asynccontextmanager
+async def session(settings: Settings) -> AsyncIterator["Session"]:
+    """Connected inside. Whatever NATS raises there leaves as a `FleetError` that says what to do."""
+    nc = await connect(settings, "fleet-cli")
+    try:
+        yield Session(nc)
+    except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
+        raise Unreachable(
+            f"NATS answers at {settings.nats}, but no fleet does: start one with `fleet up`, "
+            "or see what is missing with `fleet doctor`"
+        ) from None
+    except nats.js.errors.ServiceUnavailableError:
+        raise Unreachable(f"JetStream is not on at {settings.nats}: add `jetstream {{}}` to its configuration") from None
+    except nats.js.errors.APIError as error:
+        raise FleetError(f"NATS refused: {error.description or error}") from None
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise Unreachable(f"NATS at {settings.nats} does not answer any more ({error or type(error).__name__})") from None
+    finally:
+        with suppress(Exception):
+            await nc.close()
+
+
+class Session:
+    """The requests of one client."""
+
+    def __init__(self, nc: Client) -> None:
+        self.nc = nc
+        self.js: JetStreamContext = nc.jetstream(timeout=REPLY_WITHIN_S)
+        self.texts = Texts(self.js, nc.max_payload)
+
+    async def submit(self, body: dict[str, Any]) -> Receipt:
+        """Publishes a request. Raises `BadRequest` for one the fleet would reject, as far as can be told from here."""
+        check(body)
+        ack = await self.js.publish(subjects.REQUESTED, encode(body))
+        return Receipt(body.get("task_id") or f"d-{ack.seq}", ack.seq, bool(ack.duplicate))
+
+    async def ask(self, body: dict[str, Any], on_event: Callable[[CallEvent], None]) -> bytes:
+        """The terminal event's body; `on_event` gets what the task's agents report meanwhile. Raises `BadRequest`."""
+        check(body)
+        body = {"task_id": f"ask-{secrets.token_hex(4)}", **body}
+        task_id = body["task_id"]
+        ended: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def event(msg: Msg) -> None:
+            if (msg.header or {}).get("Task-Id") == task_id:
+                on_event(decode(await self.texts.inline(msg.data), CALL_EVENTS[msg.subject]))
+
+        async def terminal(msg: Msg) -> None:
+            if (msg.header or {}).get("Task-Id") == task_id and not ended.done():
+                ended.set_result(msg.data)
+
+        for subject in CALL_EVENTS:
+            await self.nc.subscribe(subject, cb=event)
+        for subject in subjects.TERMINAL:
+            await self.nc.subscribe(subject, cb=terminal)
+        timeout_s = (body.get("constraints") or {}).get("timeout_seconds") or DEFAULT_TIMEOUT_S
+        async with asyncio.timeout(timeout_s + AFTER_DEADLINE_S):
+            return await self.texts.inline(await self._answer(task_id, encode(body), ended))
+
+    async def _answer(self, task_id: str, body: bytes, ended: asyncio.Future[bytes]) -> bytes:
+        """Whichever comes first: the service's reply, the event itself, or what the state says."""
+        asking = asyncio.create_task(self._request(subjects.ASK, body, within_s=3600 + AFTER_DEADLINE_S))
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    {asking, ended}, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if asking in done:
+                    return asking.result()
+                if ended in done:
+                    return ended.result()
+                with suppress(nats.errors.Error, ServiceError, TimeoutError):
+                    state = msgspec.json.decode(await self.result(task_id))
+                    if state.get("result"):
+                        return encode(state["result"])
+        except ServiceError as error:
+            raise _rejected(error) from None
+        finally:
+            asking.cancel()
+
+    async def result(self, task_id: str, wait_s: float = 0) -> bytes:
+        """`deliberation.result`'s answer, also the 404 of an unknown task."""
+        question = {"task_id": task_id, **({"wait_seconds": wait_s} if wait_s else {})}
+        try:
+            return await self._request(subjects.RESULT, encode(question), within_s=wait_s + REPLY_WITHIN_S)
+        except ServiceError as error:
+            if error.code == 404 and error.body:
+                return error.body
+            raise
+
+    async def cancel(self, task_id: str, reason: str | None) -> bytes:
+        """Raises `ServiceError`: 404 unknown, 409 already ended."""
+        question = {"task_id": task_id, **({"reason": reason} if reason else {})}
+        return await self._request(subjects.CANCEL, encode(question), within_s=REPLY_WITHIN_S)
+
+    async def text(self, proposal: Proposal) -> str:
+        """The whole text, wherever it lies."""
+        if proposal.content_ref is None:
+            return proposal.content
+        return (await self.texts.get(msgspec.convert(proposal.content_ref, ContentRef))).decode()
+
+    async def winning_text(self, event: TerminalEvent) -> str | None:
+        """None for a deliberation without a winner."""
+        return await self.text(event.results[0].proposal) if isinstance(event, DeliberationCompleted) else None
+
+    async def _request(self, subject: str, body: bytes, *, within_s: float) -> bytes:
+        reply = await self.nc.request(subject, body, timeout=within_s)
+        headers = reply.header or {}
+        if code := headers.get("Nats-Service-Error-Code"):
+            raise ServiceError(int(code), headers.get("Nats-Service-Error", "error"), reply.data)
+        return await self.texts.inline(reply.data)
+
+
+def check(body: dict[str, Any]) -> None:
+    """Raises `BadRequest`; which roles there are, only the fleet knows."""
+    role = body.get("role")
+    parse_request(encode(body), 0, frozenset([role] if isinstance(role, str) else []))
+
+
+def _rejected(error: ServiceError) -> FleetError:
+    if error.code not in (400, 409):
+        return error
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        body = msgspec.json.decode(error.body)
+        return BadRequest(body["code"], body["path"], body["error"], task_id=body["task_id"])
+    return BadRequest("invalid", "$", str(error))
+
+
+def terminal_event(body: bytes) -> TerminalEvent:
+    """The body of a terminal event, decoded."""
+    event: TerminalEvent = decode(body, TerminalEvent)  # type: ignore[arg-type]
+    return event

@@ -1,0 +1,205 @@
+"""What a person sees: each agent at work, the ranking, the winning text."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from fleet.cli.session import CallEvent
+from fleet.messages import (
+    AgentCompleted,
+    AgentFailed,
+    AgentProgress,
+    DeliberationCancelled,
+    DeliberationCompleted,
+    TerminalEvent,
+    status_of,
+)
+
+FRAMES_PER_S = 10
+KEPT_CHARACTERS = 400
+BAR_WIDTH = 16
+
+
+@dataclass(slots=True)
+class _Row:
+    """One agent's call, the latest."""
+
+    call: tuple[int, str, int]
+    phase: str
+    started: float
+    percent: int = 0
+    tokens: int = 0
+    text: str = ""
+    error: str | None = None
+    done: bool = False
+
+
+class Board:
+    """Live progress per agent. Off a terminal each call that ends becomes a line instead."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rows: dict[str, _Row] = {}
+        self._since = time.monotonic()
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Drawn inside, and gone afterwards: the ranking takes its place."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=FRAMES_PER_S, transient=True
+        ):
+            yield
+
+    def on_event(self, event: CallEvent) -> None:
+        """Takes what an agent reports."""
+        call = (event.round, event.phase, event.attempt)
+        row = self._rows.get(event.agent_id)
+        if row is None or row.call != call:
+            if row is not None and _order(call) < _order(row.call):
+                return  # late news of an earlier call
+            row = self._rows[event.agent_id] = _Row(call, describe(event), time.monotonic())
+        match event:
+            case AgentProgress():
+                row.percent = max(row.percent, event.progress_pct)
+                row.tokens = event.tokens
+                row.text = (row.text + event.text_delta)[-KEPT_CHARACTERS:]
+            case AgentCompleted():
+                row.percent, row.done = 100, True
+                row.tokens = event.usage.completion_tokens or row.tokens
+                self._line(f"{event.agent_id}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s")
+            case AgentFailed():
+                row.done, row.error = True, event.error
+                self._line(f"{event.agent_id}  {row.phase}  failed: {event.error}")
+
+    def _line(self, text: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        elapsed = time.monotonic() - self._since
+        if not self._rows:
+            return Spinner("dots", Text(f"waiting for the agents … {elapsed:.0f} s", style="dim"))
+        table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1, style="dim")
+        for agent_id, row in sorted(self._rows.items()):
+            table.add_row(
+                _mark(row),
+                Text(agent_id, style="bold"),
+                row.phase,
+                ProgressBar(total=100, completed=row.percent, width=BAR_WIDTH),
+                f"{row.tokens} tok",
+                Text(row.error, style="red") if row.error else Text(_tail(row.text, self._console.width - 72)),
+            )
+        return Group(table, Text(f"{elapsed:.0f} s", style="dim"))
+
+
+def describe(event: CallEvent) -> str:
+    """`critique 2`: phase, and round where there is one."""
+    name = f"{event.phase} {event.round}" if event.phase in ("critique", "revise") else event.phase
+    return f"{name} (try {event.attempt})" if event.attempt > 1 else name
+
+
+def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> None:
+    """The ranked table and the winning text, or why there is none."""
+    if not isinstance(event, DeliberationCompleted):
+        console.print(_why(event), soft_wrap=True)
+        return
+    console.print()
+    console.print(_ranking(event))
+    assert text is not None
+    winner = event.results[0]
+    if console.is_terminal:
+        title = f"[bold]{escape(winner.agent_id)}[/bold] wins"
+        console.print(Panel(Markdown(text), title=title, title_align="left", border_style="green", padding=(1, 2)))
+    else:
+        console.print(f"\n{winner.agent_id} wins:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
+    usage = event.usage
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    console.print(
+        f"[dim]{escape(event.task_id)} · {event.duration_ms / 1000:.1f} s · {_count(event.rounds_run, 'round')} · "
+        f"{_count(usage.calls, 'model call')} · {tokens:,} tokens[/dim]",
+        highlight=False,
+    )
+    if event.degraded:
+        console.print(_degraded(event), soft_wrap=True, highlight=False)
+
+
+def _ranking(event: DeliberationCompleted) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("agent", no_wrap=True)
+    table.add_column("score", justify="right")
+    table.add_column("by", justify="right")
+    table.add_column("revised", justify="right")
+    table.add_column("tokens", justify="right")
+    table.add_column("model", overflow="ellipsis", no_wrap=True)
+    for result in event.results:
+        scored = sum(review.phase == "score" for review in result.reviews)
+        table.add_row(
+            str(result.rank),
+            escape(result.agent_id),
+            "–" if result.score is None else f"{result.score:.2f}",
+            _count(scored, "peer") if scored else "–",
+            f"{result.proposal.revisions}×",
+            str(result.proposal.tokens),
+            escape(result.proposal.model),
+            style="bold green" if result.rank == 1 else None,
+        )
+    return table
+
+
+def _degraded(event: DeliberationCompleted) -> str:
+    lines = [f"  {call.agent_id} {call.phase}: {escape(call.error)}" for call in event.failed_agents]
+    missing = f"; without a proposal: {', '.join(event.missing)}" if event.missing else ""
+    return "\n".join([f"[yellow]degraded: not everything asked for happened{escape(missing)}[/yellow]", *lines])
+
+
+def _why(event: TerminalEvent) -> str:
+    seconds = f"after {event.duration_ms / 1000:.1f} s"
+    if isinstance(event, DeliberationCancelled):
+        return f"[yellow]cancelled[/yellow] {seconds}: {escape(event.reason)}"
+    assert not isinstance(event, DeliberationCompleted)
+    lines = [f"  {call.agent_id} {call.phase}: {escape(call.error)}" for call in event.failed_agents]
+    return "\n".join([f"[red]{status_of(event)}[/red] {seconds}: {escape(event.error)}", *lines])
+
+
+def _mark(row: _Row) -> RenderableType:
+    if row.error:
+        return Text("✗", style="red")
+    if row.done:
+        return Text("✓", style="green")
+    return Text("●●○○"[int((time.monotonic() - row.started) * 4) % 4], style="cyan")
+
+
+def _order(call: tuple[int, str, int]) -> tuple[int, int, int]:
+    number, phase, attempt = call
+    # `score` carries the last round's number, and comes after its revisions.
+    return number, ("propose", "critique", "revise", "score").index(phase), attempt
+
+
+def _tail(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    width = max(width, 10)
+    return line if len(line) <= width else "…" + line[1 - width :]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

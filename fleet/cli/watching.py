@@ -1,0 +1,143 @@
+"""`fleet watch`: what happened to a task so far, in the order of time, and then what happens."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, DeliverPolicy
+from rich.console import Console
+from rich.markup import escape
+
+from fleet import subjects
+from fleet.cli.exits import Exit
+from fleet.cli.session import Session, session
+from fleet.config import Settings
+
+HISTORY_WITHIN_S = 30.0
+CLOCKS_DIFFER_S = 60.0
+ENDED = dict(zip(subjects.TERMINAL, (Exit.DONE, Exit.FAILED, Exit.FAILED), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event as it stands in its stream; `fields` is its body."""
+
+    subject: str
+    at: datetime
+    fields: dict[str, Any]
+
+    @property
+    def call(self) -> tuple[Any, ...]:
+        """What tells two calls apart."""
+        return tuple(self.fields.get(name) for name in ("task_id", "agent_id", "phase", "round", "attempt"))
+
+
+async def watch_events(settings: Settings, task_id: str | None, *, progress: bool, json_output: bool) -> int:
+    """Returns the exit status once the task has ended; without a task it goes on for ever."""
+    console = Console(highlight=False, soft_wrap=True)
+    async with session(settings) as fleet:
+        since = await _accepted_at(fleet, task_id) if task_id else None
+        queue: asyncio.Queue[Msg] = asyncio.Queue()
+        streams = [subjects.DELIBERATIONS, subjects.AGENT_RESPONSES]
+        if progress:
+            streams.append(subjects.AGENT_PROGRESS_STREAM)
+        old = 0
+        for stream in streams:
+            old += await _subscribe(fleet, stream, queue, since, everything=task_id is not None)
+        async with asyncio.timeout(HISTORY_WITHIN_S):
+            history = [await queue.get() for _ in range(old)]
+        past = [event for msg in history if (event := await _event(fleet, msg, task_id))]
+        for event in _joined(sorted(past, key=lambda event: event.at)):
+            _print(console, event, json_output)
+            if task_id and event.subject in ENDED:
+                return ENDED[event.subject]
+        while True:
+            now = await _event(fleet, await queue.get(), task_id)
+            if now is None:
+                continue
+            _print(console, now, json_output)
+            if task_id and now.subject in ENDED:
+                return ENDED[now.subject]
+            if task_id and now.subject == subjects.REJECTED:
+                return Exit.BAD_REQUEST
+
+
+async def _accepted_at(fleet: Session, task_id: str) -> datetime | None:
+    """Where in the streams to begin: a little before the task was accepted. None: it is not known (yet)."""
+    state = msgspec.json.decode(await fleet.result(task_id))
+    accepted = state.get("accepted_at") or (state.get("result") or {}).get("accepted_at")
+    return datetime.fromisoformat(accepted) - timedelta(seconds=CLOCKS_DIFFER_S) if accepted else None
+
+
+async def _subscribe(
+    fleet: Session, stream: str, queue: "asyncio.Queue[Msg]", since: datetime | None, *, everything: bool
+) -> int:
+    """Returns how many messages of the past will come."""
+    policy = DeliverPolicy.NEW
+    if everything:
+        policy = DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL
+    config = ConsumerConfig(deliver_policy=policy, opt_start_time=since.astimezone(UTC) if since else None)
+    subscription = await fleet.js.subscribe("", stream=stream, ordered_consumer=True, config=config, cb=queue.put)
+    info = await subscription.consumer_info()
+    return (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
+
+
+async def _event(fleet: Session, msg: Msg, task_id: str | None) -> Event | None:
+    """None for another task's."""
+    if task_id and (msg.header or {}).get("Task-Id") != task_id:
+        return None
+    fields = msgspec.json.decode(await fleet.texts.inline(msg.data))
+    return Event(msg.subject, msg.metadata.timestamp, fields)
+
+
+def _joined(events: Iterable[Event]) -> list[Event]:
+    """The progress of the past: one event per call, with its whole text, where its first one was."""
+    calls: dict[tuple[Any, ...], Event] = {}
+    joined: list[Event] = []
+    for event in events:
+        if event.subject != subjects.AGENT_PROGRESS:
+            joined.append(event)
+        elif (first := calls.get(event.call)) is None:
+            calls[event.call] = event
+            joined.append(event)
+        else:
+            first.fields.update({**event.fields, "text_delta": first.fields["text_delta"] + event.fields["text_delta"]})
+    return joined
+
+
+def _print(console: Console, event: Event, json_output: bool) -> None:
+    if json_output:
+        print(json.dumps({"subject": event.subject, "at": event.at.isoformat(), "event": event.fields}), flush=True)
+        return
+    at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    console.print(f"[dim]{at}[/dim]  [bold]{escape(str(event.fields.get('task_id')))}[/bold]  {_line(event)}")
+
+
+def _line(event: Event) -> str:
+    fields = {name: escape(value) if isinstance(value, str) else value for name, value in event.fields.items()}
+    call = f"{fields.get('agent_id')}  {fields.get('phase')} {fields.get('round')}"
+    match event.subject:
+        case subjects.AGENT_PROGRESS:
+            text = " ".join(str(fields["text_delta"]).split())
+            return f"{call}  [dim]{fields['progress_pct']:3d} %  {text or fields['message']}[/dim]"
+        case subjects.AGENT_COMPLETED:
+            return f"{call}  [green]done[/green] in {fields['duration_ms'] / 1000:.1f} s"
+        case subjects.AGENT_FAILED:
+            return f"{call}  [red]failed[/red]: {fields['error']}"
+        case subjects.ACCEPTED:
+            return f"[cyan]accepted[/cyan]: {len(fields['agents'])} agents, {fields['rounds']} rounds"
+        case subjects.REJECTED:
+            return f"[red]rejected[/red] ({fields['code']}): {fields['error']}"
+        case subjects.COMPLETED:
+            best = fields["results"][0]
+            score = "not scored" if best["score"] is None else f"score {best['score']:.2f}"
+            return f"[green]completed[/green]: {fields['winner_id']} wins, {score}{', degraded' * fields['degraded']}"
+        case subjects.CANCELLED:
+            return f"[yellow]cancelled[/yellow]: {fields['reason']}"
+        case _:
+            return f"[red]{fields.get('status', event.subject)}[/red]: {fields.get('error', '')}"

@@ -1,0 +1,81 @@
+"""The collector: folds what the workers answer into the state, and republishes the terminal event."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from faststream.nats import NatsBroker
+
+from fleet import subjects
+from fleet.config import Settings
+from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
+from fleet.intake import UNDECODABLE, OutboxHolder, Received, broker, durable, reason_of
+from fleet.messages import AgentResponse, CancelRequest, DeadlineReached, decode, decoder
+from fleet.process import Component
+from fleet.runner import Item
+
+log = structlog.get_logger(__name__)
+
+
+class Collector:
+    """The FastStream application of `agent.response.*` and of the control messages."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.holder = OutboxHolder()
+        self.broker: NatsBroker = broker(settings, "fleet-collector", self.holder)
+        self.component = Component(settings, "collector", self.broker, self.holder)
+        self.broker.subscriber(
+            "agent.response.*",
+            title="responses",
+            description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
+            **durable(subjects.AGENT_RESPONSES, subjects.COLLECTOR),
+        )(self.on_response)
+        self.broker.subscriber(
+            "control.*",
+            title="control",
+            description="Deadlines, which NATS delivers when their time has come, and cancellations.",
+            **durable(subjects.DELIBERATION_CONTROL, subjects.CONTROLLER),
+        )(self.on_control)
+
+    async def on_response(self, received: Received[AgentResponse]) -> None:
+        """`agent.response.completed` and `.failed`."""
+        try:
+            body = await self.component.texts.inline(received.body)
+            response: AgentResponse = decoder(AgentResponse).decode(body)
+        except UNDECODABLE as error:
+            await received.delivery.bury(reason_of(error))
+            return
+        self._submit(response.task_id, Responded(response, _now_ms()), received)
+
+    async def on_control(self, received: Received[DeadlineReached | CancelRequest]) -> None:
+        """`control.deadline` and `control.cancel`."""
+        try:
+            if received.msg.subject == subjects.CONTROL_DEADLINE:
+                reached = decode(received.body, DeadlineReached)
+                self._submit(reached.task_id, DeadlinePassed(_now_ms()), received)
+            else:
+                cancel = decode(received.body, CancelRequest)
+                self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", _now_ms()), received)
+        except UNDECODABLE as error:
+            await received.delivery.bury(reason_of(error))
+
+    def _submit(self, task_id: str, event: Event, received: Received[Any]) -> None:
+        self.component.runner.submit(task_id, Item(event, received.delivery))
+
+
+async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
+    component = Collector(settings).component
+    await component.connect()
+    try:
+        await component.start()
+        on_ready()
+        log.info("collector.ready")
+        await component.watchdog()
+    finally:
+        await component.stop()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

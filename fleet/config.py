@@ -1,0 +1,159 @@
+"""Settings: read once, in the composition root, from a mapping (the environment) and an optional TOML file.
+
+The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[limits]`, `[workers]`.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from fleet.errors import ConfigError
+
+DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How agents of one role call the model. `model` absent: `VLLM_MODEL`, or what the server lists first.
+
+    `context_window` in tokens, absent: what the server says of the model.
+    """
+
+    persona: Annotated[str, Meta(min_length=1)]
+    model: str | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
+    max_tokens: Count = 1024
+    context_window: Count | None = None
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much the fleet holds, and for how long."""
+
+    max_waiting_requests: Count = 100_000
+    """Requests in the stream before publishers get an error from NATS (discard new)."""
+    max_in_flight: Count = 10_000
+    """Deliveries that dispatchers, and collectors, work on at once."""
+    results_days: Positive = 7.0
+    """How long results stay in the bucket and in the streams after the end."""
+    progress_minutes: Positive = 10.0
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    """Replicas of every stream and of the bucket: 3 on a cluster."""
+
+
+class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The actor pool and what each call may take."""
+
+    count: Count = 2
+    calls_per_worker: Count = 256
+    num_cpus: Annotated[float, Meta(ge=0)] = 0.0
+    """Ray CPUs that one actor reserves; actors wait on the network, they do not compute."""
+    ack_wait_s: Annotated[float, Meta(ge=1)] = 9.0
+    """How long a dead worker's calls wait before another takes them."""
+    max_attempts: Count = 4
+    """Tries of one call at the model, the first included."""
+    connect_timeout_s: Positive = 5.0
+    stall_timeout_s: Positive = 60.0
+    """How long a model may stay silent, before its first token and between two."""
+    progress_interval_ms: Count = 200
+    """Least time between two progress events of one call."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that can be set. Secrets are never logged: `public()` is what may be shown."""
+
+    nats_url: str | None = None
+    nats_creds: str | None = None
+    nats_nkey_seed_file: str | None = None
+    nats_ca: str | None = None
+    nats_cert: str | None = None
+    nats_key: str | None = None
+    ray_address: str | None = None
+    agent_type: str = "mock"
+    vllm_urls: tuple[str, ...] = ()
+    vllm_model: str | None = None
+    vllm_api_key: str | None = None
+    roles: dict[str, RoleProfile] = {}
+    limits: Limits = Limits()
+    workers: Workers = Workers()
+
+    @property
+    def nats(self) -> str:
+        """Where NATS is, given or default."""
+        return self.nats_url or DEFAULT_NATS_URL
+
+
+_NAMES = {
+    "NATS_URL": "nats_url",
+    "NATS_CREDS": "nats_creds",
+    "NATS_NKEY_SEED_FILE": "nats_nkey_seed_file",
+    "NATS_CA": "nats_ca",
+    "NATS_CERT": "nats_cert",
+    "NATS_KEY": "nats_key",
+    "RAY_ADDRESS": "ray_address",
+    "AGENT_TYPE": "agent_type",
+    "VLLM_URL": "vllm_urls",
+    "VLLM_MODEL": "vllm_model",
+    "VLLM_API_KEY": "vllm_api_key",
+}
+_TABLES = {"roles", "limits", "workers"}
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Reads `environ`, and the TOML file that `FLEET_CONFIG` names. Raises `ConfigError` that names the setting."""
+    path = environ.get("FLEET_CONFIG")
+    given = _read(Path(path)) if path else {}
+    if unknown := given.keys() - _NAMES.keys() - _TABLES:
+        raise ConfigError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
+    values: dict[str, Any] = {}
+    for name, field in _NAMES.items():
+        value = environ.get(name) or given.get(name)
+        if value not in (None, ""):
+            values[field] = endpoints(value) if field == "vllm_urls" else value
+    values.setdefault("agent_type", "vllm" if values.get("vllm_urls") else "mock")
+    if values["agent_type"] not in ("vllm", "mock"):
+        raise ConfigError(f"AGENT_TYPE: expected vllm or mock, got {values['agent_type']!r}")
+    if values["agent_type"] == "vllm" and not values.get("vllm_urls"):
+        raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm")
+    values["roles"] = _roles(given.get("roles", {}), path)
+    values |= {name: given[name] for name in ("limits", "workers") if name in given}
+    try:
+        return msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path or 'environment'}: {error}") from None
+
+
+def endpoints(value: str | list[str]) -> tuple[str, ...]:
+    """`http://a:8000/v1, http://b:8000` -> base URLs without `/v1`. Raises `ConfigError`."""
+    urls = value.split(",") if isinstance(value, str) else value
+    found = tuple(url.strip().rstrip("/").removesuffix("/v1") for url in urls if url.strip())
+    for url in found:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"VLLM_URL: {url!r} is no http(s) URL")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"FLEET_CONFIG: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"FLEET_CONFIG: {path} is no TOML: {error}") from None
+
+
+def _roles(given: Any, path: str | None) -> dict[str, Any]:
+    """The shipped profiles, overlaid key by key with the file's; a role that is not shipped is added."""
+    shipped = tomllib.loads(files("workers").joinpath("roles.toml").read_text())
+    if not isinstance(given, dict) or not all(isinstance(profile, dict) for profile in given.values()):
+        raise ConfigError(f"{path}: roles: expected a table [roles.NAME] for each role")
+    for name in given:
+        if not (name.isascii() and name.replace("_", "").isalnum() and name == name.upper() and len(name) <= 32):
+            raise ConfigError(f"{path}: roles.{name}: a role is named in capitals, digits and _, at most 32")
+    return {name: {**shipped.get(name, {}), **given.get(name, {})} for name in {**shipped, **given}}

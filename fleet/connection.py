@@ -1,0 +1,60 @@
+"""Connecting to NATS with the configured credentials: one way for every process."""
+
+import ssl
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+
+from fleet.config import Settings
+from fleet.errors import ConfigError, Unreachable
+
+RECONNECT_WAIT_S = 0.5
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments for `nats.connect` (and for FastStream's broker): credentials, TLS, endless reconnects."""
+    given: dict[str, Any] = {
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": RECONNECT_WAIT_S,
+        "connect_timeout": 5,
+        "ping_interval": 10,
+        "max_outstanding_pings": 2,
+        # While the server is away, publishing fails instead of piling up: the message that caused it comes again.
+        "pending_size": 8 * 1024 * 1024,
+    }
+    if settings.nats_creds:
+        given["user_credentials"] = settings.nats_creds
+    if settings.nats_nkey_seed_file:
+        given["nkeys_seed"] = settings.nats_nkey_seed_file
+    if settings.nats_ca or settings.nats_cert:
+        try:
+            context = ssl.create_default_context(cafile=settings.nats_ca)
+            if settings.nats_cert:
+                context.load_cert_chain(settings.nats_cert, settings.nats_key)
+        except OSError as error:
+            raise ConfigError(f"NATS_CA, NATS_CERT, NATS_KEY: {error}") from None
+        given["tls"] = context
+    return given
+
+
+async def connect(settings: Settings, name: str, **more: Any) -> Client:
+    """Raises `Unreachable` when there is no server; later losses are reconnected for ever."""
+    first = {"max_reconnect_attempts": 1, "allow_reconnect": False}
+    try:
+        # nats-py retries the first connection as it does later ones: probe once, so that a wrong URL is an answer.
+        probe = await nats.connect(settings.nats, name=f"{name}-probe", **{**options(settings), **first, **_quiet()})
+        await probe.close()
+        return await nats.connect(settings.nats, name=name, **{**options(settings), **_quiet(), **more})
+    except (OSError, nats.errors.Error, TimeoutError) as error:
+        raise Unreachable(
+            f"no NATS server answers at {settings.nats} ({error or type(error).__name__}): "
+            "start one, set NATS_URL, or run `fleet up`"
+        ) from None
+
+
+def _quiet() -> dict[str, Any]:
+    async def ignore(_: Exception) -> None:
+        """The loss of a connection is logged by those who use it."""
+
+    return {"error_cb": ignore}

@@ -1,0 +1,89 @@
+"""What the core is told (facts, past tense) and what it asks for (imperative). Time is data: facts carry `at_ms`."""
+
+from dataclasses import dataclass
+
+from fleet.messages import AgentRequested, AgentResponse, DeliberationAccepted, TerminalEvent
+from fleet.requests import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A valid request arrived; `sequence` is its place in the stream."""
+
+    task_id: str
+    task: Task
+    sequence: int
+    at_ms: int
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Responded:
+    """A worker answered, or gave up."""
+
+    response: AgentResponse
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The task's time is over."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Somebody wants it to stop."""
+
+    reason: str
+    at_ms: int
+
+
+Event = Requested | Responded | DeadlinePassed | CancelAsked
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Publish `deliberation.accepted`."""
+
+    accepted: DeliberationAccepted
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    """Schedule the deadline message."""
+
+    task_id: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClearDeadline:
+    """Take the scheduled deadline back."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallAgent:
+    """Hand one call to the workers."""
+
+    request: AgentRequested
+
+
+@dataclass(frozen=True, slots=True)
+class StopCalls:
+    """Tell the workers to close what is still open."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """Publish the terminal event."""
+
+    event: TerminalEvent
+
+
+Effect = Announce | SetDeadline | ClearDeadline | CallAgent | StopCalls | Conclude

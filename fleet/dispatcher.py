@@ -1,0 +1,122 @@
+"""The dispatcher: takes `deliberation.requested`, records it, and sees to it that there are workers for its calls."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from faststream.nats import NatsBroker
+
+from fleet import subjects
+from fleet.config import Settings
+from fleet.deliberation.events import Requested
+from fleet.deliberation.state import Deliberation
+from fleet.errors import BadRequest
+from fleet.intake import OutboxHolder, Received, broker, durable
+from fleet.messages import DeliberationRejected
+from fleet.process import Component
+from fleet.requests import DeliberationRequested, Task, parse_request
+from fleet.runner import Item
+from fleet.service import Service
+from fleet.times import rfc3339
+
+log = structlog.get_logger(__name__)
+
+
+class Launcher(Protocol):
+    """Launches, sizes and supervises the workers. `workers.pool.RayPool` is the real one."""
+
+    async def start(self) -> None:
+        """Returns once at least one worker takes calls."""
+
+    async def stop(self) -> None:
+        """Stops supervising; the workers go on for other dispatchers."""
+
+    def healthy(self) -> bool:
+        """Whether the last probe of the workers was answered."""
+
+
+class Dispatcher:
+    """The FastStream application of `deliberation.requested`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.holder = OutboxHolder()
+        self.broker: NatsBroker = broker(settings, "fleet-dispatcher", self.holder)
+        self.component = Component(settings, "dispatcher", self.broker, self.holder)
+        self._roles = frozenset(settings.roles)
+        self.broker.subscriber(
+            subjects.REQUESTED,
+            title="requests",
+            description="Records a request and hands its first calls to the workers.",
+            **durable(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),
+        )(self.on_requested)
+
+    async def on_requested(self, received: Received[DeliberationRequested]) -> None:
+        """Validates, and gives what is valid to the runner, which records and acknowledges it."""
+        delivery = received.delivery
+        try:
+            task_id, task = parse_request(received.body, delivery.sequence, self._roles)
+        except BadRequest as error:
+            await self._reject(received, error)
+            return
+
+        async def settled(state: Deliberation) -> None:
+            if state.stream_sequence != delivery.sequence and state.task != task:
+                await self._conflict(task_id, task, delivery.sequence)
+
+        event = Requested(task_id, task, delivery.sequence, _now_ms(), received.traceparent)
+        self.component.runner.submit(task_id, Item(event, delivery, settled))
+
+    async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:
+        delivery = received.delivery
+        log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
+        try:
+            await self.holder.outbox.reject(_rejection(error, delivery.sequence))
+            await delivery.bury(error.error)
+        except Exception as failure:
+            await delivery.retry_later(failure)
+
+    async def _conflict(self, task_id: str, task: Task, sequence: int) -> None:
+        text = f"$.task_id: {task_id!r} was used before, for another request"
+        error = BadRequest("conflict", "$.task_id", text, task_id=task_id, correlation=task.correlation)
+        log.info("request.rejected", task_id=task_id, code=error.code, path=error.path)
+        await self.holder.outbox.reject(_rejection(error, sequence))
+
+
+async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None]) -> None:
+    """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
+    dispatcher = Dispatcher(settings)
+    component = dispatcher.component
+    service = Service(component)
+    await component.connect()
+    launching = asyncio.create_task(launcher.start())
+    try:
+        await service.start()
+        await component.start()
+        await launching
+        component.watch("workers", launcher.healthy)
+        on_ready()
+        log.info("dispatcher.ready")
+        await component.watchdog()
+    finally:
+        launching.cancel()
+        await service.stop()
+        await component.stop()
+        await launcher.stop()
+
+
+def _rejection(error: BadRequest, sequence: int) -> DeliberationRejected:
+    return DeliberationRejected(
+        task_id=error.task_id,
+        code=error.code,  # type: ignore[arg-type]
+        path=error.path,
+        error=error.error,
+        stream_sequence=sequence,
+        rejected_at=rfc3339(_now_ms()),
+        correlation=error.correlation,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,60 @@
+"""Errors, named by who is at fault, carrying the facts."""
+
+
+class FleetError(Exception):
+    """Base of every error the fleet raises on purpose."""
+
+
+class BadRequest(FleetError):
+    """The client's fault: a `deliberation.requested` that breaks a rule.
+
+    `code` is `malformed`, `invalid` or `conflict`; `path` is a JSON path such as `$.num_agents`.
+    `task_id` and `correlation` are what could still be read of the body.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        path: str,
+        error: str,
+        *,
+        task_id: str | None = None,
+        correlation: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.code = code
+        self.path = path
+        self.error = error
+        self.task_id = task_id
+        self.correlation = correlation
+
+
+class ConfigError(FleetError):
+    """The operator's fault: a setting that cannot be used; the text names it."""
+
+
+class Unreachable(FleetError):
+    """A server the fleet needs does not answer; the text says which, and what to do."""
+
+
+class StoreConflict(FleetError):
+    """Another process changed `key` after `revision` was read."""
+
+    def __init__(self, key: str, revision: int) -> None:
+        super().__init__(f"{key} was changed after revision {revision}")
+        self.key = key
+        self.revision = revision
+
+
+class AgentCallError(FleetError):
+    """One attempt at a model call failed.
+
+    `error_type` is the name that travels in `agent.response.failed`; `retry_after_s` is what the server asked for.
+    """
+
+    def __init__(self, error_type: str, error: str, *, retryable: bool, retry_after_s: float | None = None) -> None:
+        super().__init__(error)
+        self.error_type = error_type
+        self.error = error
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,155 @@
+"""From JetStream through FastStream to an event: what the dispatcher and the collector have in common.
+
+The handlers return at once (the runner acknowledges), so one slow task never holds up another; `max_ack_pending` of the
+durable bounds what is in flight.
+"""
+
+import time
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage
+from nats.aio.msg import Msg
+
+from fleet import subjects
+from fleet.config import Settings
+from fleet.connection import options
+from fleet.outbox import Outbox
+from fleet.topology import MAX_DELIVER
+
+log = structlog.get_logger(__name__)
+
+RETRY_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+Body = TypeVar("Body")
+
+
+class Received(Generic[Body]):
+    """A message as it came: raw body and its delivery. `Body` is what the body should decode to."""
+
+    __slots__ = ("delivery", "msg")
+
+    def __init__(self, msg: Msg, delivery: "JetStreamDelivery") -> None:
+        self.msg = msg
+        self.delivery = delivery
+
+    @property
+    def body(self) -> bytes:
+        """Still undecoded: a decoding error belongs to the handler, which can reject the message."""
+        data: bytes = self.msg.data
+        return data
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context that the publisher sent."""
+        return (self.msg.header or {}).get("traceparent")
+
+    @classmethod
+    def __class_getitem__(cls, body: Any) -> Any:
+        # FastStream's AsyncAPI generator sees the message, not its wrapping.
+        return body
+
+
+class JetStreamDelivery:
+    """Acknowledging one message; a message that failed too often becomes a dead letter."""
+
+    __slots__ = ("_deliveries", "_msg", "_outbox", "id", "received_at", "redelivered", "sequence", "stream")
+
+    def __init__(self, msg: Msg, outbox: Outbox) -> None:
+        meta = msg.metadata
+        self._msg = msg
+        self._outbox = outbox
+        self._deliveries: int = meta.num_delivered
+        self.stream: str = meta.stream
+        self.sequence: int = meta.sequence.stream
+        self.id = f"{self.stream}:{self.sequence}"
+        self.redelivered = self._deliveries > 1
+        self.received_at = time.monotonic()
+
+    async def ack(self) -> None:
+        """Done with it."""
+        await self._msg.ack()
+
+    async def retry_later(self, reason: Exception) -> None:
+        """Hands it back, for later each time; after the last try it is kept as a dead letter."""
+        if self._deliveries >= MAX_DELIVER:
+            await self.bury(f"failed {self._deliveries} times, last: {reason!r}")
+            return
+        await self._msg.nak(delay=RETRY_DELAYS_S[min(self._deliveries, len(RETRY_DELAYS_S)) - 1])
+
+    async def bury(self, reason: str) -> None:
+        """Nobody can handle it: keeps it whole in `DEAD_LETTERS` and takes it off its stream."""
+        log.warning("message.dead_lettered", stream=self.stream, sequence=self.sequence, reason=reason)
+        await self._outbox.dead_letter(
+            self._msg.subject,
+            self._msg.data,
+            self._msg.header,
+            stream=self.stream,
+            sequence=self.sequence,
+            reason=reason,
+        )
+        await self._msg.term()
+
+
+def broker(settings: Settings, name: str, holder: "OutboxHolder") -> NatsBroker:
+    """A FastStream broker whose handlers get `Received`."""
+
+    async def receive(message: NatsMessage) -> Received[Any]:
+        return Received(message.raw_message, JetStreamDelivery(message.raw_message, holder.outbox))
+
+    async def lost() -> None:
+        log.warning("nats.disconnected")
+
+    async def found() -> None:
+        log.info("nats.reconnected")
+
+    return NatsBroker(
+        settings.nats,
+        name=name,
+        apply_types=False,
+        decoder=receive,
+        logger=None,
+        disconnected_cb=lost,
+        reconnected_cb=found,
+        graceful_timeout=10.0,
+        **options(settings),
+    )
+
+
+class OutboxHolder:
+    """The outbox exists once the broker is connected; handlers run only after that."""
+
+    outbox: Outbox
+
+
+def durable(stream: str, consumer: str) -> dict[str, Any]:
+    """Arguments of `broker.subscriber` that bind it to a push consumer which `topology` has declared."""
+    return {
+        "stream": JStream(stream, declare=False),
+        "queue": consumer,  # nats-py binds to the durable of the same name
+        "ack_policy": AckPolicy.MANUAL,
+        "pending_msgs_limit": -1,
+        "pending_bytes_limit": -1,
+    }
+
+
+def reason_of(error: Exception) -> str:
+    """Why a body is no such message, in one line."""
+    kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "undecodable"
+    return f"{kind}: {error}"
+
+
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+__all__ = [
+    "UNDECODABLE",
+    "JetStreamDelivery",
+    "OutboxHolder",
+    "Received",
+    "broker",
+    "durable",
+    "reason_of",
+    "subjects",
+]

@@ -1,0 +1,201 @@
+"""Carries the core's effects to NATS. Every message has a deterministic id, so publishing one again changes nothing."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.deliberation.events import (
+    Announce,
+    CallAgent,
+    ClearDeadline,
+    Conclude,
+    Effect,
+    SetDeadline,
+    StopCalls,
+)
+from fleet.deliberation.state import Deliberation
+from fleet.envelope import child_traceparent, headers
+from fleet.messages import (
+    AgentStop,
+    DeliberationCompleted,
+    DeliberationRejected,
+    TerminalEvent,
+    encode,
+    status_of,
+)
+from fleet.texts import Texts
+from fleet.times import from_rfc3339, rfc3339
+from fleet.topology import DUPLICATE_WINDOW_S
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_TIMEOUT_S = 5.0
+SCAN_MARGIN_MS = 60_000
+"""How far clocks of fleet and NATS may differ when a terminal event is looked for by time."""
+
+_TERMINAL_SUBJECT = {
+    "COMPLETED": subjects.COMPLETED,
+    "FAILED": subjects.FAILED,
+    "TIMEOUT": subjects.FAILED,
+    "CANCELLED": subjects.CANCELLED,
+}
+
+
+class Outbox:
+    """Publishes effects on behalf of `component` (`dispatcher` or `collector`)."""
+
+    def __init__(self, nc: Client, js: JetStreamContext, texts: Texts, component: str) -> None:
+        self._nc = nc
+        self._js = js
+        self._texts = texts
+        self._source = f"/fleet/{component}"
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
+        """Publishes all, or raises. `repeated`: they may have been published before.
+
+        Calls go out together; a terminal event is stored before its deadline is taken back.
+        """
+        together = []
+        for effect in effects:
+            match effect:
+                case Conclude(event):
+                    await self._conclude(state, event, repeated=repeated)
+                case ClearDeadline(task_id):
+                    await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
+                case StopCalls(task_id):
+                    await self._nc.publish(subjects.AGENT_STOP, encode(AgentStop(task_id=task_id)))
+                case Announce() | SetDeadline() | CallAgent():
+                    together.append(self._store(state, effect))
+                case _:
+                    assert_never(effect)
+        await asyncio.gather(*together)
+
+    async def reject(self, rejected: DeliberationRejected) -> None:
+        """`deliberation.rejected`."""
+        sequence = rejected.stream_sequence
+        await self._send(
+            subjects.REJECTED, encode(rejected), f"{sequence}.rejected", rejected.task_id or f"d-{sequence}", None
+        )
+
+    async def dead_letter(
+        self, subject: str, body: bytes, given: dict[str, str] | None, *, stream: str, sequence: int, reason: str
+    ) -> None:
+        """Keeps a message that nobody could handle, whole, with the reason in its headers."""
+        kept = {name: value for name, value in (given or {}).items() if name not in _SERVER_HEADERS}
+        kept |= {
+            "Dead-Letter-Reason": _header_text(reason),
+            "Dead-Letter-Stream": stream,
+            "Dead-Letter-Sequence": str(sequence),
+            "Nats-Msg-Id": f"{stream}.{sequence}",
+        }
+        await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
+
+    async def _store(self, state: Deliberation, effect: Announce | SetDeadline | CallAgent) -> None:
+        task_id = state.task_id
+        match effect:
+            case Announce(accepted):
+                await self._send(subjects.ACCEPTED, encode(accepted), f"{task_id}.accepted", task_id, state.traceparent)
+            case SetDeadline(_, at):
+                await self._send(
+                    subjects.schedule_of(task_id),
+                    encode({"task_id": task_id}),
+                    f"{task_id}.deadline",
+                    task_id,
+                    state.traceparent,
+                    {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
+                )
+            case CallAgent(call):
+                body = encode(call)
+                msg_id = f"{task_id}.{call.round}.{call.phase}.{call.agent_id}.{call.attempt}"
+                if self._texts.too_large(body):
+                    body = await self._texts.refer(f"{task_id}/{msg_id}", body, {"task_id": task_id})
+                await self._send(subjects.AGENT_REQUESTED, body, msg_id, task_id, state.traceparent)
+
+    async def _conclude(self, state: Deliberation, event: TerminalEvent, *, repeated: bool) -> None:
+        """Exactly once: within the duplicate window by message id; when it may be older, or may have reached core
+        subscribers, by looking into the stream first.
+        """
+        if repeated and await self._is_concluded(state.task_id, event.completed_at):
+            return
+        body = encode(event)
+        if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
+            body = await self._referring(event)
+        await self._send(
+            _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}.terminal", state.task_id, state.traceparent
+        )
+        log.info("deliberation.ended", task_id=state.task_id, status=status_of(event), duration_ms=event.duration_ms)
+
+    async def _referring(self, event: DeliberationCompleted) -> bytes:
+        """The event with its longest texts in the object store, as many as it takes to fit."""
+        results = list(event.results)
+        for index in sorted(range(len(results)), key=lambda i: -len(results[i].proposal.content)):
+            proposal = results[index].proposal
+            ref = await self._texts.put(f"{event.task_id}/{proposal.author_id}", proposal.content.encode())
+            moved = msgspec.structs.replace(proposal, content="", content_ref=msgspec.to_builtins(ref))
+            results[index] = msgspec.structs.replace(results[index], proposal=moved)
+            body = encode(msgspec.structs.replace(event, results=tuple(results)))
+            if not self._texts.too_large(body):
+                return body
+        top = {name: value for name, value in msgspec.to_builtins(event).items() if name != "results"}
+        return await self._texts.refer(f"{event.task_id}/terminal", encode(event), top)
+
+    async def _is_concluded(self, task_id: str, completed_at: str) -> bool:
+        """Reads the stream's headers since the end was decided. Rare: only after a crash or a pause."""
+        since = rfc3339(from_rfc3339(completed_at) - SCAN_MARGIN_MS)
+        consumer = await self._js.add_consumer(
+            subjects.DELIBERATIONS,
+            ConsumerConfig(
+                filter_subjects=list(subjects.TERMINAL),
+                deliver_policy=DeliverPolicy.BY_START_TIME,
+                opt_start_time=since,
+                ack_policy=AckPolicy.NONE,
+                headers_only=True,
+                mem_storage=True,
+                num_replicas=1,
+                inactive_threshold=30.0,
+            ),
+        )
+        pending = consumer.num_pending or 0
+        found = False
+        sub = await self._js.pull_subscribe_bind(consumer.name, stream=subjects.DELIBERATIONS)
+        try:
+            while pending > 0 and not found:
+                batch = await sub.fetch(min(pending, 500), timeout=PUBLISH_TIMEOUT_S)
+                pending -= len(batch)
+                found = any((msg.header or {}).get("Nats-Msg-Id") == f"{task_id}.terminal" for msg in batch)
+        finally:
+            await sub.unsubscribe()
+            try:
+                await self._js.delete_consumer(subjects.DELIBERATIONS, consumer.name)
+            except NotFoundError:
+                pass
+        return found
+
+    async def _send(
+        self,
+        subject: str,
+        body: bytes,
+        msg_id: str,
+        task_id: str,
+        traceparent: str | None,
+        more: dict[str, str] | None = None,
+    ) -> Any:
+        given = headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
+        return await self._js.publish(subject, body, headers={**given, **(more or {})}, timeout=PUBLISH_TIMEOUT_S)
+
+
+_SERVER_HEADERS = {"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-TTL"}
+assert DUPLICATE_WINDOW_S >= 60, "a terminal event is published again within a minute of a crash"
+
+
+def _header_text(text: str) -> str:
+    """A header holds one line."""
+    return " ".join(text.split())[:1000]

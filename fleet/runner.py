@@ -1,0 +1,165 @@
+"""One way to move a deliberation: load -> decide -> compare-and-set -> publish the outbox -> acknowledge.
+
+Deliveries for one task are worked on one batch at a time: what arrives while a batch is being saved is folded into the
+next one, with one write. Different tasks do not wait for each other.
+
+Save first, publish second: a lost publish is repaired when the delivery comes again (its id stands in the state as the
+cause of the last transition), a lost save is not.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from fleet.deliberation.events import Event, Requested
+from fleet.deliberation.machine import decide, due, recover
+from fleet.deliberation.state import Deliberation
+from fleet.errors import StoreConflict
+from fleet.outbox import Outbox
+from fleet.store import StateStore, Stored
+
+log = structlog.get_logger(__name__)
+
+MAX_CONFLICTS = 50
+CACHED_STATES = 4096
+LEASE_S = 2.5
+"""Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
+
+
+class Delivery(Protocol):
+    """One message from JetStream, as far as the runner cares."""
+
+    id: str
+    redelivered: bool
+    received_at: float
+    """`time.monotonic()` when it came."""
+
+    async def ack(self) -> None: ...
+    async def retry_later(self, reason: Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An event and the delivery that carried it. `settled` is told the state before the delivery is acknowledged."""
+
+    event: Event
+    delivery: Delivery
+    settled: Callable[[Deliberation], Awaitable[None]] | None = None
+
+
+class Runner:
+    """Folds events into states. One per process; replicas meet in compare-and-set."""
+
+    def __init__(self, store: StateStore, outbox: Outbox) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._waiting: dict[str, list[Item]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cache: OrderedDict[str, Stored] = OrderedDict()
+
+    def submit(self, task_id: str, item: Item) -> None:
+        """Takes a delivery over: it is acknowledged when applied, or handed back for another try."""
+        waiting = self._waiting.get(task_id)
+        if waiting is not None:
+            waiting.append(item)
+            return
+        self._waiting[task_id] = [item]
+        task = asyncio.create_task(self._work(task_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def busy(self) -> int:
+        """Tasks being worked on."""
+        return len(self._tasks)
+
+    async def drain(self, grace_s: float) -> None:
+        """Waits for what was submitted; what is not done in time comes again elsewhere."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+
+    async def _work(self, task_id: str) -> None:
+        while batch := self._waiting[task_id]:
+            self._waiting[task_id] = []
+            try:
+                state = await self.apply(task_id, batch)
+                for item in batch:
+                    if state is not None and item.settled is not None:
+                        await item.settled(state)
+            except Exception as error:
+                # Whatever it was, the deliveries are not lost: they come again, later each time.
+                log.warning("deliveries.retried", task_id=task_id, count=len(batch), error=repr(error))
+                self._cache.pop(task_id, None)
+                await asyncio.gather(*(item.delivery.retry_later(error) for item in batch))
+            else:
+                await asyncio.gather(*(item.delivery.ack() for item in batch))
+        del self._waiting[task_id]
+
+    async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
+        """Applies the events in order; returns the state they led to, None for a task nobody knows."""
+        for _ in range(MAX_CONFLICTS):
+            stored = self._cache.get(task_id) or await self._store.load(task_id)
+            before = stored.state if stored else None
+            state, moved = _fold(before, batch)
+            if state is None:
+                log.info("event.unknown_task", task_id=task_id, events=[type(item.event).__name__ for item in batch])
+                return None
+            if state is before:
+                await self._repair(state, batch)
+                return state
+            if moved:
+                state = state.change(cause=tuple(item.delivery.id for item in batch))
+            try:
+                revision = await self._store.save(state, stored.revision if stored else 0)
+            except StoreConflict:
+                self._cache.pop(task_id, None)
+                continue
+            self._remember(Stored(state, revision))
+            if moved:
+                await self._outbox.publish(state, due(state), repeated=_lease_is_over(batch))
+            return state
+        raise StoreConflict(task_id, 0)
+
+    async def _repair(self, state: Deliberation, batch: Sequence[Item]) -> None:
+        """A delivery that was applied before came again: its process may have died before publishing."""
+        if any(item.delivery.redelivered and _owes(state, item) for item in batch):
+            log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
+            await self._outbox.publish(state, recover(state), repeated=True)
+
+    def _remember(self, stored: Stored) -> None:
+        task_id = stored.state.task_id
+        if stored.state.ended:
+            self._cache.pop(task_id, None)
+            return
+        self._cache[task_id] = stored
+        self._cache.move_to_end(task_id)
+        if len(self._cache) > CACHED_STATES:
+            self._cache.popitem(last=False)
+
+
+def _fold(state: Deliberation | None, batch: Sequence[Item]) -> tuple[Deliberation | None, bool]:
+    """Applies the batch in memory. Returns the new state, and whether anything must be published for it."""
+    moved = False
+    for item in batch:
+        if state is None and not isinstance(item.event, Requested):
+            continue
+        decision = decide(state, item.event)
+        state = decision.state
+        moved = moved or bool(decision.outbox)
+    return state, moved
+
+
+def _owes(state: Deliberation, item: Item) -> bool:
+    if isinstance(item.event, Requested) and item.event.sequence == state.stream_sequence:
+        return True
+    return item.delivery.id in state.cause
+
+
+def _lease_is_over(batch: Sequence[Item]) -> bool:
+    now = time.monotonic()
+    return any(item.delivery.redelivered or now - item.delivery.received_at > LEASE_S for item in batch)

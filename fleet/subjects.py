@@ -1,0 +1,70 @@
+"""Every subject, stream, consumer and bucket name, spelled once. `subjects.md` is the published form."""
+
+from typing import Final
+
+# client -> fleet
+REQUESTED: Final = "deliberation.requested"
+CANCEL: Final = "deliberation.cancel"
+RESULT: Final = "deliberation.result"
+ASK: Final = "deliberation.ask"
+
+# fleet -> all
+ACCEPTED: Final = "deliberation.accepted"
+REJECTED: Final = "deliberation.rejected"
+COMPLETED: Final = "deliberation.completed"
+FAILED: Final = "deliberation.failed"
+CANCELLED: Final = "deliberation.cancelled"
+TERMINAL: Final = (COMPLETED, FAILED, CANCELLED)
+
+# fleet <-> workers
+AGENT_REQUESTED: Final = "agent.requested"
+AGENT_COMPLETED: Final = "agent.response.completed"
+AGENT_FAILED: Final = "agent.response.failed"
+AGENT_PROGRESS: Final = "agent.response.progress"
+AGENT_STOP: Final = "agent.stop"
+"""Core NATS, no stream: close every open call of a task that has ended."""
+
+# fleet -> fleet
+CONTROL_CANCEL: Final = "control.cancel"
+CONTROL_DEADLINE: Final = "control.deadline"
+CONTROL_SCHEDULE: Final = "control.schedule"
+"""Prefix: `control.schedule.<task_id>` holds the scheduled message that becomes `control.deadline`."""
+
+DEADLETTER: Final = "deadletter"
+"""Prefix: `deadletter.<original subject>`."""
+
+# streams
+DELIBERATION_REQUESTS: Final = "DELIBERATION_REQUESTS"
+DELIBERATIONS: Final = "DELIBERATIONS"
+DELIBERATION_CONTROL: Final = "DELIBERATION_CONTROL"
+AGENT_REQUESTS: Final = "AGENT_REQUESTS"
+AGENT_RESPONSES: Final = "AGENT_RESPONSES"
+AGENT_PROGRESS_STREAM: Final = "AGENT_PROGRESS"
+DEAD_LETTERS: Final = "DEAD_LETTERS"
+
+# durable consumers
+DISPATCHER: Final = "dispatcher"
+COLLECTOR: Final = "collector"
+CONTROLLER: Final = "controller"
+WORKERS: Final = "workers"
+
+# what the push consumers deliver to; one queue group per consumer shares the load between replicas
+DELIVER_REQUESTS: Final = "fleet.deliver.requests"
+DELIVER_RESPONSES: Final = "fleet.deliver.responses"
+DELIVER_CONTROL: Final = "fleet.deliver.control"
+
+# key-value bucket and object store
+BUCKET: Final = "deliberations"
+TEXTS: Final = "deliberation-texts"
+
+SERVICE: Final = "deliberations"
+
+
+def schedule_of(task_id: str) -> str:
+    """The subject that holds the scheduled deadline of one task."""
+    return f"{CONTROL_SCHEDULE}.{task_id}"
+
+
+def deadletter_of(subject: str) -> str:
+    """The subject a message from `subject` is kept under once nobody could handle it."""
+    return f"{DEADLETTER}.{subject}"

@@ -1,0 +1,325 @@
+"""The core: phases, slots, endings. Order, repetition and lateness must never show in a result."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.deliberation.events import (
+    CallAgent,
+    CancelAsked,
+    Conclude,
+    DeadlinePassed,
+    Requested,
+    Responded,
+    StopCalls,
+)
+from fleet.deliberation.machine import Decision, decide, due
+from fleet.deliberation.state import Deliberation
+from fleet.messages import (
+    AgentCompleted,
+    AgentFailed,
+    AgentRequested,
+    AgentResponse,
+    AllFailed,
+    CriterionScore,
+    Critique,
+    DeliberationCancelled,
+    DeliberationCompleted,
+    Proposal,
+    Scorecard,
+    TimedOut,
+    Usage,
+)
+from fleet.requests import Task
+
+NOW = 1_767_225_600_000
+
+
+def begin(**task: object) -> Decision:
+    return decide(None, Requested("t-1", Task(task_description="Build it", **task), 7, NOW))  # type: ignore[arg-type]
+
+
+def calls(decision: Decision) -> list[AgentRequested]:
+    return [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
+
+
+def answer(call: AgentRequested, *, score: int | None = None) -> AgentCompleted:
+    """What a worker would answer; scores depend on the author only, so that the right winner is known."""
+    common = {
+        "task_id": call.task_id,
+        "agent_id": call.agent_id,
+        "role": call.role,
+        "phase": call.phase,
+        "round": call.round,
+        "attempt": 1,
+        "model": "m",
+        "num_agents": call.num_agents,
+        "duration_ms": 10,
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "usage": Usage(prompt_tokens=5, completion_tokens=3),
+    }
+    authors = call.labels.values()
+    match call.phase:
+        case "propose" | "revise":
+            text = f"{call.phase} {call.round} by {call.agent_id}"
+            proposal = Proposal(
+                content=text,
+                author_id=call.agent_id,
+                author_role=call.role,
+                model="m",
+                temperature=0.7,
+                tokens=3,
+                revisions=call.revisions,
+            )
+            return AgentCompleted(proposal=proposal, **common)  # type: ignore[arg-type]
+        case "critique":
+            given = tuple(Critique(author_id=author, changes=(f"from {call.agent_id}",)) for author in authors)
+            return AgentCompleted(critiques=given, **common)  # type: ignore[arg-type]
+        case "score":
+            cards = tuple(
+                Scorecard(
+                    author_id=author,
+                    criteria={
+                        name: CriterionScore(score=score if score is not None else int(author[-1]))
+                        for name in ("correctness", "completeness", "clarity")
+                    },
+                )
+                for author in authors
+            )
+            return AgentCompleted(scores=cards, **common)  # type: ignore[arg-type]
+
+
+def failure(call: AgentRequested) -> AgentFailed:
+    return AgentFailed(
+        task_id=call.task_id,
+        agent_id=call.agent_id,
+        role=call.role,
+        phase=call.phase,
+        round=call.round,
+        attempt=4,
+        error="it broke",
+        error_type="ServerError",
+        retryable=True,
+        num_agents=call.num_agents,
+        duration_ms=10,
+        timestamp="2026-01-01T00:00:00.000Z",
+    )
+
+
+def respond(state: Deliberation, response: AgentResponse) -> Decision:
+    return decide(state, Responded(response, NOW + 1000))
+
+
+def run_to_end(
+    decision: Decision, *, failing: frozenset[tuple[str, int, str]] = frozenset()
+) -> tuple[Deliberation, list[AgentRequested]]:
+    """Plays every call in agent order until the end; returns the final state and all calls."""
+    asked: list[AgentRequested] = []
+    while not decision.state.ended:
+        pending = calls(decision)
+        assert pending, "a running deliberation that asks for nothing is wedged"
+        asked += pending
+        for call in pending:
+            slot = (call.phase, call.round, call.agent_id)
+            decision = respond(decision.state, failure(call) if slot in failing else answer(call))
+    return decision.state, asked
+
+
+@pytest.mark.parametrize(("agents", "rounds"), [(2, 0), (3, 1), (5, 2), (16, 5)])
+def test_model_is_called_n_times_two_plus_two_r(agents: int, rounds: int) -> None:
+    """n agents and r rounds make n · (2 + 2r) calls, and everybody is ranked."""
+    state, asked = run_to_end(begin(num_agents=agents, rounds=rounds))
+    assert len(asked) == agents * (2 + 2 * rounds)
+    assert isinstance(state.result, DeliberationCompleted)
+    assert [result.rank for result in state.result.results] == list(range(1, agents + 1))
+    assert state.result.rounds_run == rounds
+    assert not state.result.degraded
+    assert state.result.usage.calls == len(asked)
+
+
+def test_one_agent_only_proposes_and_has_no_score() -> None:
+    """Alone there is nobody to review: one call, score null."""
+    state, asked = run_to_end(begin(num_agents=1, rounds=3))
+    assert [call.phase for call in asked] == ["propose"]
+    assert isinstance(state.result, DeliberationCompleted)
+    assert state.result.results[0].score is None
+
+
+def test_nobody_is_shown_its_own_proposal() -> None:
+    """Critique and score prompts hold everybody's proposal but the reviewer's own, and name no agent."""
+    _, asked = run_to_end(begin(num_agents=4, rounds=2))
+    for call in asked:
+        if call.phase in ("critique", "score"):
+            text = "\n".join(message.content for message in call.messages)
+            assert call.agent_id not in call.labels.values()
+            assert len(call.labels) == 3
+            assert f"by {call.agent_id}" not in text
+
+
+def test_prompts_of_one_deliberation_share_the_system_message() -> None:
+    """What all calls share comes first, byte for byte."""
+    _, asked = run_to_end(begin(num_agents=3, rounds=1))
+    assert len({call.messages[0].content for call in asked}) == 1
+
+
+def test_every_call_has_a_seed_of_its_own() -> None:
+    """Seeds are offset per call."""
+    _, asked = run_to_end(begin(num_agents=16, rounds=5, seed=2**63 - 1))
+    assert len({call.seed for call in asked}) == len(asked)
+    assert all(0 <= call.seed < 2**63 for call in asked)
+
+
+def test_highest_score_wins_and_mean_is_weighted() -> None:
+    """The score is the mean of the reviewers' weighted means."""
+    state, _ = run_to_end(begin(num_agents=3, rounds=0))
+    assert isinstance(state.result, DeliberationCompleted)
+    assert state.result.winner_id == "agent-dev-003"
+    assert [result.score for result in state.result.results] == [3.0, 2.0, 1.0]
+
+
+def test_agent_whose_proposal_failed_takes_no_further_part() -> None:
+    """It is missing, the result is degraded, and nobody asks it again."""
+    failing = frozenset({("propose", 0, "agent-dev-002")})
+    state, asked = run_to_end(begin(num_agents=3, rounds=1), failing=failing)
+    assert isinstance(state.result, DeliberationCompleted)
+    assert state.result.missing == ("agent-dev-002",)
+    assert state.result.degraded
+    assert [call.phase for call in asked if call.agent_id == "agent-dev-002"] == ["propose"]
+
+
+def test_agent_that_fails_later_stays_with_what_it_has() -> None:
+    """A failed revision leaves the last proposal standing, and the agent in."""
+    failing = frozenset({("revise", 1, "agent-dev-001")})
+    state, asked = run_to_end(begin(num_agents=3, rounds=1), failing=failing)
+    assert isinstance(state.result, DeliberationCompleted)
+    assert state.result.missing == ()
+    assert state.result.degraded
+    own = next(result for result in state.result.results if result.agent_id == "agent-dev-001")
+    assert own.proposal.revisions == 0
+    assert ("score", "agent-dev-001") in {(call.phase, call.agent_id) for call in asked}
+
+
+def test_all_failed_fails_at_once() -> None:
+    """No proposal left: FAILED, without waiting for the deadline."""
+    agents = [f"agent-dev-00{number}" for number in (1, 2, 3)]
+    state, _ = run_to_end(begin(), failing=frozenset(("propose", 0, agent) for agent in agents))
+    assert isinstance(state.result, AllFailed)
+    assert [failed.agent_id for failed in state.result.failed_agents] == agents
+
+
+def test_no_scores_are_null_never_made_up() -> None:
+    """Every score call failed: ranked in agent order, with null."""
+    agents = [f"agent-dev-00{number}" for number in (1, 2, 3)]
+    failing = frozenset(("score", 0, agent) for agent in agents)
+    state, _ = run_to_end(begin(rounds=0), failing=failing)
+    assert isinstance(state.result, DeliberationCompleted)
+    assert [(result.agent_id, result.score) for result in state.result.results] == [(agent, None) for agent in agents]
+
+
+def test_deadline_without_a_proposal_is_a_timeout() -> None:
+    """Nothing finished: TIMEOUT, every agent named, open calls stopped."""
+    decision = decide(begin().state, DeadlinePassed(NOW + 300_000))
+    assert isinstance(decision.state.result, TimedOut)
+    assert {failed.error_type for failed in decision.state.result.failed_agents} == {"DeadlineExceeded"}
+    assert any(isinstance(effect, StopCalls) for effect in decision.outbox)
+
+
+def test_deadline_with_a_proposal_completes_degraded() -> None:
+    """What is there is ranked; who is silent is missing."""
+    first = begin()
+    decision = respond(first.state, answer(calls(first)[0]))
+    decision = decide(decision.state, DeadlinePassed(NOW + 300_000))
+    assert isinstance(decision.state.result, DeliberationCompleted)
+    assert decision.state.result.winner_id == "agent-dev-001"
+    assert decision.state.result.missing == ("agent-dev-002", "agent-dev-003")
+    assert decision.state.result.degraded
+
+
+def test_cancel_ends_it_and_stops_the_calls() -> None:
+    """CANCELLED with the reason; the workers are told."""
+    decision = decide(begin().state, CancelAsked("changed my mind", NOW + 5))
+    assert isinstance(decision.state.result, DeliberationCancelled)
+    assert decision.state.result.reason == "changed my mind"
+    assert isinstance(decision.outbox[0], StopCalls)
+
+
+def test_late_response_after_completion_changes_nothing() -> None:
+    """After the end every event leaves the state as it is and publishes nothing."""
+    state, asked = run_to_end(begin())
+    for call in asked:
+        decision = respond(state, answer(call))
+        assert decision.state is state
+        assert decision.outbox == ()
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> tuple[int, int, frozenset[tuple[str, int, str]], bool, int]:
+    agents = draw(st.integers(1, 5))
+    rounds = draw(st.integers(0, 2))
+    slots = [
+        (phase, round_, f"agent-dev-{number:03d}")
+        for phase, round_ in [
+            ("propose", 0),
+            *((p, r) for r in range(rounds + 1) for p in ("critique", "revise", "score")),
+        ]
+        for number in range(1, agents + 1)
+    ]
+    failing = draw(st.frozensets(st.sampled_from(slots), max_size=4))
+    return agents, rounds, failing, draw(st.booleans()), draw(st.integers(0, 2**32))
+
+
+@given(schedules(), st.randoms(use_true_random=False), st.data())
+@settings(max_examples=150, deadline=None)
+def test_order_and_repetition_never_show(
+    schedule: tuple[int, int, frozenset[tuple[str, int, str]], bool, int], random: object, data: st.DataObject
+) -> None:
+    """Any order and any duplication of the same responses, and any loss followed by the deadline, end in the same
+    result as the orderly run, and the terminal event is asked for exactly once.
+    """
+    agents, rounds, failing, lose_one, seed = schedule
+    task = {"num_agents": agents, "rounds": rounds, "seed": seed}
+
+    def play(shuffle: bool) -> tuple[Deliberation, int]:
+        decision = begin(**task)
+        conclusions = 0
+        seen: list[AgentResponse] = []
+        lost = False
+        while not decision.state.ended:
+            pending = calls(decision)
+            if shuffle:
+                random.shuffle(pending)  # type: ignore[attr-defined]
+            for call in pending:
+                slot = (call.phase, call.round, call.agent_id)
+                if lose_one and not lost and call.agent_id == "agent-dev-001" and call.phase != "propose":
+                    lost = True
+                    continue
+                response = failure(call) if slot in failing else answer(call)
+                repeats = [response]
+                if shuffle:
+                    repeats += [response] + ([data.draw(st.sampled_from(seen))] if seen else [])
+                seen.append(response)
+                for repeat in repeats:
+                    after = respond(decision.state, repeat)
+                    conclusions += sum(isinstance(effect, Conclude) for effect in after.outbox)
+                    decision = Decision(after.state, after.outbox or decision.outbox)
+            if lost and not decision.state.ended:
+                decision = decide(decision.state, DeadlinePassed(NOW + 1000))
+                conclusions += sum(isinstance(effect, Conclude) for effect in decision.outbox)
+        return decision.state, conclusions
+
+    orderly, once = play(shuffle=False)
+    shuffled, also_once = play(shuffle=True)
+    assert orderly.result == shuffled.result
+    assert once == also_once == 1
+
+
+def test_due_is_a_function_of_the_state() -> None:
+    """What a state owes can be published again after a crash: the same calls with the same contents."""
+    first = begin()
+    assert due(first.state) == first.outbox
+    half = respond(first.state, answer(calls(first)[1]))
+    assert half.outbox == ()
+    assert [effect.request.agent_id for effect in due(half.state) if isinstance(effect, CallAgent)] == [
+        "agent-dev-001",
+        "agent-dev-003",
+    ]
