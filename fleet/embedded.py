@@ -1,4 +1,4 @@
-"""A nats-server of our own, as a child process: on 127.0.0.1, with a store in the data directory that survives restarts."""
+"""A nats-server of our own, as a child process: on 127.0.0.1, with a store that survives restarts."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ def find_server() -> Path:
 
 
 class EmbeddedNats:
-    """`port` None: a free one, kept for as long as this object lives, also when the server dies and is started again."""
+    """`port` None: a free one, kept for as long as this object lives, also when the server is started again."""
 
     def __init__(
         self, data_dir: Path, port: int | None = None, *, on_restart: Callable[[], None] = lambda: None

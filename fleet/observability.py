@@ -9,8 +9,9 @@ import structlog
 
 
 def configure_logging(component: str, *, json: bool | None = None) -> None:
-    """Events go to standard error. `json` None: JSON lines unless it is a terminal; `FLEET_LOG=json` or `human` decides,
-    `FLEET_LOG_LEVEL` (default info) filters. Raises nothing: an unknown level is info.
+    """Events go to standard error. `json` None: `FLEET_LOG` (`json` or `human`) decides, else whether it is a terminal.
+
+    `FLEET_LOG_LEVEL` filters: info by default, and for a level that does not exist.
     """
     if json is None:
         wanted = os.environ.get("FLEET_LOG", "")

@@ -205,7 +205,9 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
     elif reply.result:
         show_outcome(Console(), reply.result, text)
     elif reply.status == "UNKNOWN":
-        raise BadRequest("unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt")
+        raise BadRequest(
+            "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt"
+        )
     else:
         print(_standing(task_id, reply.status, reply.progress))
     if reply.result:
@@ -216,7 +218,9 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
 def _standing(task_id: str, status: str, progress: Any) -> str:
     if progress is None:
         return f"{task_id}: {status}"
-    return f"{task_id}: {status}, {progress.phase} of round {progress.round}: {progress.done} of {progress.expected} calls"
+    return (
+        f"{task_id}: {status}, {progress.phase} of round {progress.round}: {progress.done} of {progress.expected} calls"
+    )
 
 
 async def _cancel(settings: Settings, task_id: str, reason: str | None, json_output: bool) -> None:

@@ -82,9 +82,7 @@ def show(
 
 
 @app.command()
-def replay(
-    sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None
-) -> None:
+def replay(sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None) -> None:
     """Hand one in again, as it was first sent. It stays here until it is dropped.
 
     [dim]Example:[/dim]  fleet deadletter replay 3 && fleet deadletter drop 3
@@ -93,9 +91,7 @@ def replay(
 
 
 @app.command()
-def drop(
-    sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None
-) -> None:
+def drop(sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None) -> None:
     """Delete one for good.
 
     [dim]Example:[/dim]  fleet deadletter drop 3

@@ -1,4 +1,4 @@
-"""A whole fleet on this machine: what is not given is started, in the order it is needed and ended in the reverse one."""
+"""A whole fleet on this machine: what is not given is started, and ended in the reverse order."""
 
 import asyncio
 import os
@@ -20,8 +20,10 @@ from fleet.supervisor import Child
 log = structlog.get_logger(__name__)
 
 GRACE_S = 20.0
+"""For dispatcher, workers and collector together."""
+WORKERS_GRACE_S = 13.0
+"""A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
-WORKERS_GRACE_S = 5.0
 
 ModelSource = Literal["given", "simulated", "local"]
 
@@ -29,7 +31,8 @@ ModelSource = Literal["given", "simulated", "local"]
 class LocalFleet:
     """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
 
-    `simulator` are extra arguments of the simulator. `quiet`: the components log into `data_dir/logs`, not to our stderr.
+    `simulator` are extra arguments of the simulator. `quiet`: the components log
+    into `data_dir/logs`, not to our standard error.
     """
 
     def __init__(
@@ -50,9 +53,7 @@ class LocalFleet:
         self._stack = AsyncExitStack()
         self._ray: asyncio.Task[str] | None = None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
-        self.nats = (
-            EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
-        )
+        self.nats = EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
         self.model_server = self._model_server()
         self.dispatcher = self._component("dispatcher")
         self.collector = self._component("collector")
@@ -139,31 +140,43 @@ class LocalFleet:
         await self.dispatcher.start()
 
     async def _stop_components(self) -> None:
-        await asyncio.gather(self.dispatcher.stop(GRACE_S), self.collector.stop(GRACE_S))
+        """Nothing new first, then the calls in flight, then what takes their answers."""
+        until = asyncio.get_running_loop().time() + GRACE_S
+
+        def left_s() -> float:
+            return max(until - asyncio.get_running_loop().time(), 1.0)
+
+        await self.dispatcher.stop(GRACE_S - WORKERS_GRACE_S)
+        try:
+            async with asyncio.timeout(min(WORKERS_GRACE_S, left_s())):
+                await self._stop_workers()
+        except Exception as error:  # those of a local Ray go with it; their calls are handed back by JetStream
+            log.warning("workers.not_stopped", error=repr(error))
+        await self.collector.stop(left_s())
+
+    async def _stop_workers(self) -> None:
+        if self.settings.ray_address is None or self.dispatcher.pid is None:
+            return  # there never were any
+        from workers.pool import RayPool
+
+        await RayPool(self.settings).stop_workers()
 
     async def _stop_ray(self) -> None:
         if self._ray:
             await asyncio.wait([self._ray])
-        try:
-            async with asyncio.timeout(WORKERS_GRACE_S):
-                await self._stop_workers()
-        except Exception as error:  # the workers of a local Ray go with it, those of another one are told once more
-            log.warning("workers.not_stopped", error=repr(error))
-        if self._ray:
-            await asyncio.to_thread(_stop_local_ray)
-
-    async def _stop_workers(self) -> None:
-        if self.settings.ray_address is None or self.dispatcher.pid is None:
-            return
-        from workers.pool import RayPool
-
-        await RayPool(self.settings).stop_workers()
+            if not self._ray.exception():
+                await asyncio.to_thread(_stop_local_ray)
 
     def _use(self, **changes: Any) -> None:
         self.settings = structs.replace(self.settings, **changes)
 
     def _remember(self) -> None:
-        remember(self.data_dir, {**self.facts(), "ray_address": self.settings.ray_address, "supervisor": os.getpid()})
+        more = {
+            "ray_address": self.settings.ray_address,
+            "nats_embedded": self.nats is not None,
+            "supervisor": os.getpid(),
+        }
+        remember(self.data_dir, {**self.facts(), **more})
 
     def _environ(self) -> dict[str, str]:
         """Ours, which Ray's start has added its token to, and where everything is."""

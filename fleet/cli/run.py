@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fleet.cli.local import LocalFleet
 
-DEMO_TASK = "Design a rate limiter for the public REST API: a few thousand clients, several replicas, no single point of failure."
+DEMO_TASK = "Design a rate limiter for the public REST API: thousands of clients, no single point of failure."
 DEMO_PACE = ("--latency-ms", "150", "--tokens-per-second", "80", "--answer-tokens", "120")
 """Slow enough to be watched."""
 
@@ -62,7 +62,9 @@ def up(
 
 
 def demo(
-    task: Annotated[str, typer.Argument(metavar="[TASK]", help="What to deliberate on.", show_default=False)] = DEMO_TASK,
+    task: Annotated[
+        str, typer.Argument(metavar="[TASK]", help="What to deliberate on.", show_default=False)
+    ] = DEMO_TASK,
     role: options.Role = None,
     agents: options.Agents = None,
     rounds: options.Rounds = None,
@@ -107,7 +109,8 @@ def dispatcher() -> None:
     settings = _component("dispatcher")
     if not settings.vllm_urls:
         raise ConfigError(
-            "VLLM_URL is not set, and a dispatcher starts no model server: set it, run `fleet simulator`, or use `fleet up`"
+            "VLLM_URL is not set, and a dispatcher starts no model server: "
+            "set it, run `fleet simulator`, or use `fleet up`"
         )
     from fleet import dispatcher as component
     from workers.pool import RayPool

@@ -75,11 +75,15 @@ async def session(settings: Settings) -> AsyncIterator["Session"]:
             "or see what is missing with `fleet doctor`"
         ) from None
     except nats.js.errors.ServiceUnavailableError:
-        raise Unreachable(f"JetStream is not on at {settings.nats}: add `jetstream {{}}` to its configuration") from None
+        raise Unreachable(
+            f"JetStream is not on at {settings.nats}: add `jetstream {{}}` to its configuration"
+        ) from None
     except nats.js.errors.APIError as error:
         raise FleetError(f"NATS refused: {error.description or error}") from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise Unreachable(f"NATS at {settings.nats} does not answer any more ({error or type(error).__name__})") from None
+        raise Unreachable(
+            f"NATS at {settings.nats} does not answer any more ({error or type(error).__name__})"
+        ) from None
     finally:
         with suppress(Exception):
             await nc.close()
@@ -127,9 +131,7 @@ class Session:
         asking = asyncio.create_task(self._request(subjects.ASK, body, within_s=3600 + AFTER_DEADLINE_S))
         try:
             while True:
-                done, _ = await asyncio.wait(
-                    {asking, ended}, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait({asking, ended}, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
                 if asking in done:
                     return asking.result()
                 if ended in done:

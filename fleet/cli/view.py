@@ -60,9 +60,7 @@ class Board:
         if not self._console.is_terminal:
             yield
             return
-        with Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=FRAMES_PER_S, transient=True
-        ):
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=FRAMES_PER_S, transient=True):
             yield
 
     def on_event(self, event: CallEvent) -> None:
@@ -81,7 +79,9 @@ class Board:
             case AgentCompleted():
                 row.percent, row.done = 100, True
                 row.tokens = event.usage.completion_tokens or row.tokens
-                self._line(f"{event.agent_id}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s")
+                self._line(
+                    f"{event.agent_id}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s"
+                )
             case AgentFailed():
                 row.done, row.error = True, event.error
                 self._line(f"{event.agent_id}  {row.phase}  failed: {event.error}")

@@ -119,7 +119,9 @@ def _print(console: Console, event: Event, json_output: bool) -> None:
 
 
 def _line(event: Event) -> str:
-    fields = {name: escape(value) if isinstance(value, str) else value for name, value in event.fields.items()}
+    fields: dict[str, Any] = {
+        name: escape(value) if isinstance(value, str) else value for name, value in event.fields.items()
+    }
     call = f"{fields.get('agent_id')}  {fields.get('phase')} {fields.get('round')}"
     match event.subject:
         case subjects.AGENT_PROGRESS:

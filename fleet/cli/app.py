@@ -1,0 +1,63 @@
+"""The command line, and the composition root: here settings are read and parts are put together.
+
+Modules of a command are imported when it runs, so that `fleet --help` and `fleet result` answer at once.
+"""
+
+import sys
+
+import typer
+
+from fleet.cli import client, deadletters, doctor, run
+from fleet.cli.exits import Exit
+from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
+
+EPILOG = "Exit status: 0 done · 1 the deliberation failed or was cancelled · 2 bad usage or bad request · 3 no NATS."
+
+app = typer.Typer(
+    name="fleet",
+    help="A fleet of LLM agents that deliberate: every agent proposes, its peers criticise, the best answer wins.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+START, USE, OPERATE = "Start", "Deliberate", "Operate"
+
+app.command(rich_help_panel=START)(run.up)
+app.command(rich_help_panel=START)(run.demo)
+app.command(rich_help_panel=START)(run.dispatcher)
+app.command(rich_help_panel=START)(run.collector)
+app.command(
+    rich_help_panel=START,
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)(run.simulator)
+app.command(rich_help_panel=USE)(client.ask)
+app.command(rich_help_panel=USE)(client.submit)
+app.command(rich_help_panel=USE)(client.watch)
+app.command(rich_help_panel=USE)(client.result)
+app.command(rich_help_panel=USE)(client.cancel)
+app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
+app.command(rich_help_panel=OPERATE)(doctor.doctor)
+
+
+def main() -> None:
+    """The entry point: an error is one line that says what to do, never a traceback."""
+    try:
+        app()
+    except Unreachable as error:
+        _fail(error, Exit.UNREACHABLE)
+    except (BadRequest, ConfigError) as error:
+        _fail(error, Exit.BAD_REQUEST)
+    except FleetError as error:
+        _fail(error, Exit.FAILED)
+    except BrokenPipeError:  # the reader of our output has left, `fleet watch | head`
+        sys.stderr.close()
+        sys.exit(Exit.DONE)
+
+
+def _fail(error: FleetError, status: Exit) -> None:
+    print(f"fleet: {error}", file=sys.stderr)
+    sys.exit(status)
