@@ -44,7 +44,7 @@ format: setup
 	@$(BIN)/ruff format .
 
 asyncapi: setup
-	@$(BIN)/python -m fleet.asyncapi > asyncapi.yaml
+	@$(BIN)/python -m fleet.asyncapi > fleet/asyncapi.json
 
 clean:
 	rm -rf $(VENV) .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,9 +27,21 @@ class Message(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        _, components = msgspec.json.schema_components([cls], ref_template="#/$defs/{name}")
-        own = components.pop(cls.__name__)
-        return {**own, "$defs": components} if components else own
+        _, components = msgspec.json.schema_components([cls], ref_template="{name}")
+        inlined = _inline(components[cls.__name__], components)
+        assert isinstance(inlined, dict)
+        return inlined
+
+
+def _inline(schema: Any, components: dict[str, Any]) -> Any:
+    """References replaced by what they refer to: pydantic follows only its own. No message contains itself."""
+    if isinstance(schema, list):
+        return [_inline(item, components) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inline(components[schema["$ref"]], components)
+    return {key: _inline(value, components) for key, value in schema.items()}
 
 
 _encoder = msgspec.json.Encoder()

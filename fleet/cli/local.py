@@ -1,6 +1,7 @@
 """A whole fleet on this machine: what is not given is started, and ended in the reverse order."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from msgspec import structs
 from fleet.cli.remembered import forget, locked, remember
 from fleet.config import Settings
 from fleet.embedded import EmbeddedNats
-from fleet.errors import ConfigError
+from fleet.errors import ConfigError, FleetError
 from fleet.supervisor import Child
 
 log = structlog.get_logger(__name__)
@@ -233,9 +234,17 @@ async def _all(*steps: Any) -> None:
 
 
 def _start_local_ray(data_dir: Path) -> str:
+    # Ray reads this when it is imported, and never again: without it no process of this Ray gets in.
+    os.environ["RAY_AUTH_MODE"] = "token"
     from workers.pool import start_local
 
-    address: str = start_local(data_dir)
+    # It would say that it handles no SIGTERM beside the main thread: we do.
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
+    try:
+        address: str = start_local(data_dir)
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise FleetError(f"no local Ray could be started: {first} (or set RAY_ADDRESS to one that runs)") from error
     return address
 
 

@@ -1,6 +1,7 @@
 """Commands that start something: the whole fleet, a demonstration, or one component."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def _component(name: str) -> Settings:
 
     setproctitle(f"fleet-{name}")
     configure_logging(name)
+    # Ray would say that it handles no SIGTERM beside the main thread: we do.
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     return config.load(os.environ)
 
 
@@ -170,7 +173,9 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
         await asyncio.Event().wait()
     finally:
         if not json_output:
-            console.print("\nStopping: what is in flight is finished or handed back … (again to end at once)")
+            console.print(
+                "\nStopping: what is in flight is finished or handed back … (again to end at once)", highlight=False
+            )
         await fleet.__aexit__(None, None, None)
 
 

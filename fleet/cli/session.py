@@ -32,6 +32,8 @@ from fleet.requests import parse_request
 from fleet.texts import ContentRef, Texts
 
 REPLY_WITHIN_S = 5.0
+RESTARTED_WITHIN_S = 10.0
+ASK_AGAIN_EVERY_S = 0.2
 LOOK_EVERY_S = 5.0
 """An answer that was lost on its way (a component died at the wrong moment) is fetched by then."""
 AFTER_DEADLINE_S = 30.0
@@ -129,19 +131,31 @@ class Session:
     async def _answer(self, task_id: str, body: bytes, ended: asyncio.Future[bytes]) -> bytes:
         """Whichever comes first: the service's reply, the event itself, or what the state says."""
         asking = asyncio.create_task(self._request(subjects.ASK, body, within_s=3600 + AFTER_DEADLINE_S))
+        waiting: set[asyncio.Future[bytes]] = {asking, ended}
+        lost: ServiceError | None = None
         try:
             while True:
-                done, _ = await asyncio.wait({asking, ended}, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-                if asking in done:
-                    return asking.result()
-                if ended in done:
-                    return ended.result()
-                with suppress(nats.errors.Error, ServiceError, TimeoutError):
+                done, _ = await asyncio.wait(waiting, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    if done:
+                        return done.pop().result()
                     state = msgspec.json.decode(await self.result(task_id))
                     if state.get("result"):
                         return encode(state["result"])
-        except ServiceError as error:
-            raise _rejected(error) from None
+                    if lost is not None and state["status"] == "UNKNOWN":
+                        raise lost
+                except ServiceError as error:
+                    if error is lost or error.code < 500:
+                        raise _rejected(error) from None
+                    # That instance goes away; the deliberation goes on, unless nobody has heard of it.
+                    lost = error
+                    waiting.discard(asking)
+                except nats.errors.NoRespondersError:
+                    if asking in waiting and asking.done():
+                        raise
+                except (nats.errors.Error, TimeoutError):
+                    if asking.done():
+                        waiting.discard(asking)  # NATS was away for a moment, and the answer with it
         finally:
             asking.cancel()
 
@@ -171,11 +185,23 @@ class Session:
         return await self.text(event.results[0].proposal) if isinstance(event, DeliberationCompleted) else None
 
     async def _request(self, subject: str, body: bytes, *, within_s: float) -> bytes:
-        reply = await self.nc.request(subject, body, timeout=within_s)
+        reply = await self._patiently(subject, body, within_s)
         headers = reply.header or {}
         if code := headers.get("Nats-Service-Error-Code"):
             raise ServiceError(int(code), headers.get("Nats-Service-Error", "error"), reply.data)
         return await self.texts.inline(reply.data)
+
+    async def _patiently(self, subject: str, body: bytes, within_s: float) -> Msg:
+        """A fleet that was here and answers nobody is given a moment: its component may be starting again."""
+        until = asyncio.get_running_loop().time() + RESTARTED_WITHIN_S
+        while True:
+            try:
+                return await self.nc.request(subject, body, timeout=within_s)
+            except nats.errors.NoRespondersError:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await self.js.stream_info(subjects.DELIBERATION_REQUESTS)  # NotFoundError: there was never a fleet
+                await asyncio.sleep(ASK_AGAIN_EVERY_S)
 
 
 def check(body: dict[str, Any]) -> None:

@@ -134,8 +134,8 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     usage = event.usage
     tokens = usage.prompt_tokens + usage.completion_tokens
     console.print(
-        f"[dim]{escape(event.task_id)} · {event.duration_ms / 1000:.1f} s · {_count(event.rounds_run, 'round')} · "
-        f"{_count(usage.calls, 'model call')} · {tokens:,} tokens[/dim]",
+        f"[dim]{escape(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
+        f"{count(usage.calls, 'model call')} · {tokens:,} tokens[/dim]",
         highlight=False,
     )
     if event.degraded:
@@ -157,7 +157,7 @@ def _ranking(event: DeliberationCompleted) -> Table:
             str(result.rank),
             escape(result.agent_id),
             "–" if result.score is None else f"{result.score:.2f}",
-            _count(scored, "peer") if scored else "–",
+            count(scored, "peer") if scored else "–",
             f"{result.proposal.revisions}×",
             str(result.proposal.tokens),
             escape(result.proposal.model),
@@ -201,5 +201,6 @@ def _tail(text: str, width: int) -> str:
     return line if len(line) <= width else "…" + line[1 - width :]
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 round`, `2 rounds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

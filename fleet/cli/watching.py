@@ -16,6 +16,7 @@ from rich.markup import escape
 from fleet import subjects
 from fleet.cli.exits import Exit
 from fleet.cli.session import Session, session
+from fleet.cli.view import count
 from fleet.config import Settings
 
 HISTORY_WITHIN_S = 30.0
@@ -132,7 +133,7 @@ def _line(event: Event) -> str:
         case subjects.AGENT_FAILED:
             return f"{call}  [red]failed[/red]: {fields['error']}"
         case subjects.ACCEPTED:
-            return f"[cyan]accepted[/cyan]: {len(fields['agents'])} agents, {fields['rounds']} rounds"
+            return f"[cyan]accepted[/cyan]: {count(len(fields['agents']), 'agent')}, {count(fields['rounds'], 'round')}"
         case subjects.REJECTED:
             return f"[red]rejected[/red] ({fields['code']}): {fields['error']}"
         case subjects.COMPLETED:

@@ -16,21 +16,15 @@ from fleet.deliberation.events import (
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
-    AgentCompleted,
-    AgentFailed,
     AgentRequested,
     AgentResponse,
     AllFailed,
-    CriterionScore,
-    Critique,
     DeliberationCancelled,
     DeliberationCompleted,
-    Proposal,
-    Scorecard,
     TimedOut,
-    Usage,
 )
 from fleet.requests import Task
+from tests.support.agents import answer, failure
 
 NOW = 1_767_225_600_000
 
@@ -41,69 +35,6 @@ def begin(**task: object) -> Decision:
 
 def calls(decision: Decision) -> list[AgentRequested]:
     return [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
-
-
-def answer(call: AgentRequested, *, score: int | None = None) -> AgentCompleted:
-    """What a worker would answer; scores depend on the author only, so that the right winner is known."""
-    common = {
-        "task_id": call.task_id,
-        "agent_id": call.agent_id,
-        "role": call.role,
-        "phase": call.phase,
-        "round": call.round,
-        "attempt": 1,
-        "model": "m",
-        "num_agents": call.num_agents,
-        "duration_ms": 10,
-        "timestamp": "2026-01-01T00:00:00.000Z",
-        "usage": Usage(prompt_tokens=5, completion_tokens=3),
-    }
-    authors = call.labels.values()
-    match call.phase:
-        case "propose" | "revise":
-            text = f"{call.phase} {call.round} by {call.agent_id}"
-            proposal = Proposal(
-                content=text,
-                author_id=call.agent_id,
-                author_role=call.role,
-                model="m",
-                temperature=0.7,
-                tokens=3,
-                revisions=call.revisions,
-            )
-            return AgentCompleted(proposal=proposal, **common)  # type: ignore[arg-type]
-        case "critique":
-            given = tuple(Critique(author_id=author, changes=(f"from {call.agent_id}",)) for author in authors)
-            return AgentCompleted(critiques=given, **common)  # type: ignore[arg-type]
-        case "score":
-            cards = tuple(
-                Scorecard(
-                    author_id=author,
-                    criteria={
-                        name: CriterionScore(score=score if score is not None else int(author[-1]))
-                        for name in ("correctness", "completeness", "clarity")
-                    },
-                )
-                for author in authors
-            )
-            return AgentCompleted(scores=cards, **common)  # type: ignore[arg-type]
-
-
-def failure(call: AgentRequested) -> AgentFailed:
-    return AgentFailed(
-        task_id=call.task_id,
-        agent_id=call.agent_id,
-        role=call.role,
-        phase=call.phase,
-        round=call.round,
-        attempt=4,
-        error="it broke",
-        error_type="ServerError",
-        retryable=True,
-        num_agents=call.num_agents,
-        duration_ms=10,
-        timestamp="2026-01-01T00:00:00.000Z",
-    )
 
 
 def respond(state: Deliberation, response: AgentResponse) -> Decision:

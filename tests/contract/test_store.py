@@ -1,0 +1,78 @@
+"""One contract for every store: what the runner relies on."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import pytest
+
+from fleet import topology
+from fleet.config import load
+from fleet.deliberation.events import Requested
+from fleet.deliberation.machine import decide
+from fleet.deliberation.state import Deliberation
+from fleet.errors import StoreConflict
+from fleet.requests import Task
+from fleet.store import KeyValueStore, MemoryStore, StateStore
+from fleet.texts import Texts
+
+
+def state(text: str = "Build it") -> Deliberation:
+    return decide(None, Requested("t-1", Task(task_description=text), 1, 1_767_225_600_000)).state
+
+
+@pytest.fixture(params=["memory", "nats"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[StateStore]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    nc = await nats.connect(request.getfixturevalue("nats_url"))
+    js = nc.jetstream()
+    await topology.declare(js, load({}))
+    yield await KeyValueStore.open(js, Texts(js, max_payload=64 * 1024))
+    await nc.close()
+
+
+@pytest.fixture
+def _server(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("nats_url")
+
+
+@pytest.mark.usefixtures("_server")
+class TestStore:
+    """Runs against the memory store and the JetStream bucket."""
+
+    async def test_unknown_task_is_none(self, store: StateStore) -> None:
+        """Nothing there is no error."""
+        assert await store.load("nobody") is None
+
+    async def test_what_was_saved_is_loaded(self, store: StateStore) -> None:
+        """A state survives the trip unchanged, with its revision."""
+        revision = await store.save(state(), 0)
+        stored = await store.load("t-1")
+        assert stored is not None
+        assert (stored.state, stored.revision) == (state(), revision)
+
+    async def test_second_create_is_a_conflict(self, store: StateStore) -> None:
+        """Only one of two may create."""
+        await store.save(state(), 0)
+        with pytest.raises(StoreConflict):
+            await store.save(state(), 0)
+
+    async def test_stale_revision_is_a_conflict(self, store: StateStore) -> None:
+        """A writer who read before another one wrote must read again; what stands is the other one's."""
+        first = await store.save(state(), 0)
+        second = await store.save(state().change(round=1), first)
+        with pytest.raises(StoreConflict):
+            await store.save(state().change(round=2), first)
+        stored = await store.load("t-1")
+        assert stored is not None
+        assert (stored.state.round, stored.revision) == (1, second)
+
+    async def test_state_beyond_one_message_is_whole(self, store: StateStore) -> None:
+        """What does not fit one message is stored all the same."""
+        large = state("x" * 65_536).change(traceparent="y" * 200_000)
+        await store.save(large, 0)
+        stored = await store.load("t-1")
+        assert stored is not None
+        assert stored.state == large
