@@ -26,7 +26,12 @@ _NAMES = {
     425: "TooEarly",
     429: "RateLimited",
 }
-_OVERFLOWS = ("maximum context length", "context_length_exceeded", "exceed_context_size", "exceeds the available context")
+_OVERFLOWS = (
+    "maximum context length",
+    "context_length_exceeded",
+    "exceed_context_size",
+    "exceeds the available context",
+)
 
 
 def shorten(text: str) -> str:

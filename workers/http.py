@@ -24,6 +24,9 @@ MAX_ERROR_BODY_BYTES = 64 * 1024
 SHORT_REQUEST_S = 10.0
 
 
+MAX_STALE = 8
+
+
 class _Meta(Struct):
     n_ctx: int | None = None
 
@@ -42,6 +45,21 @@ class _Count(Struct):
     count: int
 
 
+class _Connection(Struct):
+    reused: bool = False
+
+
+def _reuse_tracing() -> aiohttp.TraceConfig:
+    """Notes in a request's `_Connection` whether it travels on a kept connection."""
+
+    async def note(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
+        context.trace_request_ctx.reused = True
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(note)
+    return tracing
+
+
 class Http:
     """Requests to endpoints. To be made, and closed, on the event loop that uses it."""
 
@@ -58,6 +76,7 @@ class Http:
             ),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             read_bufsize=2**18,
+            trace_configs=[_reuse_tracing()],
         )
 
     async def close(self) -> None:
@@ -95,7 +114,8 @@ class Http:
     async def count_tokens(self, endpoint: Endpoint, model: str, messages: tuple[ChatMessage, ...]) -> int:
         """POST /tokenize, as vLLM has it. Raises `AgentCallError`."""
         body = {"model": model, "messages": messages}
-        return (await self._short(endpoint, "POST", "/tokenize", body, _Count)).count
+        counted: _Count = await self._short(endpoint, "POST", "/tokenize", body, _Count)
+        return counted.count
 
     async def _short(self, endpoint: Endpoint, method: str, path: str, body: Any, kind: Any) -> Any:
         try:
@@ -120,12 +140,7 @@ class Http:
         data = None if body is None else json.encode(body)
         if data is not None:
             headers = {**headers, "Content-Type": "application/json"}
-        try:
-            response = await self._session.request(
-                method, endpoint.url + path, data=data, headers=headers, allow_redirects=False
-            )
-        except aiohttp.ClientError as error:
-            raise self._failure(error) from None
+        response = await self._respond(method, endpoint.url + path, data, headers)
         if response.status == 200:
             return response
         try:
@@ -134,6 +149,23 @@ class Http:
             response.close()
         wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
         raise of_status(response.status, said, wait_s)
+
+    async def _respond(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        """A kept connection that its server had closed meanwhile is no failure: the next one is tried at once."""
+        stale = 0
+        while True:
+            connection = _Connection()
+            try:
+                return await self._session.request(
+                    method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=connection
+                )
+            except aiohttp.ClientError as error:
+                failure = self._failure(error)
+                if failure.error_type != "ConnectionLost" or not connection.reused or stale >= MAX_STALE:
+                    raise failure from None
+                stale += 1
 
     async def _text(self, response: aiohttp.ClientResponse) -> str:
         """The beginning of an error's body, or as much as came; without our key, which some servers repeat."""

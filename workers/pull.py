@@ -49,6 +49,7 @@ class Pull:
         self._deliver = deliver
         self._asked = 0
         self._heard_at = time.monotonic()
+        self._failed = False
         self._pause_s = 0.0
         self._renew = True
         self._wake = asyncio.Event()
@@ -85,7 +86,8 @@ class Pull:
                 await self._step()
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 self._fail(type(error).__name__)
-            if self._pause_s:
+            if self._failed:
+                self._failed = False
                 await asyncio.sleep(self._pause_s)
                 continue
             self._wake.clear()
@@ -114,7 +116,6 @@ class Pull:
         if self._asked == 0:
             self._heard_at = time.monotonic()
         self._asked += count
-        self._pause_s = 0.0
         wanted = {"batch": count, "expires": int(EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
         await self._nc.publish(self._subject, encode(wanted), reply=self._inbox)
 
@@ -144,7 +145,7 @@ class Pull:
         # Only what has no ack subject is about the pull itself.
         if status is None or msg.reply.startswith("$JS.ACK."):
             self._heard_at = time.monotonic()
-            self._failures_over()
+            self._pause_s = 0.0
             if current:
                 self._asked = max(0, self._asked - 1)
             self._deliver(msg)
@@ -155,20 +156,18 @@ class Pull:
             return
         self._heard_at = time.monotonic()
         if status == _HEARTBEAT:
+            self._pause_s = 0.0
             return
         pending = headers.get("Nats-Pending-Messages")
         if status == _EXPIRED and pending is not None:
             self._asked = max(0, self._asked - int(pending))
         else:
             # 404, 409, 503: what became of the other requests is not said.
-            self._renew = True
             self._fail(f"{status} {headers.get('Description', '')}".strip())
         self._wake.set()
 
-    def _failures_over(self) -> None:
-        self._pause_s = 0.0
-
     def _fail(self, error: str) -> None:
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        self._failed = True
         self._renew = True
         log.warning("pull.failed", consumer=self._name, error=error, pause_s=self._pause_s)

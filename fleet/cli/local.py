@@ -13,6 +13,7 @@ import structlog
 from msgspec import structs
 
 from fleet.cli.remembered import forget, locked, remember
+from fleet.cli.signals import reclaim
 from fleet.config import Settings
 from fleet.embedded import EmbeddedNats
 from fleet.errors import ConfigError, FleetError
@@ -25,6 +26,7 @@ GRACE_S = 20.0
 WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
+RECLAIM_EVERY_S = 0.1
 
 ModelSource = Literal["given", "simulated", "local"]
 
@@ -137,7 +139,10 @@ class LocalFleet:
 
     async def _start_dispatcher(self) -> None:
         if self._ray:
-            self._use(ray_address=await asyncio.shield(self._ray))
+            while not self._ray.done():
+                await asyncio.wait([self._ray], timeout=RECLAIM_EVERY_S)
+                reclaim()
+            self._use(ray_address=self._ray.result())
         await self.dispatcher.start()
 
     async def _stop_components(self) -> None:

@@ -14,7 +14,7 @@ import typer
 from fleet import config
 from fleet.cli import options
 from fleet.cli.exits import Exit
-from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.cli.signals import fast_loop, reclaim, run_until_signalled
 from fleet.config import Settings
 from fleet.errors import ConfigError
 
@@ -116,7 +116,11 @@ def dispatcher() -> None:
     from fleet import dispatcher as component
     from workers.pool import RayPool
 
-    running = component.run(settings, RayPool(settings), on_ready=lambda: _ready("dispatcher"))
+    def on_ready() -> None:
+        reclaim()
+        _ready("dispatcher")
+
+    running = component.run(settings, RayPool(settings), on_ready=on_ready)
     run_until_signalled(running, loop_factory=fast_loop)
 
 

@@ -50,6 +50,12 @@ async def _until_signalled(main: Coroutine[Any, Any, T], at_once: Callable[[], N
         return None
 
 
+def reclaim() -> None:
+    """Takes the signals back from Ray, whose first `ray.init` puts a handler in place that aborts the process."""
+    for number in STOPS:
+        signal.signal(number, signal.getsignal(number))
+
+
 def fast_loop() -> asyncio.AbstractEventLoop:
     """uvloop where there is one."""
     try:

@@ -1,0 +1,145 @@
+"""What a worker publishes, and what it reads of a task: NATS as seen from one agent call."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import KeyNotFoundError
+
+from fleet import subjects
+from fleet.envelope import child_traceparent, headers
+from fleet.errors import FleetError
+from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse, Message, Phase, decode, encode
+from fleet.texts import Texts
+
+log = structlog.get_logger(__name__)
+
+SOURCE = "/fleet/worker"
+PUBLISH_TIMEOUT_S = 5.0
+PUBLISH_WITHIN_S = 30.0
+LOOKUP_WITHIN_S = 2.0
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 4.0
+
+_PHASES: tuple[Phase, ...] = ("propose", "critique", "revise", "score")
+_ENDED = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"})
+
+
+class Standing(Message, frozen=True):
+    """What a worker reads of a task's state."""
+
+    status: str
+    phase: Phase
+    round: int
+    calls: dict[str, str] = {}
+
+    @property
+    def ended(self) -> bool:
+        return self.status in _ENDED
+
+    def wants(self, request: AgentRequested) -> bool:
+        """Whether the call's slot is open. A state of an earlier phase was read from a replica that lags: it is."""
+        if self.ended:
+            return False
+        here, there = (self.round, _PHASES.index(self.phase)), (request.round, _PHASES.index(request.phase))
+        if here == there:
+            return self.calls.get(request.agent_id) == "open"
+        return here < there
+
+
+class Outlet:
+    """One per worker."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._js = nc.jetstream(timeout=PUBLISH_TIMEOUT_S)
+        self._texts = Texts(self._js, nc.max_payload)
+        self._bucket: Any = None
+
+    async def inline(self, body: bytes) -> bytes:
+        """A request's body, wherever it lies."""
+        async with asyncio.timeout(PUBLISH_WITHIN_S):
+            return await self._texts.inline(body)
+
+    async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
+        """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""
+        subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
+        msg_id = msg_id_of(response, response.attempt)
+        given = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
+        body, pause_s = encode(response), FIRST_PAUSE_S
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN_S):
+                while True:
+                    try:
+                        if self._texts.too_large(body):
+                            body = await self._referring(response, body, msg_id)
+                        await self._js.publish(subject, body, headers=given)
+                        return True
+                    except (nats.errors.Error, OSError) as error:
+                        log.warning("response.not_stored", task_id=response.task_id, error=type(error).__name__)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+        except TimeoutError:
+            return False
+
+    async def report(self, event: AgentProgress, number: int, traceparent: str) -> None:
+        """Publishes without waiting for anybody: the memory stream may be gone."""
+        msg_id = f"{msg_id_of(event, event.attempt)}.p{number}"
+        given = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, event.task_id, traceparent)
+        try:
+            await self._nc.publish(subjects.AGENT_PROGRESS, encode(event), headers=given)
+        except (nats.errors.Error, OSError) as error:
+            log.debug("progress.lost", task_id=event.task_id, error=type(error).__name__)
+
+    async def bury(self, msg: Msg, reason: str) -> None:
+        """Keeps a message that nobody could handle, whole. Raises for a dead letter that could not be stored."""
+        meta = msg.metadata
+        kept = {name: value for name, value in (msg.headers or {}).items() if not name.startswith("Nats-")}
+        kept |= {
+            "Dead-Letter-Reason": " ".join(reason.split())[:1000],
+            "Dead-Letter-Stream": meta.stream,
+            "Dead-Letter-Sequence": str(meta.sequence.stream),
+            "Nats-Msg-Id": f"{meta.stream}.{meta.sequence.stream}",
+        }
+        await self._js.publish(subjects.deadletter_of(msg.subject), msg.data, headers=kept)
+
+    async def standing(self, task_id: str) -> Standing | None:
+        """None: not known, or not to be had just now."""
+        try:
+            async with asyncio.timeout(LOOKUP_WITHIN_S):
+                if self._bucket is None:
+                    self._bucket = await self._js.key_value(subjects.BUCKET)
+                entry = await self._bucket.get(task_id)
+                return decode(await self._texts.inline(entry.value), Standing)
+        except KeyNotFoundError:
+            return None
+        except (nats.errors.Error, FleetError, OSError, TimeoutError, msgspec.MsgspecError) as error:
+            log.warning("state.unreadable", task_id=task_id, error=type(error).__name__)
+            return None
+
+    async def _referring(self, response: AgentResponse, body: bytes, msg_id: str) -> bytes:
+        """Whole, into the object store: the collector reads it from there."""
+        status = response.__struct_config__.tag
+        top = {
+            name: getattr(response, name) for name in ("task_id", "agent_id", "role", "phase", "round", "attempt")
+        } | {"status": status}
+        return await self._texts.refer(f"{response.task_id}/{msg_id}", body, top)
+
+
+def msg_id_of(call: AgentRequested | AgentResponse | AgentProgress, attempt: int) -> str:
+    """`<task_id>.<round>.<phase>.<agent_id>.<attempt>`."""
+    return f"{call_id_of(call)}.{attempt}"
+
+
+def call_id_of(call: AgentRequested | AgentResponse | AgentProgress) -> str:
+    return f"{call.task_id}.{call.round}.{call.phase}.{call.agent_id}"
+
+
+def age_s(msg: Msg) -> float:
+    """Seconds since the stream stored the message."""
+    return time.time() - float(msg.metadata.timestamp.timestamp())

@@ -1,0 +1,94 @@
+"""Tells watchers what a call writes, a few times a second. Best effort: the work never waits for it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fleet.errors import AgentCallError
+from fleet.messages import AgentProgress, AgentRequested
+from fleet.times import rfc3339
+
+Send = Callable[[AgentProgress, int], Coroutine[None]]
+"""Publishes an event; the number counts the events of its attempt, from 1."""
+
+
+class ProgressReport:
+    """A `workers.vllm.Watcher`. Gathers text and sends it once per interval, and what is left when an attempt ends."""
+
+    def __init__(self, request: AgentRequested, interval_ms: int, send: Send) -> None:
+        self._request = request
+        self._interval_s = interval_ms / 1000
+        self._send = send
+        self._attempt = 0
+        self._sent = 0
+        self._text: list[str] = []
+        self._tokens = 0
+        self._pct = 0
+        self._message = "writing"
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def began(self, attempt: int, after: AgentCallError | None) -> None:
+        self._attempt, self._sent, self._tokens, self._pct = attempt, 0, 0, 0
+        self._message = f"retrying after {after.error_type}" if after else "writing"
+        if after:
+            self._schedule()
+
+    def wrote(self, text: str, tokens: int, max_tokens: int) -> None:
+        self._text.append(text)
+        self._tokens = tokens
+        self._pct = min(99, tokens * 100 // max_tokens)
+        self._schedule()
+
+    def ended(self, tokens: int, error: AgentCallError | None) -> None:
+        self._tokens = tokens
+        if error is None:
+            self._pct, self._message = 100, "done"
+            self._flush()
+        elif self._text:
+            self._flush()
+        self.close()
+
+    def close(self) -> None:
+        """Sends nothing more of its own accord."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def sent(self) -> None:
+        """Waits until everything has been handed to the connection."""
+        if self._sending:
+            await asyncio.wait(self._sending)
+
+    def _schedule(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._flush()
+
+    def _flush(self) -> None:
+        text, self._text = "".join(self._text), []
+        self._sent += 1
+        request = self._request
+        event = AgentProgress(
+            task_id=request.task_id,
+            agent_id=request.agent_id,
+            role=request.role,
+            phase=request.phase,
+            round=request.round,
+            attempt=self._attempt,
+            progress_pct=self._pct,
+            message=self._message,
+            text_delta=text,
+            tokens=self._tokens,
+            timestamp=rfc3339(time.time_ns() // 1_000_000),
+        )
+        if self._pct < 100:
+            self._message = "writing"
+        # Tasks start in the order of their making, and publishing writes to the connection before it first waits.
+        task = asyncio.get_running_loop().create_task(self._send(event, self._sent))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
