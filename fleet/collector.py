@@ -14,6 +14,7 @@ from fleet.intake import UNDECODABLE, OutboxHolder, Received, broker, durable, r
 from fleet.messages import AgentResponse, CancelRequest, DeadlineReached, decode, decoder
 from fleet.process import Component
 from fleet.runner import Item
+from fleet.service import Service
 
 log = structlog.get_logger(__name__)
 
@@ -67,13 +68,16 @@ class Collector:
 async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
     component = Collector(settings).component
+    service = Service(component)
     await component.connect()
     try:
+        await service.start()
         await component.start()
         on_ready()
         log.info("collector.ready")
         await component.watchdog()
     finally:
+        await service.stop()
         await component.stop()
 
 

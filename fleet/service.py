@@ -1,7 +1,7 @@
 """The NATS micro service `deliberations`: `deliberation.ask`, `.result` and `.cancel`.
 
-It decides nothing: `ask` publishes a request, `cancel` a durable control message, and both wait for the terminal event
-as any other client would.
+Dispatchers and collectors both serve it, as one queue group. It decides nothing: `ask` publishes a request, `cancel` a
+durable control message, and both wait for the terminal event as any other client would.
 """
 
 import asyncio
@@ -212,7 +212,7 @@ class Service:
             given = headers(
                 subjects.CONTROL_CANCEL,
                 msg_id,
-                "/fleet/dispatcher",
+                f"/fleet/{self._component.name}",
                 wanted.task_id,
                 child_traceparent(state.traceparent),
             )

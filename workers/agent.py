@@ -1,14 +1,15 @@
 """A worker: takes agent calls from JetStream, many at once, and answers each exactly as often as it must.
 
-The message is the lease: `in_progress` keeps it while the call runs, and it is acknowledged once the response is stored.
-A worker that dies lets go of its calls by silence. Who gets such a call next looks first whether anybody still waits.
+The message is the lease: `in_progress` keeps it while the call runs; it is acknowledged once the response is stored. A
+worker that dies lets go of its calls by silence. Who gets such a call next looks first whether anybody still waits.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Coroutine
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import nats.errors
@@ -37,7 +38,7 @@ LOOK_AFTER_S = 1.0
 """A call that waited longer than this may be over already."""
 REMEMBERED_STOPS = 10_000
 NAK_DELAY_S = 2.0
-CLOSE_WITHIN_S = 3.0
+CLOSE_WITHIN_S = 1.0
 
 End = Literal["stopped", "handed back"]
 
@@ -103,9 +104,10 @@ class AgentWorker:
     async def stop(self, grace_s: float) -> None:
         """Takes nothing new, lets open calls finish for `grace_s`, hands the others back."""
         self._stopping = True
+        until = time.monotonic() + grace_s
         await self._pull.stop()
         if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=grace_s)
+            await asyncio.wait(tasks, timeout=max(0.0, until - time.monotonic()))
         handed_back = self._tasks()
         for call in list(self._calls):
             call.cancel("handed back")
@@ -289,8 +291,8 @@ class AgentWorker:
             if standing is not None and standing.ended:
                 self._stop_task(task_id)
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

@@ -9,7 +9,7 @@ from fleet.errors import AgentCallError
 from fleet.messages import AgentProgress, AgentRequested
 from fleet.times import rfc3339
 
-Send = Callable[[AgentProgress, int], Coroutine[None]]
+Send = Callable[[AgentProgress, int], Coroutine[Any, Any, None]]
 """Publishes an event; the number counts the events of its attempt, from 1."""
 
 

@@ -72,7 +72,8 @@ def submit(
 ) -> None:
     """Hand a task to the fleet and print its id, without waiting for the answer.
 
-    The request is safe once the id is printed, also when no component runs at the moment.
+    The request is safe once the id is printed, also when no component runs at
+    the moment.
 
     [dim]Examples:[/dim]  id=$(fleet submit "Design a rate limiter") && fleet result "$id" --wait 120
                fleet submit --file request.json
@@ -96,7 +97,7 @@ def submit(
 
 def watch(
     task_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Only this task, from its beginning to its end.")
+        str | None, typer.Argument(metavar="ID", help="Only this task, from its beginning to its end.")
     ] = None,
     progress: Annotated[
         bool | None,
@@ -108,8 +109,8 @@ def watch(
 ) -> None:
     """Print events as they come: of one task from its beginning, or of all from now on.
 
-    With an ID it ends with the task, and its exit status tells the outcome. With --json each event is one line,
-    {"subject": …, "at": …, "event": …}.
+    With an ID it ends with the task, and its exit status tells the outcome.
+    With --json each event is one line, {"subject": …, "at": …, "event": …}.
 
     [dim]Example:[/dim]  fleet watch --json | jq -c 'select(.subject == "deliberation.completed")'
     """

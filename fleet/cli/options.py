@@ -24,7 +24,7 @@ NatsUrl = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="What to deliberate on, in plain words.")]
 MaybeTask = Annotated[
-    str | None, typer.Argument(metavar="[TASK]", help="What to deliberate on, in plain words; or use --file.")
+    str | None, typer.Argument(metavar="TASK", help="What to deliberate on, in plain words; or use --file.")
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, as `fleet submit` printed it.")]
 Role = Annotated[

@@ -49,8 +49,9 @@ def up(
 ) -> None:
     """Start everything on this machine, and keep it running.
 
-    Only what is not given is started: a nats-server unless NATS_URL is set, Ray unless RAY_ADDRESS is, a simulated
-    vLLM unless VLLM_URL is. A component that dies is started again. Ctrl-C ends it all.
+    Only what is not given is started: a nats-server unless NATS_URL is set, Ray
+    unless RAY_ADDRESS is, a simulated vLLM unless VLLM_URL is. A component that
+    dies is started again. Ctrl-C ends it all.
 
     [dim]Example:[/dim]  VLLM_URL=http://gpu-1:8000,http://gpu-2:8000 fleet up
     """
@@ -63,9 +64,7 @@ def up(
 
 
 def demo(
-    task: Annotated[
-        str, typer.Argument(metavar="[TASK]", help="What to deliberate on.", show_default=False)
-    ] = DEMO_TASK,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="What to deliberate on.", show_default=False)] = DEMO_TASK,
     role: options.Role = None,
     agents: options.Agents = None,
     rounds: options.Rounds = None,
@@ -81,7 +80,8 @@ def demo(
 ) -> None:
     """Start a fleet, watch one deliberation from the first proposal to the winner, and stop it again.
 
-    Needs nothing but this package: without VLLM_URL the answers are simulated, and the demo says so.
+    Needs nothing but this package: without VLLM_URL the answers are simulated,
+    and the demo says so.
 
     [dim]Example:[/dim]  fleet demo "Design an outbox for our payment service" --role ARCHITECT --agents 4
     """
@@ -102,8 +102,9 @@ def demo(
 def dispatcher() -> None:
     """Run one dispatcher: takes requests, launches and sizes the pool of workers on Ray.
 
-    For deployments: any number of them may run. Set NATS_URL, RAY_ADDRESS and VLLM_URL; `fleet up` does this for one
-    machine. Prints one line of JSON when it is ready, logs to standard error, drains on SIGTERM.
+    For deployments: any number of them may run. Set NATS_URL, RAY_ADDRESS and
+    VLLM_URL; `fleet up` does this for one machine. Prints one line of JSON when
+    it is ready, logs to standard error, drains on SIGTERM.
 
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 RAY_ADDRESS=ray-head:6379 VLLM_URL=http://vllm:8000 fleet dispatcher
     """
@@ -127,8 +128,8 @@ def dispatcher() -> None:
 def collector() -> None:
     """Run one collector: folds the workers' answers into results, and keeps the deadlines.
 
-    For deployments: any number of them may run. Set NATS_URL. Prints one line of JSON when it is ready, logs to
-    standard error, drains on SIGTERM.
+    For deployments: any number of them may run. Set NATS_URL. Prints one line
+    of JSON when it is ready, logs to standard error, drains on SIGTERM.
 
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 fleet collector
     """

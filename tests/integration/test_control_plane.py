@@ -109,7 +109,7 @@ async def silent(nats_url: str) -> AsyncIterator[Fleet]:
 
 
 async def test_request_becomes_a_ranked_result(fleet: Fleet) -> None:
-    """accepted, then completed, once each, with correlation, trace and CloudEvents headers; the id is from the PubAck."""
+    """Accepted and completed, once each, with correlation, trace and CloudEvents headers; the id from the PubAck."""
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     ack = await fleet.nc.request(
         subjects.REQUESTED,
@@ -138,6 +138,7 @@ async def test_state_is_readable_in_the_bucket(fleet: Fleet) -> None:
     assert value["result"]["status"] == value["status"] == "COMPLETED"
 
 
+DEEP = b'{"task_description": "x", "constraints": {"metadata": ' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
 BAD: list[tuple[bytes, str, str]] = [
     (b"not json", "malformed", "$"),
     (b"\xff\xfe", "malformed", "$"),
@@ -153,11 +154,7 @@ BAD: list[tuple[bytes, str, str]] = [
     (b'{"task_description": "x", "options": {"sede": 1}}', "invalid", "$.options.sede"),
     (b'{"task_description": "x", "constraints": {"timeout_seconds": 0}}', "invalid", "$.constraints.timeout_seconds"),
     (json.dumps({"task_description": "x" * 100_000}).encode(), "invalid", "$.task_description"),
-    (
-        b'{"task_description": "x", "constraints": {"metadata": ' + b"[" * 50_000 + b"]" * 50_000 + b"}}",
-        "invalid",
-        "$.constraints.metadata",
-    ),
+    (DEEP, "invalid", "$.constraints.metadata"),
 ]
 
 

@@ -1,4 +1,5 @@
-"""What lies in `deploy/`: every file is read by what reads it in earnest, as far as that can be had without Docker or Kubernetes.
+"""What lies in `deploy/`: every file is read by what reads it in earnest, as far as that can be had
+without Docker or Kubernetes.
 
 nats-server takes its configuration and enforces the permissions; compose and Kubernetes files are held against the
 schemas that come with the packages `compose-spec` and `kubernetes-validate`.
@@ -18,6 +19,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import nats
 import pytest
 import yaml
 from nats.aio.client import Client
-from nats.js.api import KeyValueConfig, StreamConfig
+from nats.js.api import ConsumerConfig, KeyValueConfig, StreamConfig
 
 from fleet import config, subjects, topology
 
@@ -158,7 +160,7 @@ def test_each_service_is_watched_limited_and_restarted(name: str) -> None:
 
 
 def test_simulator_profile_needs_no_gpu() -> None:
-    """Whatever is not behind the profile `gpu` reserves no device, and the simulator answers to the same name as vLLM."""
+    """What is not behind the profile `gpu` reserves no device; the simulator answers to the same name as vLLM."""
     services = compose()["services"]
     for service in services.values():
         reserves = "devices" in service["deploy"]["resources"].get("reservations", {})
@@ -180,7 +182,8 @@ def test_compose_asks_for_every_variable_that_it_uses() -> None:
 @pytest.mark.parametrize("where", ["compose", "kubernetes"])
 def test_vllm_runs_with_what_the_fleet_relies_on(where: str) -> None:
     """Priorities and cached token counts are off by default."""
-    arguments = compose()["services"]["vllm"]["command"] if where == "compose" else pods()["vllm"]["containers"][0]["args"]
+    service, container = compose()["services"]["vllm"], pods()["vllm"]["containers"][0]
+    arguments = service["command"] if where == "compose" else container["args"]
     assert {"--enable-prompt-tokens-details", "--scheduling-policy=priority"} <= set(arguments)
 
 
@@ -252,7 +255,7 @@ def test_simulator_accepts_its_arguments() -> None:
 
 
 def test_image_is_built_from_what_is_there() -> None:
-    """Sources that are copied exist and are let through by `.dockerignore`; the process is not root and gets SIGTERM."""
+    """What is copied is let through by `.dockerignore`; one Python builds and runs; not as root, ended by SIGTERM."""
     text = (DEPLOY / "Dockerfile").read_text()
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for arguments in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE):
@@ -330,9 +333,8 @@ def test_ray_cluster_has_the_fields_of_kuberay() -> None:
     cluster = one("RayCluster", "ray")
     assert cluster["apiVersion"] == "ray.io/v1"
     spec = cluster["spec"]
-    assert spec.keys() == {
-        "rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs",
-    }  # fmt: skip
+    groups = {"headGroupSpec", "workerGroupSpecs"}
+    assert spec.keys() == groups | {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions"}
     assert spec["authOptions"] == {"mode": "token"}
     assert spec["autoscalerOptions"].keys() <= {"upscalingMode", "idleTimeoutSeconds", "resources", "securityContext"}
     assert spec["headGroupSpec"].keys() == {"rayStartParams", "template"}
@@ -396,7 +398,8 @@ def test_each_pod_is_restricted_probed_and_bounded(name: str) -> None:
             assert container[probe]["httpGet"]["port"] in ports
         for mount in container.get("volumeMounts", []):
             assert mount["name"] in volumes.keys() | claims
-    generated = {entry["name"] for folder in (KUBERNETES, NATS) for entry in kustomization(folder)["configMapGenerator"]}
+    generators = kustomization(KUBERNETES)["configMapGenerator"] + kustomization(NATS)["configMapGenerator"]
+    generated = {generator["name"] for generator in generators}
     for volume in volumes.values():
         if "configMap" in volume:
             assert volume["configMap"]["name"] in generated
@@ -406,12 +409,13 @@ def test_each_pod_is_restricted_probed_and_bounded(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dispatcher", "collector"])
 def test_components_are_replicated_apart_and_probed_on_the_health_port(name: str) -> None:
-    """Two or more, on different nodes where possible; liveness and readiness on the port that `FLEET_HEALTH_PORT` sets."""
+    """Two or more, on different nodes where possible; probed on the port that `FLEET_HEALTH_PORT` sets."""
     assert one("Deployment", name)["spec"]["replicas"] >= 2
     assert one("PodDisruptionBudget", name)["spec"]["maxUnavailable"] == 1
     container = pods()[name]["containers"][0]
     assert "podAntiAffinity" in pods()[name]["affinity"]
-    assert container["ports"] == [{"name": "health", "containerPort": int(environment(f"kubernetes/{name}")["FLEET_HEALTH_PORT"])}]
+    port = int(environment(f"kubernetes/{name}")["FLEET_HEALTH_PORT"])
+    assert container["ports"] == [{"name": "health", "containerPort": port}]
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
@@ -420,8 +424,12 @@ def test_nats_is_a_cluster_of_three() -> None:
     """As many servers as replicas of a stream, as many routes, never two on a node, never two away at once."""
     nodes = one("StatefulSet", "nats")
     assert nodes["spec"]["replicas"] == 3
-    routes = re.findall(r'"nats://(\S+?):6222"', (NATS / "nats-cluster.conf").read_text())
-    assert routes == [f"nats-{number}.{nodes['spec']['serviceName']}" for number in range(3)]
+    given = {variable["name"]: variable.get("value") for variable in pods()["nats"]["containers"][0]["env"]}
+    for number in range(3):
+        host = f"nats-{number}.{nodes['spec']['serviceName']}"
+        assert given[f"NATS_ROUTE_{number}"] == f"nats://route:$(NATS_ROUTE_PASSWORD)@{host}:6222"
+    named = set(re.findall(r"\$(NATS_ROUTE_\d)", (NATS / "nats-cluster.conf").read_text()))
+    assert named | {"SERVER_NAME"} == given.keys()
     assert one("Service", nodes["spec"]["serviceName"])["spec"]["clusterIP"] == "None"
     assert one("PodDisruptionBudget", "nats")["spec"]["maxUnavailable"] == 1
     affinity = nodes["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
@@ -429,8 +437,9 @@ def test_nats_is_a_cluster_of_three() -> None:
 
 
 def test_secrets_and_services_that_are_used_exist() -> None:
-    """Secrets come from the example, the one that KubeRay makes aside; hosts are services, KubeRay's head service aside."""
-    known = {(each["metadata"]["name"], key) for each in manifests() if each["kind"] == "Secret" for key in each["stringData"]}
+    """Secrets are in the example, hosts are services; the Secret and the head service that KubeRay makes aside."""
+    secrets = [each for each in manifests() if each["kind"] == "Secret"]
+    known = {(secret["metadata"]["name"], key) for secret in secrets for key in secret["stringData"]}
     for pod in pods().values():
         for variable in pod["containers"][0].get("env", []):
             if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
@@ -444,7 +453,8 @@ def test_secrets_and_services_that_are_used_exist() -> None:
 
 def test_selectors_select_something() -> None:
     """A service, budget or network policy that matches no pod would be wrong without a word."""
-    known = {f"{key}={value}" for template in templates().values() for key, value in template["metadata"]["labels"].items()}
+    labels = [template["metadata"]["labels"] for template in templates().values()]
+    known = {f"{key}={value}" for each in labels for key, value in each.items()}
     known |= {"ray.io/cluster=ray", "ray.io/node-type=head", "ray.io/group=agents"}  # KubeRay's own
     known |= {"deliberation-fleet/client=true"}  # the clients', in namespaces of their own
 
@@ -490,7 +500,8 @@ def test_driver_ends_when_its_ray_node_does(tmp_path: Path) -> None:
 
 def test_ray_node_ends_when_its_driver_does(tmp_path: Path) -> None:
     """With the driver's exit status."""
-    process = with_ray_node(tmp_path, f'trap "touch {tmp_path}/left; exit" TERM; sleep 60 & wait', "bash", "-c", "sleep 0.3; exit 7")
+    node = f'trap "kill %1; touch {tmp_path}/left; exit" TERM; sleep 60 & wait'
+    process = with_ray_node(tmp_path, node, "bash", "-c", "sleep 0.3; exit 7")
     process.communicate(timeout=20)
     assert process.returncode == 7
     assert (tmp_path / "left").exists()
@@ -499,8 +510,8 @@ def test_ray_node_ends_when_its_driver_does(tmp_path: Path) -> None:
 def test_driver_finishes_before_its_ray_node_is_taken_away(tmp_path: Path) -> None:
     """SIGTERM goes to the driver, which still needs the node for what is in flight."""
     log = tmp_path / "log"
-    node = f'trap "echo node >> {log}; exit" TERM; sleep 60 & wait'
-    driver = f'trap "sleep 0.3; echo driver >> {log}; exit 0" TERM; touch {tmp_path}/up; sleep 60 & wait'
+    node = f'trap "kill %1; echo node >> {log}; exit" TERM; sleep 60 & wait'
+    driver = f'trap "kill %1; sleep 0.3; echo driver >> {log}; exit 0" TERM; touch {tmp_path}/up; sleep 60 & wait'
     process = with_ray_node(tmp_path, node, "bash", "-c", driver)
     until = time.monotonic() + 10
     while not (tmp_path / "up").exists() and time.monotonic() < until:
@@ -516,8 +527,12 @@ def test_driver_finishes_before_its_ray_node_is_taken_away(tmp_path: Path) -> No
 STREAMS = {stream.name: stream for stream in topology.streams(config.load({}))}
 STORES = {f"KV_{subjects.BUCKET}", f"OBJ_{subjects.TEXTS}"}
 CONSUMERS = {(stream, consumer.durable_name) for stream, consumer in topology.consumers(config.load({}))}
-SUBJECTS = {value for value in vars(subjects).values() if isinstance(value, str) and re.fullmatch(r"[a-z]+(\.[a-z]+)+", value)}
-SUBJECTS |= {subjects.schedule_of("t"), subjects.deadletter_of(subjects.REQUESTED), subjects.deadletter_of(subjects.AGENT_REQUESTED)}
+NAMES = {value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)}
+SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} | {
+    subjects.schedule_of("t"),
+    subjects.deadletter_of(subjects.REQUESTED),
+    subjects.deadletter_of(subjects.AGENT_REQUESTED),
+}
 
 
 def permitted() -> list[str]:
@@ -543,9 +558,11 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
     elif tokens[0] == "$JS":
         named = [token for token in tokens if re.fullmatch(r"[A-Z]+(_[A-Z]+)+|DELIBERATIONS|(KV|OBJ)_.*", token)]
         assert set(named) <= STREAMS.keys() | STORES
-        for stream, consumer in zip(tokens, tokens[1:], strict=False):
+        for stream, consumer in pairwise(tokens):
             if stream in named and re.fullmatch("[a-z]+", consumer):
                 assert (stream, consumer) in CONSUMERS
+    elif tokens[0] == "$SYS":
+        assert pattern == "$SYS.REQ.USER.INFO"
     elif tokens[0] not in ("$SRV", "_INBOX"):
         assert any(matches(pattern, subject) for subject in SUBJECTS), pattern
 
@@ -560,10 +577,11 @@ def test_permissions_leave_no_subject_out() -> None:
 def test_nats_server_accepts_the_configuration(name: str) -> None:
     """`nats-server -t`, permissions included; and without passwords it refuses, rather than to let anybody in."""
     command = [nats_server(), "-t", "-c", str(NATS / name)]
-    environ = {"SERVER_NAME": "nats-0", **PASSWORDS}
-    good = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    routes = {f"NATS_ROUTE_{number}": f"nats://route:x@nats-{number}:6222" for number in range(3)}
+    environ = {"SERVER_NAME": "nats-0", **routes}
+    good = subprocess.run(command, env=environ | PASSWORDS, capture_output=True, text=True, timeout=30, check=False)
     assert good.returncode == 0, good.stderr
-    bad = subprocess.run(command, env={"SERVER_NAME": "nats-0"}, capture_output=True, text=True, timeout=30, check=False)
+    bad = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
     assert bad.returncode != 0
     assert "PASSWORD" in bad.stderr
 
@@ -605,7 +623,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("nats")
     port = free_port()
     file = folder / "nats.conf"
-    file.write_text(f'jetstream {{ store_dir: "{folder}" }}\ninclude "{os.path.relpath(NATS, folder)}/permissions.conf"\n')
+    permissions = os.path.relpath(NATS / "permissions.conf", folder)  # includes are relative, always
+    file.write_text(f'jetstream {{ store_dir: "{folder}" }}\ninclude "{permissions}"\n')
     process = start("-c", str(file), "-a", "127.0.0.1", "-p", str(port))
     try:
         asyncio.run(answers(f"nats://client:pclient@127.0.0.1:{port}"))
@@ -637,16 +656,22 @@ async def user(port: int, name: str) -> AsyncIterator[tuple[Client, list[str]]]:
         await nc.close()
 
 
+async def settle(nc: Client) -> None:
+    """Returns once the server has dealt with what was sent. Twice: nats-py's PING overtakes what is still buffered."""
+    await nc.flush()
+    await nc.flush()
+
+
 async def test_client_may_ask_but_not_answer(server: int) -> None:
     """A request reaches the fleet; a forged answer reaches nobody, and its author is told."""
     async with user(server, "client") as (client, refused), user(server, "operator") as (operator, _):
         seen = await operator.subscribe("agent.>")
-        await operator.flush()
+        await settle(operator)
         ack = await client.jetstream().publish(subjects.REQUESTED, b'{"task_description": "x"}')
         assert ack.stream == subjects.DELIBERATION_REQUESTS
         assert refused == []
         await client.publish(subjects.AGENT_COMPLETED, b"{}")
-        await client.flush()
+        await settle(client)
         assert len(refused) == 1
         assert subjects.AGENT_COMPLETED in refused[0].lower()
         await operator.publish(subjects.AGENT_FAILED, b"the next one")
@@ -683,7 +708,7 @@ async def test_each_publishes_its_own_subjects_and_no_other(server: int, name: s
         for subject in sorted(SUBJECTS):
             refused.clear()
             await nc.publish(subject, b"{}")
-            await nc.flush()
+            await settle(nc)
             assert (refused == []) == (subject in PUBLISHES[name]), subject
 
 
@@ -693,7 +718,9 @@ FORBIDDEN = {
         f"$JS.API.STREAM.DELETE.{subjects.DELIBERATIONS}",
         f"$JS.API.STREAM.PURGE.{subjects.DELIBERATION_REQUESTS}",
         # To create a consumer that exists is to change it: where answers are delivered, for example.
+        f"$JS.API.CONSUMER.CREATE.{subjects.AGENT_RESPONSES}",
         f"$JS.API.CONSUMER.CREATE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
+        f"$JS.API.CONSUMER.CREATE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}.{subjects.AGENT_COMPLETED}",
         f"$JS.API.CONSUMER.DURABLE.CREATE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
         f"$JS.API.CONSUMER.DELETE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
         f"$JS.API.CONSUMER.MSG.NEXT.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
@@ -718,8 +745,26 @@ async def test_what_would_harm_is_refused(server: int, name: str, subject: str) 
     """State is the control plane's to write, streams and durables are the operator's to delete."""
     async with user(server, name) as (nc, refused):
         await nc.publish(subject, b"{}")
-        await nc.flush()
+        await settle(nc)
         assert refused
+
+
+async def test_client_may_read_answers_but_not_change_who_gets_them(server: int) -> None:
+    """A consumer with a name of its own is fine; under that name it cannot reach for the collector's."""
+    stream, name = subjects.AGENT_RESPONSES, subjects.COLLECTOR
+    async with user(server, "client") as (client, refused), user(server, "control") as (control, _):
+        before = (await control.jetstream().consumer_info(stream, name)).config
+        for naming in ("name", "durable_name"):
+            taking = {naming: name, "deliver_subject": "_INBOX.mine", "ack_policy": "explicit"}
+            body = json.dumps({"stream_name": stream, "config": taking}).encode()
+            for asked in (f"{stream}.mine", subjects.DELIBERATIONS):
+                await client.request(f"$JS.API.CONSUMER.CREATE.{asked}", body, timeout=5)
+        assert (await control.jetstream().consumer_info(stream, name)).config == before
+        mine = ConsumerConfig(name="watch-1")
+        late = await client.jetstream().subscribe("", stream=stream, ordered_consumer=True, config=mine)
+        await late.consumer_info()
+        await late.unsubscribe()
+        assert refused == []
 
 
 async def test_client_cannot_take_the_place_of_the_service(server: int) -> None:
@@ -728,7 +773,7 @@ async def test_client_cannot_take_the_place_of_the_service(server: int) -> None:
         for subject in (subjects.ASK, "deliberation.*", subjects.DELIVER_RESPONSES, "$SRV.PING", ">"):
             refused.clear()
             await nc.subscribe(subject)
-            await nc.flush()
+            await settle(nc)
             assert refused, subject
 
 
@@ -808,6 +853,7 @@ async def test_service_is_found_and_answers(server: int) -> None:
     async with user(server, "client") as (client, of_client), user(server, "control") as (control, of_control):
         service = await micro.add_service(control, name=subjects.SERVICE, version="0.1.0")
         await service.add_endpoint(name="result", subject=subjects.RESULT, handler=answer)
+        await settle(control)
         assert (await client.request(subjects.RESULT, b"t", timeout=5)).data == b"answered"
         for verb in ("PING", "INFO", "STATS"):
             found = json.loads((await client.request(f"$SRV.{verb}.{subjects.SERVICE}", b"", timeout=5)).data)
@@ -820,8 +866,7 @@ async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
     """The shipped file, with other addresses: they find each other with the route's password, and keep three copies."""
     ports = [(free_port(), free_port()) for _ in range(3)]
     text = (NATS / "nats-cluster.conf").read_text()
-    for number, (_, route) in enumerate(ports):
-        text = text.replace(f"nats-{number}.nats-cluster:6222", f"127.0.0.1:{route}")
+    routes = {f"NATS_ROUTE_{n}": f"nats://route:proute@127.0.0.1:{route}" for n, (_, route) in enumerate(ports)}
     (tmp_path / "permissions.conf").write_text((NATS / "permissions.conf").read_text())
     servers = []
     try:
@@ -830,14 +875,15 @@ async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
             own = text.replace("0.0.0.0:4222", f"127.0.0.1:{port}").replace("0.0.0.0:6222", f"127.0.0.1:{route}")
             own = own.replace("http: 0.0.0.0:8222", "").replace('"/data"', f'"{tmp_path}/{number}"')
             file.write_text(own)
-            servers.append(start("-c", str(file), SERVER_NAME=f"nats-{number}"))
+            servers.append(start("-c", str(file), SERVER_NAME=f"nats-{number}", **routes))
         for port, _ in ports:
             await answers(f"nats://control:pcontrol@127.0.0.1:{port}")
         async with user(ports[0][0], "control") as (nc, _), asyncio.timeout(60):
             js = nc.jetstream()
+            wanted = StreamConfig(subjects.DELIBERATIONS, subjects=[subjects.COMPLETED], num_replicas=3)
             while True:
                 try:
-                    stream = await js.add_stream(StreamConfig("DELIBERATIONS", subjects=["deliberation.completed"], num_replicas=3))
+                    stream = await js.add_stream(wanted)
                     break
                 except (nats.js.errors.APIError, nats.errors.Error):
                     await asyncio.sleep(0.2)  # no leader yet, or not all of them there

@@ -1,0 +1,144 @@
+"""`fleet up` from the outside: a raw NATS client on one side, a foreign model server on the other."""
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import nats
+import psutil
+
+from tests.e2e.conftest import Up, start, stop
+from tests.e2e.stub import StubModel
+
+
+def texts(request: dict[str, Any]) -> str:
+    return "\n".join(message["content"] for message in request["messages"])
+
+
+def asked(stub: StubModel, marker: str) -> list[dict[str, Any]]:
+    """Requests whose prompt contains `marker`."""
+    return [request for request in stub.requests if marker in texts(request)]
+
+
+async def test_the_main_job(up: Up, stub: StubModel) -> None:
+    """One fleet, one client: the calls that the contract implies, anonymous reviews, profiles that reach the request,
+    progress for late watchers, retries, rejections, cancel, a killed component, and results that name what failed.
+    """
+    await calls_are_those_of_the_contract(up, stub)
+    await profile_reaches_the_request(up, stub)
+    await progress_is_replayable(up)
+    await failed_attempts_are_retried_and_refusals_are_not(up, stub)
+    await cancel_closes_the_models_connections(up, stub)
+    await killed_components_are_started_again(up)
+
+
+async def calls_are_those_of_the_contract(up: Up, stub: StubModel) -> None:
+    result = await up.result(await up.request(num_agents=3, rounds=1, options={"seed": 100}))
+    assert (result["status"], result["degraded"], result["rounds_run"]) == ("COMPLETED", False, 1)
+    assert len(stub.requests) == 12
+    assert len({json.dumps(request["messages"][0]) for request in stub.requests}) == 1
+    assert len({request["seed"] for request in stub.requests}) == 12
+    assert all(request["stream"] and request["model"] == "stub-model" for request in stub.requests)
+    for request in stub.requests:
+        prompt = texts(request)
+        assert "agent-dev" not in prompt
+        assert "stub-model" not in prompt
+    structured = Counter("response_format" in request for request in stub.requests)
+    assert structured == {True: 6, False: 6}
+    # Each author was shown its own first text, and each reviewer exactly the two others'.
+    first, revised = stub.answers[:3], stub.answers[6:9]
+    revisions, reviews, scores = stub.requests[6:9], stub.requests[3:6], stub.requests[9:12]
+    for shown, proposals in ((reviews, first), (scores, revised)):
+        for text in proposals:
+            assert sum(text in texts(request) for request in shown) == 2
+    assert [sum(text in texts(request) for text in first) for request in revisions] == [1, 1, 1]
+    assert {result["proposal"]["content"] for result in result["results"]} == set(revised)
+    assert result["usage"]["calls"] == 12
+    assert result["usage"]["prompt_tokens"] == 120
+
+
+async def profile_reaches_the_request(up: Up, stub: StubModel) -> None:
+    done = await up.result(await up.request(role="QA", num_agents=1, task_description="profile of QA"))
+    (request,) = asked(stub, "profile of QA")
+    assert (request["model"], request["temperature"], request["max_tokens"]) == ("other-model", 0.25, 333)
+    assert texts(request).endswith("You doubt everything.")
+    assert done["results"][0]["proposal"]["model"] == "other-model"
+    own_role = await up.result(await up.request(role="POET", num_agents=1))
+    assert own_role["winner_id"] == "agent-poet-001"
+
+
+async def progress_is_replayable(up: Up) -> None:
+    task_id = await up.request(num_agents=1, task_id="watched")
+    done = await up.result(task_id)
+    sub = await up.nc.jetstream().subscribe("agent.response.progress", ordered_consumer=True)
+    text, finished = "", False
+    while not finished:
+        msg = await sub.next_msg(timeout=10)
+        event = json.loads(msg.data)
+        if event["task_id"] == task_id:
+            assert 0 <= event["progress_pct"] <= 100
+            text += event["text_delta"]
+            finished = event["progress_pct"] == 100
+    await sub.unsubscribe()
+    assert text == done["results"][0]["proposal"]["content"]
+
+
+async def failed_attempts_are_retried_and_refusals_are_not(up: Up, stub: StubModel) -> None:
+    stub.statuses = [503, 429]
+    done = await up.result(await up.request(num_agents=1, task_description="try again"))
+    assert (done["status"], done["degraded"]) == ("COMPLETED", False)
+    assert len(asked(stub, "try again")) == 3
+    stub.statuses = [400]
+    failed = await up.result(await up.request(num_agents=1, task_description="never again"))
+    assert failed["status"] == "FAILED"
+    assert len(asked(stub, "never again")) == 1
+    assert failed["failed_agents"][0]["error_type"] == "BadRequest"
+    assert "told to fail" in failed["failed_agents"][0]["error"]
+
+
+async def cancel_closes_the_models_connections(up: Up, stub: StubModel) -> None:
+    stub.gate.clear()
+    task_id = await up.request(num_agents=3, task_id="cancelled")
+    await stub.until_open(3)
+    reply = await up.nc.request("deliberation.cancel", b'{"task_id": "cancelled", "reason": "enough"}', timeout=10)
+    assert json.loads(reply.data) == {"task_id": task_id, "status": "CANCELLED"}
+    await stub.until_open(0)
+    stub.gate.set()
+    assert (await up.result(task_id))["reason"] == "enough"
+
+
+async def killed_components_are_started_again(up: Up) -> None:
+    for name in ("dispatcher", "collector"):
+        process = psutil.Process(up.facts["pids"][name])
+        assert process.cmdline()[0].startswith(f"fleet-{name}")
+        process.kill()
+        done = await up.result(await up.request(rounds=0))
+        assert done["status"] == "COMPLETED"
+
+
+async def test_store_survives_a_restart_and_nothing_is_left_running(tmp_path: Path) -> None:
+    """With no setting at all the simulator answers; SIGTERM ends every process; the next start finds the results."""
+    first = await start(tmp_path / "data")
+    done = await first.result(await first.request(task_id="kept", num_agents=2, rounds=0))
+    assert "[simulated]" in done["results"][0]["proposal"]["content"]
+    family = [psutil.Process(first.process.pid), *psutil.Process(first.process.pid).children(recursive=True)]
+    assert await stop(first) == 0
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=15)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+    second = await start(tmp_path / "data")
+    assert await second.result("kept") == done
+    assert await stop(second) == 0
+
+
+async def test_given_nats_is_used_and_left_alone(nats_url: str, tmp_path: Path, stub: StubModel) -> None:
+    """With NATS_URL set no nats-server is started, and the given one is not ended."""
+    up = await start(tmp_path / "data", NATS_URL=nats_url, VLLM_URL=stub.url)
+    assert up.facts["nats_url"] == nats_url
+    assert await stop(up, signal.SIGINT) == 0
+    nc = await nats.connect(nats_url)
+    await nc.flush()
+    await nc.close()

@@ -1,0 +1,392 @@
+"""One worker between a real nats-server and the simulated model server; the control plane is played by the test."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+
+from fleet import subjects
+from fleet.config import RoleProfile, Settings, Workers
+from fleet.embedded import EmbeddedNats
+from fleet.messages import AgentRequested, ChatMessage, encode
+from fleet.times import rfc3339
+from workers.agent import AgentWorker
+from workers.simulator import Faults, Simulator, SimulatorConfig
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+SLOW = SimulatorConfig(tokens_per_second=20, answer_tokens=10_000)
+ACK_WAIT_S = 2.0
+POINTS = {"type": "array", "items": {"type": "string"}, "maxItems": 2}
+CRITIQUE = {
+    "type": "object",
+    "properties": {"A": {"type": "object", "properties": {"strengths": POINTS}, "required": ["strengths"]}},
+    "required": ["A"],
+}
+
+
+def request(**more: Any) -> AgentRequested:
+    given: dict[str, Any] = {
+        "task_id": "t",
+        "agent_id": "agent-dev-001",
+        "role": "DEV",
+        "phase": "propose",
+        "round": 0,
+        "messages": (ChatMessage(role="user", content="Design a rate limiter"),),
+        "seed": 1,
+        "num_agents": 3,
+        "deadline_at": rfc3339(round(time.time() * 1000) + 60_000),
+        "correlation": {"story": "S-17"},
+    }
+    return AgentRequested(**{**given, **more})
+
+
+class Plane:
+    """The control plane as far as a worker sees it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.seen: list[Any] = []
+        self._news = asyncio.Condition()
+
+    async def open(self) -> None:
+        async def quiet(_: Exception) -> None: ...
+
+        self.nc = await nats.connect(self.url, error_cb=quiet, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+        self.js = self.nc.jetstream()
+        for name, subject, storage, retention in (
+            (subjects.AGENT_REQUESTS, subjects.AGENT_REQUESTED, StorageType.FILE, RetentionPolicy.WORK_QUEUE),
+            (subjects.AGENT_RESPONSES, "agent.response.*", StorageType.FILE, RetentionPolicy.LIMITS),
+            (subjects.DEAD_LETTERS, "deadletter.>", StorageType.FILE, RetentionPolicy.LIMITS),
+        ):
+            kept = [subjects.AGENT_COMPLETED, subjects.AGENT_FAILED] if "response" in subject else [subject]
+            await self.js.add_stream(StreamConfig(name=name, subjects=kept, storage=storage, retention=retention))
+        await self.add_consumer()
+        self.bucket = await self.js.create_key_value(bucket=subjects.BUCKET)
+        await self.js.create_object_store(bucket=subjects.TEXTS)
+        for watched in ("agent.response.>", "deadletter.>"):
+            await self.nc.subscribe(watched, cb=self._take)
+        await self.nc.flush()
+
+    async def add_consumer(self) -> None:
+        await self.js.add_consumer(
+            subjects.AGENT_REQUESTS,
+            ConsumerConfig(
+                durable_name=subjects.WORKERS,
+                filter_subject=subjects.AGENT_REQUESTED,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_S,
+                max_deliver=10,
+                max_ack_pending=10_000,
+            ),
+        )
+
+    async def _take(self, msg: Any) -> None:
+        async with self._news:
+            self.seen.append(msg)
+            self._news.notify_all()
+
+    def of(self, subject: str) -> list[Any]:
+        return [msg for msg in self.seen if msg.subject == subject]
+
+    async def next(self, subject: str, count: int = 1) -> Any:
+        """The `count`-th message of `subject`."""
+        async with asyncio.timeout(30), self._news:
+            await self._news.wait_for(lambda: len(self.of(subject)) >= count)
+        return self.of(subject)[count - 1]
+
+    async def submit(self, call: AgentRequested, **headers: str) -> None:
+        await self.js.publish(subjects.AGENT_REQUESTED, encode(call), headers=headers or None)
+
+    async def put_state(self, status: str = "IN_PROGRESS", calls: str = "open", **more: Any) -> None:
+        state = {"status": status, "phase": "propose", "round": 0, "calls": {"agent-dev-001": calls}, **more}
+        await self.bucket.put("t", json.dumps(state).encode())
+
+    async def settled(self) -> None:
+        """Waits until every request has been acknowledged: a work queue then is empty."""
+        async with asyncio.timeout(30):
+            while (await self.js.stream_info(subjects.AGENT_REQUESTS)).state.messages:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not fact():  # noqa: ASYNC110 - a counter has no event to wait on
+            await asyncio.sleep(0.01)
+
+
+def settings(plane: Plane, simulator: Simulator, **limits: Any) -> Settings:
+    return Settings(
+        nats_url=plane.url,
+        vllm_urls=(simulator.url,),
+        roles={"DEV": RoleProfile(persona="You are a developer.", max_tokens=4000)},
+        workers=Workers(**{"ack_wait_s": ACK_WAIT_S, "calls_per_worker": 16, **limits}),
+    )
+
+
+@asynccontextmanager
+async def working(plane: Plane, simulator: Simulator, **limits: Any) -> AsyncIterator[AgentWorker]:
+    worker = AgentWorker(settings(plane, simulator, **limits), "worker-test")
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop(0)
+
+
+@pytest.fixture
+async def plane(nats_server: str) -> AsyncIterator[Plane]:
+    made = Plane(nats_server)
+    await made.open()
+    yield made
+    await made.nc.close()
+
+
+async def test_a_proposal_is_published_with_its_headers_and_then_acknowledged(plane: Plane) -> None:
+    """The trace of the request goes on; ids are deterministic."""
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        await plane.submit(request(revisions=2), traceparent=TRACE)
+        msg = await plane.next(subjects.AGENT_COMPLETED)
+        await plane.settled()
+        await until(lambda: worker.status().open_calls == 0)
+        assert (worker.status().done, worker.status().failed) == (1, 0)
+        (call,) = simulator.calls()
+    body = json.loads(msg.data)
+    assert (body["status"], body["task_id"], body["attempt"]) == ("completed", "t", 1)
+    assert body["correlation"] == {"story": "S-17"}
+    proposal = body["proposal"]
+    assert proposal["content"]
+    assert (proposal["author_id"], proposal["model"], proposal["revisions"]) == ("agent-dev-001", "simulated", 2)
+    assert proposal["tokens"] == body["usage"]["completion_tokens"] > 0
+    assert msg.headers["Nats-Msg-Id"] == msg.headers["ce-id"] == "t.0.propose.agent-dev-001.1"
+    assert (msg.headers["ce-type"], msg.headers["ce-source"]) == (subjects.AGENT_COMPLETED, "/fleet/worker")
+    assert msg.headers["Task-Id"] == "t"
+    assert msg.headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
+    assert msg.headers["traceparent"] != TRACE
+    assert b"You are a developer." in bytes(call.body)  # type: ignore[arg-type]
+
+
+async def test_a_critique_is_mapped_to_authors(plane: Plane) -> None:
+    """Labels are the prompt's; the answer speaks of authors."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(phase="critique", round=1, answer_schema=CRITIQUE, labels={"A": "agent-dev-002"}))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert [critique["author_id"] for critique in body["critiques"]] == ["agent-dev-002"]
+    assert body["proposal"] is None
+
+
+async def test_all_deltas_of_an_attempt_are_its_whole_text(plane: Plane) -> None:
+    """And the last event says 100."""
+    pace = SimulatorConfig(tokens_per_second=200, answer_tokens=100)
+    async with Simulator(pace) as simulator, working(plane, simulator, progress_interval_ms=50):
+        await plane.submit(request())
+        content = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)["proposal"]["content"]
+    events = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_PROGRESS)]
+    assert len(events) > 1
+    assert "".join(event["text_delta"] for event in events) == content
+    assert events[-1]["progress_pct"] == 100
+    assert all(event["progress_pct"] < 100 for event in events[:-1])
+
+
+async def test_texts_of_two_attempts_do_not_mix(plane: Plane) -> None:
+    """A watcher tells them apart by `attempt`, and is told why."""
+    faults = SimulatorConfig(faults=Faults(truncate=1.0, only_first=1))
+    async with Simulator(faults) as simulator, working(plane, simulator):
+        await plane.submit(request())
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    events = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_PROGRESS)]
+    second = "".join(event["text_delta"] for event in events if event["attempt"] == 2)
+    assert (body["attempt"], second) == (2, body["proposal"]["content"])
+    assert {event["attempt"] for event in events} == {1, 2}
+
+
+async def test_a_call_that_gives_up_says_why(plane: Plane) -> None:
+    """As `agent.response.failed`."""
+    async with Simulator(SimulatorConfig(faults=Faults(http_500=1.0))) as simulator:
+        async with working(plane, simulator, max_attempts=2):
+            await plane.submit(request())
+            body = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+            await plane.settled()
+        assert simulator.requests == 2
+    assert (body["error_type"], body["retryable"], body["attempt"]) == ("ServerError", True, 2)
+
+
+async def test_what_is_no_request_is_buried_whole(plane: Plane) -> None:
+    """And disturbs nothing else."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.js.publish(subjects.AGENT_REQUESTED, b"{oops", headers={"Origin": "x"})
+        letter = await plane.next("deadletter.agent.requested")
+        await plane.settled()
+    assert letter.data == b"{oops"
+    assert (letter.headers["Dead-Letter-Stream"], letter.headers["Dead-Letter-Sequence"]) == ("AGENT_REQUESTS", "1")
+    assert letter.headers["Dead-Letter-Reason"]
+    assert letter.headers["Origin"] == "x"
+
+
+async def test_stop_closes_open_calls_and_nothing_is_published(plane: Plane) -> None:
+    """The model stops generating; queued calls of the task are not run."""
+    async with Simulator(SLOW) as simulator, working(plane, simulator) as worker:
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
+        await plane.settled()
+        await until(lambda: simulator.aborted == 1)
+        await plane.submit(request(agent_id="agent-dev-002"))
+        await plane.settled()
+        assert (simulator.requests, worker.status().done, worker.status().failed) == (1, 0, 0)
+    assert not plane.of(subjects.AGENT_COMPLETED) + plane.of(subjects.AGENT_FAILED)
+
+
+async def test_a_call_past_its_deadline_is_not_run(plane: Plane) -> None:
+    """The collector's own deadline has spoken."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(deadline_at="2026-01-01T00:00:00.000Z"))
+        await plane.settled()
+        assert simulator.requests == 0
+    assert not plane.of(subjects.AGENT_FAILED)
+
+
+async def test_a_redelivered_call_whose_slot_is_filled_is_not_run_again(plane: Plane) -> None:
+    """A duplicate costs no GPU time."""
+    await plane.submit(request())
+    taken = await plane.js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
+    (msg,) = await taken.fetch(1)
+    await plane.put_state(calls="completed")
+    await msg.nak()
+    await taken.unsubscribe()
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.settled()
+        assert simulator.requests == 0
+
+
+async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbered_on(plane: Plane) -> None:
+    """What a first delivery may have said does not mix with this one's text."""
+    await plane.put_state()
+    await plane.submit(request())
+    taken = await plane.js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
+    (msg,) = await taken.fetch(1)
+    await msg.nak()
+    await taken.unsubscribe()
+    async with Simulator() as simulator, working(plane, simulator, max_attempts=4):
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["attempt"] == 5
+
+
+async def test_a_long_call_keeps_its_lease(plane: Plane) -> None:
+    """Longer than `ack_wait`, and delivered once."""
+    pace = SimulatorConfig(tokens_per_second=20, answer_tokens=80)
+    async with Simulator(pace) as simulator, working(plane, simulator):
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await plane.settled()
+        assert simulator.requests == 1
+
+
+async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
+    """Another worker takes it at once."""
+    await plane.put_state()
+    async with Simulator(SLOW) as slow, Simulator() as quick:
+        first = AgentWorker(settings(plane, slow), "first")
+        await first.start()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await first.stop(0)
+        async with working(plane, quick):
+            body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["attempt"] == 5
+
+
+async def test_stop_lets_open_calls_finish_within_the_grace(plane: Plane) -> None:
+    """Nothing is lost."""
+    pace = SimulatorConfig(tokens_per_second=100, answer_tokens=60)
+    async with Simulator(pace) as simulator:
+        worker = AgentWorker(settings(plane, simulator), "worker")
+        await worker.start()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await worker.stop(30)
+    await plane.next(subjects.AGENT_COMPLETED)
+    await plane.settled()
+
+
+async def test_more_calls_than_capacity_are_all_done_and_never_too_many_at_once(plane: Plane) -> None:
+    """Demand follows free capacity."""
+    most = 0
+    async with (
+        Simulator(SimulatorConfig(latency_ms=5)) as simulator,
+        working(plane, simulator, calls_per_worker=4) as worker,
+    ):
+        for number in range(60):
+            await plane.submit(request(agent_id=f"agent-dev-{number:03d}"))
+            most = max(most, worker.status().open_calls)
+        await plane.next(subjects.AGENT_COMPLETED, 60)
+        await plane.settled()
+        assert (simulator.requests, worker.status().done) == (60, 60)
+    assert 0 < most <= 4
+
+
+async def test_a_worker_waits_for_a_consumer_that_is_not_there_yet(plane: Plane) -> None:
+    """And works once it is, also when it was deleted under it."""
+    await plane.js.delete_consumer(subjects.AGENT_REQUESTS, subjects.WORKERS)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.add_consumer()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await plane.js.delete_consumer(subjects.AGENT_REQUESTS, subjects.WORKERS)
+        await plane.add_consumer()
+        await plane.submit(request(agent_id="agent-dev-002"))
+        await plane.next(subjects.AGENT_COMPLETED, 2)
+
+
+async def test_after_a_restart_of_nats_work_goes_on_and_ended_tasks_are_stopped(tmp_path: Path) -> None:
+    """An `agent.stop` that was missed is found in the state."""
+    server = EmbeddedNats(tmp_path)
+    await server.start()
+    plane = Plane(server.url)
+    await plane.open()
+    try:
+        async with Simulator(SLOW) as simulator, working(plane, simulator):
+            await plane.put_state()
+            await plane.submit(request())
+            await plane.next(subjects.AGENT_PROGRESS)
+            await plane.put_state(status="CANCELLED")
+            await server.stop()
+            await server.start()
+            await until(lambda: simulator.aborted == 1)
+            await until(lambda: plane.nc.is_connected)
+            await plane.settled()
+            await plane.submit(request(task_id="u"))
+            await until(lambda: simulator.requests == 2)
+    finally:
+        await plane.nc.close()
+        await server.stop()
+
+
+async def test_an_answer_beyond_the_payload_limit_travels_by_reference(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole: the message that comes refers to it."""
+    monkeypatch.setattr("fleet.texts.Texts.too_large", lambda self, body: len(body) > 200)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request())
+        msg = await plane.next(subjects.AGENT_COMPLETED)
+    body = json.loads(msg.data)
+    store = await plane.js.object_store(subjects.TEXTS)
+    stored = json.loads((await store.get(body["content_ref"]["name"])).data)
+    assert (body["task_id"], body["status"]) == ("t", "completed")
+    assert stored["proposal"]["content"]
+
+
+async def test_an_unknown_role_fails_the_call_at_once(plane: Plane) -> None:
+    """Without asking the model."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(role="POET"))
+        body = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        assert simulator.requests == 0
+    assert (body["error_type"], body["retryable"]) == ("UnknownRole", False)

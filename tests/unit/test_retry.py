@@ -1,0 +1,118 @@
+from datetime import UTC, datetime
+from random import Random
+
+import pytest
+
+from fleet.errors import AgentCallError
+from workers.endpoints import Card, Endpoints
+from workers.failures import is_retryable, of_status, shorten
+from workers.retry import CAP_S, retry_after_s, wait_before_retry
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def wait(
+    failures: int = 1, *, retryable: bool = True, asked: float | None = None, remaining: float = 1e9
+) -> float | None:
+    error = AgentCallError("RateLimited", "", retryable=retryable, retry_after_s=asked)
+    return wait_before_retry(error, failures=failures, max_attempts=50, remaining_s=remaining, rng=Random(1))
+
+
+def test_waits_grow_up_to_the_cap() -> None:
+    """Full jitter: anywhere between nothing and the bound, whatever the number of failures."""
+    for failures in range(1, 50):
+        waited = wait(failures)
+        assert waited is not None
+        assert 0 <= waited <= min(CAP_S, 0.25 * 2 ** (failures - 1))
+
+
+def test_a_wait_is_at_least_what_the_server_asked_for() -> None:
+    """Retry-After is a minimum."""
+    assert (wait(asked=3.0) or 0) >= 3.0
+
+
+def test_a_wait_past_the_deadline_ends_the_call() -> None:
+    """There is nothing to wait for."""
+    assert wait(asked=3.0, remaining=2.0) is None
+
+
+def test_what_is_not_retryable_or_was_tried_often_enough_ends_the_call() -> None:
+    """No wait means no retry."""
+    assert wait(retryable=False) is None
+    assert wait(failures=50) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("2", 2.0),
+        ("0.5", 0.5),
+        ("Thu, 01 Jan 2026 00:00:30 GMT", 30.0),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
+        ("soon", None),
+        ("-1", None),
+        ("inf", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_date(header: str | None, expected: float | None) -> None:
+    """Anything else is as good as absent."""
+    assert retry_after_s(header, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, False),
+        (401, False),
+        (404, False),
+        (408, True),
+        (422, False),
+        (425, True),
+        (429, True),
+        (500, True),
+        (529, True),
+    ],
+)
+def test_statuses_worth_another_try(status: int, expected: bool) -> None:
+    """408, 425, 429 and 5xx, nothing else."""
+    assert is_retryable(status) is expected
+    assert of_status(status, "").retryable is expected
+
+
+def test_an_overflow_reported_by_the_server_has_its_name() -> None:
+    """A 400 that speaks of the context length."""
+    body = '{"error": {"message": "This model\'s maximum context length is 10 tokens."}}'
+    assert of_status(400, body).error_type == "ContextOverflow"
+
+
+def test_long_server_texts_are_shortened_and_say_so() -> None:
+    """The length of the whole is stated."""
+    assert "(1000 characters in all)" in shorten("x" * 1000)
+
+
+def test_the_least_loaded_endpoint_is_chosen_and_ties_rotate() -> None:
+    """Fewest open calls first."""
+    endpoints = Endpoints(["http://a", "http://b"])
+    assert {endpoints.choose(None).url for _ in range(2)} == {"http://a", "http://b"}
+    with endpoints.all[0].taken():
+        assert {endpoints.choose(None).url for _ in range(3)} == {"http://b"}
+
+
+def test_an_endpoint_that_failed_is_avoided_until_it_has_cooled_down() -> None:
+    """While there is another."""
+    now = 0.0
+    endpoints = Endpoints(["http://a", "http://b"], clock=lambda: now)
+    endpoints.cool_down(endpoints.all[0])
+    assert {endpoints.choose(None).url for _ in range(4)} == {"http://b"}
+    endpoints.cool_down(endpoints.all[1])
+    assert {endpoints.choose(None).url for _ in range(4)} == {"http://a", "http://b"}
+    now = 60.0
+    assert {endpoints.choose(None).url for _ in range(4)} == {"http://a", "http://b"}
+
+
+def test_an_endpoint_known_to_lack_the_model_is_passed_over() -> None:
+    """Endpoints need not serve the same models."""
+    endpoints = Endpoints(["http://a", "http://b"])
+    endpoints.all[0].models = (Card("small", 100),)
+    assert {endpoints.choose("large").url for _ in range(4)} == {"http://b"}

@@ -1,0 +1,70 @@
+"""The fleet on a real vLLM. The model's weights are random: this proves the plumbing, never the quality of a result."""
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import aiohttp
+
+from tests.e2e.conftest import Up, start, stop
+
+ROLE = '[roles.DEV]\npersona = "You write code."\ntemperature = 0.8\nmax_tokens = {max_tokens}\n'
+
+
+async def fleet_on(real_vllm: str, tmp_path: Path, *, max_tokens: int) -> Up:
+    """A whole fleet on the served model; answers of random weights end at `max_tokens`."""
+    config = tmp_path / "fleet.toml"
+    config.write_text(ROLE.format(max_tokens=max_tokens))
+    return await start(tmp_path / "data", VLLM_URL=real_vllm, FLEET_CONFIG=str(config))
+
+
+async def metric(real_vllm: str, name: str) -> float:
+    """The sum of a Prometheus metric over its labels."""
+    async with aiohttp.ClientSession() as session, session.get(f"{real_vllm}/metrics") as response:
+        text = await response.text()
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+
+
+async def test_deliberation_runs_through_every_phase(real_vllm: str, tmp_path: Path) -> None:
+    """Three agents, one round: twelve answered calls, every proposal revised and scored, prompts found in the cache."""
+    up = await fleet_on(real_vllm, tmp_path, max_tokens=1500)
+    task_id = await up.request(num_agents=3, rounds=1, constraints={"rubric": {"correctness": 1}, "timeout_seconds": 240})
+    done = await up.result(task_id, within_s=260)
+    assert await stop(up) == 0
+    assert done["status"] == "COMPLETED"
+    assert done["failed_agents"] == []
+    assert done["usage"]["calls"] == 12
+    assert [result["proposal"]["revisions"] for result in done["results"]] == [1, 1, 1]
+    assert all(0 <= result["score"] <= 10 for result in done["results"])
+    assert done["usage"]["prompt_tokens"] > done["usage"]["cached_tokens"] > 0
+
+
+async def test_cancel_stops_the_generation(real_vllm: str, tmp_path: Path) -> None:
+    """After a cancel vLLM runs nothing, and generates no further token."""
+    up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
+    task_id = await up.request(num_agents=8, rounds=0)
+    async with asyncio.timeout(60):
+        while await metric(real_vllm, "vllm:num_requests_running") < 1:
+            await asyncio.sleep(0.02)
+    reply = await up.nc.request("deliberation.cancel", task_id.encode(), timeout=20)
+    assert json.loads(reply.data)["status"] == "CANCELLED"
+    async with asyncio.timeout(10):
+        while await metric(real_vllm, "vllm:num_requests_running"):
+            await asyncio.sleep(0.02)
+    generated = await metric(real_vllm, "vllm:generation_tokens_total")
+    # The other requests of this metric's window: none. Whatever is generated from here on would be for nobody.
+    for _ in range(5):
+        await asyncio.sleep(0.1)
+        assert await metric(real_vllm, "vllm:generation_tokens_total") == generated
+    assert await stop(up) == 0
+
+
+async def test_prompt_beyond_the_window_is_refused_clearly(real_vllm: str, tmp_path: Path) -> None:
+    """The call fails as ContextOverflow, once, and says how large prompt and window are."""
+    up = await fleet_on(real_vllm, tmp_path, max_tokens=100)
+    failed = await up.result(await up.request(task_description="xq zj " * 9000, num_agents=1))
+    assert await stop(up) == 0
+    assert failed["status"] == "FAILED"
+    assert failed["failed_agents"][0]["error_type"] == "ContextOverflow"
+    assert "8192" in failed["failed_agents"][0]["error"]
