@@ -129,6 +129,12 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError(f"{path or 'environment'}: {error}") from None
 
 
+def with_own_nats(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """`settings`, but with the NATS address and credentials that `environ` names: those of the node it runs on."""
+    own = {field: environ[name] for name, field in _NAMES.items() if name.startswith("NATS_") and environ.get(name)}
+    return msgspec.structs.replace(settings, **own)
+
+
 def endpoints(value: str | list[str]) -> tuple[str, ...]:
     """`http://a:8000/v1, http://b:8000` -> base URLs without `/v1`. Raises `ConfigError`."""
     urls = value.split(",") if isinstance(value, str) else value

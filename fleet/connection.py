@@ -1,5 +1,6 @@
 """Connecting to NATS with the configured credentials: one way for every process."""
 
+import re
 import ssl
 from typing import Any
 
@@ -48,9 +49,14 @@ async def connect(settings: Settings, name: str, **more: Any) -> Client:
         return await nats.connect(settings.nats, name=name, **{**options(settings), **_quiet(), **more})
     except (OSError, nats.errors.Error, TimeoutError) as error:
         raise Unreachable(
-            f"no NATS server answers at {settings.nats} ({error or type(error).__name__}): "
+            f"no NATS server answers at {_without_password(settings.nats)} ({error or type(error).__name__}): "
             "start one, set NATS_URL, or run `fleet up`"
         ) from None
+
+
+def _without_password(urls: str) -> str:
+    """`nats://user:secret@host:4222` -> `nats://user@host:4222`."""
+    return re.sub(r"(?<=://)([^:/@]*):[^/@]*@", r"\1@", urls)
 
 
 def _quiet() -> dict[str, Any]:

@@ -4,7 +4,7 @@ New fields have defaults, and no field changes its type.
 """
 
 from functools import cache
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -60,7 +60,7 @@ def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 def decode(data: bytes, kind: type[T]) -> T:
     """Raises `msgspec.MsgspecError` (or `UnicodeDecodeError`) for what is no such message."""
-    decoded: T = decoder(kind).decode(data)
+    decoded: T = decoder(cast(Any, kind)).decode(data)
     return decoded
 
 
@@ -87,10 +87,10 @@ class AgentRequested(Message, frozen=True, kw_only=True):
     phase: Phase
     round: int
     messages: tuple[ChatMessage, ...]
-    seed: int
     num_agents: int
     deadline_at: str
     attempt: int = 1
+    seed: int | None = None
     diversity: bool = False
     revisions: int = 0
     answer_schema: dict[str, Any] | None = None

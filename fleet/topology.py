@@ -69,6 +69,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
             "control.>",
             **work,
             allow_msg_schedules=True,
+            allow_rollup_hdrs=True,  # comes with schedules
             allow_msg_ttl=True,
         ),
         # A call published again after a crash is the same call: the window outlives any recovery.

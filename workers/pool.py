@@ -16,7 +16,7 @@ import ray
 import structlog
 
 from fleet import __version__
-from fleet.config import Settings
+from fleet.config import Settings, with_own_nats
 from fleet.messages import encode
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,8 @@ class WorkerActor:
         async with self._starting:
             if self._worker is None:
                 configure_logging("worker")
-                worker = AgentWorker(self._settings, self._name)
+                # A node may have credentials of its own: a worker may publish what a dispatcher may not.
+                worker = AgentWorker(with_own_nats(self._settings, os.environ), self._name)
                 await worker.start()
                 self._worker = worker
         return {"pid": os.getpid(), "fingerprint": self._fingerprint, **_as_dict(self._worker.status())}
@@ -129,7 +130,9 @@ class RayPool:
         )
 
     def _names(self) -> list[str]:
-        return [f"fleet-worker-{index}" for index in range(self._settings.workers.count)]
+        # Several fleets may share a Ray: each is known by its NATS.
+        fleet = hashlib.sha256(self._settings.nats.encode()).hexdigest()[:6]
+        return [f"fleet-worker-{fleet}-{index}" for index in range(self._settings.workers.count)]
 
     async def _supervise(self) -> None:
         while True:

@@ -19,7 +19,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     temperature: float
     max_tokens: int
     context_window: int | None
-    seed: int
+    seed: int | None
     deadline_ms: int
     answer_schema: dict[str, Any] | None = None
 

@@ -161,7 +161,7 @@ class SimulatedApi:
         room = self.config.max_model_len - len(ids)
         if (chat.limit_tokens or 1) > room:
             raise wire.too_long(self.config.max_model_len, len(ids), chat.limit_tokens or 0)
-        answers = decide_answers(chat, model, messages, chat.limit_tokens or room, self.config)
+        answers = decide_answers(chat, model, messages, chat.limit_tokens or room, self.config, call.request_id)
         fault = self.config.faults.draw(self.config.seed, self._draws)
         self._draws += 1
         return Job(

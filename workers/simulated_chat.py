@@ -112,13 +112,18 @@ def decide_answers(
     messages: list[tuple[str, str]],
     most_tokens: int,
     config: SimulatorConfig,
+    request_id: str,
 ) -> list[Answer]:
-    """One answer per choice, decided by the request and the simulator's seed alone. Raises ApiError."""
+    """One answer per choice, decided by the request and the simulator's seed alone. Raises ApiError.
+
+    A request that samples without a seed of its own is told apart from its like by its id.
+    """
+    seed = request_id if chat.seed is None and not chat.is_greedy else chat.seed
     words = keywords(messages)
     schema = _schema(chat.response_format)
     answers = []
     for index in range(chat.choices):
-        rng = dice(config.seed, model, messages, chat.seed, chat.is_greedy, index)
+        rng = dice(config.seed, model, messages, seed, chat.is_greedy, index)
         if schema is None:
             tokens = proposal(words, rng, config.answer_tokens)
         else:

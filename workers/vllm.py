@@ -142,10 +142,11 @@ class VllmClient:
             "messages": ask.messages,
             "temperature": ask.temperature,
             "max_tokens": max_tokens,
-            "seed": ask.seed,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if ask.seed is not None:
+            body["seed"] = ask.seed
         if ask.answer_schema is not None:
             schema = {"name": "answer", "schema": ask.answer_schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -252,12 +253,12 @@ def _again(ask: Ask, error: AgentCallError, heard: StreamedAnswer) -> Ask:
     """What to ask next time: the same after a failure of the server, something else after a bad answer."""
     match error.error_type:
         case "EmptyResponse":
-            return structs.replace(ask, seed=(ask.seed + SEED_STRIDE) % 2**63)
+            return structs.replace(ask, seed=_next(ask.seed))
         case "InvalidAnswer":
             complaint = f"That answer is not valid: {error.error.partition(': ')[2]}\nAnswer again, in valid JSON only."
             return structs.replace(
                 ask,
-                seed=(ask.seed + SEED_STRIDE) % 2**63,
+                seed=_next(ask.seed),
                 messages=(
                     *ask.messages,
                     ChatMessage(role="assistant", content=heard.content),
@@ -266,6 +267,10 @@ def _again(ask: Ask, error: AgentCallError, heard: StreamedAnswer) -> Ask:
             )
         case _:
             return ask
+
+
+def _next(seed: int | None) -> int | None:
+    return None if seed is None else (seed + SEED_STRIDE) % 2**63
 
 
 def _truncated(heard: StreamedAnswer) -> AgentCallError:

@@ -125,8 +125,11 @@ class Session:
         for subject in subjects.TERMINAL:
             await self.nc.subscribe(subject, cb=terminal)
         timeout_s = (body.get("constraints") or {}).get("timeout_seconds") or DEFAULT_TIMEOUT_S
-        async with asyncio.timeout(timeout_s + AFTER_DEADLINE_S):
-            return await self.texts.inline(await self._answer(task_id, encode(body), ended))
+        try:
+            async with asyncio.timeout(timeout_s + AFTER_DEADLINE_S):
+                return await self.texts.inline(await self._answer(task_id, encode(body), ended))
+        except TimeoutError:
+            raise FleetError(f"{task_id} is overdue: see `fleet result {task_id}` and `fleet doctor`") from None
 
     async def _answer(self, task_id: str, body: bytes, ended: asyncio.Future[bytes]) -> bytes:
         """Whichever comes first: the service's reply, the event itself, or what the state says."""
@@ -150,9 +153,9 @@ class Session:
                     # That instance goes away; the deliberation goes on, unless nobody has heard of it.
                     lost = error
                     waiting.discard(asking)
-                except nats.errors.NoRespondersError:
+                except (nats.errors.NoRespondersError, nats.js.errors.NotFoundError):
                     if asking in waiting and asking.done():
-                        raise
+                        raise  # there is no fleet
                 except (nats.errors.Error, TimeoutError):
                     if asking.done():
                         waiting.discard(asking)  # NATS was away for a moment, and the answer with it

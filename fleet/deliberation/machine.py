@@ -50,7 +50,7 @@ from fleet.messages import (
     FailedCall,
     Phase,
 )
-from fleet.times import from_rfc3339, rfc3339
+from fleet.times import rfc3339
 
 PHASES: tuple[Phase, ...] = ("propose", "critique", "revise", "score")
 
@@ -308,11 +308,11 @@ def _request(state: Deliberation, agent: str) -> AgentRequested:
     )
 
 
-def call_seed(state: Deliberation, index: int) -> int:
-    """Every call has its own offset from the task's seed: 64 × round + 16 × phase + agent."""
+def call_seed(state: Deliberation, index: int) -> int | None:
+    """Every call has its own offset from the seed that was asked for: 64 × round + 16 × phase + agent.
+
+    None without one: the model draws its own, which costs vLLM less than a generator per request.
+    """
+    if state.task.seed is None:
+        return None
     return (state.seed + 64 * state.round + 16 * PHASES.index(state.phase) + index) % 2**63
-
-
-def remaining_ms(state: Deliberation, at_ms: int) -> int:
-    """Milliseconds until the deadline; negative when it is over."""
-    return from_rfc3339(state.deadline_at) - at_ms

@@ -44,7 +44,7 @@ def shared(state: Deliberation) -> ChatMessage:
 
 
 def propose(state: Deliberation) -> ChatMessage:
-    """The first proposal; the same for every agent, which differ by seed."""
+    """The first proposal; the same for every agent: they differ by what the model samples."""
     return _user("Write your own complete solution to the task. Be concrete. Answer with the solution only.")
 
 

@@ -159,7 +159,7 @@ BAD: list[tuple[bytes, str, str]] = [
 
 
 async def test_bad_requests_are_rejected_and_kept_and_good_ones_go_on(fleet: Fleet) -> None:
-    """Each bad body is rejected with code and path, and kept whole as a dead letter; good ones between them complete."""
+    """Each bad body is rejected with code and path, and kept whole as a dead letter; good ones between complete."""
     good = []
     for index, (body, code, path) in enumerate(BAD):
         ack = json.loads((await fleet.nc.request(subjects.REQUESTED, body)).data)

@@ -177,11 +177,11 @@ class TestChat:
 
     async def test_several_choices_differ(self, client: Client) -> None:
         """n = 3 gives three answers, streamed and whole alike."""
-        answer = await client.chat(ask(n=3, temperature=0.7))
+        answer = await client.chat(ask(n=3, temperature=0.7, seed=5))
         texts = [choice["message"]["content"] for choice in answer["choices"]]
         assert len(set(texts)) == 3
         streamed = ["", "", ""]
-        for event in events(await client.stream(ask(n=3, temperature=0.7)))[:-1]:
+        for event in events(await client.stream(ask(n=3, temperature=0.7, seed=5)))[:-1]:
             for choice in json.loads(event)["choices"]:
                 streamed[choice["index"]] += choice["delta"]["content"]
         assert streamed == texts

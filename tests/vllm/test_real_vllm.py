@@ -26,10 +26,19 @@ async def metric(real_vllm: str, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
+async def until(real_vllm: str, *, running: bool) -> None:
+    """Polls until vLLM runs something, or nothing."""
+    async with asyncio.timeout(60):
+        while bool(await metric(real_vllm, "vllm:num_requests_running")) is not running:  # noqa: ASYNC110 (it is remote)
+            await asyncio.sleep(0.02)
+
+
 async def test_deliberation_runs_through_every_phase(real_vllm: str, tmp_path: Path) -> None:
-    """Three agents, one round: twelve answered calls, every proposal revised and scored, prompts found in the cache."""
+    """Three agents, one round: twelve answered calls, all revised and scored, prompts found in the cache."""
     up = await fleet_on(real_vllm, tmp_path, max_tokens=1500)
-    task_id = await up.request(num_agents=3, rounds=1, constraints={"rubric": {"correctness": 1}, "timeout_seconds": 240})
+    task_id = await up.request(
+        num_agents=3, rounds=1, constraints={"rubric": {"correctness": 1}, "timeout_seconds": 240}
+    )
     done = await up.result(task_id, within_s=260)
     assert await stop(up) == 0
     assert done["status"] == "COMPLETED"
@@ -44,16 +53,12 @@ async def test_cancel_stops_the_generation(real_vllm: str, tmp_path: Path) -> No
     """After a cancel vLLM runs nothing, and generates no further token."""
     up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
     task_id = await up.request(num_agents=8, rounds=0)
-    async with asyncio.timeout(60):
-        while await metric(real_vllm, "vllm:num_requests_running") < 1:
-            await asyncio.sleep(0.02)
+    await until(real_vllm, running=True)
     reply = await up.nc.request("deliberation.cancel", task_id.encode(), timeout=20)
     assert json.loads(reply.data)["status"] == "CANCELLED"
-    async with asyncio.timeout(10):
-        while await metric(real_vllm, "vllm:num_requests_running"):
-            await asyncio.sleep(0.02)
+    await until(real_vllm, running=False)
     generated = await metric(real_vllm, "vllm:generation_tokens_total")
-    # The other requests of this metric's window: none. Whatever is generated from here on would be for nobody.
+    # Whatever is generated from here on would be for nobody.
     for _ in range(5):
         await asyncio.sleep(0.1)
         assert await metric(real_vllm, "vllm:generation_tokens_total") == generated
