@@ -10,17 +10,16 @@ cause of the last transition), a lost save is not.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from fleet.deliberation.events import Event, Requested
+from fleet.deliberation.events import Effect, Event, Requested
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StoreConflict
-from fleet.outbox import Outbox
 from fleet.store import StateStore, Stored
 
 log = structlog.get_logger(__name__)
@@ -29,6 +28,13 @@ MAX_CONFLICTS = 50
 CACHED_STATES = 4096
 LEASE_S = 2.5
 """Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
+
+
+class Publisher(Protocol):
+    """Carries effects out; `fleet.outbox.Outbox` is the real one."""
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
+        """Publishes all, or raises. `repeated`: they may have been published before."""
 
 
 class Delivery(Protocol):
@@ -55,7 +61,7 @@ class Item:
 class Runner:
     """Folds events into states. One per process; replicas meet in compare-and-set."""
 
-    def __init__(self, store: StateStore, outbox: Outbox) -> None:
+    def __init__(self, store: StateStore, outbox: Publisher) -> None:
         self._store = store
         self._outbox = outbox
         self._waiting: dict[str, list[Item]] = {}
@@ -103,13 +109,18 @@ class Runner:
     async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
         """Applies the events in order; returns the state they led to, None for a task nobody knows."""
         for _ in range(MAX_CONFLICTS):
-            stored = self._cache.get(task_id) or await self._store.load(task_id)
+            cached = self._cache.get(task_id)
+            stored = cached or await self._store.load(task_id)
             before = stored.state if stored else None
             state, moved = _fold(before, batch)
             if state is None:
                 log.info("event.unknown_task", task_id=task_id, events=[type(item.event).__name__ for item in batch])
                 return None
             if state is before:
+                if cached is not None:
+                    # A replica may have moved the task on: what means nothing to an old state may fill a slot now.
+                    del self._cache[task_id]
+                    continue
                 await self._repair(state, batch)
                 return state
             if moved:

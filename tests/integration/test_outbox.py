@@ -1,0 +1,95 @@
+"""The outbox on a real nats-server: exactly one terminal event, and what is too large goes by reference."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats
+import pytest
+from msgspec.structs import replace
+
+from fleet import subjects, topology
+from fleet.config import load
+from fleet.deliberation.events import CallAgent, Requested, Responded
+from fleet.deliberation.machine import decide, due
+from fleet.deliberation.state import Deliberation
+from fleet.messages import AgentRequested, decode
+from fleet.outbox import Outbox
+from fleet.requests import Task
+from fleet.texts import Texts
+from tests.support.agents import answer
+
+NOW = 1_767_225_600_000
+
+
+@pytest.fixture
+async def nc(nats_url: str) -> AsyncIterator[Any]:
+    connection = await nats.connect(nats_url)
+    await topology.declare(connection.jetstream(), load({}))
+    yield connection
+    await connection.close()
+
+
+def ended(task_id: str = "t-1", description: str = "Build it") -> Deliberation:
+    """A completed deliberation of one agent."""
+    begun = decide(None, Requested(task_id, Task(task_description=description, num_agents=1), 7, NOW))
+    (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
+    return decide(begun.state, Responded(answer(call), NOW + 1000)).state
+
+
+def outbox(nc: Any, *, max_payload: int | None = None) -> Outbox:
+    js = nc.jetstream()
+    return Outbox(nc, js, Texts(js, max_payload or nc.max_payload), "collector")
+
+
+async def test_terminal_event_published_again_reaches_nobody_twice(nc: Any) -> None:
+    """After a crash it is looked for first: the stream holds one, and core subscribers see one."""
+    seen: list[bytes] = []
+
+    async def take(msg: Any) -> None:
+        seen.append(msg.data)
+
+    await nc.subscribe(subjects.COMPLETED, cb=take)
+    for number in range(3):
+        await outbox(nc).publish(ended(f"other-{number}"), due(ended(f"other-{number}")), repeated=False)
+    await outbox(nc).publish(ended(), due(ended()), repeated=False)
+    await outbox(nc).publish(ended(), due(ended()), repeated=True)
+    await nc.flush()
+    await nc.flush()
+    assert [json.loads(body)["task_id"] for body in seen].count("t-1") == 1
+    assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 4
+
+
+async def test_terminal_event_that_never_got_out_is_published(nc: Any) -> None:
+    """Looked for after a crash, not found: published."""
+    await outbox(nc).publish(ended(), due(ended()), repeated=True)
+    assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 1
+
+
+async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:
+    """The event fits, its proposal's text lies whole in the object store."""
+    state = ended()
+    assert state.result is not None
+    text = "x" * 60_000
+    (result,) = state.result.results  # type: ignore[union-attr]
+    proposal = replace(result.proposal, content=text)
+    state = state.change(result=replace(state.result, results=(replace(result, proposal=proposal),)))
+    await outbox(nc, max_payload=32_768).publish(state, due(state), repeated=False)
+    js = nc.jetstream()
+    event = json.loads((await js.get_msg(subjects.DELIBERATIONS, seq=1)).data)
+    sent = event["results"][0]["proposal"]
+    assert sent["content"] == ""
+    assert sent["content_ref"]["bucket"] == subjects.TEXTS
+    stored = await (await js.object_store(subjects.TEXTS)).get(sent["content_ref"]["name"])
+    assert stored.data.decode() == text
+
+
+async def test_call_beyond_one_message_travels_whole(nc: Any) -> None:
+    """A prompt larger than one message reaches the worker as it was."""
+    begun = decide(None, Requested("t-1", Task(task_description="y" * 60_000, num_agents=1), 7, NOW))
+    await outbox(nc, max_payload=32_768).publish(begun.state, begun.outbox, repeated=False)
+    js = nc.jetstream()
+    message = await js.get_msg(subjects.AGENT_REQUESTS, seq=1)
+    assert len(message.data) < 1000
+    (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
+    assert decode(await Texts(js, 32_768).inline(message.data), AgentRequested) == call

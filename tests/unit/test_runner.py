@@ -1,0 +1,157 @@
+"""The runner: what is saved is published, also after a crash in between; replicas lose no answer to each other."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from fleet.deliberation.events import CallAgent, Conclude, Effect, Event, Requested, Responded
+from fleet.deliberation.state import Deliberation
+from fleet.messages import AgentRequested
+from fleet.requests import Task
+from fleet.runner import Item, Runner
+from fleet.store import MemoryStore
+from tests.support.agents import answer
+
+NOW = 1_767_225_600_000
+
+
+class Sent:
+    """A publisher that remembers; the next `failures` publications are lost, as in a crash."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[Effect], bool]] = []
+        self.failures = 0
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("lost before it was published")
+        self.batches.append((list(effects), repeated))
+
+    @property
+    def calls(self) -> list[AgentRequested]:
+        """Of the last batch."""
+        return [effect.request for effect in self.batches[-1][0] if isinstance(effect, CallAgent)]
+
+    @property
+    def conclusions(self) -> int:
+        return sum(isinstance(effect, Conclude) for effects, _ in self.batches for effect in effects)
+
+
+class Delivered:
+    """A delivery, by hand."""
+
+    def __init__(self, name: str, *, redelivered: bool = False) -> None:
+        self.id = name
+        self.redelivered = redelivered
+        self.received_at = time.monotonic()
+        self.settled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def ack(self) -> None:
+        self.settled.set_result("acked")
+
+    async def retry_later(self, reason: Exception) -> None:
+        self.settled.set_result("retried")
+
+
+def requested(**task: object) -> Requested:
+    return Requested("t-1", Task(task_description="Build it", **task), 7, NOW)  # type: ignore[arg-type]
+
+
+def responded(call: AgentRequested) -> Responded:
+    return Responded(answer(call), NOW + 1000)
+
+
+async def deliver(runner: Runner, name: str, event: Event, *, redelivered: bool = False) -> str:
+    delivery = Delivered(name, redelivered=redelivered)
+    runner.submit("t-1", Item(event, delivery))
+    return await delivery.settled
+
+
+async def test_saved_but_not_published_is_published_when_it_comes_again() -> None:
+    """A crash between save and publish: the redelivery finds it applied, and publishes what it owed."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    sent.failures = 1
+    assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
+    assert sent.batches == []
+    assert await deliver(runner, "R:7", requested(num_agents=2), redelivered=True) == "acked"
+    assert [call.agent_id for call in sent.calls] == ["agent-dev-001", "agent-dev-002"]
+
+
+@pytest.mark.parametrize("fails", range(4))
+async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
+    """Whichever transition's outbox is lost, its delivery comes again and the deliberation still ends once."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=2, rounds=1))
+    number = 0
+    for phase in range(4):
+        first, last = sent.calls
+        await deliver(runner, f"A:{number}", responded(first))
+        sent.failures = int(phase == fails)
+        outcome = await deliver(runner, f"A:{number + 1}", responded(last))
+        if phase == fails:
+            assert outcome == "retried"
+            assert await deliver(runner, f"A:{number + 1}", responded(last), redelivered=True) == "acked"
+        number += 2
+    assert sent.conclusions == 1
+
+
+async def test_a_repetition_without_redelivery_publishes_nothing() -> None:
+    """Somebody publishes an old response again: not a crash, so nothing is owed."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=2))
+    calls = sent.calls
+    for number, call in enumerate(calls):
+        await deliver(runner, f"A:{number}", responded(call))
+    batches = len(sent.batches)
+    assert await deliver(runner, "A:9", responded(calls[0])) == "acked"
+    assert len(sent.batches) == batches
+
+
+async def test_replicas_fold_each_others_phases() -> None:
+    """A replica whose memory of the task is old applies an answer to the phase that the other one has begun."""
+    store, sent = MemoryStore(), Sent()
+    one, other = Runner(store, sent), Runner(store, sent)
+    await deliver(one, "R:7", requested(num_agents=2, rounds=0))
+    first, second = sent.calls
+    await deliver(one, "A:1", responded(first))
+    await deliver(other, "A:2", responded(second))
+    first, second = sent.calls
+    assert first.phase == "score"
+    await deliver(one, "A:3", responded(first))
+    await deliver(other, "A:4", responded(second))
+    stored = await store.load("t-1")
+    assert stored is not None
+    assert stored.state.status == "COMPLETED"
+    assert sent.conclusions == 1
+
+
+async def test_responses_that_arrive_together_are_folded_in_any_interleaving() -> None:
+    """Two replicas at once, all answers of a phase at once: every one counts, and the end comes once."""
+    store, sent = MemoryStore(), Sent()
+    replicas = [Runner(store, sent), Runner(store, sent)]
+    await deliver(replicas[0], "R:7", requested(num_agents=16, rounds=1))
+    number = 0
+    while not sent.conclusions:
+        outcomes = []
+        for index, call in enumerate(sent.calls):
+            number += 1
+            outcomes.append(deliver(replicas[index % 2], f"A:{number}", responded(call)))
+        assert set(await asyncio.gather(*outcomes)) == {"acked"}
+    stored = await store.load("t-1")
+    assert stored is not None
+    assert stored.state.calls_ended == 64
+    assert stored.state.failures == ()
+
+
+async def test_response_to_an_unknown_task_is_let_go() -> None:
+    """Its state has expired: nothing to fill, nothing to retry."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(Runner(MemoryStore(), sent), "R:7", requested(num_agents=1))
+    assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
