@@ -27,6 +27,8 @@ WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
 RECLAIM_EVERY_S = 0.1
+LOCAL_MODEL_TOKENS = 400
+"""Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
 
 ModelSource = Literal["given", "simulated", "local"]
 
@@ -132,6 +134,10 @@ class LocalFleet:
         if self.model_server:
             url = await self.model_server.start()
             self._use(vllm_urls=(url.rstrip("/"),), agent_type="vllm" if self.model == "local" else "mock")
+        if self.model == "local" and "FLEET_CONFIG" not in os.environ:
+            self._short_answers().write_text(
+                "".join(f"[roles.{role}]\nmax_tokens = {LOCAL_MODEL_TOKENS}\n" for role in self.settings.roles)
+            )
 
     async def _start_ray(self) -> str:
         # Beside the loop: it takes seconds.
@@ -192,7 +198,13 @@ class LocalFleet:
             "AGENT_TYPE": self.settings.agent_type,
             "RAY_ADDRESS": self.settings.ray_address or "",
         }
+        if self.model == "local" and "FLEET_CONFIG" not in os.environ:
+            where["FLEET_CONFIG"] = str(self._short_answers())
         return {**os.environ, **{name: value for name, value in where.items() if value}}
+
+    def _short_answers(self) -> Path:
+        """The configuration of a fleet on the local model: on a CPU every token is waited for."""
+        return self.data_dir / "local-model.toml"
 
     def _component(self, name: str) -> Child:
         return Child(

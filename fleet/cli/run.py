@@ -33,7 +33,7 @@ SIMULATED = (
 )
 LOCAL_MODEL = (
     "The answers come from a 135M-parameter model on this machine's CPU: "
-    "it proves the plumbing, not the quality of judgement."
+    "it proves the plumbing, not the quality of judgement. Answers are kept short."
 )
 
 NatsPort = Annotated[
