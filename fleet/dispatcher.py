@@ -63,7 +63,7 @@ class Dispatcher:
 
         async def settled(state: Deliberation) -> None:
             if state.stream_sequence != delivery.sequence and state.task != task:
-                await self._conflict(task_id, task, delivery.sequence)
+                await self._conflict(task_id, task, received)
 
         event = Requested(task_id, task, delivery.sequence, _now_ms(), received.traceparent)
         self.component.runner.submit(task_id, Item(event, delivery, settled))
@@ -72,16 +72,16 @@ class Dispatcher:
         delivery = received.delivery
         log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
         try:
-            await self.holder.outbox.reject(_rejection(error, delivery.sequence))
+            await self.holder.outbox.reject(_rejection(error, delivery.sequence), received.traceparent)
             await delivery.bury(error.error)
         except Exception as failure:
             await delivery.retry_later(failure)
 
-    async def _conflict(self, task_id: str, task: Task, sequence: int) -> None:
+    async def _conflict(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
         text = f"$.task_id: {task_id!r} was used before, for another request"
         error = BadRequest("conflict", "$.task_id", text, task_id=task_id, correlation=task.correlation)
         log.info("request.rejected", task_id=task_id, code=error.code, path=error.path)
-        await self.holder.outbox.reject(_rejection(error, sequence))
+        await self.holder.outbox.reject(_rejection(error, received.delivery.sequence), received.traceparent)
 
 
 async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None]) -> None:

@@ -71,24 +71,30 @@ class Outbox:
                 case ClearDeadline(task_id):
                     await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
                 case StopCalls(task_id):
-                    await self._nc.publish(subjects.AGENT_STOP, encode(AgentStop(task_id=task_id)))
+                    await self._nc.publish(
+                        subjects.AGENT_STOP,
+                        encode(AgentStop(task_id=task_id)),
+                        headers=self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent),
+                    )
                 case Announce() | SetDeadline() | CallAgent():
                     together.append(self._store(state, effect))
                 case _:
                     assert_never(effect)
         await asyncio.gather(*together)
 
-    async def reject(self, rejected: DeliberationRejected) -> None:
+    async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
         """`deliberation.rejected`."""
         sequence = rejected.stream_sequence
-        await self._send(
-            subjects.REJECTED, encode(rejected), f"{sequence}.rejected", rejected.task_id or f"d-{sequence}", None
-        )
+        task_id = _header_text(rejected.task_id or f"d-{sequence}")
+        await self._send(subjects.REJECTED, encode(rejected), f"{sequence}.rejected", task_id, traceparent)
 
     async def dead_letter(
         self, subject: str, body: bytes, given: dict[str, str] | None, *, stream: str, sequence: int, reason: str
     ) -> None:
-        """Keeps a message that nobody could handle, whole, with the reason in its headers."""
+        """Keeps a message that nobody could handle, whole, with the reason in its headers.
+
+        A body that leaves no room for them goes by reference.
+        """
         kept = {name: value for name, value in (given or {}).items() if name not in _SERVER_HEADERS}
         kept |= {
             "Dead-Letter-Reason": _header_text(reason),
@@ -96,6 +102,8 @@ class Outbox:
             "Dead-Letter-Sequence": str(sequence),
             "Nats-Msg-Id": f"{stream}.{sequence}",
         }
+        if self._texts.too_large(body):
+            body = await self._texts.refer(f"deadletter/{stream}-{sequence}", body, {})
         await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
 
     async def _store(self, state: Deliberation, effect: Announce | SetDeadline | CallAgent) -> None:
@@ -188,8 +196,11 @@ class Outbox:
         traceparent: str | None,
         more: dict[str, str] | None = None,
     ) -> Any:
-        given = headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
+        given = self._headers(subject, msg_id, task_id, traceparent)
         return await self._js.publish(subject, body, headers={**given, **(more or {})}, timeout=PUBLISH_TIMEOUT_S)
+
+    def _headers(self, subject: str, msg_id: str, task_id: str, traceparent: str | None) -> dict[str, str]:
+        return headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
 
 
 _SERVER_HEADERS = {"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-TTL"}

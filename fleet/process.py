@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 from fleet import topology
 from fleet.config import Settings
 from fleet.connection import connect
+from fleet.errors import Unreachable
 from fleet.health import Health, serve_health
 from fleet.intake import OutboxHolder
 from fleet.outbox import Outbox
@@ -69,6 +70,9 @@ class Component:
         """Probes NATS and the durables for ever; declares again what has vanished. Readiness follows."""
         while True:
             self.health.beat()
+            if self.nc.is_closed:
+                # The client has given up for good (a protocol violation, say): a new process connects anew.
+                raise Unreachable("the connection to NATS was closed")
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     await self.nc.flush(timeout=PROBE_TIMEOUT_S)

@@ -101,9 +101,9 @@ class Runner:
                 # Whatever it was, the deliveries are not lost: they come again, later each time.
                 log.warning("deliveries.retried", task_id=task_id, count=len(batch), error=repr(error))
                 self._cache.pop(task_id, None)
-                await asyncio.gather(*(item.delivery.retry_later(error) for item in batch))
+                await _settle(task_id, [item.delivery.retry_later(error) for item in batch])
             else:
-                await asyncio.gather(*(item.delivery.ack() for item in batch))
+                await _settle(task_id, [item.delivery.ack() for item in batch])
         del self._waiting[task_id]
 
     async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
@@ -151,6 +151,13 @@ class Runner:
         self._cache.move_to_end(task_id)
         if len(self._cache) > CACHED_STATES:
             self._cache.popitem(last=False)
+
+
+async def _settle(task_id: str, settling: Sequence[Awaitable[None]]) -> None:
+    """A delivery that can be neither acknowledged nor handed back comes again after `ack_wait`."""
+    for outcome in await asyncio.gather(*settling, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            log.warning("delivery.not_settled", task_id=task_id, error=repr(outcome))
 
 
 def _fold(state: Deliberation | None, batch: Sequence[Item]) -> tuple[Deliberation | None, bool]:

@@ -133,7 +133,7 @@ class Service:
             if not request._msg.reply:
                 return  # published, not requested: nobody to answer
             try:
-                await request.respond(encode(await handler(request)))
+                await request.respond(await self._body(await handler(request)))
             except ServiceFault as fault:
                 await request.respond_error(str(fault.code), fault.text, data=encode(fault.body))
             except asyncio.CancelledError:
@@ -151,10 +151,23 @@ class Service:
 
         return start
 
+    async def _body(self, reply: Any) -> bytes:
+        """The reply, or a reference to it where it does not fit one message."""
+        body = encode(reply)
+        texts = self._component.texts
+        if not texts.too_large(body):
+            return body
+        facts = msgspec.json.decode(body)
+        top = {name: facts[name] for name in ("task_id", "status") if name in facts}
+        return await texts.refer(f"{top.get('task_id')}/reply", body, top)
+
     # --- endpoints ------------------------------------------------------------------------------------------------
 
     async def ask(self, request: Request) -> Any:
         """Publishes the body to `deliberation.requested`; answers with the terminal event, or faults 400 / 409."""
+        if self._component.texts.too_large(request.data):
+            text = f"$: the request is too large ({len(request.data)} bytes)"
+            raise ServiceFault(400, text, {"task_id": None, "code": "invalid", "path": "$", "error": text})
         traceparent = (request.headers or {}).get("traceparent")
         given = {"traceparent": traceparent} if traceparent else {}
         try:
@@ -256,7 +269,7 @@ class Service:
     async def _is_waiting_in_the_stream(self, task_id: str) -> bool:
         """Whether `d-<seq>` names a request that no dispatcher has taken yet."""
         prefix, _, digits = task_id.partition("-")
-        return prefix == "d" and digits.isascii() and digits.isdigit() and await self._is_stored(int(digits))
+        return prefix == "d" and _is_key(task_id) and digits.isdigit() and await self._is_stored(int(digits))
 
 
 def _fault(code: int, text: str, **facts: Any) -> ServiceFault:

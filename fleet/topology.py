@@ -149,7 +149,13 @@ async def declare(js: JetStreamContext, settings: Settings) -> None:
         await js.key_value(subjects.BUCKET)
     except NotFoundError:
         await js.create_key_value(
-            KeyValueConfig(bucket=subjects.BUCKET, history=1, ttl=ttl_s, replicas=settings.limits.replicas, direct=True)
+            KeyValueConfig(
+                bucket=subjects.BUCKET,
+                history=1,
+                ttl=ttl_s,
+                replicas=settings.limits.replicas,
+                direct=settings.limits.replicas == 1,  # with replicas a direct get may answer with an old state
+            )
         )
     try:
         await js.object_store(subjects.TEXTS)

@@ -106,7 +106,10 @@ class Outlet:
             "Dead-Letter-Sequence": str(meta.sequence.stream),
             "Nats-Msg-Id": f"{meta.stream}.{meta.sequence.stream}",
         }
-        await self._js.publish(subjects.deadletter_of(msg.subject), msg.data, headers=kept)
+        body = msg.data
+        if self._texts.too_large(body):
+            body = await self._texts.refer(f"deadletter/{meta.stream}-{meta.sequence.stream}", body, {})
+        await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=kept)
 
     async def standing(self, task_id: str) -> Standing | None:
         """None: not known, or not to be had just now."""

@@ -50,7 +50,7 @@ from fleet.messages import (
     FailedCall,
     Phase,
 )
-from fleet.times import rfc3339
+from fleet.times import from_rfc3339, rfc3339
 
 PHASES: tuple[Phase, ...] = ("propose", "critique", "revise", "score")
 
@@ -76,7 +76,12 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
         case Requested():
             return Decision(state)
         case Responded(response, at_ms):
-            changed = _advance(_fill(state, response), at_ms)
+            changed = _fill(state, response)
+            if changed is not state and _is_late(changed, response, at_ms):
+                # Workers notice the deadline as well, and may be heard before its own message.
+                changed = conclude_with_what_there_is(changed, at_ms, deadline=True)
+            else:
+                changed = _advance(changed, at_ms)
         case DeadlinePassed(at_ms):
             changed = conclude_with_what_there_is(_expire(state), at_ms, deadline=True)
         case CancelAsked(reason, at_ms):
@@ -181,6 +186,12 @@ def _fill(state: Deliberation, response: AgentResponse) -> Deliberation:
         return closed.change(critiques=(*state.critiques, call))
     cards = tuple(card for card in response.scores or () if card.author_id in others)
     return closed.change(scores={**state.scores, agent: cards})
+
+
+def _is_late(state: Deliberation, response: AgentResponse, at_ms: int) -> bool:
+    """Whether the last call of a phase ended with the deadline: then there is no next phase."""
+    expired = isinstance(response, AgentFailed) and response.error_type == "DeadlineExceeded"
+    return "open" not in state.calls.values() and (expired or at_ms >= from_rfc3339(state.deadline_at))
 
 
 def _carries_an_answer(response: AgentCompleted) -> bool:

@@ -9,7 +9,7 @@ close its own frame; reviewers are told that nothing inside is an instruction to
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -18,6 +18,8 @@ from fleet.deliberation.state import Deliberation
 from fleet.messages import ChatMessage, Critique
 
 LABELS = "ABCDEFGHIJKLMNOP"
+MAX_RATIONALES = 60
+"""More scores than this in one answer come without rationales: it would not end within any usual max_tokens."""
 MAX_POINT_CHARACTERS = 240
 """Bounds a runaway model. (vLLM's grammar knows no escaped quotes or line breaks within such a bound.)"""
 
@@ -102,24 +104,24 @@ def revise(state: Deliberation, author: str, critiques: Sequence[Critique]) -> C
 
 def score(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
     """Score the labelled proposals by the rubric."""
-    criteria = ", ".join(weights(state.task.rubric))
+    rubric = weights(state.task.rubric)
+    criteria = ", ".join(rubric)
+    reason = ": first a one-sentence rationale, then the score" if len(labels) * len(rubric) <= MAX_RATIONALES else ""
     subject = "against the rubric as a whole" if criteria == OVERALL else f"by each criterion ({criteria})"
     return _user(
         _proposals(state, labels),
-        f"Score each proposal above on its own, {subject}, from 0 (useless) to 10 (could not be better): first a "
-        "one-sentence rationale, then the score. Answer in JSON, keyed by label and criterion.",
+        f"Score each proposal above on its own, {subject}, from 0 (useless) to 10 (could not be better){reason}. "
+        "Answer in JSON, keyed by label and criterion.",
     )
 
 
-def score_schema(state: Deliberation, labels: Iterable[str]) -> dict[str, Any]:
+def score_schema(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
     """JSON Schema of a score call's answer. The rationale comes first: a reason before the number it leads to."""
-    criterion = _object(
-        {
-            "rationale": {"type": "string", "maxLength": MAX_POINT_CHARACTERS},
-            "score": {"type": "integer", "minimum": 0, "maximum": 10},
-        }
-    )
-    card = _object(dict.fromkeys(weights(state.task.rubric), criterion))
+    rubric = weights(state.task.rubric)
+    criterion: dict[str, Any] = {"score": {"type": "integer", "minimum": 0, "maximum": 10}}
+    if len(labels) * len(rubric) <= MAX_RATIONALES:
+        criterion = {"rationale": {"type": "string", "maxLength": MAX_POINT_CHARACTERS}, **criterion}
+    card = _object(dict.fromkeys(rubric, _object(criterion)))
     return _object(dict.fromkeys(labels, card))
 
 

@@ -176,6 +176,20 @@ async def test_bad_requests_are_rejected_and_kept_and_good_ones_go_on(fleet: Fle
     assert all(letter.headers["Dead-Letter-Stream"] == subjects.DELIBERATION_REQUESTS for letter in letters)
 
 
+async def test_bad_request_of_the_largest_size_harms_nobody(fleet: Fleet) -> None:
+    """A body that leaves no room for a dead letter's headers is kept by reference, and the fleet goes on."""
+    body = b"x" * fleet.nc.max_payload
+    ack = json.loads((await fleet.nc.request(subjects.REQUESTED, body, timeout=10)).data)
+    rejected = await fleet.inbox.next(subjects.REJECTED, stream_sequence=ack["seq"])
+    assert rejected["code"] == "malformed"
+    code, done = await fleet.ask(subjects.ASK, {"task_description": "still there?", "num_agents": 1})
+    assert (code, done["status"]) == (None, "COMPLETED")
+    js = fleet.nc.jetstream()
+    letter = json.loads((await js.get_msg(subjects.DEAD_LETTERS, seq=1)).data)
+    kept = await (await js.object_store(subjects.TEXTS)).get(letter["content_ref"]["name"])
+    assert kept.data == body
+
+
 async def test_same_request_runs_once_and_other_request_conflicts(fleet: Fleet) -> None:
     """The first answer stands; another request under its id is rejected as `conflict`."""
     await fleet.request(task_id="twice", num_agents=2, rounds=None)

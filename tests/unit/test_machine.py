@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fleet.deliberation.events import (
     CallAgent,
@@ -153,6 +154,25 @@ def test_deadline_without_a_proposal_is_a_timeout() -> None:
     assert isinstance(decision.state.result, TimedOut)
     assert {failed.error_type for failed in decision.state.result.failed_agents} == {"DeadlineExceeded"}
     assert any(isinstance(effect, StopCalls) for effect in decision.outbox)
+
+
+def test_workers_that_meet_the_deadline_first_make_no_failure_of_it() -> None:
+    """Workers may report the deadline before its own message comes: TIMEOUT without a proposal, never FAILED."""
+    decision = begin(num_agents=2)
+    for call in calls(decision):
+        late = replace(failure(call), error_type="DeadlineExceeded")
+        decision = respond(decision.state, late)
+    assert isinstance(decision.state.result, TimedOut)
+
+
+def test_no_phase_begins_after_the_deadline() -> None:
+    """The last call of a phase ended with the deadline: completed with what there is, and nobody is asked again."""
+    decision = begin(num_agents=3)
+    first, second, third = calls(decision)
+    for response in (answer(first), answer(second), replace(failure(third), error_type="DeadlineExceeded")):
+        decision = respond(decision.state, response)
+    assert isinstance(decision.state.result, DeliberationCompleted)
+    assert decision.state.result.usage.calls == 3
 
 
 def test_deadline_with_a_proposal_completes_degraded() -> None:

@@ -149,6 +149,23 @@ async def test_responses_that_arrive_together_are_folded_in_any_interleaving() -
     assert stored.state.failures == ()
 
 
+async def test_delivery_that_cannot_be_settled_wedges_nothing() -> None:
+    """An acknowledgement that fails leaves the task open for what comes next."""
+
+    class Unsettled(Delivered):
+        async def ack(self) -> None:
+            self.settled.set_result("lost")
+            raise ConnectionError("closed")
+
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    broken = Unsettled("R:7")
+    runner.submit("t-1", Item(requested(num_agents=1), broken))
+    assert await broken.settled == "lost"
+    assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
+    assert sent.conclusions == 1
+
+
 async def test_response_to_an_unknown_task_is_let_go() -> None:
     """Its state has expired: nothing to fill, nothing to retry."""
     sent = Sent()
