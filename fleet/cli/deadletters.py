@@ -150,7 +150,13 @@ async def _replay(data_dir: Any, nats_url: str | None, sequence: int) -> None:
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letter = await _get(fleet.js, sequence)
         headers = replayed_headers(letter.headers, sequence)
-        ack = await fleet.js.publish(letter.original_subject, letter.body, headers=headers)
+        by_reference = letter.body.startswith(b'{"content_ref"')
+        body = await fleet.texts.inline(letter.body) if by_reference else letter.body
+        if by_reference and fleet.texts.too_large(body):
+            raise BadRequest(
+                "too_large", "$", f"dead letter {sequence} has {len(body)} bytes, too many to be handed in with headers"
+            )
+        ack = await fleet.js.publish(letter.original_subject, body, headers=headers)
     outcome = "was replayed before" if ack.duplicate else "replayed"
     print(f"dead letter {sequence} {outcome}: {ack.stream} {ack.seq}")
 
