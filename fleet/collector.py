@@ -1,6 +1,5 @@
 """The collector: folds what the workers answer into the state, and republishes the terminal event."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from fleet.messages import AgentResponse, CancelRequest, DeadlineReached, decode
 from fleet.process import Component
 from fleet.runner import Item
 from fleet.service import Service
+from fleet.times import now_ms
 
 log = structlog.get_logger(__name__)
 
@@ -47,17 +47,17 @@ class Collector:
         except UNDECODABLE as error:
             await received.delivery.bury(reason_of(error))
             return
-        self._submit(response.task_id, Responded(response, _now_ms()), received)
+        self._submit(response.task_id, Responded(response, now_ms()), received)
 
     async def on_control(self, received: Received[DeadlineReached | CancelRequest]) -> None:
         """`control.deadline` and `control.cancel`."""
         try:
             if received.msg.subject == subjects.CONTROL_DEADLINE:
                 reached = decode(received.body, DeadlineReached)
-                self._submit(reached.task_id, DeadlinePassed(_now_ms()), received)
+                self._submit(reached.task_id, DeadlinePassed(now_ms()), received)
             else:
                 cancel = decode(received.body, CancelRequest)
-                self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", _now_ms()), received)
+                self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), received)
         except UNDECODABLE as error:
             await received.delivery.bury(reason_of(error))
 
@@ -79,7 +79,3 @@ async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     finally:
         await service.stop()
         await component.stop()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,7 +1,6 @@
 """The dispatcher: takes `deliberation.requested`, records it, and sees to it that there are workers for its calls."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,7 +18,7 @@ from fleet.process import Component
 from fleet.requests import DeliberationRequested, Task, parse_request
 from fleet.runner import Item
 from fleet.service import Service
-from fleet.times import rfc3339
+from fleet.times import now_ms, rfc3339
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +64,7 @@ class Dispatcher:
             if state.stream_sequence != delivery.sequence and state.task != task:
                 await self._conflict(task_id, task, received)
 
-        event = Requested(task_id, task, delivery.sequence, _now_ms(), received.traceparent)
+        event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent)
         self.component.runner.submit(task_id, Item(event, delivery, settled))
 
     async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:
@@ -113,10 +112,6 @@ def _rejection(error: BadRequest, sequence: int) -> DeliberationRejected:
         path=error.path,
         error=error.error,
         stream_sequence=sequence,
-        rejected_at=rfc3339(_now_ms()),
+        rejected_at=rfc3339(now_ms()),
         correlation=error.correlation,
     )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,9 +1,8 @@
 """Headers of everything the fleet publishes: message id, trace context, CloudEvents in binary mode."""
 
 import secrets
-import time
 
-from fleet.times import rfc3339
+from fleet.times import now_ms, rfc3339
 
 
 def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: str) -> dict[str, str]:
@@ -16,7 +15,7 @@ def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: s
         "ce-source": source,
         "ce-type": subject,
         "ce-specversion": "1.0",
-        "ce-time": rfc3339(time.time_ns() // 1_000_000),
+        "ce-time": rfc3339(now_ms()),
     }
 
 

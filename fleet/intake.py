@@ -13,7 +13,6 @@ from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage
 from nats.aio.msg import Msg
 
-from fleet import subjects
 from fleet.config import Settings
 from fleet.connection import options
 from fleet.outbox import Outbox
@@ -142,14 +141,3 @@ def reason_of(error: Exception) -> str:
 
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-__all__ = [
-    "UNDECODABLE",
-    "JetStreamDelivery",
-    "OutboxHolder",
-    "Received",
-    "broker",
-    "durable",
-    "reason_of",
-    "subjects",
-]

@@ -24,7 +24,7 @@ from fleet.envelope import child_traceparent
 from fleet.errors import AgentCallError
 from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, AgentResponse, AgentStop, Proposal, decode
 from fleet.texts import MissingText
-from fleet.times import from_rfc3339, rfc3339
+from fleet.times import from_rfc3339, now_ms, rfc3339
 from workers import answers
 from workers.outlet import Outlet, age_s, call_id_of
 from workers.progress import ProgressReport
@@ -196,7 +196,7 @@ class AgentWorker:
         """Why this call need not be made."""
         if request.task_id in self._stopped:
             return "stopped"
-        if deadline_ms <= _now_ms():
+        if deadline_ms <= now_ms():
             return "deadline"
         if msg.metadata.num_delivered > 1 or age_s(msg) > LOOK_AFTER_S:
             standing = await self._outlet.standing(request.task_id)
@@ -335,7 +335,7 @@ def _completed(request: AgentRequested, ask: Ask, answer: Answer, duration_ms: i
         model=answer.model,
         num_agents=request.num_agents,
         duration_ms=duration_ms,
-        timestamp=rfc3339(_now_ms()),
+        timestamp=rfc3339(now_ms()),
         proposal=proposal,
         critiques=answer.checked if request.phase == "critique" else None,
         scores=answer.checked if request.phase == "score" else None,
@@ -360,7 +360,7 @@ def _failed(request: AgentRequested, error: AgentCallError, first_attempt: int, 
         retryable=error.retryable,
         num_agents=request.num_agents,
         duration_ms=duration_ms,
-        timestamp=rfc3339(_now_ms()),
+        timestamp=rfc3339(now_ms()),
         correlation=request.correlation,
         **tried,
     )
@@ -378,7 +378,3 @@ def _facts(request: AgentRequested) -> dict[str, str | int]:
 
 def _ms_since(began: float) -> int:
     return round((time.monotonic() - began) * 1000)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,13 +1,12 @@
 """Tells watchers what a call writes, a few times a second. Best effort: the work never waits for it."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fleet.errors import AgentCallError
 from fleet.messages import AgentProgress, AgentRequested
-from fleet.times import rfc3339
+from fleet.times import now_ms, rfc3339
 
 Send = Callable[[AgentProgress, int], Coroutine[Any, Any, None]]
 """Publishes an event; the number counts the events of its attempt, from 1."""
@@ -84,7 +83,7 @@ class ProgressReport:
             message=self._message,
             text_delta=text,
             tokens=self._tokens,
-            timestamp=rfc3339(time.time_ns() // 1_000_000),
+            timestamp=rfc3339(now_ms()),
         )
         if self._pct < 100:
             self._message = "writing"

@@ -23,14 +23,7 @@ from fleet.supervisor import Child, ChildFailed
 WITHIN_S = 20
 
 
-@pytest.fixture(autouse=True)
-def _binary() -> None:
-    try:
-        find_server()
-    except ConfigError as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+pytestmark = pytest.mark.usefixtures("nats_binary")
 
 
 class Restarts:

@@ -42,6 +42,7 @@ def test_the_core_is_pure(path: Path) -> None:
     allowed = {"fleet.deliberation", "fleet.messages", "fleet.requests", "fleet.times", "fleet.errors"}
     used = {".".join(name.split(".")[:2]) for name in reaches(path, "fleet")} - {"fleet"}
     assert used <= allowed
+    assert not reaches(path, "fleet.times.now_ms")
     calls = {
         node.func.id
         for node in ast.walk(ast.parse(path.read_text()))
