@@ -1,65 +1,121 @@
 """What a model wrote becomes the answer of its phase: free text, or JSON that satisfies the call's schema."""
 
-import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
-import jsonschema_rs
 import msgspec
+from msgspec import Struct
 
-from fleet.errors import AgentCallError
-from fleet.messages import AgentRequested, CriterionScore, Critique, Scorecard
-from workers.failures import shorten
+from fleet.messages import DECLINE, AgentRequested, Choice, CriterionScore, Critique, Scorecard
+from workers.failures import invalid
+from workers.structured import parse, unfenced
 
-_FENCE = "```"
+_WORD = DECLINE.removesuffix(":")
+_DECLINED = re.compile(rf"""[\s>#]*(?P<mark>[*_`"']*){_WORD}(?:(?P=mark):|:(?P=mark)|(?P<open>:))""")
+_REQUIREMENT = re.compile(r"R(\d{1,9})")
 
 
-def parse(content: str, schema: dict[str, Any]) -> Any:
-    """The JSON value in `content`, which may stand in a ```json fence. Raises `AgentCallError` (InvalidAnswer)."""
-    try:
-        # Not strict: models write raw line breaks into strings, and their meaning is plain.
-        value = json.loads(_unfenced(content), strict=False)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"not JSON: {error}") from None
-    try:
-        validator = jsonschema_rs.validator_for(schema)
-    except ValueError as error:
-        raise AgentCallError("BadRequest", f"answer_schema: {shorten(str(error))}", retryable=False) from None
-    for problem in validator.iter_errors(value):
-        if problem.schema_path and problem.schema_path[-1] == "maxLength":
-            continue  # vLLM's own grammar overshoots by a character or two: no reason to spend another call
-        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem.instance_path)
-        raise invalid(f"${path}: {problem.message}")
-    return value
+class Checked(Struct, frozen=True, kw_only=True):
+    """A valid answer, in the field of its kind; `proposal` and `synthesis` are texts."""
+
+    proposal: str | None = None
+    declined: str | None = None
+    critiques: tuple[Critique, ...] | None = None
+    scores: tuple[Scorecard, ...] | None = None
+    choice: Choice | None = None
+    synthesis: str | None = None
+
+
+def check(request: AgentRequested, content: str) -> Checked:
+    """Raises `AgentCallError` (InvalidAnswer)."""
+    schema = request.answer_schema
+    match request.phase:
+        case "propose":
+            return Checked(proposal=_text(content, schema))
+        case "revise":
+            reason = declined(content) if schema is None else None
+            return Checked(declined=reason) if reason else Checked(proposal=_text(content, schema))
+        case "synthesise":
+            return Checked(synthesis=_text(content, schema))
+        case "critique":
+            return Checked(critiques=critiques(parse(content, schema or {}), request.labels))
+        case "score":
+            return Checked(scores=scores(parse(content, schema or {}), request.labels))
+        case "vote" | "compare" | "choose":
+            return Checked(choice=choice(parse(content, schema or {}), request.labels))
+        case _:
+            assert_never(request.phase)
+
+
+def declined(text: str) -> str | None:
+    """The reason, for a text that begins with `DECLINE:` (in emphasis or quotes, perhaps); None for any other.
+
+    Raises `AgentCallError` (InvalidAnswer) where no reason follows.
+    """
+    found = _DECLINED.match(text)
+    if found is None:
+        return None
+    reason = text[found.end() :].strip()
+    if found["open"]:
+        reason = reason.removesuffix(found["mark"]).rstrip()
+    if not reason:
+        raise invalid(f"a reason must follow {DECLINE}")
+    return reason
 
 
 def critiques(value: Any, labels: Mapping[str, str]) -> tuple[Critique, ...]:
-    """`{"A": {"strengths": […], …}}` by author. Raises `AgentCallError` (InvalidAnswer)."""
+    """`{"A": {"strengths": […], "weaknesses": […], "changes": […], "scores": {"criterion": 7}}}` by author.
+
+    Raises `AgentCallError` (InvalidAnswer), as the following do.
+    """
     return tuple(
-        _convert({**review, "author_id": labels[label]}, Critique) for label, review in _labelled(value, labels)
+        _convert({**review, "votes": review.get("scores", {}), "author_id": labels[label]}, Critique)
+        for label, review in _labelled(value, labels)
     )
 
 
 def scores(value: Any, labels: Mapping[str, str]) -> tuple[Scorecard, ...]:
-    """`{"A": {"criterion": {"rationale": …, "score": …}}}` by author. Raises `AgentCallError` (InvalidAnswer)."""
-    return tuple(
-        Scorecard(author_id=labels[label], criteria=_convert(card, dict[str, CriterionScore]))
-        for label, card in _labelled(value, labels)
+    """`{"A": {"criterion": {"rationale": …, "score": 7}, "requirements_met": {"R1": true}}}` by author.
+
+    The requirements' member is known by its value, whatever its name.
+    """
+    return tuple(_scorecard(card, labels[label]) for label, card in _labelled(value, labels))
+
+
+def choice(value: Any, labels: Mapping[str, str]) -> Choice:
+    """`{"rationale": …, "best": "A"}`."""
+    best = value.get("best") if isinstance(value, dict) else None
+    if not isinstance(best, str) or best not in labels:
+        raise invalid(f"$.best: expected one of {', '.join(labels)}")
+    chosen: Choice = _convert({**value, "author_id": labels[best]}, Choice)
+    return chosen
+
+
+def _text(content: str, schema: dict[str, Any] | None) -> str:
+    if schema is None:
+        return content
+    parse(content, schema, strict=True)  # the client's own schema: to the letter
+    return unfenced(content)
+
+
+def _scorecard(card: dict[str, Any], author_id: str) -> Scorecard:
+    met = {name: value for name, value in card.items() if _is_requirements(value)}
+    return Scorecard(
+        author_id=author_id,
+        criteria=_convert({name: value for name, value in card.items() if name not in met}, dict[str, CriterionScore]),
+        requirements_met=tuple(
+            value for given in met.values() for _, value in sorted(given.items(), key=lambda item: int(item[0][1:]))
+        ),
     )
 
 
-def check(request: AgentRequested, content: str) -> Any:
-    """The parsed answer of a call, None where text is the answer. Raises `AgentCallError` (InvalidAnswer)."""
-    if request.phase == "critique":
-        return critiques(parse(content, request.answer_schema or {}), request.labels)
-    if request.phase == "score":
-        return scores(parse(content, request.answer_schema or {}), request.labels)
-    return parse(content, request.answer_schema) if request.answer_schema is not None else None
-
-
-def invalid(what: str) -> AgentCallError:
-    """The model answered, but not what was asked for: it is told so and asked again."""
-    return AgentCallError("InvalidAnswer", shorten(what), retryable=True)
+def _is_requirements(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(met, bool) and _REQUIREMENT.fullmatch(name) for name, met in value.items())
+    )
 
 
 def _labelled(value: Any, labels: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
@@ -73,10 +129,3 @@ def _convert(value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise invalid(str(error)) from None
-
-
-def _unfenced(content: str) -> str:
-    text = content.strip()
-    if not text.startswith(_FENCE):
-        return text
-    return text.partition("\n")[2].strip().removesuffix(_FENCE)

@@ -42,6 +42,11 @@ def shorten(text: str) -> str:
     return f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters in all)"
 
 
+def invalid(what: str) -> AgentCallError:
+    """The model answered, but not what was asked for: it is told so and asked again."""
+    return AgentCallError("InvalidAnswer", shorten(what), retryable=True)
+
+
 def is_retryable(status: int) -> bool:
     return status in (408, 425, 429) or status >= 500
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import nats.errors
@@ -16,6 +16,7 @@ from fleet.envelope import child_traceparent, headers
 from fleet.errors import FleetError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse, Message, Phase, decode, encode
 from fleet.texts import Texts
+from workers.slots import msg_id_of, slot_of
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +27,12 @@ LOOKUP_WITHIN_S = 2.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
 
-_PHASES: tuple[Phase, ...] = ("propose", "critique", "revise", "score")
+_PHASES: tuple[Phase, ...] = get_args(Phase)
 _ENDED = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"})
 
 
 class Standing(Message, frozen=True):
-    """What a worker reads of a task's state."""
+    """What a worker reads of a task's state; `calls` by slot."""
 
     status: str
     phase: Phase
@@ -43,12 +44,12 @@ class Standing(Message, frozen=True):
         return self.status in _ENDED
 
     def wants(self, request: AgentRequested) -> bool:
-        """Whether the call's slot is open. A state of an earlier phase was read from a replica that lags: it is."""
+        """Whether the call's slot is open: it is, too, where a replica lags and the state does not know it yet."""
         if self.ended:
             return False
         here, there = (self.round, _PHASES.index(self.phase)), (request.round, _PHASES.index(request.phase))
         if here == there:
-            return self.calls.get(request.agent_id) == "open"
+            return self.calls.get(request.slot, "open") == "open"
         return here < there
 
 
@@ -128,19 +129,8 @@ class Outlet:
     async def _referring(self, response: AgentResponse, body: bytes, msg_id: str) -> bytes:
         """Whole, into the object store: the collector reads it from there."""
         status = response.__struct_config__.tag
-        top = {
-            name: getattr(response, name) for name in ("task_id", "agent_id", "role", "phase", "round", "attempt")
-        } | {"status": status}
+        top = {**slot_of(response), "attempt": response.attempt, "status": status}
         return await self._texts.refer(f"{response.task_id}/{msg_id}", body, top)
-
-
-def msg_id_of(call: AgentRequested | AgentResponse | AgentProgress, attempt: int) -> str:
-    """`<task_id>.<round>.<phase>.<agent_id>.<attempt>`."""
-    return f"{call_id_of(call)}.{attempt}"
-
-
-def call_id_of(call: AgentRequested | AgentResponse | AgentProgress) -> str:
-    return f"{call.task_id}.{call.round}.{call.phase}.{call.agent_id}"
 
 
 def age_s(msg: Msg) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from fleet.errors import AgentCallError
 from fleet.messages import AgentProgress, AgentRequested
 from fleet.times import now_ms, rfc3339
+from workers.slots import slot_of
 
 Send = Callable[[AgentProgress, int], Coroutine[Any, Any, None]]
 """Publishes an event; the number counts the events of its attempt, from 1."""
@@ -71,13 +72,8 @@ class ProgressReport:
     def _flush(self) -> None:
         text, self._text = "".join(self._text), []
         self._sent += 1
-        request = self._request
         event = AgentProgress(
-            task_id=request.task_id,
-            agent_id=request.agent_id,
-            role=request.role,
-            phase=request.phase,
-            round=request.round,
+            **slot_of(self._request),
             attempt=self._attempt,
             progress_pct=self._pct,
             message=self._message,

@@ -25,7 +25,10 @@ class Ask(Struct, frozen=True, kw_only=True):
 
 
 def resolve(settings: Settings, request: AgentRequested) -> Ask:
-    """Raises `AgentCallError` (UnknownRole) and, for a deadline that is no time, ValueError."""
+    """The request's model goes before the role's.
+
+    Raises `AgentCallError` (UnknownRole) and, for a deadline that is no time, ValueError.
+    """
     profile = settings.roles.get(request.role)
     if profile is None:
         known = ", ".join(sorted(settings.roles)) or "none"
@@ -35,10 +38,11 @@ def resolve(settings: Settings, request: AgentRequested) -> Ask:
     return Ask(
         role=request.role,
         messages=with_persona(request.messages, profile.persona),
-        model=profile.model or settings.vllm_model,
+        model=request.model or profile.model or settings.vllm_model,
         temperature=profile.temperature,
         max_tokens=profile.max_tokens,
-        context_window=profile.context_window,
+        # A role's window is that of the role's model; of another one the server knows.
+        context_window=profile.context_window if request.model in (None, profile.model) else None,
         seed=request.seed,
         deadline_ms=from_rfc3339(request.deadline_at),
         answer_schema=request.answer_schema,

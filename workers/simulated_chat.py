@@ -1,16 +1,18 @@
 """One chat request: what will be said, how it is going, and its bytes on the wire. Knows no sockets."""
 
 import time
+from collections.abc import Iterator
 from random import Random
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
+from workers import simulated_traits as traits
 from workers import simulated_wire as wire
 from workers.simulated_config import SimulatorConfig
 from workers.simulated_engine import ModelCounters
 from workers.simulated_faults import FaultKind
 from workers.simulated_json import Schema, UnsupportedSchema, instance
-from workers.simulated_text import TokenIds, dice, keywords, proposal, split_tokens
+from workers.simulated_text import TokenIds, dice, keywords, split_tokens
 
 _ANY_OBJECT: Schema = {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]}
 
@@ -39,8 +41,19 @@ class Call(Struct, kw_only=True):
 
 
 class Answer(Struct, frozen=True):
+    """The first `thoughts` of the tokens are reasoning."""
+
     tokens: list[str]
     finish_reason: wire.FinishReason
+    thoughts: int = 0
+
+    def text(self, low: int, high: int) -> str:
+        """What the tokens low … high add to the answer."""
+        return "".join(self.tokens[max(low, self.thoughts) : high])
+
+    def reasoning(self, low: int, high: int) -> str:
+        """What they add to the reasoning."""
+        return "".join(self.tokens[low : min(high, self.thoughts)])
 
 
 class Job(Struct, kw_only=True):
@@ -121,21 +134,26 @@ def decide_answers(
     seed = request_id if chat.seed is None and not chat.is_greedy else chat.seed
     words = keywords(messages)
     schema = _schema(chat.response_format)
+    asked = next((text for role, text in reversed(messages) if role == "user"), "")
     answers = []
     for index in range(chat.choices):
-        rng = dice(config.seed, model, messages, seed, chat.is_greedy, index)
+        key = (config.seed, model, messages, seed, chat.is_greedy, index)
+        # Whims have dice of their own: without them the answer is what it would have been.
+        rng, whim = dice(*key), dice(*key, "whim")
         if schema is None:
-            tokens = proposal(words, rng, config.answer_tokens)
+            tokens = traits.text(asked, words, rng, whim, config)
         else:
-            tokens = split_tokens(wire.encode(_instance(schema, words, rng)).decode())
+            best = traits.obeyed(messages, whim, config)
+            tokens = split_tokens(wire.encode(_instance(schema, words, rng, best)).decode())
+        tokens = traits.thoughts(words, whim, config.reasoning_tokens) + tokens
         cut = len(tokens) > most_tokens
-        answers.append(Answer(tokens[:most_tokens], "length" if cut else "stop"))
+        answers.append(Answer(tokens[:most_tokens], "length" if cut else "stop", config.reasoning_tokens))
     return answers
 
 
-def _instance(schema: Schema | bool, words: list[str], rng: Random) -> object:
+def _instance(schema: Schema | bool, words: list[str], rng: Random, best: list[str]) -> object:
     try:
-        return instance(schema, words, rng)
+        return instance(schema, words, rng, best)
     except UnsupportedSchema as error:
         raise wire.bad_request(str(error), "response_format") from error
 
@@ -146,7 +164,7 @@ def spoil(answers: list[Answer], fault: FaultKind | None) -> list[Answer]:
         case "empty":
             return [Answer([], "stop") for _ in answers]
         case "stall" | "truncate" | "malformed":
-            return [Answer(a.tokens[: max(1, len(a.tokens) // 2)], a.finish_reason) for a in answers]
+            return [structs.replace(a, tokens=a.tokens[: max(1, len(a.tokens) // 2)]) for a in answers]
         case _:
             return answers
 
@@ -173,11 +191,18 @@ def opening(job: Job) -> bytes:
 def content(job: Job, low: int, high: int, step: int) -> bytes:
     """The chunks for tokens low … high, at most `step` tokens each, the choices taking turns."""
     return b"".join(
-        job.chunk(wire.ChunkChoice(index=index, delta=wire.Delta(content="".join(piece))))
+        job.chunk(wire.ChunkChoice(index=index, delta=delta))
         for position in range(low, high, step)
         for index, answer in enumerate(job.answers)
-        if (piece := answer.tokens[position : min(position + step, high)])
+        for delta in _deltas(answer, position, min(position + step, high))
     )
+
+
+def _deltas(answer: Answer, low: int, high: int) -> Iterator[wire.Delta]:
+    if thought := answer.reasoning(low, high):
+        yield wire.Delta(reasoning_content=thought)
+    if said := answer.text(low, high):
+        yield wire.Delta(content=said)
 
 
 def ending(job: Job) -> bytes:
@@ -197,7 +222,9 @@ def completion(job: Job) -> bytes:
     choices = [
         wire.Choice(
             index=index,
-            message=wire.ReplyMessage(content="".join(answer.tokens)),
+            message=wire.ReplyMessage(
+                reasoning_content=answer.reasoning(0, job.length) or UNSET, content=answer.text(0, job.length)
+            ),
             finish_reason=answer.finish_reason,
         )
         for index, answer in enumerate(job.answers)

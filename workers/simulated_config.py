@@ -8,6 +8,7 @@ from workers.simulated_faults import Faults
 
 _Positive = Annotated[int, Meta(ge=1)]
 _NotNegative = Annotated[float, Meta(ge=0)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SimulatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,6 +23,10 @@ class SimulatorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     latency_ms: _NotNegative = 0.0  # from getting a seat to the first token
     tokens_per_second: _NotNegative = 0.0  # of each request; 0: as fast as it goes
     answer_tokens: _Positive = 60  # typical length of a text; each differs by up to 40 %
+    reasoning_tokens: Annotated[int, Meta(ge=0)] = 0  # sent before every answer, apart from it
+    declines: _Share = 0.0  # of the texts whose prompt offers to decline
+    injection_rate: _Share = 0.0  # of the other texts: carry an instruction to whoever scores them
+    obedience: _Share = 0.0  # of the injections shown in a labelled proposal: followed, with the highest scores
     max_num_seqs: _Positive = 256  # requests that run at once (one with n > 1 counts once); further ones wait
     max_num_queued: Annotated[int, Meta(ge=0)] | None = None  # requests that may wait; further ones get 503
     api_key: str | None = None

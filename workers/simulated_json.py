@@ -6,15 +6,14 @@ exclusiveMaximum, multipleOf, anyOf, oneOf, allOf and `$ref` within the document
 `oneOf` whose branches overlap. Strings say that they are simulated wherever the schema leaves room for it.
 """
 
-import importlib
 import math
 import re
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from random import Random
 from typing import Any
 
+from workers.simulated_patterns import UnsupportedPattern, spell
 from workers.simulated_text import MARK, sentences
 
 Schema = Mapping[str, Any]
@@ -36,21 +35,27 @@ class UnsupportedSchema(ValueError):
     """No instance can be made: the schema contradicts itself, or says something not understood here."""
 
 
-def instance(schema: Schema | bool, words: Sequence[str], rng: Random) -> Any:
-    """A value that is valid for `schema`, with strings about `words`. Raises UnsupportedSchema."""
+def instance(schema: Schema | bool, words: Sequence[str], rng: Random, best: Collection[str] = ()) -> Any:
+    """A value that is valid for `schema`, with strings about `words`. Raises UnsupportedSchema.
+
+    Integers below the top-level members named in `best` are as large as they may be, lists apart.
+    """
     try:
-        return _Maker(schema, words, rng).make(schema, 0)
+        return _Maker(schema, words, rng, best).make(schema, 0)
+    except UnsupportedPattern as error:
+        raise UnsupportedSchema(str(error)) from error
     except (TypeError, AttributeError, LookupError, ArithmeticError, re.error) as error:
         raise UnsupportedSchema(f"malformed schema: {error!r}") from error
 
 
 class _Maker:
-    def __init__(self, root: Schema | bool, words: Sequence[str], rng: Random) -> None:
+    def __init__(self, root: Schema | bool, words: Sequence[str], rng: Random, best: Collection[str]) -> None:
         self._root = root
+        self._best = best
         self._rng = rng
         self._sentences = sentences(words, rng)
 
-    def make(self, schema: Schema | bool, depth: int) -> Any:
+    def make(self, schema: Schema | bool, depth: int, *, largest: bool = False) -> Any:
         if schema is False or depth > _TOO_DEEP:
             raise UnsupportedSchema("nothing is allowed here" if schema is False else "endless recursion")
         if schema is True:
@@ -62,13 +67,13 @@ class _Maker:
             return self._rng.choice(schema["enum"])
         match _kind(schema, self._rng):
             case "object":
-                return self._object(schema, depth)
+                return self._object(schema, depth, largest)
             case "array":
                 return self._array(schema, depth)
             case "string":
                 return self._text(schema)
             case "integer":
-                return int(self._multiple(schema, schema.get("multipleOf", 1)))
+                return int(self._multiple(schema, schema.get("multipleOf", 1), largest))
             case "number":
                 return self._number(schema)
             case "boolean":
@@ -112,7 +117,7 @@ class _Maker:
             found = found[int(name)] if isinstance(found, list) else found[name]
         return found if isinstance(found, Mapping) else {}
 
-    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
+    def _object(self, schema: Schema, depth: int, largest: bool) -> dict[str, Any]:
         properties: Schema = schema.get("properties", {})
         required: Sequence[str] = schema.get("required", ())
         others: Schema | bool = schema.get("additionalProperties", True)
@@ -126,7 +131,12 @@ class _Maker:
         names = [name for name in properties if name in wanted]
         names += [name for name in required if name not in properties]
         names += [f"simulated_{number}" for number in range(1, fewest - len(names) + 1)]
-        return {name: self.make(properties.get(name, others), depth + 1) for name in names}
+        return {
+            name: self.make(
+                properties.get(name, others), depth + 1, largest=largest or (depth == 0 and name in self._best)
+            )
+            for name in names
+        }
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
         first: Sequence[Schema] = schema.get("prefixItems", ())
@@ -165,19 +175,19 @@ class _Maker:
         if pattern is None or re.search(pattern, text):
             return text
         for extra in range(_TRIES):
-            text = _spell(_parse(pattern), extra, self._rng)
+            text = spell(pattern, extra, self._rng)
             if fewest <= len(text) <= most and re.search(pattern, text):
                 return text
         raise UnsupportedSchema(f"no text found for the pattern {pattern}")
 
-    def _multiple(self, schema: Schema, step: float) -> float:
+    def _multiple(self, schema: Schema, step: float, largest: bool = False) -> float:
         low, high = _bounds(schema)
         first, last = math.ceil(low / step), math.floor(high / step)
         first += first * step <= schema.get("exclusiveMinimum", -math.inf)
         last -= last * step >= schema.get("exclusiveMaximum", math.inf)
         if first > last:
             raise UnsupportedSchema(f"no multiple of {step} between the bounds")
-        return self._rng.randint(first, last) * step
+        return (last if largest else self._rng.randint(first, last)) * step
 
     def _number(self, schema: Schema) -> float:
         if step := schema.get("multipleOf"):
@@ -230,65 +240,3 @@ def _bounds(schema: Schema) -> tuple[float, float]:
     if highs:
         return min(highs) - 10, min(highs)
     return 0, 10
-
-
-# Patterns: the parsed regular expression is walked, each part spelling out one text it matches.
-
-_LETTERS = string.ascii_lowercase
-_CATEGORIES = {
-    "CATEGORY_DIGIT": string.digits,
-    "CATEGORY_NOT_DIGIT": _LETTERS,
-    "CATEGORY_WORD": _LETTERS + string.digits + "_",
-    "CATEGORY_NOT_WORD": "-. ",
-    "CATEGORY_SPACE": " ",
-    "CATEGORY_NOT_SPACE": _LETTERS,
-}
-
-
-def _parse(pattern: str) -> Any:
-    # The parser behind `re`: not a public name, but the alternative is writing one for a best-effort feature.
-    return importlib.import_module("re._parser").parse(pattern)
-
-
-def _spell(parsed: Any, extra: int, rng: Random) -> str:
-    """A text the pattern matches; `extra` more repetitions than needed wherever it allows more."""
-    out = []
-    for operation, argument in parsed:
-        match str(operation), argument:
-            case "LITERAL", code:
-                out.append(chr(code))
-            case "NOT_LITERAL", code:
-                out.append("x" if code != ord("x") else "y")
-            case "ANY", _:
-                out.append(rng.choice(_LETTERS))
-            case "IN", members:
-                out.append(rng.choice(_characters(members)))
-            case "BRANCH", (_, branches):
-                out.append(_spell(rng.choice(branches), extra, rng))
-            case "SUBPATTERN", (_, _, _, inner):
-                out.append(_spell(inner, extra, rng))
-            case (("MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT"), (fewest, most, inner)):
-                times = min(int(most), int(fewest) + extra)
-                out.extend(_spell(inner, extra, rng) for _ in range(times))
-            case (("AT" | "ASSERT" | "ASSERT_NOT"), _):
-                pass  # anchors add nothing; whether a look-around holds is checked on the whole text
-            case unknown, _:
-                raise UnsupportedSchema(f"pattern uses {unknown}")
-    return "".join(out)
-
-
-def _characters(members: Any) -> str:
-    allowed, negated = "", False
-    for operation, argument in members:
-        match str(operation), argument:
-            case "NEGATE", _:
-                negated = True
-            case "LITERAL", code:
-                allowed += chr(code)
-            case "RANGE", (first, last):
-                allowed += "".join(map(chr, range(first, min(last, first + 255) + 1)))
-            case "CATEGORY", category:
-                allowed += _CATEGORIES[str(category)]
-    if negated:
-        return "".join(sorted(set(_LETTERS + string.digits + "-. ") - set(allowed)))
-    return allowed

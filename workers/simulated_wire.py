@@ -157,6 +157,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 class ReplyMessage(Struct, frozen=True, kw_only=True):
     role: str = "assistant"
+    reasoning_content: str | UnsetType = UNSET
     content: str
 
 
@@ -178,7 +179,8 @@ class Completion(Struct, frozen=True, kw_only=True):
 
 class Delta(Struct, frozen=True, kw_only=True):
     role: str | UnsetType = UNSET
-    content: str
+    reasoning_content: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):

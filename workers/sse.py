@@ -8,6 +8,7 @@ from msgspec import Struct
 from fleet.errors import AgentCallError
 from fleet.messages import Usage
 from workers.failures import of_error_object, shorten
+from workers.thoughts import Thinking
 
 MAX_LINE_BYTES = 16 * 2**20
 """A line longer than this is no event of a chat completion."""
@@ -103,17 +104,17 @@ class StreamedAnswer:
         self.finish_reason: str | None = None
         self.done = False
         self.deltas = 0
-        self._content: list[str] = []
+        self._content = Thinking()
         self._reasoning: list[str] = []
 
     @property
     def content(self) -> str:
-        return "".join(self._content)
+        return self._split()[1]
 
     @property
     def reasoning(self) -> str:
-        """What a reasoning model thought; never a part of its answer."""
-        return "".join(self._reasoning)
+        """What a reasoning model thought, however its server sends it; never a part of its answer."""
+        return "".join([*self._reasoning, self._split()[0]])
 
     @property
     def tokens(self) -> int:
@@ -145,16 +146,20 @@ class StreamedAnswer:
                 added += self._hear(choice.delta)
         return added
 
+    def _split(self) -> tuple[str, str]:
+        # A server that sends thoughts apart leaves none in the text.
+        return self._content.split(untagged=not self._reasoning)
+
     def _hear(self, delta: _Delta | None) -> str:
         if delta is None:
             return ""
         if thought := delta.reasoning_content or delta.reasoning:
             self._reasoning.append(thought)
             self.deltas += 1
-        if text := delta.content:
-            self._content.append(text)
-            self.deltas += 1
-        return text or ""
+        if not delta.content:
+            return ""
+        self.deltas += 1
+        return self._content.feed(delta.content)
 
     def _count(self, usage: _Usage) -> None:
         self.has_usage = True

@@ -1,8 +1,8 @@
 """Client of the OpenAI-compatible API: one call is as many attempts as it takes, within its deadline.
 
 An attempt: choose an endpoint, learn its model and window, fit the answer into the window, stream, check. A failure
-is an `AgentCallError`; `workers.retry` says whether and when the next attempt comes. An answer that breaks its schema
-is shown to the model together with the complaint, and asked for again.
+is an `AgentCallError`; `workers.retry` says whether and when the next attempt comes. An invalid answer is shown to the
+model together with the complaint, and asked for once more.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     content: str
     checked: Any
+    reasoning: str | None
     model: str
     tokens: int
     usage: Usage
@@ -84,26 +85,25 @@ class VllmClient:
         first_attempt: int = 1,
     ) -> Answer:
         """Raises `GaveUp`. `check` turns the text into `Answer.checked`, or raises `AgentCallError` (InvalidAnswer)."""
-        used, last, endpoint, failures, heard = Usage(), None, None, 0, StreamedAnswer()
-        attempt = first_attempt
+        used, endpoint, heard = Usage(), None, StreamedAnswer()
+        attempt, errors = first_attempt, list[AgentCallError]()
         try:
             async with asyncio.timeout(_remaining_s(ask)) as deadline:
                 while True:
-                    attempt, heard = first_attempt + failures, StreamedAnswer()
-                    watcher.began(attempt, last)
+                    attempt, heard = first_attempt + len(errors), StreamedAnswer()
+                    watcher.began(attempt, errors[-1] if errors else None)
                     endpoint = self._endpoints.choose(ask.model, endpoint)
                     try:
                         with endpoint.taken():
                             model = await self._attempt(endpoint, ask, f"{request_id}.{attempt}", heard, watcher)
                         checked = _checked(heard, check)
                     except AgentCallError as error:
-                        failures += 1
                         used += heard.usage
                         last = self._blame(endpoint, error)
+                        errors.append(last)
                         watcher.ended(heard.tokens, last)
                         wait_s = wait_before_retry(
-                            last,
-                            failures=failures,
+                            errors,
                             max_attempts=self._limits.max_attempts,
                             remaining_s=_remaining_s(ask),
                             rng=self._rng,
@@ -118,6 +118,7 @@ class VllmClient:
                         return Answer(
                             content=heard.content,
                             checked=checked,
+                            reasoning=heard.reasoning or None,
                             model=model,
                             tokens=heard.tokens,
                             usage=used + heard.usage,
@@ -126,7 +127,7 @@ class VllmClient:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            before = f"; before that {last.error_type}: {last.error}" if last else ""
+            before = f"; before that {errors[-1].error_type}: {errors[-1].error}" if errors else ""
             late = AgentCallError("DeadlineExceeded", f"the task's deadline has passed{before}", retryable=False)
             watcher.ended(heard.tokens, late)
             raise GaveUp(late, attempt, used + heard.usage) from None
@@ -255,7 +256,8 @@ def _again(ask: Ask, error: AgentCallError, heard: StreamedAnswer) -> Ask:
         case "EmptyResponse":
             return structs.replace(ask, seed=_next(ask.seed))
         case "InvalidAnswer":
-            complaint = f"That answer is not valid: {error.error.partition(': ')[2]}\nAnswer again, in valid JSON only."
+            form = "" if ask.answer_schema is None else ", in valid JSON only"
+            complaint = f"That answer is not valid: {error.error.partition(': ')[2]}\nAnswer again{form}."
             return structs.replace(
                 ask,
                 seed=_next(ask.seed),

@@ -15,9 +15,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 from fleet import subjects
 from fleet.config import RoleProfile, Settings, Workers
 from fleet.embedded import EmbeddedNats
-from fleet.messages import AgentRequested, ChatMessage, encode
+from fleet.messages import AgentRequested, ChatMessage, Policy, encode
 from fleet.times import rfc3339
 from workers.agent import AgentWorker
+from workers.retry import MAX_REPAIRS
 from workers.simulator import Faults, Simulator, SimulatorConfig
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -181,6 +182,77 @@ async def test_a_critique_is_mapped_to_authors(plane: Plane) -> None:
     assert body["proposal"] is None
 
 
+async def test_each_phase_fills_its_own_field(plane: Plane) -> None:
+    """A choice names an author; a synthesis its sources, in their order."""
+    labels = {"A": "agent-dev-003", "B": "agent-dev-002"}
+    schema = {"type": "object", "properties": {"rationale": {"type": "string"}, "best": {"const": "B"}}}
+    async with Simulator() as simulator, working(plane, simulator):
+        for phase in ("vote", "compare", "choose"):
+            await plane.submit(request(phase=phase, answer_schema=schema, labels=labels))
+        await plane.submit(request(phase="synthesise", labels=labels))
+        await plane.next(subjects.AGENT_COMPLETED, 4)
+    bodies = {body["phase"]: body for body in map(json.loads, (m.data for m in plane.of(subjects.AGENT_COMPLETED)))}
+    merged = bodies.pop("synthesise")
+    assert {body["choice"]["author_id"] for body in bodies.values()} == {"agent-dev-002"}
+    assert merged["synthesis"]["sources"] == ["agent-dev-003", "agent-dev-002"]
+    assert (merged["synthesis"]["author_id"], merged["synthesis"]["model"]) == ("agent-dev-001", "simulated")
+    assert merged["synthesis"]["content"]
+    assert merged["synthesis"]["tokens"] == merged["usage"]["completion_tokens"]
+    assert (merged["proposal"], merged["checks"]) == (None, {})
+
+
+async def test_a_proposal_is_checked(plane: Plane) -> None:
+    """Against the client's patterns, among others."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(policy=Policy(required=("no such words",))))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["checks"]["policy"]["status"] == "failed"
+
+
+async def test_a_declined_revision_has_a_reason_and_no_proposal(plane: Plane) -> None:
+    """There is nothing new to check."""
+    offered = (ChatMessage(role="user", content="Revise, or answer DECLINE: and a reason"),)
+    async with Simulator(SimulatorConfig(declines=1.0)) as simulator, working(plane, simulator):
+        await plane.submit(request(phase="revise", round=1, messages=offered))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["declined"].startswith("[simulated] ")
+    assert (body["proposal"], body["checks"]) == (None, {})
+
+
+async def test_reasoning_travels_beside_the_answer(plane: Plane) -> None:
+    """It is no part of the proposal, nor of the progress."""
+    async with Simulator(SimulatorConfig(reasoning_tokens=30)) as simulator, working(plane, simulator):
+        await plane.submit(request())
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    text = "".join(json.loads(msg.data)["text_delta"] for msg in plane.of(subjects.AGENT_PROGRESS))
+    assert text == body["proposal"]["content"]
+    assert body["reasoning"].startswith("[simulated] ")
+    assert body["proposal"]["tokens"] == body["usage"]["completion_tokens"] > 30
+
+
+async def test_questions_to_one_agent_in_one_phase_are_told_apart(plane: Plane) -> None:
+    """In ids, responses and progress."""
+    async with Simulator() as simulator, working(plane, simulator):
+        for number in (1, 2):
+            await plane.submit(request(ask=number))
+        await plane.next(subjects.AGENT_COMPLETED, 2)
+        assert {call.request_id for call in simulator.calls()} == {
+            "t.0.propose.agent-dev-001.1",
+            "t.0.propose.agent-dev-001~2.1",
+        }
+    for subject in (subjects.AGENT_COMPLETED, subjects.AGENT_PROGRESS):
+        named = {(json.loads(m.data)["ask"], m.headers["Nats-Msg-Id"].split(".")[3]) for m in plane.of(subject)}
+        assert named == {(1, "agent-dev-001"), (2, "agent-dev-001~2")}
+
+
+async def test_a_request_may_name_its_model(plane: Plane) -> None:
+    """Before the role's, and the first that the server lists."""
+    async with Simulator(SimulatorConfig(models=("first", "second"))) as simulator, working(plane, simulator):
+        await plane.submit(request(model="second"))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["model"] == body["proposal"]["model"] == "second"
+
+
 async def test_all_deltas_of_an_attempt_are_its_whole_text(plane: Plane) -> None:
     """And the last event says 100."""
     pace = SimulatorConfig(tokens_per_second=200, answer_tokens=100)
@@ -275,7 +347,7 @@ async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbere
     await taken.unsubscribe()
     async with Simulator() as simulator, working(plane, simulator, max_attempts=4):
         body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
-    assert body["attempt"] == 5
+    assert body["attempt"] == 1 + 4 + MAX_REPAIRS
 
 
 async def test_a_long_call_keeps_its_lease(plane: Plane) -> None:
@@ -299,7 +371,7 @@ async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
         await first.stop(0)
         async with working(plane, quick):
             body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
-    assert body["attempt"] == 5
+    assert body["attempt"] == 1 + Workers().max_attempts + MAX_REPAIRS
 
 
 async def test_stop_lets_open_calls_finish_within_the_grace(plane: Plane) -> None:

@@ -13,9 +13,9 @@ from msgspec import structs
 from fleet.config import Settings, Workers
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
-from workers import answers
 from workers.roles import Ask
 from workers.simulator import Faults, Simulator, SimulatorConfig
+from workers.structured import parse
 from workers.vllm import Answer, GaveUp, VllmClient
 
 SCHEMA = {
@@ -88,7 +88,7 @@ async def complete(made: VllmClient, given: Ask, heard: Heard | None = None, fir
     check: Callable[[str], Any] = text_only
     if given.answer_schema is not None:
         schema = given.answer_schema
-        check = lambda content: answers.parse(content, schema)  # noqa: E731
+        check = lambda content: parse(content, schema)  # noqa: E731
     return await made.complete(
         given, request_id="t.0.propose.a", check=check, watcher=heard or Heard(), first_attempt=first_attempt
     )
@@ -134,7 +134,7 @@ async def test_an_answer_has_text_model_tokens_and_usage() -> None:
         answer = await complete(made, ask(), heard)
         (call,) = simulator.calls()
     assert answer.content == heard.texts[1] != ""
-    assert (answer.model, answer.attempt) == ("first", 1)
+    assert (answer.model, answer.attempt, answer.reasoning) == ("first", 1, None)
     assert answer.tokens == answer.usage.completion_tokens == call.completion_tokens
     assert answer.usage.prompt_tokens == call.prompt_tokens
     assert call.request_id == "t.0.propose.a.1"
@@ -268,6 +268,62 @@ async def test_an_invalid_answer_is_shown_to_the_model_with_the_complaint() -> N
     assert "not JSON" in second["messages"][2]["content"]
     assert second["seed"] != first["seed"]
     assert (answer.checked, answer.usage.prompt_tokens) == ({"verdict": "fine"}, 10)
+
+
+async def test_an_invalid_answer_is_mended_once_however_few_attempts_there_are() -> None:
+    """`max_attempts` is for other failures; the second invalid answer is the last."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        return await stream(request, said("no JSON"), END)
+
+    async with server(chat) as url, client(url, max_attempts=1) as made:
+        heard = Heard()
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask(answer_schema=SCHEMA), heard)
+    assert heard.errors == ["InvalidAnswer", "InvalidAnswer"]
+    assert (raised.value.error_type, raised.value.retryable, raised.value.attempt) == ("InvalidAnswer", True, 2)
+
+
+async def test_thoughts_are_neither_answer_nor_shown_on_repair() -> None:
+    """A server without a reasoning parser leaves them in the text."""
+    bodies: list[dict[str, Any]] = []
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        bodies.append(await request.json())
+        text = "no JSON" if len(bodies) == 1 else '{"verdict": "fine"}'
+        return await stream(request, said("<think>let me "), said("see</th"), said(f"ink>\n{text}"), END)
+
+    async with server(chat) as url, client(url) as made:
+        heard = Heard()
+        answer = await complete(made, ask(answer_schema=SCHEMA), heard)
+    assert bodies[1]["messages"][1] == {"role": "assistant", "content": "no JSON"}
+    assert (answer.reasoning, answer.content, answer.checked) == ("let me see", heard.texts[2], {"verdict": "fine"})
+
+
+async def test_reasoning_sent_apart_is_kept_apart_and_counted() -> None:
+    """vLLM's reasoning parser sends it first; its tokens are completion tokens."""
+    async with (
+        Simulator(SimulatorConfig(reasoning_tokens=20)) as simulator,
+        client(simulator.url) as made,
+    ):
+        heard = Heard()
+        answer = await complete(made, ask(), heard)
+    assert answer.reasoning
+    assert answer.content == heard.texts[1] != ""
+    assert answer.reasoning not in answer.content
+    assert answer.tokens > 20
+
+
+async def test_nothing_but_reasoning_is_an_empty_response() -> None:
+    """It is asked for again, with another seed."""
+    async with (
+        Simulator(SimulatorConfig(reasoning_tokens=600)) as simulator,
+        client(simulator.url, max_attempts=2) as made,
+    ):
+        with pytest.raises(GaveUp, match="reasoning") as raised:
+            await complete(made, ask(max_tokens=500))
+        assert simulator.requests == 2
+    assert (raised.value.error_type, raised.value.usage.completion_tokens) == ("EmptyResponse", 1000)
 
 
 async def test_an_error_within_the_stream_is_no_answer() -> None:

@@ -11,35 +11,54 @@ from workers.retry import CAP_S, retry_after_s, wait_before_retry
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def wait(
-    failures: int = 1, *, retryable: bool = True, asked: float | None = None, remaining: float = 1e9
-) -> float | None:
-    error = AgentCallError("RateLimited", "", retryable=retryable, retry_after_s=asked)
-    return wait_before_retry(error, failures=failures, max_attempts=50, remaining_s=remaining, rng=Random(1))
+INVALID = AgentCallError("InvalidAnswer", "", retryable=True)
+FAILED = AgentCallError("ServerError", "", retryable=True)
+
+
+def wait(*errors: AgentCallError, max_attempts: int = 50, remaining_s: float = 1e9) -> float | None:
+    return wait_before_retry(errors, max_attempts=max_attempts, remaining_s=remaining_s, rng=Random(1))
+
+
+def limited(asked_s: float) -> AgentCallError:
+    return AgentCallError("RateLimited", "", retryable=True, retry_after_s=asked_s)
 
 
 def test_waits_grow_up_to_the_cap() -> None:
     """Full jitter: anywhere between nothing and the bound, whatever the number of failures."""
     for failures in range(1, 50):
-        waited = wait(failures)
+        waited = wait(*[FAILED] * failures)
         assert waited is not None
         assert 0 <= waited <= min(CAP_S, 0.25 * 2 ** (failures - 1))
 
 
 def test_a_wait_is_at_least_what_the_server_asked_for() -> None:
     """Retry-After is a minimum."""
-    assert (wait(asked=3.0) or 0) >= 3.0
+    assert (wait(limited(3.0)) or 0) >= 3.0
 
 
 def test_a_wait_past_the_deadline_ends_the_call() -> None:
     """There is nothing to wait for."""
-    assert wait(asked=3.0, remaining=2.0) is None
+    assert wait(limited(3.0), remaining_s=2.0) is None
 
 
 def test_what_is_not_retryable_or_was_tried_often_enough_ends_the_call() -> None:
     """No wait means no retry."""
-    assert wait(retryable=False) is None
-    assert wait(failures=50) is None
+    assert wait(AgentCallError("BadRequest", "", retryable=False)) is None
+    assert wait(FAILED, FAILED, max_attempts=2) is None
+
+
+def test_an_invalid_answer_is_asked_for_once_more_at_once() -> None:
+    """Whatever else failed, however few attempts there are; a second one ends the call."""
+    assert wait(INVALID, max_attempts=1) == 0.0
+    assert wait(FAILED, INVALID, max_attempts=2) == 0.0
+    assert wait(INVALID, INVALID) is None
+    assert wait(INVALID, FAILED, INVALID) is None
+
+
+def test_an_invalid_answer_is_no_failed_attempt() -> None:
+    """What fails besides has all of `max_attempts`."""
+    assert wait(INVALID, FAILED, max_attempts=2) is not None
+    assert wait(INVALID, FAILED, FAILED, max_attempts=2) is None
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,9 @@ import pytest
 
 from fleet.config import RoleProfile, Settings
 from fleet.errors import AgentCallError
-from fleet.messages import AgentRequested, ChatMessage, CriterionScore
-from workers import answers, window
+from fleet.messages import AgentRequested, ChatMessage
+from workers import window
 from workers.roles import resolve, with_persona
-
-SCHEMA = {"type": "object", "properties": {"A": {"type": "object"}}, "required": ["A"], "additionalProperties": False}
 
 
 def request(**more: object) -> AgentRequested:
@@ -32,12 +30,20 @@ def test_the_persona_ends_the_last_user_message_and_nothing_before_it_changes() 
     assert user.content == "do\n\nYou are kind."
 
 
-def test_a_model_is_the_profiles_or_the_settings() -> None:
-    """The profile wins; neither leaves it to the server."""
+def test_a_model_is_the_requests_the_profiles_or_the_settings() -> None:
+    """The first that names one wins; none leaves it to the server."""
     plain, named = RoleProfile(persona="p"), RoleProfile(persona="p", model="own")
+    assert resolve(Settings(roles={"DEV": named}, vllm_model="all"), request(model="asked")).model == "asked"
     assert resolve(Settings(roles={"DEV": named}, vllm_model="all"), request()).model == "own"
     assert resolve(Settings(roles={"DEV": plain}, vllm_model="all"), request()).model == "all"
     assert resolve(Settings(roles={"DEV": plain}), request()).model is None
+
+
+def test_a_window_is_the_profiles_for_the_profiles_model_only() -> None:
+    """Of another model, the server knows it."""
+    settings = Settings(roles={"DEV": RoleProfile(persona="p", model="own", context_window=100)})
+    windows = [resolve(settings, request(model=model)).context_window for model in (None, "own", "other")]
+    assert windows == [100, 100, None]
 
 
 def test_a_role_without_a_profile_is_not_retryable() -> None:
@@ -58,25 +64,3 @@ def test_too_little_room_is_an_overflow_that_names_tokens_window_and_setting() -
     with pytest.raises(AgentCallError, match=r"190 tokens.* window of 200 .*raise it") as raised:
         window.answer_tokens(190, 100, 200, setting="raise it")
     assert (raised.value.error_type, raised.value.retryable) == ("ContextOverflow", False)
-
-
-def test_scores_are_mapped_from_labels_to_authors() -> None:
-    """A label that the prompt did not use is ignored."""
-    content = '{"A": {"cost": {"rationale": "r", "score": 7}}, "Z": {}}'
-    (card,) = answers.check(request(phase="score", labels={"A": "agent-dev-002"}), content)
-    assert (card.author_id, card.criteria) == ("agent-dev-002", {"cost": CriterionScore(score=7.0, rationale="r")})
-
-
-def test_critiques_are_mapped_from_labels_to_authors() -> None:
-    """A fence, and a raw line break in a string, do no harm."""
-    content = '```json\n{"A": {"strengths": ["a\nb"], "weaknesses": [], "changes": []}}\n```'
-    (critique,) = answers.check(request(phase="critique", labels={"A": "agent-dev-002"}), content)
-    assert (critique.author_id, critique.strengths) == ("agent-dev-002", ("a\nb",))
-
-
-@pytest.mark.parametrize("content", ["no JSON", "{}", '{"A": {}, "B": {}}', "[]", '{"A": 1}', "[" * 100_000])
-def test_an_answer_that_breaks_its_schema_is_invalid_and_worth_another_try(content: str) -> None:
-    """Whatever the model wrote, it is an `AgentCallError`."""
-    with pytest.raises(AgentCallError) as raised:
-        answers.check(request(phase="critique", labels={"A": "x"}, answer_schema=SCHEMA), content)
-    assert (raised.value.error_type, raised.value.retryable) == ("InvalidAnswer", True)

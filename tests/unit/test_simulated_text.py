@@ -175,6 +175,27 @@ class TestJson:
         schema = {"type": "integer", "minimum": 0, "maximum": 10}
         assert {instance(schema, WORDS, dice(seed)) for seed in range(300)} == set(range(11))
 
+    @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: json.dumps(schema)[:60])
+    def test_the_best_instance_is_valid_too(self, schema: Schema | bool) -> None:
+        """Lists that must not repeat, exclusive bounds and steps included."""
+        wrapped = {
+            "type": "object",
+            "properties": {"A": schema},
+            "required": ["A"],
+            "$defs": schema.get("$defs", {}) if isinstance(schema, dict) else {},
+        }
+        for seed in range(10):
+            Draft202012Validator(wrapped).validate(instance(wrapped, WORDS, dice(seed), {"A"}))
+
+    def test_the_best_instance_has_the_highest_integers_under_the_members_named(self) -> None:
+        """However deep, but not elsewhere."""
+        score = {"type": "integer", "minimum": 0, "maximum": 10}
+        card = {"type": "object", "properties": {"cost": {"type": "object", "properties": {"score": score}}}}
+        schema = {"type": "object", "properties": {"A": card, "B": card}}
+        made = [instance(schema, WORDS, dice(seed), {"A"}) for seed in range(50)]
+        assert {each["A"]["cost"]["score"] for each in made} == {10}
+        assert len({each["B"]["cost"]["score"] for each in made}) > 5
+
     def test_strings_say_that_they_are_simulated(self) -> None:
         """Free text carries the mark."""
         assert instance({"type": "string"}, WORDS, dice(0)).startswith(MARK)

@@ -46,6 +46,39 @@ def test_reasoning_is_kept_apart_from_content() -> None:
     assert (texts, answer.content, answer.reasoning) == (["", "", "yes"], "yes", "hm so")
 
 
+@pytest.mark.parametrize(
+    ("said", "thought", "answered"),
+    [
+        ("<think>hm\nso</think>\n\nyes", "hm\nso", "yes"),
+        ("\n <think>\nhm\n</think>yes", "hm", "yes"),
+        ("hm, so\n</think>\n\nyes", "hm, so", "yes"),
+        ("<think>hm", "hm", ""),
+        ("<think></think>yes", "", "yes"),
+        ("<think>hm</think>use <think> and </think>", "hm", "use <think> and </think>"),
+        ("use <think> and </think>", "", "use <think> and </think>"),
+        ("<b>yes</b>\n", "", "<b>yes</b>\n"),
+        ("<thi", "", "<thi"),
+    ],
+)
+@given(data=st.data())
+def test_thoughts_in_the_text_are_split_off(data: st.DataObject, said: str, thought: str, answered: str) -> None:
+    """However the text comes in pieces, and whether the tag is opened or the template has done so."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(said)))))
+    answer = StreamedAnswer()
+    shown = [answer.take(chunk(content=said[low:high])) for low, high in pairwise([0, *cuts, len(said)])]
+    assert (answer.reasoning, answer.content) == (thought, answered)
+    if said.lstrip().startswith("<think>"):
+        assert "".join(shown) == answered
+
+
+def test_text_of_a_server_that_sends_thoughts_apart_is_left_as_it_is() -> None:
+    """A closing tag in it is the answer's."""
+    answer = StreamedAnswer()
+    answer.take(chunk(reasoning_content="hm"))
+    answer.take(chunk(content="write </think> last"))
+    assert (answer.reasoning, answer.content) == ("hm", "write </think> last")
+
+
 def test_a_usage_chunk_without_choices_counts_tokens() -> None:
     """The last chunk of `include_usage` has empty choices."""
     answer = StreamedAnswer()

@@ -1,0 +1,74 @@
+"""One agent call from request to response: the model is asked, its proposal checked, watchers are told meanwhile."""
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from fleet.config import Settings
+from fleet.errors import AgentCallError
+from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
+from workers import answers, checks, responses
+from workers.progress import ProgressReport
+from workers.retry import MAX_REPAIRS
+from workers.roles import resolve
+from workers.slots import call_id_of, facts
+from workers.vllm import VllmClient
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[AgentProgress, int, str], Coroutine[Any, Any, None]]
+"""Publishes a progress event: the number counts those of its attempt; last comes the traceparent."""
+
+
+class Caller:
+    """Makes all calls of one worker."""
+
+    def __init__(self, settings: Settings, client: VllmClient, publish: Publish) -> None:
+        self._settings = settings
+        self._client = client
+        self._publish = publish
+
+    async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
+        """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
+        began = time.monotonic()
+        limits = self._settings.workers
+        first_attempt = (num_delivered - 1) * (limits.max_attempts + MAX_REPAIRS) + 1
+        report = ProgressReport(
+            request, limits.progress_interval_ms, lambda event, number: self._publish(event, number, traceparent)
+        )
+        log.info("agent.started", delivery=num_delivered, **facts(request))
+        response: AgentResponse
+        try:
+            ask = resolve(self._settings, request)
+            answer = await self._client.complete(
+                ask,
+                request_id=call_id_of(request),
+                check=partial(answers.check, request),
+                watcher=report,
+                first_attempt=first_attempt,
+            )
+            text = answer.checked.proposal
+            found = {} if text is None else await checks.check(text, request.policy)
+            response = responses.completed(request, ask, answer, found, _ms_since(began))
+        except AgentCallError as error:
+            response = responses.failed(request, error, first_attempt, _ms_since(began))
+        finally:
+            report.close()
+        await report.sent()
+        _note(response)
+        return response
+
+
+def _note(response: AgentResponse) -> None:
+    told = {"attempt": response.attempt, "duration_ms": response.duration_ms, **facts(response)}
+    if isinstance(response, AgentFailed):
+        log.warning("agent.failed", error_type=response.error_type, **told)
+    else:
+        log.info("agent.completed", **told)
+
+
+def _ms_since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

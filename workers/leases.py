@@ -1,0 +1,130 @@
+"""Messages being worked on. A message is a lease: kept while its call runs, and settled once.
+
+A worker that dies lets go of its calls by silence.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED_STOPS = 10_000
+NAK_DELAY_S = 2.0
+
+End = Literal["stopped", "handed back"]
+Outcome = Literal["ack", "term", "nak", "nak later"]
+
+
+class Lease:
+    """One message, and the task that works on it. `end` says why that was cancelled."""
+
+    def __init__(self, msg: Msg) -> None:
+        self.msg = msg
+        self.task_id: str | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.end: End | None = None
+
+    def cancel(self, end: End) -> None:
+        if self.end is None and self.task is not None:
+            self.end = end
+            self.task.cancel()
+
+
+class Leases:
+    """All of one worker. `freed` is called when one has ended."""
+
+    def __init__(self, freed: Callable[[], None]) -> None:
+        self._freed = freed
+        self._open: set[Lease] = set()
+        self._refused: set[asyncio.Task[None]] = set()
+        self._stopped: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def take(self, msg: Msg, work: Callable[[Lease], Coroutine[Any, Any, None]]) -> None:
+        """Starts `work` on the message."""
+        lease = Lease(msg)
+        self._open.add(lease)
+        lease.task = asyncio.create_task(work(lease))
+        lease.task.add_done_callback(lambda _: self._over(lease))
+
+    def refuse(self, msg: Msg) -> None:
+        """Hands a message back at once."""
+        task = asyncio.create_task(settle(msg, "nak"))
+        self._refused.add(task)
+        task.add_done_callback(self._refused.discard)
+
+    def task_ids(self) -> set[str]:
+        """The deliberations that are being worked for."""
+        return {lease.task_id for lease in self._open if lease.task_id is not None}
+
+    async def finish(self, within_s: float) -> None:
+        """Waits until nothing is open, or the time is over."""
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=max(0.0, within_s))
+
+    async def hand_back(self, within_s: float) -> int:
+        """Cancels what is open, for others to do, and waits until NATS has been told; returns how many that were."""
+        tasks = self._tasks()
+        for lease in list(self._open):
+            lease.cancel("handed back")
+        if told := tasks | self._refused:
+            await asyncio.wait(told, timeout=within_s)
+        return len(tasks)
+
+    def stop(self, task_id: str) -> None:
+        """Cancels all calls of a deliberation, and remembers it for those that are still to come."""
+        self._stopped[task_id] = None
+        self._stopped.move_to_end(task_id)
+        while len(self._stopped) > REMEMBERED_STOPS:
+            self._stopped.popitem(last=False)
+        leases = [lease for lease in self._open if lease.task_id == task_id]
+        for lease in leases:
+            lease.cancel("stopped")
+        if leases:
+            log.info("agent.stopped", task_id=task_id, calls=len(leases))
+
+    def stopped(self, task_id: str) -> bool:
+        """Whether `stop` was called for it, lately."""
+        return task_id in self._stopped
+
+    async def keep(self, every_s: float) -> None:
+        """Runs until cancelled: one loop for all."""
+        while True:
+            await asyncio.sleep(every_s)
+            for lease in list(self._open):
+                try:
+                    await lease.msg.in_progress()
+                except (nats.errors.Error, OSError) as error:
+                    log.warning("lease.not_kept", task_id=lease.task_id, error=type(error).__name__)
+                    break
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        return {lease.task for lease in self._open if lease.task is not None}
+
+    def _over(self, lease: Lease) -> None:
+        self._open.discard(lease)
+        self._freed()
+
+
+async def settle(msg: Msg, outcome: Outcome) -> None:
+    """Best effort: what is not settled comes again, and is found to be answered."""
+    try:
+        match outcome:
+            case "ack":
+                await msg.ack()
+            case "term":
+                await msg.term()
+            case "nak":
+                await msg.nak()
+            case "nak later":
+                await msg.nak(delay=NAK_DELAY_S)
+    except (nats.errors.Error, OSError) as error:
+        log.warning("message.not_settled", outcome=outcome, error=type(error).__name__)

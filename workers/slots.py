@@ -1,0 +1,27 @@
+"""How a call is named: in its messages, their ids and the log."""
+
+from typing import Any
+
+from fleet.messages import AgentProgress, AgentRequested, AgentResponse
+
+Call = AgentRequested | AgentResponse | AgentProgress
+
+
+def slot_of(call: Call) -> dict[str, Any]:
+    """The fields that name a call; every attempt at it has the same."""
+    return {name: getattr(call, name) for name in ("task_id", "agent_id", "role", "phase", "round", "ask")}
+
+
+def facts(call: Call) -> dict[str, Any]:
+    """What a log line says of a call: never its text."""
+    return {name: value for name, value in slot_of(call).items() if name != "role"}
+
+
+def call_id_of(call: Call) -> str:
+    """`<task_id>.<round>.<phase>.<slot>`."""
+    return f"{call.task_id}.{call.round}.{call.phase}.{call.slot}"
+
+
+def msg_id_of(call: Call, attempt: int) -> str:
+    """`<task_id>.<round>.<phase>.<slot>.<attempt>`."""
+    return f"{call_id_of(call)}.{attempt}"
