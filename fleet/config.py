@@ -23,10 +23,12 @@ Count = Annotated[int, Meta(ge=1)]
 class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How agents of one role call the model. `model` absent: `VLLM_MODEL`, or what the server lists first.
 
+    `rubric`: criterion -> weight, what proposals are scored against where the request has none.
     `context_window` in tokens, absent: what the server says of the model.
     """
 
     persona: Annotated[str, Meta(min_length=1)]
+    rubric: Annotated[dict[str, Annotated[float, Meta(gt=0, le=100)]], Meta(min_length=1, max_length=20)] | None = None
     model: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
     max_tokens: Count = 1024

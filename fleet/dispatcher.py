@@ -43,7 +43,7 @@ class Dispatcher:
         self.holder = OutboxHolder()
         self.broker: NatsBroker = broker(settings, "fleet-dispatcher", self.holder)
         self.component = Component(settings, "dispatcher", self.broker, self.holder)
-        self._roles = frozenset(settings.roles)
+        self._roles = settings.roles
         self.broker.subscriber(
             subjects.REQUESTED,
             title="requests",
@@ -64,7 +64,8 @@ class Dispatcher:
             if state.stream_sequence != delivery.sequence and state.task != task:
                 await self._conflict(task_id, task, received)
 
-        event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent)
+        rubric = self._roles[task.role].rubric
+        event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
         self.component.runner.submit(task_id, Item(event, delivery, settled))
 
     async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:

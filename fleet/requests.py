@@ -1,33 +1,51 @@
 """`deliberation.requested`: from bytes to a `Task` with every default filled in, or to a `BadRequest`."""
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from fleet.errors import BadRequest
-from fleet.messages import Message, decoder
+from fleet.messages import Message, Policy, decoder
+from fleet.nesting import check_depth
+from fleet.patterns import bad_pattern
+from fleet.schemas import bad_schema
 
 MAX_TASK_CHARACTERS = 65_536
-MAX_DEPTH = 64
-"""How deep a request may nest. Deeper ones cannot be decoded safely, and no prompt has a use for them."""
+MAX_AGENTS = 16
+DEFAULT_AGENTS = 3
 
 TASK_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 _GENERATED_ID = re.compile(r"d-\d+\Z")
 
 TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
 Weight = Annotated[float, Meta(gt=0, le=100)]
+Rubric = str | Annotated[dict[str, Weight], Meta(max_length=20)]
+Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=1000)], ...], Meta(max_length=50)]
+Names = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(min_length=1, max_length=MAX_AGENTS)
+]
+SelectionMethod = Literal["score", "vote", "architect"]
+
+
+class PolicyGiven(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """`constraints.policy` as sent: regular expressions."""
+
+    required: Patterns | None = None
+    forbidden: Patterns | None = None
 
 
 class Constraints(Message, frozen=True, kw_only=True):
     """`constraints` as sent: null means absent."""
 
-    rubric: str | Annotated[dict[str, Weight], Meta(max_length=20)] | None = None
+    rubric: Rubric | None = None
     requirements: tuple[str, ...] | None = None
     metadata: dict[str, Any] | None = None
     timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
+    policy: PolicyGiven | None = None
+    architect_rubric: Rubric | None = None
 
 
 class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -35,6 +53,14 @@ class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     early_stop: bool | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    roles: Names | None = None
+    models: Names | None = None
+    selection: SelectionMethod | None = None
+    top_k: Annotated[int, Meta(ge=2, le=MAX_AGENTS)] | None = None
+    tie_margin: Annotated[float, Meta(ge=0, le=10)] | None = None
+    synthesis: bool | None = None
+    output_schema: dict[str, Any] | None = None
+    max_total_tokens: Annotated[int, Meta(ge=1)] | None = None
 
 
 class DeliberationRequested(Message, frozen=True, kw_only=True):
@@ -43,7 +69,7 @@ class DeliberationRequested(Message, frozen=True, kw_only=True):
     task_description: Annotated[str, Meta(min_length=1, max_length=MAX_TASK_CHARACTERS)]
     task_id: TaskId | None = None
     role: str | None = None
-    num_agents: Annotated[int, Meta(ge=1, le=16)] | None = None
+    num_agents: Annotated[int, Meta(ge=1, le=MAX_AGENTS)] | None = None
     rounds: Annotated[int, Meta(ge=0, le=5)] | None = None
     constraints: Constraints | None = None
     correlation: dict[str, str] | None = None
@@ -51,25 +77,38 @@ class DeliberationRequested(Message, frozen=True, kw_only=True):
 
 
 class Task(Message, frozen=True, kw_only=True):
-    """A request that was understood: what is compared when the same id comes again."""
+    """A request that was understood: what is compared when the same id comes again.
+
+    `roles` and `models`: what the agents take in turn; empty: all take `role`, and the role's model.
+    """
 
     task_description: str
     role: str = "DEV"
-    num_agents: int = 3
+    num_agents: int = DEFAULT_AGENTS
     rounds: int = 1
     rubric: str | dict[str, float] | None = None
     requirements: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     timeout_seconds: float = 300.0
+    policy: Policy = Policy()
+    architect_rubric: str | dict[str, float] | None = None
     correlation: dict[str, str] = {}
     early_stop: bool = True
     seed: int | None = None
+    roles: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    selection: SelectionMethod = "score"
+    top_k: int = 3
+    tie_margin: float = 0.0
+    synthesis: bool = False
+    output_schema: dict[str, Any] | None = None
+    max_total_tokens: int | None = None
 
 
 def parse_request(data: bytes, sequence: int, roles: Collection[str]) -> tuple[str, Task]:
     """Returns the task's id (`d-<sequence>` when the request names none) and the task. Raises `BadRequest`."""
     try:
-        _check_depth(data)
+        check_depth(data)
         request = decoder(DeliberationRequested).decode(data)
     except msgspec.ValidationError as error:
         raise _explain(data, str(error), sequence) from None
@@ -79,33 +118,63 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str]) -> tuple[s
         raise BadRequest("malformed", "$", f"not UTF-8: {error.reason} (at $)") from None
 
     task_id = request.task_id or f"d-{sequence}"
+    for path, problem in _problems(request, roles):
+        raise BadRequest("invalid", path, f"{path}: {problem}", task_id=task_id, correlation=request.correlation)
+    return task_id, _task(request)
 
-    def invalid(path: str, problem: str) -> BadRequest:
-        return BadRequest("invalid", path, f"{path}: {problem}", task_id=task_id, correlation=request.correlation)
 
+def _problems(request: DeliberationRequested, roles: Collection[str]) -> Iterator[tuple[str, str]]:
+    """(path, what is wrong there) of what the types cannot say."""
+    given, options = request.constraints or Constraints(), request.options or Options()
+    known = f"unknown role, expected one of {', '.join(sorted(roles))}"
     if request.task_id and _GENERATED_ID.match(request.task_id):
-        raise invalid("$.task_id", "ids of the form d-<digits> are given by the fleet")
+        yield "$.task_id", "ids of the form d-<digits> are given by the fleet"
     if not request.task_description.strip():
-        raise invalid("$.task_description", "must not be blank")
+        yield "$.task_description", "must not be blank"
     if request.role is not None and request.role not in roles:
-        raise invalid("$.role", f"unknown role, expected one of {', '.join(sorted(roles))}")
+        yield "$.role", known
+    for index, role in enumerate(options.roles or ()):
+        if role not in roles:
+            yield f"$.options.roles[{index}]", known
+    for name, seats in (("roles", options.roles), ("models", options.models)):
+        if seats and request.num_agents is not None and len(seats) > request.num_agents:
+            yield f"$.options.{name}", f"{len(seats)} {name} for {request.num_agents} agents"
+    for name, patterns in _patterns(given.policy):
+        for index, pattern in enumerate(patterns):
+            if problem := bad_pattern(pattern):
+                yield f"$.constraints.policy.{name}[{index}]", f"no regular expression: {problem}"
+    if options.output_schema is not None and (problem := bad_schema(options.output_schema)):
+        yield "$.options.output_schema", f"no JSON Schema that stands alone: {problem}"
 
-    given = request.constraints or Constraints()
-    options = request.options or Options()
+
+def _patterns(policy: PolicyGiven | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if policy is not None:
+        yield "required", policy.required or ()
+        yield "forbidden", policy.forbidden or ()
+
+
+def _seats(options: Options) -> int:
+    """How many agents, where the request does not say: one for each role, and enough to use each model."""
+    return max(len(options.roles) if options.roles else DEFAULT_AGENTS, len(options.models or ()))
+
+
+def _task(request: DeliberationRequested) -> Task:
+    given, options = request.constraints or Constraints(), request.options or Options()
     fields: dict[str, Any] = {
-        "role": request.role,
-        "num_agents": request.num_agents,
+        "role": request.role or (options.roles[0] if options.roles else None),
+        "num_agents": request.num_agents or _seats(options),
         "rounds": request.rounds,
         "rubric": given.rubric or None,
         "requirements": given.requirements,
         "metadata": given.metadata,
         "timeout_seconds": given.timeout_seconds,
+        "policy": Policy(**dict(_patterns(given.policy))),
+        "architect_rubric": given.architect_rubric or None,
         "correlation": request.correlation,
-        "early_stop": options.early_stop,
-        "seed": options.seed,
+        **msgspec.structs.asdict(options),
     }
     present = {name: value for name, value in fields.items() if value is not None}
-    return task_id, Task(task_description=request.task_description, **present)
+    return Task(task_description=request.task_description, **present)
 
 
 _AT = re.compile(r" - at `(?P<path>[^`]*)`\Z")
@@ -137,38 +206,3 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
         task_id=task_id if isinstance(task_id, str) else None,
         correlation=correlation if strings else None,
     )
-
-
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}:,]', re.DOTALL)
-
-
-def _check_depth(data: bytes) -> None:
-    """Refuses what nests deeper than `MAX_DEPTH`, naming the field, without recursing into it."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return
-    keys: list[str] = []  # the key that led to each open object's current member; "" inside an array
-    last_string = ""
-    top: dict[str, str] = {}
-    expect_id = False
-    for match in _STRUCTURE.finditer(data):
-        token = match[0]
-        if token[:1] == b'"':
-            last_string = token[1:-1].decode("utf-8", "replace")
-            if expect_id:
-                top["task_id"] = last_string
-                expect_id = False
-        elif token in b"{[":
-            keys.append("")
-            if len(keys) > MAX_DEPTH:
-                path = ".".join(["$", *[key for key in keys[:2] if key]])
-                raise BadRequest(
-                    "invalid", path, f"{path}: nested deeper than {MAX_DEPTH} levels", task_id=top.get("task_id")
-                )
-        elif token in b"}]":
-            if keys:
-                keys.pop()
-        elif token == b":" and keys:
-            keys[-1] = last_string
-            expect_id = len(keys) == 1 and last_string == "task_id"
-        elif token == b",":
-            expect_id = False

@@ -1,15 +1,19 @@
 """From a state to its terminal event. Everything is put in agent order here, so that arrival order never shows."""
 
-from fleet.deliberation.ranking import rank
-from fleet.deliberation.scoring import card_score, combined, weights
+from typing import get_args
+
+from fleet.deliberation import reports
+from fleet.deliberation.asking import final_order
+from fleet.deliberation.judging import checks_of, standings
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,
+    Comparison,
     DeliberationCancelled,
     DeliberationCompleted,
     FailedCall,
+    Phase,
     RankedResult,
-    Review,
     Status,
     TerminalEvent,
     TimedOut,
@@ -17,7 +21,7 @@ from fleet.messages import (
 )
 from fleet.times import from_rfc3339, rfc3339
 
-_PHASE_ORDER = ("propose", "critique", "revise", "score")
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 def conclude_with_what_there_is(state: Deliberation, at_ms: int, *, deadline: bool = False) -> Deliberation:
@@ -32,6 +36,7 @@ def conclude_with_what_there_is(state: Deliberation, at_ms: int, *, deadline: bo
         "duration_ms": _duration_ms(state, at_ms),
         "completed_at": rfc3339(at_ms),
         "usage": _usage(state),
+        "disqualified": reports.disqualified(state),
         "correlation": state.task.correlation,
     }
     if deadline:
@@ -62,28 +67,28 @@ def _end(state: Deliberation, status: Status, event: TerminalEvent) -> Deliberat
 def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     failures = _failures(state)
     missing = tuple(agent for agent in state.agents if agent not in state.candidates)
-    reviews = {agent: _reviews(state, agent) for agent in state.candidates}
-    scores = {
-        agent: combined(review.score for review in given if review.score is not None)
-        for agent, given in reviews.items()
-    }
-    order = rank([agent for agent in state.agents if agent in state.candidates], scores)
+    now = standings(state)
+    order = final_order(state, now)
     results = tuple(
         RankedResult(
             rank=place,
             agent_id=agent,
-            role=state.task.role,
-            score=scores[agent],
+            role=state.role_of(agent),
+            score=now.score[agent],
             proposal=state.candidates[agent].proposal,
-            reviews=reviews[agent],
-            checks={},
+            reviews=reports.reviews(state, agent, now),
+            checks=dict(checks_of(state, agent)),
             duration_ms=state.candidates[agent].duration_ms,
+            penalty=now.penalty[agent],
+            borda=now.borda.get(agent),
+            votes=now.votes.get(agent),
+            declined=state.candidates[agent].declined,
         )
         for place, agent in enumerate(order, start=1)
     )
     return DeliberationCompleted(
         task_id=state.task_id,
-        degraded=bool(missing or failures),
+        degraded=bool(missing or failures or state.cut_short),
         missing=missing,
         winner_id=order[0],
         results=results,
@@ -96,46 +101,41 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         duration_ms=_duration_ms(state, at_ms),
         accepted_at=state.accepted_at,
         completed_at=rfc3339(at_ms),
+        margin=now.margin,
+        confidence=now.confidence,
+        ranking=reports.ranking(state, now),
+        comparisons=_in_order(state),
+        selection=reports.selection(state, now),
+        rounds=reports.rounds(state, now),
+        stop_reason=state.stop_reason,
+        stop_explanation=state.stop_explanation,
+        disqualified=reports.disqualified(state),
+        synthesis=state.synthesis,
         correlation=state.task.correlation,
     )
 
 
-def _reviews(state: Deliberation, author: str) -> tuple[Review, ...]:
-    """Critiques in the order of their rounds, then scores; each in reviewer order."""
-    place = {agent: index for index, agent in enumerate(state.agents)}
-    critiques = [
-        Review(
-            reviewer_id=call.reviewer_id,
-            phase="critique",
-            round=call.round,
-            strengths=critique.strengths,
-            weaknesses=critique.weaknesses,
-            changes=critique.changes,
-        )
-        for call in sorted(state.critiques, key=lambda call: (call.round, place[call.reviewer_id]))
-        for critique in call.critiques
-        if critique.author_id == author
-    ]
-    rubric = weights(state.task.rubric)
-    scores = [
-        Review(
-            reviewer_id=reviewer,
-            phase="score",
-            round=state.round,
-            criteria=card.criteria,
-            score=card_score(card.criteria, rubric),
-        )
-        for reviewer in state.agents
-        for card in state.scores.get(reviewer, ())
-        if card.author_id == author
-    ]
-    return (*critiques, *scores)
+def _in_order(state: Deliberation) -> tuple[Comparison, ...]:
+    """Votes, comparisons and choices by phase, reviewer, and the order that was shown."""
+    return tuple(
+        sorted(state.comparisons, key=lambda given: (PHASES.index(given.phase), given.reviewer_id, given.order))
+    )
 
 
 def _failures(state: Deliberation) -> tuple[FailedCall, ...]:
     place = {agent: index for index, agent in enumerate(state.agents)}
+    outside = len(place)
     return tuple(
-        sorted(state.failures, key=lambda call: (call.round, _PHASE_ORDER.index(call.phase), place[call.agent_id]))
+        sorted(
+            state.failures,
+            key=lambda call: (
+                call.round,
+                PHASES.index(call.phase),
+                place.get(call.agent_id, outside),
+                call.error_type,
+                call.error,
+            ),
+        )
     )
 
 

@@ -8,13 +8,14 @@ from fleet.requests import Task
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A valid request arrived; `sequence` is its place in the stream."""
+    """A valid request arrived; `sequence` is its place in the stream, `rubric` its role's (None: the default one)."""
 
     task_id: str
     task: Task
     sequence: int
     at_ms: int
     traceparent: str | None = None
+    rubric: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

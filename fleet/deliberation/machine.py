@@ -3,14 +3,14 @@
 Theory. A deliberation is a sequence of phases, each a set of calls, one per agent; a phase ends when every call of it
 has ended, well or not:
 
-    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score ─▶ completed
+    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score ─▶ … ─▶ completed        (all of them: `course`)
        │ no proposal at all ─▶ failed
        └ anywhere: deadline ─▶ completed with what there is, or timeout;  cancel ─▶ cancelled
 
 Three properties carry everything else, and property tests hold them:
 
-* A call is a slot (`round`, `phase`, `agent_id`) filled once. What names no open slot of the current phase changes
-  nothing: that answers every question of repetition and lateness in one place.
+* A call is a slot (`round`, `phase`, agent and number of the question) filled once. What names no open slot of the
+  current phase changes nothing: that answers every question of repetition and lateness in one place.
 * Within a phase order does not matter: what is derived from the answers is derived in agent order once all are there.
 * The outbox is a function of the state alone. `due(state)` is all that a state owes the world: calls still open, or the
   terminal event. So a crash between saving a state and publishing its outbox is repaired by publishing `due` again, and
@@ -18,12 +18,12 @@ Three properties carry everything else, and property tests hold them:
 """
 
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from fleet.deliberation import prompts
+from fleet.deliberation.asking import calls, request
 from fleet.deliberation.conclusion import conclude_cancelled, conclude_with_what_there_is
+from fleet.deliberation.course import advance, enter
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -38,21 +38,10 @@ from fleet.deliberation.events import (
     SetDeadline,
     StopCalls,
 )
-from fleet.deliberation.state import CallStatus, Candidate, CritiqueCall, Deliberation
-from fleet.messages import (
-    AgentCompleted,
-    AgentFailed,
-    AgentRequested,
-    AgentResponse,
-    ChatMessage,
-    Critique,
-    DeliberationAccepted,
-    FailedCall,
-    Phase,
-)
-from fleet.times import from_rfc3339, rfc3339
-
-PHASES: tuple[Phase, ...] = ("propose", "critique", "revise", "score")
+from fleet.deliberation.slots import expire, fill, is_late
+from fleet.deliberation.state import Deliberation, seats
+from fleet.messages import DeliberationAccepted
+from fleet.times import rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +65,14 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
         case Requested():
             return Decision(state)
         case Responded(response, at_ms):
-            changed = _fill(state, response)
-            if changed is not state and _is_late(changed, response, at_ms):
+            changed = fill(state, response)
+            if changed is not state and is_late(changed, response, at_ms):
                 # Workers notice the deadline as well, and may be heard before its own message.
                 changed = conclude_with_what_there_is(changed, at_ms, deadline=True)
             else:
-                changed = _advance(changed, at_ms)
+                changed = advance(changed, at_ms)
         case DeadlinePassed(at_ms):
-            changed = conclude_with_what_there_is(_expire(state), at_ms, deadline=True)
+            changed = conclude_with_what_there_is(expire(state), at_ms, deadline=True)
         case CancelAsked(reason, at_ms):
             changed = conclude_cancelled(state, reason, at_ms)
         case _:
@@ -97,10 +86,12 @@ def due(state: Deliberation) -> tuple[Effect, ...]:
     if state.result is not None:
         stop = (StopCalls(state.task_id),) if "open" in state.calls.values() else ()
         return (*stop, Conclude(state.result), ClearDeadline(state.task_id))
-    calls = tuple(CallAgent(_request(state, agent)) for agent in state.agents if state.calls.get(agent) == "open")
+    open_ = tuple(
+        CallAgent(request(state, call)) for slot, call in calls(state).items() if state.calls.get(slot) == "open"
+    )
     if state.phase != "propose":
-        return calls
-    return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *calls)
+        return open_
+    return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *open_)
 
 
 def recover(state: Deliberation) -> tuple[Effect, ...]:
@@ -110,26 +101,24 @@ def recover(state: Deliberation) -> tuple[Effect, ...]:
     return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *due(state))
 
 
-# --- beginning ------------------------------------------------------------------------------------------------------
-
-
 def _begin(event: Requested) -> Deliberation:
     task = event.task
-    agents = tuple(f"agent-{task.role.lower()}-{number:03d}" for number in range(1, task.num_agents + 1))
-    return Deliberation(
+    begun = Deliberation(
         task_id=event.task_id,
         status="IN_PROGRESS",
         phase="propose",
         round=0,
         task=task,
+        rubric=event.rubric if task.rubric is None else task.rubric,
         seed=zlib.crc32(event.task_id.encode()) if task.seed is None else task.seed,
         stream_sequence=event.sequence,
         accepted_at=rfc3339(event.at_ms),
         deadline_at=rfc3339(event.at_ms + round(task.timeout_seconds * 1000)),
-        agents=agents,
-        calls=dict.fromkeys(agents, "open"),
+        agents=seats(task),
+        calls={},
         traceparent=event.traceparent,
     )
+    return enter(begun, "propose", 0, event.at_ms)
 
 
 def _accepted(state: Deliberation) -> DeliberationAccepted:
@@ -144,186 +133,3 @@ def _accepted(state: Deliberation) -> DeliberationAccepted:
         stream_sequence=state.stream_sequence,
         correlation=state.task.correlation,
     )
-
-
-# --- filling slots --------------------------------------------------------------------------------------------------
-
-
-def _fill(state: Deliberation, response: AgentResponse) -> Deliberation:
-    """Puts an answer into its slot; returns `state` itself when there is no such open slot."""
-    agent = response.agent_id
-    if (response.phase, response.round) != (state.phase, state.round) or state.calls.get(agent) != "open":
-        return state
-    if isinstance(response, AgentFailed):
-        failure = FailedCall(
-            agent_id=agent,
-            phase=state.phase,
-            round=state.round,
-            error=response.error,
-            error_type=response.error_type,
-        )
-        return _close(state, response, "failed").change(failures=(*state.failures, failure))
-    if not _carries_an_answer(response):
-        failure = FailedCall(
-            agent_id=agent,
-            phase=state.phase,
-            round=state.round,
-            error=f"the response carries no answer for the phase {state.phase}",
-            error_type="MalformedResponse",
-        )
-        return _close(state, response, "failed").change(failures=(*state.failures, failure))
-    closed = _close(state, response, "completed")
-    if response.proposal is not None and state.phase in ("propose", "revise"):
-        before = state.candidates.get(agent)
-        spent = response.duration_ms + (before.duration_ms if before else 0)
-        return closed.change(
-            candidates={**state.candidates, agent: Candidate(proposal=response.proposal, duration_ms=spent)}
-        )
-    others = state.candidates.keys() - {agent}
-    if response.critiques is not None:
-        given = tuple(critique for critique in response.critiques if critique.author_id in others)
-        call = CritiqueCall(reviewer_id=agent, round=state.round, critiques=given)
-        return closed.change(critiques=(*state.critiques, call))
-    cards = tuple(card for card in response.scores or () if card.author_id in others)
-    return closed.change(scores={**state.scores, agent: cards})
-
-
-def _is_late(state: Deliberation, response: AgentResponse, at_ms: int) -> bool:
-    """Whether the last call of a phase ended with the deadline: then there is no next phase."""
-    expired = isinstance(response, AgentFailed) and response.error_type == "DeadlineExceeded"
-    return "open" not in state.calls.values() and (expired or at_ms >= from_rfc3339(state.deadline_at))
-
-
-def _carries_an_answer(response: AgentCompleted) -> bool:
-    match response.phase:
-        case "propose" | "revise":
-            return response.proposal is not None and bool(response.proposal.content.strip())
-        case "critique":
-            return response.critiques is not None
-        case "score":
-            return response.scores is not None
-        case _:
-            assert_never(response.phase)
-
-
-def _close(state: Deliberation, response: AgentResponse, status: CallStatus) -> Deliberation:
-    return state.change(
-        calls={**state.calls, response.agent_id: status},
-        usage=state.usage + response.usage,
-        calls_ended=state.calls_ended + 1,
-    )
-
-
-def _expire(state: Deliberation) -> Deliberation:
-    """Every open call becomes a failure by deadline. The slots stay open in `calls`, so that `due` stops them."""
-    late = tuple(
-        FailedCall(
-            agent_id=agent,
-            phase=state.phase,
-            round=state.round,
-            error=f"no answer before the deadline of {state.task.timeout_seconds:g} s",
-            error_type="DeadlineExceeded",
-        )
-        for agent in state.agents
-        if state.calls.get(agent) == "open"
-    )
-    return state.change(failures=(*state.failures, *late), calls_ended=state.calls_ended + len(late))
-
-
-# --- moving on ------------------------------------------------------------------------------------------------------
-
-
-def _advance(state: Deliberation, at_ms: int) -> Deliberation:
-    """Moves on while the current phase has no open call. A phase that nobody has anything to do in is passed over."""
-    while not state.ended and "open" not in state.calls.values():
-        state = _next(state, at_ms)
-    return state
-
-
-def _next(state: Deliberation, at_ms: int) -> Deliberation:
-    if len(state.candidates) < 2:
-        # Alone there is nobody to review or to compare with; with nobody left it has failed.
-        return conclude_with_what_there_is(state, at_ms)
-    match state.phase:
-        case "propose" if state.task.rounds:
-            return _enter(state, "critique", 1)
-        case "propose":
-            return _enter(state, "score", 0)
-        case "critique":
-            return _enter(state, "revise", state.round)
-        case "revise" if state.round < state.task.rounds:
-            return _enter(state.change(rounds_run=state.round), "critique", state.round + 1)
-        case "revise":
-            return _enter(state.change(rounds_run=state.round), "score", state.round)
-        case "score":
-            return conclude_with_what_there_is(state, at_ms)
-        case _:
-            assert_never(state.phase)
-
-
-def _enter(state: Deliberation, phase: Phase, round_: int) -> Deliberation:
-    entered = state.change(phase=phase, round=round_)
-    asked = [agent for agent in state.agents if agent in state.candidates]
-    if phase == "revise":
-        asked = [agent for agent in asked if critiques_of(entered, agent)]
-    return entered.change(calls=dict.fromkeys(asked, "open"))
-
-
-def critiques_of(state: Deliberation, author: str) -> tuple[Critique, ...]:
-    """This round's critiques of one proposal, in reviewer order."""
-    by_reviewer = {call.reviewer_id: call.critiques for call in state.critiques if call.round == state.round}
-    return tuple(
-        critique
-        for reviewer in state.agents
-        for critique in by_reviewer.get(reviewer, ())
-        if critique.author_id == author
-    )
-
-
-# --- asking ---------------------------------------------------------------------------------------------------------
-
-
-def _request(state: Deliberation, agent: str) -> AgentRequested:
-    labels: Mapping[str, str] = {}
-    schema = None
-    user: ChatMessage
-    match state.phase:
-        case "propose":
-            user = prompts.propose(state)
-        case "critique":
-            labels = prompts.shuffled_labels(state, agent, state.phase, state.round)
-            user, schema = prompts.critique(state, labels), prompts.critique_schema(labels)
-        case "revise":
-            user = prompts.revise(state, agent, critiques_of(state, agent))
-        case "score":
-            labels = prompts.shuffled_labels(state, agent, state.phase, state.round)
-            user, schema = prompts.score(state, labels), prompts.score_schema(state, labels)
-        case _:
-            assert_never(state.phase)
-    index = state.agents.index(agent)
-    return AgentRequested(
-        task_id=state.task_id,
-        agent_id=agent,
-        role=state.task.role,
-        phase=state.phase,
-        round=state.round,
-        messages=(prompts.shared(state), user),
-        seed=call_seed(state, index),
-        num_agents=state.task.num_agents,
-        deadline_at=state.deadline_at,
-        diversity=index > 0 and state.phase == "propose",
-        revisions=state.candidates[agent].proposal.revisions + 1 if state.phase == "revise" else 0,
-        answer_schema=schema,
-        labels=dict(labels),
-        correlation=state.task.correlation,
-    )
-
-
-def call_seed(state: Deliberation, index: int) -> int | None:
-    """Every call has its own offset from the seed that was asked for: 64 × round + 16 × phase + agent.
-
-    None without one: the model draws its own, which costs vLLM less than a generator per request.
-    """
-    if state.task.seed is None:
-        return None
-    return (state.seed + 64 * state.round + 16 * PHASES.index(state.phase) + index) % 2**63

@@ -1,13 +1,185 @@
-"""From scores to an order. Ties, and what nobody scored, stand in agent order."""
+"""From scores, or votes, to an order. Who sits on which chair, and who answered first, never shows in it.
 
-from collections.abc import Mapping, Sequence
+The best score wins. Proposals within `TIE_POINTS` (or `options.tie_margin`) of the best are tied for the first place,
+and decided by, in this order: the pairwise comparisons, if there were any; Borda points; the smaller SHA-256 of the
+text, which is arbitrary, but the same whoever wrote it and wherever it sits. Equal scores further down stand in the
+order of the last two. What nobody scored comes last, in agent order.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from fleet.deliberation.scoring import Fit, Given, borda, fit
+from fleet.messages import Comparison
+
+TIE_POINTS = 0.005
+"""Scores closer than this print alike."""
+MOST_COMPARED = 3
+"""More proposals than this tied for the first place are not compared: nothing separates them."""
+PENALTY_POINTS = 1.0
+"""What each failed check takes off a score."""
 
 
-def rank(agents: Sequence[str], scores: Mapping[str, float | None]) -> tuple[str, ...]:
-    """Best first; `agents` gives the order among equals. Unscored ones come last."""
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """An order, best first, and all that it rests on. `score` None: nobody scored it. `confidence` None: no rival."""
 
-    def key(agent_id: str) -> tuple[bool, float]:
-        score = scores.get(agent_id)
-        return (score is None, -(score or 0.0))
+    order: tuple[str, ...]
+    score: Mapping[str, float | None]
+    penalty: Mapping[str, float]
+    fit: Fit = field(default_factory=Fit)
+    borda: Mapping[str, float] = field(default_factory=dict)
+    votes: Mapping[str, int] = field(default_factory=dict)
+    tied: tuple[str, ...] = ()
+    separable: bool = True
+    """Whether any reviewer made a difference at all; those who make none are not asked again."""
+    decided_by: str = "score"
+    margin: float | None = None
+    confidence: float | None = None
 
-    return tuple(sorted(agents, key=key))
+
+def by_score(
+    agents: Sequence[str],
+    scores: Sequence[Given],
+    penalty: Mapping[str, float],
+    texts: Mapping[str, str],
+    *,
+    tie_margin: float = 0.0,
+    comparisons: Iterable[Comparison] = (),
+) -> Standings:
+    """Ranks by adjusted score less penalty. `agents` gives the order of what nobody scored."""
+    fitted = fit(scores)
+    points = borda(scores)
+    score: dict[str, float | None] = dict.fromkeys(agents)
+    for agent, quality in fitted.quality.items():
+        score[agent] = round(max(0.0, min(10.0, quality) - penalty[agent]), 4)
+    scored = {agent: value for agent, value in score.items() if value is not None}
+    if not scored:
+        decided = "agent_order"
+        return Standings(tuple(agents), score, penalty, decided_by=decided, confidence=0.0 if len(agents) > 1 else None)
+    best = max(scored.values())
+    tied = tuple(agent for agent in agents if agent in scored and best - scored[agent] <= max(TIE_POINTS, tie_margin))
+    wins = comparison_wins(tied, comparisons)
+    # Within a margin that the request widened, a better score still counts, after the comparisons.
+    level = tie_margin <= TIE_POINTS
+    key = {
+        agent: (
+            agent not in tied,
+            -wins.get(agent, 0.0),
+            0.0 if level and agent in tied else -value,
+            -points.get(agent, 0.0),
+            text_hash(texts[agent]),
+        )
+        for agent, value in scored.items()
+    }
+    ranked = sorted(scored, key=lambda agent: key[agent])
+    order = (*ranked, *(agent for agent in agents if agent not in scored))
+    return Standings(
+        order,
+        score,
+        penalty,
+        fit=fitted,
+        borda=points,
+        tied=tied if len(tied) > 1 else (),
+        separable=len({(given.reviewer, given.score) for given in scores}) > len({given.reviewer for given in scores}),
+        decided_by=_deciding(key[ranked[0]], key[ranked[1]]) if len(tied) > 1 else "score",
+        margin=round(scored[ranked[0]] - scored[ranked[1]], 4) if len(ranked) > 1 else None,
+        confidence=_confidence(order, scores) if len(agents) > 1 else None,
+    )
+
+
+def by_votes(
+    agents: Sequence[str],
+    ballots: Sequence[Comparison],
+    penalty: Mapping[str, float],
+    texts: Mapping[str, str],
+    *,
+    comparisons: Iterable[Comparison] = (),
+) -> Standings:
+    """Ranks by votes; equals by fewer failed checks, comparisons, the smaller hash. Without any vote: agent order."""
+    votes = {agent: sum(ballot.chosen == agent for ballot in ballots) for agent in agents}
+    unscored: dict[str, float | None] = dict.fromkeys(agents)
+    if not ballots:
+        confidence = 0.0 if len(agents) > 1 else None
+        return Standings(tuple(agents), unscored, penalty, decided_by="agent_order", confidence=confidence)
+    most = max(votes.values())
+    clean = min(penalty[agent] for agent in agents if votes[agent] == most)
+    tied = tuple(agent for agent in agents if votes[agent] == most and penalty[agent] == clean)
+    wins = comparison_wins(tied, comparisons)
+    order = tuple(
+        sorted(
+            agents, key=lambda agent: (-votes[agent], penalty[agent], -wins.get(agent, 0.0), text_hash(texts[agent]))
+        )
+    )
+    first, second = order[:2]
+    decided_by = "votes"
+    if votes[first] == votes[second]:
+        decided_by = "checks" if penalty[first] != penalty[second] else "text_hash"
+        if decided_by == "text_hash" and wins.get(first, 0.0) != wins.get(second, 0.0):
+            decided_by = "comparison"
+    able = [ballot for ballot in ballots if ballot.reviewer_id != first]
+    share = sum(ballot.chosen == first for ballot in able) / len(able) if able else 0.0
+    return Standings(
+        order,
+        unscored,
+        penalty,
+        votes=votes,
+        tied=tied if len(tied) > 1 else (),
+        decided_by=decided_by,
+        margin=float(votes[first] - votes[second]),
+        confidence=round(len(ballots) / len(agents) * share, 4),
+    )
+
+
+def pairs_to_compare(standings: Standings, reviewers: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs among those tied for the first place, where somebody is left to judge them."""
+    if not (standings.separable and 2 <= len(standings.tied) <= MOST_COMPARED and len(reviewers) > 2):
+        return []
+    return list(combinations(standings.tied, 2))
+
+
+def comparison_wins(tied: Sequence[str], comparisons: Iterable[Comparison]) -> dict[str, float]:
+    """Agent -> points. A reviewer gives a pair's point to the one it chose in both orders, else half to each."""
+    chosen: dict[tuple[str, frozenset[str]], list[str]] = {}
+    for given in comparisons:
+        if given.phase == "compare" and set(given.order) <= set(tied):
+            chosen.setdefault((given.reviewer_id, frozenset(given.order)), []).append(given.chosen)
+    wins = dict.fromkeys(tied, 0.0) if chosen else {}
+    for (_, pair), verdicts in chosen.items():
+        agreed = len(verdicts) == 2 and verdicts[0] == verdicts[1]
+        for agent in pair:
+            wins[agent] += (agent == verdicts[0]) if agreed else 0.5
+    return wins
+
+
+def text_hash(text: str) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _deciding(first: Sequence[object], second: Sequence[object]) -> str:
+    """The rule that separates the first from the second of those that are tied, by their sort keys."""
+    for rule, one, other in zip(("comparison", "score", "borda", "text_hash"), first[1:], second[1:], strict=True):
+        if one != other:
+            return rule
+    return "agent_order"
+
+
+def _confidence(order: Sequence[str], scores: Sequence[Given]) -> float:
+    """Share of the scores asked for that came, times the share of the reviewers who saw the first two and put the
+    first one higher (equal counts half; nobody saw both: one half).
+    """
+    asked = len(order) * (len(order) - 1)
+    by_reviewer: dict[str, dict[str, float]] = {}
+    for given in scores:
+        by_reviewer.setdefault(given.reviewer, {})[given.author] = given.score
+    first, second = order[:2]
+    verdicts = [
+        1.0 if cards[first] > cards[second] else 0.5 if cards[first] == cards[second] else 0.0
+        for cards in by_reviewer.values()
+        if first in cards and second in cards
+    ]
+    agreement = sum(verdicts) / len(verdicts) if verdicts else 0.5
+    return round(len(scores) / asked * agreement, 4)

@@ -1,12 +1,12 @@
 """What is known of one deliberation. The KV value is this struct as JSON, so a person can read it."""
 
-from typing import Any, Literal
-
-import msgspec
+from typing import Final, Literal
 
 from fleet.messages import (
-    SCHEMA_VERSION,
+    Check,
+    Comparison,
     Critique,
+    Declined,
     FailedCall,
     Message,
     Phase,
@@ -14,19 +14,27 @@ from fleet.messages import (
     Proposal,
     Scorecard,
     Status,
+    StopReason,
+    Synthesis,
     TerminalEvent,
     Usage,
 )
 from fleet.requests import Task
 
+SCHEMA_VERSION: Final = 1
 CallStatus = Literal["open", "completed", "failed"]
 
 
 class Candidate(Message, frozen=True, kw_only=True):
-    """An agent's proposal as it stands. `duration_ms` is the time its propose and revise calls took together."""
+    """An agent's proposal as it stands. `duration_ms` is the time its propose and revise calls took together;
+    `similarity` that of the text to the one before, by round.
+    """
 
     proposal: Proposal
     duration_ms: int
+    checks: dict[str, Check] = {}
+    declined: tuple[Declined, ...] = ()
+    similarity: dict[int, float] = {}
 
 
 class CritiqueCall(Message, frozen=True, kw_only=True):
@@ -37,9 +45,19 @@ class CritiqueCall(Message, frozen=True, kw_only=True):
     critiques: tuple[Critique, ...]
 
 
+class PhaseRecord(Message, frozen=True, kw_only=True):
+    """A phase that began: when (ms since 1970), and the tokens its ended calls used."""
+
+    phase: Phase
+    round: int
+    began_ms: int
+    tokens: int = 0
+
+
 class Deliberation(Message, frozen=True, kw_only=True):
-    """State of one task. `calls` holds the calls of the current phase by agent; `cause` names the deliveries that the
+    """State of one task. `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
     last transition came from, so that a redelivery of one of them publishes what it owed (see `machine.due`).
+    `rubric`: the request's, or its role's; null: the default one.
     """
 
     task_id: str
@@ -53,11 +71,18 @@ class Deliberation(Message, frozen=True, kw_only=True):
     deadline_at: str
     agents: tuple[str, ...]
     calls: dict[str, CallStatus]
+    rubric: str | dict[str, float] | None = None
     candidates: dict[str, Candidate] = {}
     critiques: tuple[CritiqueCall, ...] = ()
     scores: dict[str, tuple[Scorecard, ...]] = {}
+    comparisons: tuple[Comparison, ...] = ()
+    synthesis: Synthesis | None = None
     failures: tuple[FailedCall, ...] = ()
+    phases: tuple[PhaseRecord, ...] = ()
     rounds_run: int = 0
+    stop_reason: StopReason | None = None
+    stop_explanation: str = ""
+    cut_short: bool = False
     usage: Usage = Usage()
     calls_ended: int = 0
     cause: tuple[str, ...] = ()
@@ -76,6 +101,36 @@ class Deliberation(Message, frozen=True, kw_only=True):
         done = sum(status != "open" for status in self.calls.values())
         return Progress(phase=self.phase, round=self.round, done=done, expected=len(self.calls))
 
-    def change(self, **fields: Any) -> "Deliberation":
-        """A copy with some fields replaced."""
-        return msgspec.structs.replace(self, **fields)
+    @property
+    def ranked_agents(self) -> tuple[str, ...]:
+        """Those with a proposal, in agent order."""
+        return tuple(agent for agent in self.agents if agent in self.candidates)
+
+    def role_of(self, agent: str) -> str:
+        """The role that an agent of the council takes."""
+        roles = self.task.roles or (self.task.role,)
+        return roles[self.agents.index(agent) % len(roles)]
+
+    def model_of(self, agent: str) -> str | None:
+        """The model that `options.models` gives an agent; None: its role's."""
+        models = self.task.models
+        return models[self.agents.index(agent) % len(models)] if models else None
+
+    def record(self, phase: Phase) -> PhaseRecord:
+        """What is known of a phase of the current round; nothing was spent on one that is not on record."""
+        for record in self.phases:
+            if (record.phase, record.round) == (phase, self.round):
+                return record
+        return PhaseRecord(phase=phase, round=self.round, began_ms=0)
+
+
+def seats(task: Task) -> tuple[str, ...]:
+    """`agent-<role in lower case>-<001 …>`, numbered within each role."""
+    roles = task.roles or (task.role,)
+    taken: dict[str, int] = {}
+    named = []
+    for place in range(task.num_agents):
+        role = roles[place % len(roles)].lower()
+        taken[role] = taken.get(role, 0) + 1
+        named.append(f"agent-{role}-{taken[role]:03d}")
+    return tuple(named)

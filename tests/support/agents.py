@@ -10,60 +10,94 @@ from fleet.messages import (
     AgentFailed,
     AgentRequested,
     AgentResponse,
+    Choice,
     CriterionScore,
     Critique,
     Proposal,
     Scorecard,
+    Synthesis,
     Usage,
     decode,
     encode,
 )
 
+Judge = Callable[[AgentRequested, str], float]
+"""(call, author of a proposal) -> score 0 … 10."""
 
-def answer(call: AgentRequested, *, score: int | None = None) -> AgentCompleted:
-    """What a worker would answer; scores depend on the author only, so that the right winner is known."""
-    common = {
+
+def by_author(call: AgentRequested, author: str) -> float:
+    """Scores depend on the author only, so that the right winner is known: the number in its name."""
+    return int(author[-1])
+
+
+def answer(
+    call: AgentRequested, *, judge: Judge = by_author, text: str | None = None, model: str = "m", tokens: int = 3
+) -> AgentCompleted:
+    """What a worker would answer. `text`: of a proposal or a synthesis; a different one for each call by default."""
+    common: dict[str, Any] = {
         "task_id": call.task_id,
         "agent_id": call.agent_id,
         "role": call.role,
         "phase": call.phase,
         "round": call.round,
+        "ask": call.ask,
         "attempt": 1,
-        "model": "m",
+        "model": call.model or model,
         "num_agents": call.num_agents,
         "duration_ms": 10,
         "timestamp": "2026-01-01T00:00:00.000Z",
-        "usage": Usage(prompt_tokens=5, completion_tokens=3),
+        "usage": Usage(prompt_tokens=5, completion_tokens=tokens),
     }
-    authors = call.labels.values()
+    authors = tuple(call.labels.values())
+    written = f"{call.phase} {call.round} by {call.agent_id}" if text is None else text
     match call.phase:
         case "propose" | "revise":
-            text = f"{call.phase} {call.round} by {call.agent_id}"
             proposal = Proposal(
-                content=text,
+                content=written,
                 author_id=call.agent_id,
                 author_role=call.role,
-                model="m",
+                model=call.model or model,
                 temperature=0.7,
-                tokens=3,
+                tokens=tokens,
                 revisions=call.revisions,
             )
-            return AgentCompleted(proposal=proposal, **common)  # type: ignore[arg-type]
+            return AgentCompleted(proposal=proposal, **common)
         case "critique":
-            given = tuple(Critique(author_id=author, changes=(f"from {call.agent_id}",)) for author in authors)
-            return AgentCompleted(critiques=given, **common)  # type: ignore[arg-type]
+            given = tuple(
+                Critique(
+                    author_id=author,
+                    changes=("Say what happens when it fails.",),
+                    votes={name: judge(call, author) for name in criteria(call)},
+                )
+                for author in authors
+            )
+            return AgentCompleted(critiques=given, **common)
         case "score":
             cards = tuple(
                 Scorecard(
                     author_id=author,
-                    criteria={
-                        name: CriterionScore(score=score if score is not None else int(author[-1]))
-                        for name in ("correctness", "completeness", "clarity")
-                    },
+                    criteria={name: CriterionScore(score=judge(call, author)) for name in criteria(call)},
                 )
                 for author in authors
             )
-            return AgentCompleted(scores=cards, **common)  # type: ignore[arg-type]
+            return AgentCompleted(scores=cards, **common)
+        case "vote" | "compare" | "choose":
+            best = max(authors, key=lambda author: judge(call, author))
+            return AgentCompleted(choice=Choice(author_id=best, rationale="It is."), **common)
+        case "synthesise":
+            merged = Synthesis(
+                content=written, author_id=call.agent_id, model=common["model"], tokens=tokens, sources=authors
+            )
+            return AgentCompleted(synthesis=merged, **common)
+
+
+def criteria(call: AgentRequested) -> list[str]:
+    """The criteria that a critique or score call asks for."""
+    assert call.answer_schema is not None
+    card = next(iter(call.answer_schema["properties"].values()))["properties"]
+    if call.phase == "critique":
+        return list(card["scores"]["properties"])
+    return [name for name, inner in card.items() if "score" in inner["properties"]]
 
 
 def failure(call: AgentRequested) -> AgentFailed:
@@ -73,6 +107,7 @@ def failure(call: AgentRequested) -> AgentFailed:
         role=call.role,
         phase=call.phase,
         round=call.round,
+        ask=call.ask,
         attempt=4,
         error="it broke",
         error_type="ServerError",

@@ -5,15 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fleet.deliberation.events import (
-    CallAgent,
-    CancelAsked,
-    Conclude,
-    DeadlinePassed,
-    Requested,
-    Responded,
-    StopCalls,
-)
+from fleet.deliberation.events import CallAgent, CancelAsked, Conclude, DeadlinePassed, StopCalls
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
@@ -24,43 +16,25 @@ from fleet.messages import (
     DeliberationCompleted,
     TimedOut,
 )
-from fleet.requests import Task
 from tests.support.agents import answer, failure
+from tests.support.council import NOW, Answerer, begin, calls, respond, run_to_end
 
-NOW = 1_767_225_600_000
-
-
-def begin(**task: object) -> Decision:
-    return decide(None, Requested("t-1", Task(task_description="Build it", **task), 7, NOW))  # type: ignore[arg-type]
+Slots = frozenset[tuple[str, int, str]]
 
 
-def calls(decision: Decision) -> list[AgentRequested]:
-    return [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
+def failing_at(slots: Slots) -> Answerer:
+    """Answers, but fails the calls of these slots."""
 
+    def respond_to(call: AgentRequested) -> AgentResponse:
+        return failure(call) if (call.phase, call.round, call.agent_id) in slots else answer(call)
 
-def respond(state: Deliberation, response: AgentResponse) -> Decision:
-    return decide(state, Responded(response, NOW + 1000))
-
-
-def run_to_end(
-    decision: Decision, *, failing: frozenset[tuple[str, int, str]] = frozenset()
-) -> tuple[Deliberation, list[AgentRequested]]:
-    """Plays every call in agent order until the end; returns the final state and all calls."""
-    asked: list[AgentRequested] = []
-    while not decision.state.ended:
-        pending = calls(decision)
-        assert pending, "a running deliberation that asks for nothing is wedged"
-        asked += pending
-        for call in pending:
-            slot = (call.phase, call.round, call.agent_id)
-            decision = respond(decision.state, failure(call) if slot in failing else answer(call))
-    return decision.state, asked
+    return respond_to
 
 
 @pytest.mark.parametrize(("agents", "rounds"), [(2, 0), (3, 1), (5, 2), (16, 5)])
 def test_model_is_called_n_times_two_plus_two_r(agents: int, rounds: int) -> None:
     """n agents and r rounds make n · (2 + 2r) calls, and everybody is ranked."""
-    state, asked = run_to_end(begin(num_agents=agents, rounds=rounds))
+    state, asked = run_to_end(begin(num_agents=agents, rounds=rounds, early_stop=False))
     assert len(asked) == agents * (2 + 2 * rounds)
     assert isinstance(state.result, DeliberationCompleted)
     assert [result.rank for result in state.result.results] == list(range(1, agents + 1))
@@ -112,7 +86,7 @@ def test_highest_score_wins_and_mean_is_weighted() -> None:
 def test_agent_whose_proposal_failed_takes_no_further_part() -> None:
     """It is missing, the result is degraded, and nobody asks it again."""
     failing = frozenset({("propose", 0, "agent-dev-002")})
-    state, asked = run_to_end(begin(num_agents=3, rounds=1), failing=failing)
+    state, asked = run_to_end(begin(num_agents=3, rounds=1), failing_at(failing))
     assert isinstance(state.result, DeliberationCompleted)
     assert state.result.missing == ("agent-dev-002",)
     assert state.result.degraded
@@ -122,7 +96,7 @@ def test_agent_whose_proposal_failed_takes_no_further_part() -> None:
 def test_agent_that_fails_later_stays_with_what_it_has() -> None:
     """A failed revision leaves the last proposal standing, and the agent in."""
     failing = frozenset({("revise", 1, "agent-dev-001")})
-    state, asked = run_to_end(begin(num_agents=3, rounds=1), failing=failing)
+    state, asked = run_to_end(begin(num_agents=3, rounds=1), failing_at(failing))
     assert isinstance(state.result, DeliberationCompleted)
     assert state.result.missing == ()
     assert state.result.degraded
@@ -134,7 +108,7 @@ def test_agent_that_fails_later_stays_with_what_it_has() -> None:
 def test_all_failed_fails_at_once() -> None:
     """No proposal left: FAILED, without waiting for the deadline."""
     agents = [f"agent-dev-00{number}" for number in (1, 2, 3)]
-    state, _ = run_to_end(begin(), failing=frozenset(("propose", 0, agent) for agent in agents))
+    state, _ = run_to_end(begin(), failing_at(frozenset(("propose", 0, agent) for agent in agents)))
     assert isinstance(state.result, AllFailed)
     assert [failed.agent_id for failed in state.result.failed_agents] == agents
 
@@ -143,7 +117,7 @@ def test_no_scores_are_null_never_made_up() -> None:
     """Every score call failed: ranked in agent order, with null."""
     agents = [f"agent-dev-00{number}" for number in (1, 2, 3)]
     failing = frozenset(("score", 0, agent) for agent in agents)
-    state, _ = run_to_end(begin(rounds=0), failing=failing)
+    state, _ = run_to_end(begin(rounds=0), failing_at(failing))
     assert isinstance(state.result, DeliberationCompleted)
     assert [(result.agent_id, result.score) for result in state.result.results] == [(agent, None) for agent in agents]
 
@@ -204,7 +178,7 @@ def test_late_response_after_completion_changes_nothing() -> None:
 
 
 @st.composite
-def schedules(draw: st.DrawFn) -> tuple[int, int, frozenset[tuple[str, int, str]], bool, int]:
+def schedules(draw: st.DrawFn) -> tuple[int, int, Slots, bool, int]:
     agents = draw(st.integers(1, 5))
     rounds = draw(st.integers(0, 2))
     slots = [
@@ -222,7 +196,7 @@ def schedules(draw: st.DrawFn) -> tuple[int, int, frozenset[tuple[str, int, str]
 @given(schedules(), st.randoms(use_true_random=False), st.data())
 @settings(max_examples=150, deadline=None)
 def test_order_and_repetition_never_show(
-    schedule: tuple[int, int, frozenset[tuple[str, int, str]], bool, int], random: object, data: st.DataObject
+    schedule: tuple[int, int, Slots, bool, int], random: object, data: st.DataObject
 ) -> None:
     """Any order and any duplication of the same responses, and any loss followed by the deadline, end in the same
     result as the orderly run, and the terminal event is asked for exactly once.

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.errors import BadRequest
-from fleet.requests import MAX_DEPTH, Task, parse_request
+from fleet.nesting import MAX_DEPTH
+from fleet.requests import Task, parse_request
 
 ROLES = {"DEV", "QA"}
 
@@ -103,6 +104,7 @@ def test_allowed_depth_is_allowed() -> None:
 
 
 @given(st.binary(max_size=300))
+@settings(deadline=None)
 def test_any_bytes_are_parsed_or_rejected(data: bytes) -> None:
     """No input raises anything but `BadRequest`."""
     _parsed_or_rejected(data)
@@ -128,6 +130,7 @@ FIELDS = ("task_description", "task_id", "role", "num_agents", "rounds", "constr
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
+@settings(deadline=None)
 def test_any_json_is_parsed_or_rejected(body: dict[str, Any]) -> None:
     """Fields of any type are either understood or named."""
     _parsed_or_rejected(json.dumps(body).encode())

@@ -1,0 +1,66 @@
+"""JSON Schemas of what agents answer. Reasons come before the verdicts that they lead to."""
+
+from collections.abc import Collection
+from typing import Any
+
+from fleet.deliberation.scoring import weights
+from fleet.deliberation.state import Deliberation
+
+MAX_RATIONALES = 60
+"""More scores than this in one answer come without rationales: it would not end within any usual max_tokens."""
+MAX_POINT_CHARACTERS = 240
+"""Bounds a runaway model. (vLLM's grammar knows no escaped quotes or line breaks within such a bound.)"""
+_SCORE = {"type": "integer", "minimum": 0, "maximum": 10}
+_SENTENCE = {"type": "string", "maxLength": MAX_POINT_CHARACTERS}
+
+
+def points_each(proposals: int) -> int:
+    """Strengths, weaknesses and changes to list for each: fewer for many, so that an answer keeps its length."""
+    return 3 if proposals <= 4 else 2 if proposals <= 8 else 1
+
+
+def with_rationales(state: Deliberation, labels: Collection[str]) -> bool:
+    """Whether each score comes with a sentence."""
+    return len(labels) * len(weights(state.rubric)) <= MAX_RATIONALES
+
+
+def critique(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
+    """By label: points, and the scores of the text as it stands by criterion."""
+    points = {"type": "array", "items": _SENTENCE, "maxItems": points_each(len(labels))}
+    scores = _object(dict.fromkeys(weights(state.rubric), _SCORE))
+    review = _object({"strengths": points, "weaknesses": points, "changes": points, "scores": scores})
+    return _object(dict.fromkeys(labels, review))
+
+
+def score(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
+    """By label: a score by criterion, and whether each requirement is met."""
+    rubric = weights(state.rubric)
+    criterion: dict[str, Any] = {"score": _SCORE}
+    if with_rationales(state, labels):
+        criterion = {"rationale": _SENTENCE, **criterion}
+    card: dict[str, Any] = dict.fromkeys(rubric, _object(criterion))
+    if state.task.requirements:
+        numbers = (f"R{number}" for number in range(1, len(state.task.requirements) + 1))
+        card[_requirements_key(rubric)] = _object({number: {"type": "boolean"} for number in numbers})
+    return _object(dict.fromkeys(labels, _object(card)))
+
+
+def choice(labels: Collection[str]) -> dict[str, Any]:
+    """One label, after a reason."""
+    return _object({"rationale": _SENTENCE, "best": {"type": "string", "enum": list(labels)}})
+
+
+def _requirements_key(rubric: Collection[str]) -> str:
+    key = "requirements_met"
+    while key in rubric:
+        key += "_"
+    return key
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,124 @@
+"""The account a result gives of itself: every number in it can be worked out from the reviews beside it."""
+
+from fleet.deliberation.asking import choice_of, chooser_of
+from fleet.deliberation.judging import shown_order, vote_standings
+from fleet.deliberation.ranking import Standings
+from fleet.deliberation.scoring import card_score, weights
+from fleet.deliberation.state import Deliberation
+from fleet.messages import Disqualified, Phase, Ranking, Review, RoundReport, Selection
+
+
+def reviews(state: Deliberation, author: str, now: Standings) -> tuple[Review, ...]:
+    """Critiques in the order of their rounds, then scores; each in reviewer order."""
+    place = {agent: index for index, agent in enumerate(state.agents)}
+    critiques = [
+        Review(
+            reviewer_id=call.reviewer_id,
+            phase="critique",
+            round=call.round,
+            position=_place(state, "critique", call.round, call.reviewer_id, author),
+            strengths=critique.strengths,
+            weaknesses=critique.weaknesses,
+            changes=critique.changes,
+            votes=critique.votes,
+        )
+        for call in sorted(state.critiques, key=lambda call: (call.round, place[call.reviewer_id]))
+        for critique in call.critiques
+        if critique.author_id == author
+    ]
+    rubric = weights(state.rubric)
+    scores = [
+        Review(
+            reviewer_id=reviewer,
+            phase="score",
+            round=state.round,
+            position=_place(state, "score", state.round, reviewer, author),
+            criteria=card.criteria,
+            requirements_met=card.requirements_met,
+            score=card_score(card.criteria, rubric),
+            adjusted=now.fit.adjusted.get((reviewer, author)),
+        )
+        for reviewer in state.agents
+        for card in state.scores.get(reviewer, ())
+        if card.author_id == author
+    ]
+    return (*critiques, *scores)
+
+
+def _place(state: Deliberation, phase: Phase, round_: int, reviewer: str, author: str) -> int:
+    return shown_order(state, phase, round_, reviewer).index(author) + 1
+
+
+def ranking(state: Deliberation, now: Standings) -> Ranking:
+    """How the order came about."""
+    chosen, _ = choice_of(state)
+    return Ranking(
+        method="vote" if state.task.selection == "vote" else "score",
+        leniency=dict(now.fit.leniency),
+        position_effect=now.fit.position_effect,
+        same_model_effect=now.fit.same_model_effect,
+        tied=now.tied,
+        decided_by="architect" if chosen is not None else now.decided_by,  # type: ignore[arg-type]
+    )
+
+
+def selection(state: Deliberation, now: Standings) -> Selection | None:
+    """The architect's choice, where one was asked for and made."""
+    if state.task.selection != "architect":
+        return None
+    chosen, contradicted = choice_of(state)
+    asked = [given.order for given in state.comparisons if given.phase == "choose"]
+    return Selection(
+        chooser_id=chooser_of(state),
+        candidates=now.order[: state.task.top_k] if asked else (),
+        chosen=chosen,
+        contradicted=contradicted,
+    )
+
+
+def rounds(state: Deliberation, now: Standings) -> tuple[RoundReport, ...]:
+    """What each round that was run changed."""
+    return tuple(_round(state, number, now) for number in range(1, state.rounds_run + 1))
+
+
+def _round(state: Deliberation, number: int, now: Standings) -> RoundReport:
+    before = vote_standings(state, number)
+    last = number == state.rounds_run
+    after = now if last and state.scores else vote_standings(state, number + 1)
+    leaders = [_leader(standing) for standing in (before, after)]
+    return RoundReport(
+        round=number,
+        scores_before=dict(before.score),
+        scores_after=dict(after.score),
+        leader_before=leaders[0],
+        leader_after=leaders[1],
+        winner_changed=leaders[0] != leaders[1] if None not in leaders else None,
+        similarity={
+            agent: state.candidates[agent].similarity[number]
+            for agent in state.ranked_agents
+            if number in state.candidates[agent].similarity
+        },
+        tokens=sum(
+            record.tokens
+            for record in state.phases
+            if record.round == number and record.phase in ("critique", "revise")
+        ),
+    )
+
+
+def _leader(standing: Standings) -> str | None:
+    """None where nobody scored anything."""
+    first = standing.order[0]
+    return None if standing.score[first] is None else first
+
+
+def disqualified(state: Deliberation) -> tuple[Disqualified, ...]:
+    """Agents whose proposals broke the format that the request set."""
+    if state.task.output_schema is None:
+        return ()
+    return tuple(
+        Disqualified(agent_id=failed.agent_id, reason=failed.error)
+        for agent in state.agents
+        for failed in state.failures
+        if failed.agent_id == agent and failed.phase == "propose" and failed.error_type == "InvalidAnswer"
+    )

@@ -1,0 +1,115 @@
+"""Filling a slot: an answer goes where it was asked for, once; whatever names no open slot changes nothing."""
+
+from typing import assert_never
+
+from fleet.deliberation.asking import Call, calls
+from fleet.deliberation.state import CallStatus, Candidate, CritiqueCall, Deliberation
+from fleet.deliberation.stopping import similarity
+from fleet.messages import AgentCompleted, AgentFailed, AgentResponse, Comparison, Declined, FailedCall
+from fleet.times import from_rfc3339
+
+
+def fill(state: Deliberation, response: AgentResponse) -> Deliberation:
+    """Puts an answer into its slot; returns `state` itself when there is no such open slot."""
+    if (response.phase, response.round) != (state.phase, state.round) or state.calls.get(response.slot) != "open":
+        return state
+    if isinstance(response, AgentFailed):
+        return _failed(state, response, response.error, response.error_type)
+    call = calls(state)[response.slot]
+    filled = _answered(state, call, response)
+    if filled is None:
+        error = f"the response carries no answer for the phase {state.phase}"
+        return _failed(state, response, error, "MalformedResponse")
+    return _close(filled, response, "completed")
+
+
+def is_late(state: Deliberation, response: AgentResponse, at_ms: int) -> bool:
+    """Whether the last call of a phase ended with the deadline: then there is no next phase."""
+    expired = isinstance(response, AgentFailed) and response.error_type == "DeadlineExceeded"
+    return "open" not in state.calls.values() and (expired or at_ms >= from_rfc3339(state.deadline_at))
+
+
+def expire(state: Deliberation) -> Deliberation:
+    """The deadline fails what is still open, but leaves it open in `calls`, so that the outbox stops it."""
+    by_slot = calls(state)
+    late = tuple(
+        FailedCall(
+            agent_id=by_slot[slot].agent_id,
+            phase=state.phase,
+            round=state.round,
+            error=f"no answer before the deadline of {state.task.timeout_seconds:g} s",
+            error_type="DeadlineExceeded",
+        )
+        for slot, status in state.calls.items()
+        if status == "open"
+    )
+    return state.change(failures=(*state.failures, *late), calls_ended=state.calls_ended + len(late))
+
+
+def _failed(state: Deliberation, response: AgentResponse, error: str, error_type: str) -> Deliberation:
+    failure = FailedCall(
+        agent_id=response.agent_id, phase=state.phase, round=state.round, error=error, error_type=error_type
+    )
+    return _close(state, response, "failed").change(failures=(*state.failures, failure))
+
+
+def _close(state: Deliberation, response: AgentResponse, status: CallStatus) -> Deliberation:
+    *earlier, current = state.phases or (state.record(state.phase),)
+    return state.change(
+        calls={**state.calls, response.slot: status},
+        usage=state.usage + response.usage,
+        calls_ended=state.calls_ended + 1,
+        phases=(*earlier, current.change(tokens=current.tokens + response.usage.total)),
+    )
+
+
+def _answered(state: Deliberation, call: Call, response: AgentCompleted) -> Deliberation | None:
+    """The state with the answer in it; None for a response without one."""
+    agent = call.agent_id
+    match state.phase:
+        case "propose" | "revise":
+            return _written(state, agent, response)
+        case "critique" if response.critiques is not None:
+            critiques = tuple(given for given in response.critiques if given.author_id in call.labels.values())
+            asked = CritiqueCall(reviewer_id=agent, round=state.round, critiques=critiques)
+            return state.change(critiques=(*state.critiques, asked))
+        case "score" if response.scores is not None:
+            cards = tuple(card for card in response.scores if card.author_id in call.labels.values())
+            return state.change(scores={**state.scores, agent: cards})
+        case "vote" | "compare" | "choose" if response.choice and response.choice.author_id in call.labels.values():
+            given = Comparison(
+                phase=state.phase,
+                reviewer_id=agent,
+                order=tuple(call.labels.values()),
+                chosen=response.choice.author_id,
+                rationale=response.choice.rationale,
+            )
+            return state.change(comparisons=(*state.comparisons, given))
+        case "synthesise" if response.synthesis and response.synthesis.content.strip():
+            return state.change(synthesis=response.synthesis)
+        case "critique" | "score" | "vote" | "compare" | "choose" | "synthesise":
+            return None
+        case _:
+            assert_never(state.phase)
+
+
+def _written(state: Deliberation, agent: str, response: AgentCompleted) -> Deliberation | None:
+    before = state.candidates.get(agent)
+    if before is not None and response.declined is not None:
+        declined = Declined(round=state.round, reason=response.declined)
+        candidate = before.change(
+            declined=(*before.declined, declined), similarity={**before.similarity, state.round: 1.0}
+        )
+    elif response.proposal is None or not response.proposal.content.strip():
+        return None
+    elif before is None:
+        candidate = Candidate(proposal=response.proposal, duration_ms=0, checks=response.checks)
+    else:
+        alike = similarity(before.proposal.content, response.proposal.content)
+        candidate = before.change(
+            proposal=response.proposal,
+            checks=response.checks,
+            similarity={**before.similarity, state.round: alike},
+        )
+    spent = candidate.change(duration_ms=candidate.duration_ms + response.duration_ms)
+    return state.change(candidates={**state.candidates, agent: spent})

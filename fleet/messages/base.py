@@ -1,0 +1,65 @@
+"""What every message has in common: immutable, JSON, tolerant of fields it does not know."""
+
+from functools import cache
+from typing import Any, Literal, Self, TypeVar, cast
+
+import msgspec
+from msgspec import Struct
+
+Phase = Literal["propose", "critique", "revise", "score", "vote", "compare", "choose", "synthesise"]
+Status = Literal["PENDING", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "UNKNOWN"]
+
+T = TypeVar("T")
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """Base of everything on the wire. Unknown fields are ignored, so that versions can run side by side."""
+
+    def change(self, **fields: Any) -> Self:
+        """A copy with some fields replaced."""
+        return msgspec.structs.replace(self, **fields)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        # FastStream's AsyncAPI generator asks pydantic for schemas; nothing is validated through it.
+        from pydantic_core import core_schema
+
+        return core_schema.any_schema()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        _, components = msgspec.json.schema_components([cls], ref_template="{name}")
+        inlined = _inline(components[cls.__name__], components)
+        assert isinstance(inlined, dict)
+        return inlined
+
+
+def _inline(schema: Any, components: dict[str, Any]) -> Any:
+    """References replaced by what they refer to: pydantic follows only its own. No message contains itself."""
+    if isinstance(schema, list):
+        return [_inline(item, components) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inline(components[schema["$ref"]], components)
+    return {key: _inline(value, components) for key, value in schema.items()}
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: Any) -> bytes:
+    """JSON, UTF-8."""
+    return _encoder.encode(message)
+
+
+@cache
+def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    """One compiled decoder per type."""
+    return msgspec.json.Decoder(kind)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Raises `msgspec.MsgspecError` (or `UnicodeDecodeError`) for what is no such message."""
+    decoded: T = decoder(cast(Any, kind)).decode(data)
+    return decoded

@@ -1,0 +1,205 @@
+"""One agent call: what is asked, what is answered, and what is said meanwhile."""
+
+from typing import Any, Final, Literal
+
+from fleet.messages.base import Message, Phase
+
+DECLINE: Final = "DECLINE:"
+"""An author that keeps its proposal answers with this and a reason, instead of a revision."""
+
+
+class ChatMessage(Message, frozen=True, kw_only=True):
+    """One message of a chat completion."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Policy(Message, frozen=True, kw_only=True):
+    """Patterns (Python's regular expressions, searched for) that every proposal must, and must not, contain."""
+
+    required: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+
+class _Slot(Message, frozen=True, kw_only=True):
+    """Names a call: its slot in the deliberation. `ask` numbers an agent's calls within one phase."""
+
+    task_id: str
+    agent_id: str
+    role: str
+    phase: Phase
+    round: int
+    attempt: int
+    ask: int = 1
+
+    @property
+    def slot(self) -> str:
+        """The call's key within its phase: the agent's id, and for further questions `~<ask>`."""
+        return self.agent_id if self.ask == 1 else f"{self.agent_id}~{self.ask}"
+
+
+class AgentRequested(_Slot, frozen=True, kw_only=True):
+    """One agent call, complete: a worker needs nothing else to make it.
+
+    `answer_schema` is a JSON Schema that the answer must satisfy (absent: free text). `labels` maps the labels that the
+    prompt uses for proposals ("A", "B" …) to their authors; it never reaches the model. `model` absent: the role's.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    num_agents: int
+    deadline_at: str
+    attempt: int = 1
+    seed: int | None = None
+    model: str | None = None
+    diversity: bool = False
+    revisions: int = 0
+    answer_schema: dict[str, Any] | None = None
+    labels: dict[str, str] = {}
+    policy: Policy = Policy()
+    correlation: dict[str, str] = {}
+
+
+class Usage(Message, frozen=True, kw_only=True):
+    """Tokens as the model reported them; failed attempts included."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+        )
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion tokens: what `options.max_total_tokens` counts."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Proposal(Message, frozen=True, kw_only=True):
+    """A text that a model wrote. `tokens` are completion tokens, `revisions` counts how often its author rewrote it.
+
+    `content_ref` (`{"bucket", "name", "bytes"}`) stands for a `content` too long for one NATS message.
+    """
+
+    content: str
+    author_id: str
+    author_role: str
+    model: str
+    temperature: float
+    tokens: int
+    revisions: int = 0
+    content_ref: dict[str, Any] | None = None
+
+
+class Check(Message, frozen=True, kw_only=True):
+    """What a check found in one proposal. `findings` say where and what; a check that passed has none."""
+
+    status: Literal["passed", "failed", "not_applicable"]
+    findings: tuple[str, ...] = ()
+
+
+class Critique(Message, frozen=True, kw_only=True):
+    """What one reviewer says of the proposal of `author_id`. `votes`: 0 … 10 by criterion, for the text as it is."""
+
+    author_id: str
+    strengths: tuple[str, ...] = ()
+    weaknesses: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    votes: dict[str, float] = {}
+
+
+class CriterionScore(Message, frozen=True, kw_only=True):
+    """0 … 10 for one criterion of the rubric, with a line of reasoning."""
+
+    score: float
+    rationale: str = ""
+
+
+class Scorecard(Message, frozen=True, kw_only=True):
+    """One reviewer's scores for the proposal of `author_id`, by criterion.
+
+    `requirements_met` answers the task's requirements, in their order.
+    """
+
+    author_id: str
+    criteria: dict[str, CriterionScore]
+    requirements_met: tuple[bool, ...] = ()
+
+
+class Choice(Message, frozen=True, kw_only=True):
+    """The proposal (of `author_id`) that an agent chose among those it was shown."""
+
+    author_id: str
+    rationale: str = ""
+
+
+class Synthesis(Message, frozen=True, kw_only=True):
+    """A text merged from the proposals of `sources`, best first. It stands beside the ranking, never in it."""
+
+    content: str
+    author_id: str
+    model: str
+    tokens: int
+    sources: tuple[str, ...] = ()
+    content_ref: dict[str, Any] | None = None
+
+
+class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw_only=True):
+    """`agent.response.completed`: the call's answer, in the field of its phase.
+
+    `declined`: why an author leaves its proposal as it is. `reasoning`: what a reasoning model thought; nobody is
+    shown it. `checks`: what was found in the proposal.
+    """
+
+    model: str
+    num_agents: int
+    duration_ms: int
+    timestamp: str
+    proposal: Proposal | None = None
+    declined: str | None = None
+    critiques: tuple[Critique, ...] | None = None
+    scores: tuple[Scorecard, ...] | None = None
+    choice: Choice | None = None
+    synthesis: Synthesis | None = None
+    checks: dict[str, Check] = {}
+    reasoning: str | None = None
+    diversity: bool = False
+    usage: Usage = Usage()
+    correlation: dict[str, str] = {}
+
+
+class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=True):
+    """`agent.response.failed`: the call gave up. `retryable`: whether the last error was worth another try."""
+
+    error: str
+    error_type: str
+    retryable: bool
+    num_agents: int
+    duration_ms: int
+    timestamp: str
+    usage: Usage = Usage()
+    correlation: dict[str, str] = {}
+
+
+AgentResponse = AgentCompleted | AgentFailed
+
+
+class AgentProgress(_Slot, frozen=True, kw_only=True):
+    """`agent.response.progress`: `text_delta` is what came since this attempt's previous event."""
+
+    progress_pct: int
+    message: str
+    text_delta: str
+    tokens: int
+    timestamp: str
+
+
+class AgentStop(Message, frozen=True, kw_only=True):
+    """`agent.stop`: close every open call of this task."""
+
+    task_id: str

@@ -1,0 +1,45 @@
+"""Request and reply, and what the fleet tells itself."""
+
+from fleet.messages.base import Message, Status
+from fleet.messages.deliberations import TerminalEvent
+
+
+class ResultRequest(Message, frozen=True, kw_only=True):
+    """`deliberation.result`: status now, or wait up to `wait_seconds` (at most 300) for the end."""
+
+    task_id: str
+    wait_seconds: float | None = None
+
+
+class CancelRequest(Message, frozen=True, kw_only=True):
+    """`deliberation.cancel`, and the durable `control.cancel` it becomes."""
+
+    task_id: str
+    reason: str | None = None
+
+
+class Progress(Message, frozen=True, kw_only=True):
+    """Calls of the current phase: `done` of `expected`."""
+
+    phase: str
+    round: int
+    done: int
+    expected: int
+
+
+class ResultReply(Message, omit_defaults=True, frozen=True, kw_only=True):
+    """The answer of `deliberation.result`."""
+
+    task_id: str
+    status: Status
+    progress: Progress | None = None
+    result: TerminalEvent | None = None
+    accepted_at: str | None = None
+    deadline_at: str | None = None
+    correlation: dict[str, str] | None = None
+
+
+class DeadlineReached(Message, frozen=True, kw_only=True):
+    """`control.deadline`: the scheduled end of a task."""
+
+    task_id: str

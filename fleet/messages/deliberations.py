@@ -1,0 +1,237 @@
+"""The life of a deliberation: accepted, rejected, and the terminal events with their account of how it went."""
+
+from typing import Literal
+
+from fleet.messages.base import Message, Phase, Status
+from fleet.messages.calls import Check, CriterionScore, Proposal, Synthesis
+
+StopReason = Literal["all_rounds", "leader_settled", "no_movement", "token_budget", "deadline"]
+
+
+class DeliberationAccepted(Message, frozen=True, kw_only=True):
+    """`deliberation.accepted`: recorded; work begins."""
+
+    task_id: str
+    status: Literal["IN_PROGRESS"]
+    role: str
+    agents: tuple[str, ...]
+    rounds: int
+    accepted_at: str
+    deadline_at: str
+    stream_sequence: int
+    correlation: dict[str, str] = {}
+
+
+class DeliberationRejected(Message, frozen=True, kw_only=True):
+    """`deliberation.rejected`: `code` is malformed, invalid or conflict; `error` contains `path`."""
+
+    task_id: str | None
+    code: Literal["malformed", "invalid", "conflict"]
+    path: str
+    error: str
+    stream_sequence: int
+    rejected_at: str
+    correlation: dict[str, str] | None = None
+
+
+class FailedCall(Message, frozen=True, kw_only=True):
+    """One call that ended in error, the deadline included."""
+
+    agent_id: str
+    phase: Phase
+    error: str
+    error_type: str
+    round: int = 0
+
+
+class Review(Message, frozen=True, kw_only=True):
+    """What one reviewer said of one proposal: a critique of some round, or the final scores.
+
+    `position`: its place (1 …) among the proposals that this reviewer was shown. Scores: `score` is the reviewer's
+    weighted mean as given, `adjusted` what counts (see `Ranking`). Critiques: `votes` are the scores by criterion of
+    the text as it stood then.
+    """
+
+    reviewer_id: str
+    phase: Phase
+    round: int
+    position: int = 0
+    strengths: tuple[str, ...] = ()
+    weaknesses: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    votes: dict[str, float] = {}
+    criteria: dict[str, CriterionScore] = {}
+    requirements_met: tuple[bool, ...] = ()
+    score: float | None = None
+    adjusted: float | None = None
+
+
+class Declined(Message, frozen=True, kw_only=True):
+    """An author left its proposal as it was, and said why."""
+
+    round: int
+    reason: str
+
+
+class RankedResult(Message, frozen=True, kw_only=True):
+    """One proposal in its place. `score` is 0 … 10, or null where nobody scored it: the mean of its reviews'
+    `adjusted` less `penalty` (points for failed checks). `borda`: points by the reviewers' own orders, as a share of
+    the most it could have. `votes`: under `selection: vote`.
+    """
+
+    rank: int
+    agent_id: str
+    role: str
+    score: float | None
+    proposal: Proposal
+    reviews: tuple[Review, ...]
+    checks: dict[str, Check]
+    duration_ms: int
+    penalty: float = 0.0
+    borda: float | None = None
+    votes: int | None = None
+    declined: tuple[Declined, ...] = ()
+
+
+class Comparison(Message, frozen=True, kw_only=True):
+    """One call that chose among proposals: `order` as shown, `chosen` the author of the one that was named."""
+
+    phase: Phase
+    reviewer_id: str
+    order: tuple[str, ...]
+    chosen: str
+    rationale: str = ""
+
+
+class Ranking(Message, frozen=True, kw_only=True):
+    """How the order came about.
+
+    `adjusted = score − leniency[reviewer] − position_effect · x − same_model_effect · y` per review, with x from −0.5
+    (shown first) to 0.5 (shown last) and y = 1 or 0 (reviewer and author run the same model or not) less the mean of
+    that over all reviews. `tied`: who shared the first place before it was decided by `decided_by`.
+    """
+
+    method: Literal["score", "vote"]
+    leniency: dict[str, float] = {}
+    position_effect: float = 0.0
+    same_model_effect: float = 0.0
+    tied: tuple[str, ...] = ()
+    decided_by: Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"] = (
+        "score"
+    )
+
+
+class Selection(Message, frozen=True, kw_only=True):
+    """`selection: architect`: who was asked, among whom, and what it chose; null where it contradicted itself or gave
+    no answer: then the ranking stands.
+    """
+
+    chooser_id: str
+    candidates: tuple[str, ...]
+    chosen: str | None
+    contradicted: bool
+
+
+class RoundReport(Message, frozen=True, kw_only=True):
+    """What one round changed. Scores before it are the votes of its critiques; after it those of the next critiques,
+    or the final scores. `similarity`: of each text that was revised or declined, to the one before (1: unchanged).
+    """
+
+    round: int
+    scores_before: dict[str, float | None]
+    scores_after: dict[str, float | None]
+    leader_before: str | None
+    leader_after: str | None
+    winner_changed: bool | None
+    similarity: dict[str, float]
+    tokens: int
+
+
+class Disqualified(Message, frozen=True, kw_only=True):
+    """An agent whose proposal does not satisfy `options.output_schema`, after one repair."""
+
+    agent_id: str
+    reason: str
+
+
+class TotalUsage(Message, frozen=True, kw_only=True):
+    """All calls of a deliberation."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    calls: int = 0
+    failed_calls: int = 0
+
+
+class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen=True, kw_only=True):
+    """Terminal: the ranking, best first. `margin`: points (votes under `selection: vote`) between the first two.
+    `confidence`: 0 … 1, see `subjects.md`; null where there was nothing to compare.
+    """
+
+    task_id: str
+    degraded: bool
+    missing: tuple[str, ...]
+    winner_id: str
+    results: tuple[RankedResult, ...]
+    failed_agents: tuple[FailedCall, ...]
+    total_agents: int
+    successful_responses: int
+    failed_responses: int
+    rounds_run: int
+    usage: TotalUsage
+    duration_ms: int
+    accepted_at: str
+    completed_at: str
+    margin: float | None = None
+    confidence: float | None = None
+    ranking: Ranking = Ranking(method="score")
+    comparisons: tuple[Comparison, ...] = ()
+    selection: Selection | None = None
+    rounds: tuple[RoundReport, ...] = ()
+    stop_reason: StopReason | None = None
+    stop_explanation: str = ""
+    disqualified: tuple[Disqualified, ...] = ()
+    synthesis: Synthesis | None = None
+    correlation: dict[str, str] = {}
+
+
+class DeliberationFailed(Message, tag_field="status", frozen=True, kw_only=True):
+    """Terminal: no proposal. `FAILED`: every agent failed. `TIMEOUT`: the deadline came first."""
+
+    task_id: str
+    error: str
+    failed_agents: tuple[FailedCall, ...]
+    total_agents: int
+    duration_ms: int
+    completed_at: str
+    usage: TotalUsage = TotalUsage()
+    disqualified: tuple[Disqualified, ...] = ()
+    correlation: dict[str, str] = {}
+
+
+class AllFailed(DeliberationFailed, tag="FAILED", frozen=True, kw_only=True):
+    """Every agent failed."""
+
+
+class TimedOut(DeliberationFailed, tag="TIMEOUT", frozen=True, kw_only=True):
+    """The deadline came before any proposal."""
+
+
+class DeliberationCancelled(Message, tag_field="status", tag="CANCELLED", frozen=True, kw_only=True):
+    """Terminal: somebody asked to stop."""
+
+    task_id: str
+    reason: str
+    duration_ms: int
+    completed_at: str
+    usage: TotalUsage = TotalUsage()
+    correlation: dict[str, str] = {}
+
+
+TerminalEvent = DeliberationCompleted | AllFailed | TimedOut | DeliberationCancelled
+
+
+def status_of(event: TerminalEvent) -> Status:
+    """The `status` a terminal event carries."""
+    return event.__struct_config__.tag  # type: ignore[return-value]

@@ -1,0 +1,42 @@
+"""How deep a request nests: found without recursing into it."""
+
+import re
+
+from fleet.errors import BadRequest
+
+MAX_DEPTH = 64
+"""Deeper requests cannot be decoded safely, and no prompt has a use for them."""
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}:,]', re.DOTALL)
+
+
+def check_depth(data: bytes) -> None:
+    """Refuses what nests deeper than `MAX_DEPTH`, naming the field, without recursing into it."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return
+    keys: list[str] = []  # the key that led to each open object's current member; "" inside an array
+    last_string = ""
+    top: dict[str, str] = {}
+    expect_id = False
+    for match in _STRUCTURE.finditer(data):
+        token = match[0]
+        if token[:1] == b'"':
+            last_string = token[1:-1].decode("utf-8", "replace")
+            if expect_id:
+                top["task_id"] = last_string
+                expect_id = False
+        elif token in b"{[":
+            keys.append("")
+            if len(keys) > MAX_DEPTH:
+                path = ".".join(["$", *[key for key in keys[:2] if key]])
+                raise BadRequest(
+                    "invalid", path, f"{path}: nested deeper than {MAX_DEPTH} levels", task_id=top.get("task_id")
+                )
+        elif token in b"}]":
+            if keys:
+                keys.pop()
+        elif token == b":" and keys:
+            keys[-1] = last_string
+            expect_id = len(keys) == 1 and last_string == "task_id"
+        elif token == b",":
+            expect_id = False

@@ -1,0 +1,146 @@
+"""Scores become one number per proposal: reviewers count alike, bias is taken out, nothing is made up."""
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.deliberation.scoring import Given, borda, fit, weighted
+
+QUALITY = {"a": 8.0, "b": 6.0, "c": 5.0, "d": 3.0, "e": 2.0}
+AGENTS = tuple(QUALITY)
+
+
+def scores(
+    *,
+    leniency: dict[str, float] | None = None,
+    per_position: float = 0.0,
+    same_model: float = 0.0,
+    models: dict[str, str] | None = None,
+    seed: int = 1,
+) -> list[Given]:
+    """What judges who know the quality say, with the given distortions, each in a shuffled order."""
+    rng = Random(seed)
+    said = []
+    for reviewer in AGENTS:
+        order = [agent for agent in AGENTS if agent != reviewer]
+        rng.shuffle(order)
+        for place, author in enumerate(order, start=1):
+            alike = (models or {}).get(reviewer) == (models or {}).get(author)
+            shift = per_position * ((place - 1) / (len(order) - 1) - 0.5)
+            value = QUALITY[author] + (leniency or {}).get(reviewer, 0.0) + shift + same_model * alike
+            said.append(Given(reviewer, author, value, place, len(order), alike))
+    return said
+
+
+def order_of(said: list[Given]) -> list[str]:
+    quality = fit(said).quality
+    return sorted(quality, key=lambda agent: -quality[agent])
+
+
+def test_undistorted_scores_are_what_they_say() -> None:
+    """Where reviewers agree, quality is the plain mean, and nobody is called lenient by more than a shade."""
+    fitted = fit(scores())
+    assert fitted.quality == pytest.approx(QUALITY, abs=0.1)
+    assert all(abs(value) < 0.2 for value in fitted.leniency.values())
+
+
+def test_harsh_and_mild_reviewers_count_alike() -> None:
+    """A harsh reviewer cannot hold down those that it judges: its own proposal would gain by being spared."""
+    harsh = scores(leniency={"c": -5.0})
+    mean = {author: sum(g.score for g in harsh if g.author == author) / 4 for author in AGENTS}
+    assert mean["c"] > mean["b"]  # the raw mean falls for it
+    fitted = fit(harsh)
+    assert order_of(harsh) == list(AGENTS)
+    assert fitted.leniency["c"] < -2
+
+
+def test_position_bias_is_found_and_taken_out() -> None:
+    """The same points for being shown early, in everybody's order: the effect is seen, and the order is right."""
+    fitted = fit(scores(per_position=-3.0))
+    assert fitted.position_effect == pytest.approx(-3.0, abs=1.0)
+    assert order_of(scores(per_position=-3.0)) == list(AGENTS)
+
+
+def test_preference_for_the_own_model_is_found_and_taken_out() -> None:
+    """Points for what the reviewer's own model wrote, in a council of two models."""
+    models = {"a": "x", "b": "y", "c": "y", "d": "x", "e": "y"}
+    said = scores(same_model=3.0, models=models)
+    assert fit(said).same_model_effect == pytest.approx(3.0, abs=1.0)
+    assert order_of(said) == list(AGENTS)
+
+
+def test_quality_is_the_mean_of_the_adjusted_scores() -> None:
+    """Anybody can check: score less leniency, position and model is `adjusted`, and its mean is the quality."""
+    models = {"a": "x", "b": "y", "c": "y", "d": "x", "e": "y"}
+    said = scores(leniency={"b": 2.0, "d": -1.0}, per_position=2.0, same_model=1.0, models=models)
+    fitted = fit(said)
+    alike = sum(g.same_model for g in said) / len(said)
+    for one in said:
+        by_hand = (
+            one.score
+            - fitted.leniency[one.reviewer]
+            - fitted.position_effect * ((one.position - 1) / (one.shown - 1) - 0.5)
+            - fitted.same_model_effect * (one.same_model - alike)
+        )
+        assert fitted.adjusted[one.reviewer, one.author] == pytest.approx(by_hand, abs=1e-4)
+    for author in AGENTS:
+        adjusted = [fitted.adjusted[one.reviewer, author] for one in said if one.author == author]
+        assert fitted.quality[author] == pytest.approx(sum(adjusted) / len(adjusted), abs=1e-5)
+
+
+def test_what_nobody_scored_is_absent() -> None:
+    """A proposal without any score has no quality, and reviewers without any have no leniency."""
+    fitted = fit([g for g in scores() if g.author != "a" and g.reviewer != "b"])
+    assert "a" not in fitted.quality
+    assert "b" not in fitted.leniency
+    assert fit([]).quality == {}
+
+
+def test_two_agents_keep_their_raw_scores() -> None:
+    """With one score each nothing can be told apart, so nothing is taken out."""
+    fitted = fit([Given("a", "b", 7.0, 1, 1), Given("b", "a", 4.0, 1, 1)])
+    assert fitted.quality == {"b": 7.0, "a": 4.0}
+
+
+SCORES = st.lists(
+    st.tuples(st.sampled_from(AGENTS), st.sampled_from(AGENTS), st.integers(0, 10), st.integers(1, 4), st.booleans()),
+    max_size=20,
+    unique_by=lambda row: row[:2],
+).map(lambda rows: [Given(r, a, float(s), p, 4, m) for r, a, s, p, m in rows if r != a])
+
+
+@given(SCORES, st.permutations(AGENTS), st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_names_and_arrival_order_never_show(said: list[Given], names: list[str], random: Random) -> None:
+    """Agents and reviewers renamed, scores in another order: the same numbers, to the last digit, under new names."""
+    rename = dict(zip(AGENTS, names, strict=True))
+    moved = [Given(rename[g.reviewer], rename[g.author], g.score, g.position, g.shown, g.same_model) for g in said]
+    random.shuffle(moved)
+    before, after = fit(said), fit(moved)
+    assert {rename[agent]: value for agent, value in before.quality.items()} == after.quality
+    assert {rename[agent]: value for agent, value in before.leniency.items()} == after.leniency
+    assert (before.position_effect, before.same_model_effect) == (after.position_effect, after.same_model_effect)
+    assert {rename[agent]: value for agent, value in borda(said).items()} == borda(moved)
+
+
+def test_borda_counts_wins_within_each_reviewers_scores() -> None:
+    """A share of the comparisons won, draws counting half; harshness does not matter."""
+    said = [
+        Given("a", "b", 9, 1, 2),
+        Given("a", "c", 5, 2, 2),
+        Given("b", "a", 2, 1, 2),
+        Given("b", "c", 2, 2, 2),
+        Given("c", "a", 1, 1, 2),
+        Given("c", "b", 3, 2, 2),
+    ]
+    assert borda(said) == {"b": 1.0, "a": 0.25, "c": 0.25}
+
+
+def test_weights_count_only_scored_criteria() -> None:
+    """The weighted mean is over what was scored; a criterion nobody asked for is ignored, none at all is None."""
+    rubric = {"correctness": 3.0, "clarity": 1.0}
+    assert weighted({"correctness": 8, "clarity": 4}, rubric) == 7.0
+    assert weighted({"clarity": 4, "style": 10}, rubric) == 4.0
+    assert weighted({}, rubric) is None
