@@ -122,10 +122,9 @@ class Outbox:
                 )
             case CallAgent(call):
                 body = encode(call)
-                msg_id = f"{task_id}.{call.round}.{call.phase}.{call.agent_id}.{call.attempt}"
                 if self._texts.too_large(body):
-                    body = await self._texts.refer(f"{task_id}/{msg_id}", body, {"task_id": task_id})
-                await self._send(subjects.AGENT_REQUESTED, body, msg_id, task_id, state.traceparent)
+                    body = await self._texts.refer(f"{task_id}/{call.msg_id}", body, {"task_id": task_id})
+                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
 
     async def _conclude(self, state: Deliberation, event: TerminalEvent, *, repeated: bool) -> None:
         """Exactly once: within the duplicate window by message id; when it may be older, or may have reached core

@@ -14,7 +14,7 @@ from workers import answers, checks, responses
 from workers.progress import ProgressReport
 from workers.retry import MAX_REPAIRS
 from workers.roles import resolve
-from workers.slots import call_id_of, facts
+from workers.slots import facts
 from workers.vllm import VllmClient
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Caller:
             ask = resolve(self._settings, request)
             answer = await self._client.complete(
                 ask,
-                request_id=call_id_of(request),
+                request_id=request.call_id,
                 check=partial(answers.check, request),
                 watcher=report,
                 first_attempt=first_attempt,

@@ -44,14 +44,14 @@ class Endpoint:
         """Whether this endpoint is known not to serve `model`."""
         return model is not None and self.models is not None and all(card.id != model for card in self.models)
 
-    def card(self, model: str | None) -> Card:
-        """The card of `model`, or the first. Raises `AgentCallError` (NotFound) when nothing is named or listed."""
-        models = self.models or ()
-        if model is not None:
-            return next((card for card in models if card.id == model), Card(model, None))
-        if not models:
-            raise AgentCallError("NotFound", "the server lists no model: set VLLM_MODEL", retryable=False)
-        return models[0]
+
+def card_of(models: tuple[Card, ...], model: str | None) -> Card:
+    """The card of `model`, or the first. Raises `AgentCallError` (NotFound) when nothing is named or listed."""
+    if model is not None:
+        return next((card for card in models if card.id == model), Card(model, None))
+    if not models:
+        raise AgentCallError("NotFound", "the server lists no model: set VLLM_MODEL", retryable=False)
+    return models[0]
 
 
 class Endpoints:

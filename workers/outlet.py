@@ -16,7 +16,7 @@ from fleet.envelope import child_traceparent, headers
 from fleet.errors import FleetError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse, Message, Phase, decode, encode
 from fleet.texts import Texts
-from workers.slots import msg_id_of, slot_of
+from workers.slots import slot_of
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class Outlet:
     async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
         """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""
         subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
-        msg_id = msg_id_of(response, response.attempt)
+        msg_id = response.msg_id
         given = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
         body, pause_s = encode(response), FIRST_PAUSE_S
         try:
@@ -90,7 +90,7 @@ class Outlet:
 
     async def report(self, event: AgentProgress, number: int, traceparent: str) -> None:
         """Publishes without waiting for anybody: the memory stream may be gone."""
-        msg_id = f"{msg_id_of(event, event.attempt)}.p{number}"
+        msg_id = f"{event.msg_id}.p{number}"
         given = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, event.task_id, traceparent)
         try:
             await self._nc.publish(subjects.AGENT_PROGRESS, encode(event), headers=given)

@@ -1,4 +1,4 @@
-"""How a call is named: in its messages, their ids and the log."""
+"""How a call is named: in its messages and in the log."""
 
 from typing import Any
 
@@ -15,13 +15,3 @@ def slot_of(call: Call) -> dict[str, Any]:
 def facts(call: Call) -> dict[str, Any]:
     """What a log line says of a call: never its text."""
     return {name: value for name, value in slot_of(call).items() if name != "role"}
-
-
-def call_id_of(call: Call) -> str:
-    """`<task_id>.<round>.<phase>.<slot>`."""
-    return f"{call.task_id}.{call.round}.{call.phase}.{call.slot}"
-
-
-def msg_id_of(call: Call, attempt: int) -> str:
-    """`<task_id>.<round>.<phase>.<slot>.<attempt>`."""
-    return f"{call_id_of(call)}.{attempt}"

@@ -18,7 +18,7 @@ from fleet.config import Settings
 from fleet.errors import AgentCallError, ConfigError
 from fleet.messages import ChatMessage, Usage
 from workers import window
-from workers.endpoints import Card, Endpoint, Endpoints
+from workers.endpoints import Card, Endpoint, Endpoints, card_of
 from workers.failures import CONNECTION_TYPES
 from workers.http import Http
 from workers.retry import wait_before_retry
@@ -182,19 +182,21 @@ class VllmClient:
 
     async def _card(self, endpoint: Endpoint, model: str | None) -> Card:
         """What the endpoint says of the model. Asked once, by one call for all that wait."""
-        if endpoint.models is None:
+        models = endpoint.models
+        if models is None:
             task = self._learning.get(endpoint)
             if task is None:
                 task = self._learning[endpoint] = asyncio.create_task(self._http.models(endpoint))
                 task.add_done_callback(lambda done: self._learned(endpoint, done))
             try:
-                await asyncio.shield(task)
+                # Not `endpoint.models`: another call's failure may have cleared it again by now.
+                models = await asyncio.shield(task)
             except AgentCallError as error:
                 # A server without a list is of use to those who name the model.
                 if model is None or error.retryable or error.error_type == "Unauthorized":
                     raise
-                endpoint.models = (Card(model, None),)
-        return endpoint.card(model)
+                models = endpoint.models = (Card(model, None),)
+        return card_of(models, model)
 
     def _learned(self, endpoint: Endpoint, task: asyncio.Task[tuple[Card, ...]]) -> None:
         self._learning.pop(endpoint, None)

@@ -23,6 +23,7 @@ def ask(
     require: options.Requirement = None,
     seed: options.Seed = None,
     all_rounds: options.AllRounds = False,
+    option: options.Option = None,
     correlation: options.Correlation = None,
     task_id: options.GivenId = None,
     file: options.File = None,
@@ -49,6 +50,7 @@ def ask(
         correlation=correlation,
         seed=seed,
         all_rounds=all_rounds,
+        more=option,
     )
     raise typer.Exit(asyncio.run(deliberate(client_settings(data_dir, nats_url), body, json_output=json_output)))
 
@@ -63,6 +65,7 @@ def submit(
     require: options.Requirement = None,
     seed: options.Seed = None,
     all_rounds: options.AllRounds = False,
+    option: options.Option = None,
     correlation: options.Correlation = None,
     task_id: options.GivenId = None,
     file: options.File = None,
@@ -91,6 +94,7 @@ def submit(
         correlation=correlation,
         seed=seed,
         all_rounds=all_rounds,
+        more=option,
     )
     asyncio.run(_submit(client_settings(data_dir, nats_url), body, json_output))
 

@@ -57,6 +57,15 @@ Correlation = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Makes shuffles, and the model's sampling, reproducible.")]
 AllRounds = Annotated[bool, typer.Option("--all-rounds", help="Run every round, even when the leader is clear.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        help="One of the request's options, selection=vote or roles=DEV,QA (all are in subjects.md). Repeatable.",
+    ),
+]
 File = Annotated[
     str | None,
     typer.Option("--file", "-f", metavar="FILE", help="Take the request as JSON from a file; - is standard input."),
@@ -79,6 +88,7 @@ def request(
     correlation: list[str] | None = None,
     seed: int | None = None,
     all_rounds: bool = False,
+    more: list[str] | None = None,
 ) -> dict[str, Any]:
     """The body of `deliberation.requested`: the file's, overlaid with what the options say. Raises `BadParameter`."""
     body = _read(file) if file else {}
@@ -92,9 +102,22 @@ def request(
         requirements=requirements or None,
         timeout_seconds=timeout_s,
     )
-    _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None)
+    given = {name: _value(name, text) for name, text in _pairs("--option", more).items()}
+    _put(_table(body, "options"), **given, seed=seed, early_stop=False if all_rounds else None)
     _put(_table(body, "correlation"), **_pairs("--correlation", correlation))
     return {name: value for name, value in body.items() if value != {}}
+
+
+_LISTS = ("roles", "models")
+
+
+def _value(name: str, text: str) -> Any:
+    """`true`, `3` and `{…}` are JSON, anything else is a text, and a list may be written with commas."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    return value.split(",") if name in _LISTS and isinstance(value, str) else value
 
 
 def _put(table: dict[str, Any], /, **given: Any) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -23,6 +24,7 @@ from fleet.messages import (
     AgentProgress,
     DeliberationCancelled,
     DeliberationCompleted,
+    Phase,
     TerminalEvent,
     status_of,
 )
@@ -131,22 +133,48 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
         console.print(Panel(Markdown(text), title=title, title_align="left", border_style="green", padding=(1, 2)))
     else:
         console.print(f"\n{winner.agent_id} wins:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
+    if event.synthesis is not None:
+        console.print(f"Merged from the best {len(event.synthesis.sources)}, beside the ranking:\n", style="bold")
+        console.print(event.synthesis.content, markup=False, highlight=False, soft_wrap=True)
+        console.print()
+    for line in _account(event):
+        console.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
     usage = event.usage
     tokens = usage.prompt_tokens + usage.completion_tokens
     console.print(
         f"[dim]{escape(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
-        f"{count(usage.calls, 'model call')} · {tokens:,} tokens[/dim]",
+        f"{count(usage.calls, 'model call')} · {tokens:,} tokens, {usage.cached_tokens:,} of them from the cache[/dim]",
         highlight=False,
     )
     if event.degraded:
         console.print(_degraded(event), soft_wrap=True, highlight=False)
 
 
+def _account(event: DeliberationCompleted) -> Iterator[str]:
+    """How sure the verdict is, what decided it, why the rounds ended, which checks failed."""
+    if event.margin is not None:
+        unit = count(event.margin, "vote" if event.ranking.method == "vote" else "point")
+        tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
+        yield f"ahead by {unit}{tied}; confidence {event.confidence:g}"
+    if event.selection is not None:
+        chosen = "contradicted itself" if event.selection.contradicted else "gave no answer"
+        if event.selection.chosen is not None:
+            chosen = f"chose {event.selection.chosen}"
+        yield f"{event.selection.chooser_id} {chosen}"
+    if event.stop_reason not in (None, "all_rounds"):
+        yield f"stopped after {count(event.rounds_run, 'round')}: {event.stop_explanation}"
+    for result in event.results:
+        for name, check in result.checks.items():
+            if check.status == "failed":
+                yield f"{result.agent_id}: {name} failed: {'; '.join(check.findings)}"
+
+
 def _ranking(event: DeliberationCompleted) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("agent", no_wrap=True)
-    table.add_column("score", justify="right")
+    votes = event.ranking.method == "vote"
+    table.add_column("votes" if votes else "score", justify="right")
     table.add_column("by", justify="right")
     table.add_column("revised", justify="right")
     table.add_column("tokens", justify="right")
@@ -156,7 +184,7 @@ def _ranking(event: DeliberationCompleted) -> Table:
         table.add_row(
             str(result.rank),
             escape(result.agent_id),
-            "–" if result.score is None else f"{result.score:.2f}",
+            str(result.votes or 0) if votes else "–" if result.score is None else f"{result.score:.2f}",
             count(scored, "peer") if scored else "–",
             f"{result.proposal.revisions}×",
             str(result.proposal.tokens),
@@ -192,7 +220,7 @@ def _mark(row: _Row) -> RenderableType:
 def _order(call: tuple[int, str, int]) -> tuple[int, int, int]:
     number, phase, attempt = call
     # `score` carries the last round's number, and comes after its revisions.
-    return number, ("propose", "critique", "revise", "score").index(phase), attempt
+    return number, get_args(Phase).index(phase), attempt
 
 
 def _tail(text: str, width: int) -> str:
@@ -201,6 +229,6 @@ def _tail(text: str, width: int) -> str:
     return line if len(line) <= width else "…" + line[1 - width :]
 
 
-def count(number: int, noun: str) -> str:
-    """`1 round`, `2 rounds`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: float, noun: str) -> str:
+    """`1 round`, `2 rounds`, `0.5 points`."""
+    return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"

@@ -38,6 +38,16 @@ class _Slot(Message, frozen=True, kw_only=True):
         """The call's key within its phase: the agent's id, and for further questions `~<ask>`."""
         return self.agent_id if self.ask == 1 else f"{self.agent_id}~{self.ask}"
 
+    @property
+    def call_id(self) -> str:
+        """`<task_id>.<round>.<phase>.<slot>`."""
+        return f"{self.task_id}.{self.round}.{self.phase}.{self.slot}"
+
+    @property
+    def msg_id(self) -> str:
+        """The message id: `<call_id>.<attempt>`."""
+        return f"{self.call_id}.{self.attempt}"
+
 
 class AgentRequested(_Slot, frozen=True, kw_only=True):
     """One agent call, complete: a worker needs nothing else to make it.

@@ -77,7 +77,11 @@ class StubModel:
 
 def instance(schema: dict[str, Any]) -> Any:
     """The plainest value that satisfies `schema`."""
+    if "enum" in schema:
+        return schema["enum"][0]
     match schema["type"]:
+        case "boolean":
+            return True
         case "object":
             return {name: instance(inner) for name, inner in schema["properties"].items()}
         case "array":

@@ -32,6 +32,9 @@ async def test_the_main_job(up: Up, stub: StubModel) -> None:
     await progress_is_replayable(up)
     await failed_attempts_are_retried_and_refusals_are_not(up, stub)
     await cancel_closes_the_models_connections(up, stub)
+    await options_shape_the_council(up, stub)
+    await unanimous_council_stops_early(up, stub)
+    await checks_are_in_the_result(up, stub)
     await killed_components_are_started_again(up)
 
 
@@ -108,6 +111,41 @@ async def cancel_closes_the_models_connections(up: Up, stub: StubModel) -> None:
     await stub.until_open(0)
     stub.gate.set()
     assert (await up.result(task_id))["reason"] == "enough"
+
+
+async def options_shape_the_council(up: Up, stub: StubModel) -> None:
+    limit = {"type": "object", "properties": {"limit": {"type": "integer", "maximum": 9}}, "required": ["limit"]}
+    options = {"roles": ["DEV", "QA"], "models": ["one", "two"], "selection": "architect", "synthesis": True}
+    body = {"task_description": "a mixed council", "rounds": 1, "options": {**options, "output_schema": limit}}
+    result = await up.result(await up.request(**body, num_agents=3))
+    requests = asked(stub, "a mixed council")
+    assert (result["status"], result["failed_agents"]) == ("COMPLETED", [])
+    assert len(requests) == 3 * 4 + 2 + 1
+    assert Counter(request["model"] for request in requests)["one"] == 2 * 4 + 1
+    assert {entry["agent_id"] for entry in result["results"]} == {"agent-dev-001", "agent-qa-001", "agent-dev-002"}
+    assert {entry["proposal"]["content"] for entry in result["results"]} == {'{"limit": 9}'}
+    # The stub names whatever is shown first: in both orders, so it contradicts itself.
+    assert result["selection"]["contradicted"]
+    assert result["synthesis"]["content"] == stub.answers[-1]
+    voted = await up.result(await up.request(task_description="a vote", rounds=0, options={"selection": "vote"}))
+    assert sum(entry["votes"] for entry in voted["results"]) == 3
+
+
+async def unanimous_council_stops_early(up: Up, stub: StubModel) -> None:
+    result = await up.result(await up.request(task_description="all of one mind", num_agents=5, rounds=3))
+    assert len(asked(stub, "all of one mind")) == 20
+    assert (result["rounds_run"], result["stop_reason"]) == (1, "leader_settled")
+    assert len(result["rounds"]) == 1
+
+
+async def checks_are_in_the_result(up: Up, stub: StubModel) -> None:
+    constraints = {"policy": {"required": ["answer number"], "forbidden": ["^The"]}, "requirements": ["is short"]}
+    result = await up.result(await up.request(task_description="checked", rounds=0, constraints=constraints))
+    for entry in result["results"]:
+        assert entry["checks"]["policy"]["status"] == "failed"
+        assert "^The" in entry["checks"]["policy"]["findings"][0]
+        assert entry["checks"]["requirements"] == {"status": "passed", "findings": []}
+        assert entry["score"] == 9.0
 
 
 async def killed_components_are_started_again(up: Up) -> None:

@@ -291,7 +291,7 @@ def test_what_is_due_survives_a_crash_in_every_phase(options: dict[str, Any]) ->
     while not decision.state.ended:
         pending = calls(decision)
         assert due(decision.state) == decision.outbox
-        assert len({(call.phase, call.round, call.slot) for call in pending}) == len(pending)
+        assert len({call.msg_id for call in pending}) == len(pending)
         for number, call in enumerate(pending, start=1):
             decision_after, _ = run_one(decision.state, call)
             if number < len(pending):

@@ -6,7 +6,6 @@ from msgspec import structs
 
 from fleet.messages import AgentRequested, Phase
 from workers.outlet import Standing
-from workers.slots import msg_id_of
 
 REQUEST = AgentRequested(
     task_id="t",
@@ -56,5 +55,5 @@ def test_phases_follow_each_other_in_the_order_of_their_type() -> None:
 
 def test_ids_of_a_call_name_its_slot() -> None:
     """The first question of an agent by its id alone."""
-    assert msg_id_of(REQUEST, 4) == "t.1.revise.agent-dev-001.4"
-    assert msg_id_of(structs.replace(REQUEST, ask=2), 4) == "t.1.revise.agent-dev-001~2.4"
+    assert structs.replace(REQUEST, attempt=4).msg_id == "t.1.revise.agent-dev-001.4"
+    assert structs.replace(REQUEST, ask=2, attempt=4).msg_id == "t.1.revise.agent-dev-001~2.4"

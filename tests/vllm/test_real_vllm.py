@@ -10,6 +10,7 @@ import aiohttp
 from tests.e2e.conftest import Up, start, stop
 
 ROLE = '[roles.DEV]\npersona = "You write code."\ntemperature = 0.8\nmax_tokens = {max_tokens}\n'
+STEPS = ["cache it", "count it", "queue it", "shard it", "retry it", "log it", "drop it", "price it"]
 
 
 async def fleet_on(real_vllm: str, tmp_path: Path, *, max_tokens: int) -> Up:
@@ -47,6 +48,47 @@ async def test_deliberation_runs_through_every_phase(real_vllm: str, tmp_path: P
     assert [result["proposal"]["revisions"] for result in done["results"]] == [1, 1, 1]
     assert all(0 <= result["score"] <= 10 for result in done["results"])
     assert done["usage"]["prompt_tokens"] > done["usage"]["cached_tokens"] > 0
+
+
+async def test_most_of_a_councils_prompts_come_from_the_prefix_cache(real_vllm: str, tmp_path: Path) -> None:
+    """Five agents, one round, a task of 2,000 tokens: at least 60 % of all prompt tokens are cached. Random weights
+    would write to the end of the window, so a format bounds the proposals to the length of a short answer.
+    """
+    task = await words(real_vllm, tokens=2000)
+    answer = {
+        "type": "object",
+        "properties": {"steps": {"type": "array", "items": {"enum": STEPS}, "minItems": 40, "maxItems": 60}},
+        "required": ["steps"],
+        "additionalProperties": False,
+    }
+    up = await fleet_on(real_vllm, tmp_path, max_tokens=4000)
+    task_id = await up.request(
+        task_description=task,
+        num_agents=5,
+        rounds=1,
+        constraints={"rubric": {"correctness": 1}, "timeout_seconds": 240},
+        options={"output_schema": answer},
+    )
+    done = await up.result(task_id, within_s=260)
+    assert await stop(up) == 0
+    assert (done["status"], done["failed_agents"]) == ("COMPLETED", [])
+    usage = done["usage"]
+    share = usage["cached_tokens"] / usage["prompt_tokens"]
+    print(f"prefix cache: {usage['cached_tokens']} of {usage['prompt_tokens']} prompt tokens, {share:.1%}")
+    assert share >= 0.6
+
+
+async def words(real_vllm: str, *, tokens: int) -> str:
+    """A text of so many tokens, by the server's own count."""
+    text = ""
+    async with aiohttp.ClientSession() as session:
+        count = 0
+        while count < tokens:
+            text += f"Requirement {len(text)}: the limiter keeps its counters when a node is replaced. "
+            body = {"model": "tiny", "prompt": text}
+            async with session.post(f"{real_vllm}/tokenize", json=body) as response:
+                count = (await response.json())["count"]
+    return text
 
 
 async def test_cancel_stops_the_generation(real_vllm: str, tmp_path: Path) -> None:
