@@ -55,8 +55,7 @@ def ranking(state: Deliberation, now: Standings) -> Ranking:
     return Ranking(
         method="vote" if state.task.selection == "vote" else "score",
         leniency=dict(now.fit.leniency),
-        position_effect=now.fit.position_effect,
-        same_model_effect=now.fit.same_model_effect,
+        effects=dict(now.fit.effects),
         tied=now.tied,
         decided_by="architect" if chosen is not None else now.decided_by,  # type: ignore[arg-type]
     )

@@ -3,12 +3,13 @@
 Reviewers differ in leniency, are swayed by the order in which they are shown proposals, and like what their own model
 writes. So the scores are taken apart, by least squares, into
 
-    score = quality[author] + leniency[reviewer] + position_effect · x + same_model_effect · y
+    score = quality[author] + leniency[reviewer] + position · x + first · f + same_model · y
 
-with x from −0.5 (shown first) to 0.5 (shown last), and y = 1 where reviewer and author run the same model, else 0, less
-the mean of that over all scores. Each effect but quality is shrunk as if one more unit of evidence had said 0, so that
-few scores make small corrections. Only `quality` ranks. (The model is that of many-facet judging: Linacre 1989; the
-effects are those that Wang et al. 2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
+with x from −0.5 (shown first) to 0.5 (shown last); f = 1 for what is shown first, else 0, less its mean (0 where fewer
+than three are shown: there x says it all); y = 1 where reviewer and author run the same model, else 0, less its mean.
+Each effect but quality is shrunk as if one more unit of evidence had said 0, so that few scores make small corrections.
+Only `quality` ranks. (The model is that of many-facet judging: Linacre 1989; the effects are those that Wang et al.
+2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,9 +57,18 @@ class Given:
     shown: int
     same_model: bool = True
 
-    @property
-    def x(self) -> float:
-        return (self.position - 1) / (self.shown - 1) - 0.5 if self.shown > 1 else 0.0
+
+EFFECTS = ("position", "first", "same_model")
+
+
+def columns(scores: Sequence[Given]) -> tuple[list[float], ...]:
+    """x, f and y of each score, in the order of `EFFECTS`."""
+    alike = fsum(given.same_model for given in scores) / max(1, len(scores))
+    return (
+        [(given.position - 1) / (given.shown - 1) - 0.5 if given.shown > 1 else 0.0 for given in scores],
+        [(given.position == 1) - 1 / given.shown if given.shown > 2 else 0.0 for given in scores],
+        [given.same_model - alike for given in scores],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +77,10 @@ class Fit:
 
     quality: Mapping[str, float] = field(default_factory=dict)
     leniency: Mapping[str, float] = field(default_factory=dict)
-    position_effect: float = 0.0
-    same_model_effect: float = 0.0
+    effects: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(EFFECTS, 0.0))
+    """By the names in `EFFECTS`."""
     adjusted: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    """By (reviewer, author): the score less all effects."""
+    """By (reviewer, author): the score less leniency and effects."""
 
 
 def fit(scores: Sequence[Given]) -> Fit:
@@ -80,40 +90,42 @@ def fit(scores: Sequence[Given]) -> Fit:
     count = range(len(scores))
     author, reviewer = [given.author for given in scores], [given.reviewer for given in scores]
     by_author, by_reviewer = _places(author), _places(reviewer)
-    x = [given.x for given in scores]
-    alike = fsum(given.same_model for given in scores) / len(scores)
-    y = [given.same_model - alike for given in scores]
-    room_x, room_y = (fsum(part * part for part in parts) + PRIOR_WEIGHT for parts in (x, y))
+    parts = columns(scores)
+    room = [fsum(value * value for value in part) + PRIOR_WEIGHT for part in parts]
 
     quality = {name: fsum(scores[i].score for i in at) / len(at) for name, at in by_author.items()}
     leniency = dict.fromkeys(by_reviewer, 0.0)
-    position = same = 0.0
+    effects = [0.0] * len(parts)
     for _ in range(_MOST_PASSES):
-        before = (position, same, *quality.values(), *leniency.values())
-        plain = [scores[i].score - position * x[i] - same * y[i] for i in count]
+        before = (*effects, *quality.values(), *leniency.values())
+        plain = [scores[i].score - _swayed(effects, parts, i) for i in count]
         leniency = {
             name: fsum(plain[i] - quality[author[i]] for i in at) / (len(at) + PRIOR_WEIGHT)
             for name, at in by_reviewer.items()
         }
         quality = {name: fsum(plain[i] - leniency[reviewer[i]] for i in at) / len(at) for name, at in by_author.items()}
         rest = [scores[i].score - quality[author[i]] - leniency[reviewer[i]] for i in count]
-        position = fsum((rest[i] - same * y[i]) * x[i] for i in count) / room_x
-        same = fsum((rest[i] - position * x[i]) * y[i] for i in count) / room_y
-        after = (position, same, *quality.values(), *leniency.values())
+        for number, part in enumerate(parts):
+            effects[number] = 0.0
+            effects[number] = fsum((rest[i] - _swayed(effects, parts, i)) * part[i] for i in count) / room[number]
+        after = (*effects, *quality.values(), *leniency.values())
         if max(abs(one - other) for one, other in zip(before, after, strict=True)) < _STEADY:
             break
     return Fit(
         quality=_rounded(quality),
         leniency=_rounded(leniency),
-        position_effect=round(position, _DIGITS),
-        same_model_effect=round(same, _DIGITS),
+        effects=_rounded(dict(zip(EFFECTS, effects, strict=True))),
         adjusted={
             (reviewer[i], author[i]): round(
-                scores[i].score - leniency[reviewer[i]] - position * x[i] - same * y[i], _DIGITS
+                scores[i].score - leniency[reviewer[i]] - _swayed(effects, parts, i), _DIGITS
             )
             for i in count
         },
     )
+
+
+def _swayed(effects: Sequence[float], parts: Sequence[Sequence[float]], index: int) -> float:
+    return fsum(effect * part[index] for effect, part in zip(effects, parts, strict=True))
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:

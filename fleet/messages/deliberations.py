@@ -106,15 +106,13 @@ class Comparison(Message, frozen=True, kw_only=True):
 class Ranking(Message, frozen=True, kw_only=True):
     """How the order came about.
 
-    `adjusted = score − leniency[reviewer] − position_effect · x − same_model_effect · y` per review, with x from −0.5
-    (shown first) to 0.5 (shown last) and y = 1 or 0 (reviewer and author run the same model or not) less the mean of
-    that over all reviews. `tied`: who shared the first place before it was decided by `decided_by`.
+    `adjusted = score − leniency[reviewer] − effects[position] · x − effects[first] · f − effects[same_model] · y` per
+    review; `subjects.md` says what x, f and y are. `tied`: who shared the first place before it was decided by `decided_by`.
     """
 
     method: Literal["score", "vote"]
     leniency: dict[str, float] = {}
-    position_effect: float = 0.0
-    same_model_effect: float = 0.0
+    effects: dict[str, float] = {}
     tied: tuple[str, ...] = ()
     decided_by: Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"] = (
         "score"

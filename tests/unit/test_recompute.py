@@ -38,7 +38,7 @@ def result(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One per score: reviewer, author, score as given, x and y of the formula."""
+    """One per score: reviewer, author, score as given, x, f and y of the formula."""
     model = {entry["agent_id"]: entry["proposal"]["model"] for entry in result["results"]}
     shown = len(model) - 1
     found = [
@@ -47,6 +47,7 @@ def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
             "author": entry["agent_id"],
             "score": sum(RUBRIC[name] * given["score"] for name, given in review["criteria"].items()) / 6,
             "x": (review["position"] - 1) / (shown - 1) - 0.5,
+            "f": (review["position"] == 1) - 1 / shown if shown > 2 else 0.0,
             "same": float(model[review["reviewer_id"]] == model[entry["agent_id"]]),
             "review": review,
         }
@@ -66,8 +67,9 @@ def test_scores_follow_from_the_criteria(result: dict[str, Any]) -> None:
         adjusted = (
             row["score"]
             - ranking["leniency"][row["reviewer"]]
-            - ranking["position_effect"] * row["x"]
-            - ranking["same_model_effect"] * row["y"]
+            - ranking["effects"]["position"] * row["x"]
+            - ranking["effects"]["first"] * row["f"]
+            - ranking["effects"]["same_model"] * row["y"]
         )
         assert row["review"]["adjusted"] == pytest.approx(adjusted, abs=1e-4)
 
@@ -96,13 +98,15 @@ def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
             row["score"]
             - adjusted[row["author"]]
             - ranking["leniency"][row["reviewer"]]
-            - ranking["position_effect"] * row["x"]
-            - ranking["same_model_effect"] * row["y"]
+            - ranking["effects"]["position"] * row["x"]
+            - ranking["effects"]["first"] * row["f"]
+            - ranking["effects"]["same_model"] * row["y"]
         )
     for reviewer, leniency in ranking["leniency"].items():
         assert sum(row["rest"] for row in table if row["reviewer"] == reviewer) == pytest.approx(leniency, abs=1e-3)
-    assert sum(row["rest"] * row["x"] for row in table) == pytest.approx(ranking["position_effect"], abs=1e-3)
-    assert sum(row["rest"] * row["y"] for row in table) == pytest.approx(ranking["same_model_effect"], abs=1e-3)
+    for effect, column in (("position", "x"), ("first", "f"), ("same_model", "y")):
+        said = sum(row["rest"] * row[column] for row in table)
+        assert said == pytest.approx(ranking["effects"][effect], abs=1e-3)
 
 
 def test_borda_follows_from_the_scores(result: dict[str, Any]) -> None:

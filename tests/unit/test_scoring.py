@@ -59,15 +59,23 @@ def test_harsh_and_mild_reviewers_count_alike() -> None:
 def test_position_bias_is_found_and_taken_out() -> None:
     """The same points for being shown early, in everybody's order: the effect is seen, and the order is right."""
     fitted = fit(scores(per_position=-3.0))
-    assert fitted.position_effect == pytest.approx(-3.0, abs=1.0)
+    assert fitted.effects["position"] == pytest.approx(-3.0, abs=1.5)
     assert order_of(scores(per_position=-3.0)) == list(AGENTS)
+
+
+def test_bonus_for_the_first_shown_is_found_and_taken_out() -> None:
+    """The same points for standing first: the effect is seen, and the order is right."""
+    said = scores(seed=3)
+    bonus = [Given(g.reviewer, g.author, g.score + 3.0 * (g.position == 1), g.position, g.shown) for g in said]
+    assert fit(bonus).effects["first"] > 1.0
+    assert order_of(bonus) == list(AGENTS)
 
 
 def test_preference_for_the_own_model_is_found_and_taken_out() -> None:
     """Points for what the reviewer's own model wrote, in a council of two models."""
     models = {"a": "x", "b": "y", "c": "y", "d": "x", "e": "y"}
     said = scores(same_model=3.0, models=models)
-    assert fit(said).same_model_effect == pytest.approx(3.0, abs=1.0)
+    assert fit(said).effects["same_model"] == pytest.approx(3.0, abs=1.0)
     assert order_of(said) == list(AGENTS)
 
 
@@ -81,8 +89,9 @@ def test_quality_is_the_mean_of_the_adjusted_scores() -> None:
         by_hand = (
             one.score
             - fitted.leniency[one.reviewer]
-            - fitted.position_effect * ((one.position - 1) / (one.shown - 1) - 0.5)
-            - fitted.same_model_effect * (one.same_model - alike)
+            - fitted.effects["position"] * ((one.position - 1) / (one.shown - 1) - 0.5)
+            - fitted.effects["first"] * ((one.position == 1) - 1 / one.shown)
+            - fitted.effects["same_model"] * (one.same_model - alike)
         )
         assert fitted.adjusted[one.reviewer, one.author] == pytest.approx(by_hand, abs=1e-4)
     for author in AGENTS:
@@ -121,7 +130,7 @@ def test_names_and_arrival_order_never_show(said: list[Given], names: list[str],
     before, after = fit(said), fit(moved)
     assert {rename[agent]: value for agent, value in before.quality.items()} == after.quality
     assert {rename[agent]: value for agent, value in before.leniency.items()} == after.leniency
-    assert (before.position_effect, before.same_model_effect) == (after.position_effect, after.same_model_effect)
+    assert before.effects == after.effects
     assert {rename[agent]: value for agent, value in borda(said).items()} == borda(moved)
 
 
