@@ -1,5 +1,7 @@
 """The core: phases, slots, endings. Order, repetition and lateness must never show in a result."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,7 +180,8 @@ def test_late_response_after_completion_changes_nothing() -> None:
 
 
 @st.composite
-def schedules(draw: st.DrawFn) -> tuple[int, int, Slots, bool, int]:
+def schedules(draw: st.DrawFn) -> tuple[dict[str, Any], Slots, bool, int]:
+    """(the task, slots that fail, whether a call is lost, what scores are divided by: ties)."""
     agents = draw(st.integers(1, 5))
     rounds = draw(st.integers(0, 2))
     slots = [
@@ -189,20 +192,29 @@ def schedules(draw: st.DrawFn) -> tuple[int, int, Slots, bool, int]:
         ]
         for number in range(1, agents + 1)
     ]
-    failing = draw(st.frozensets(st.sampled_from(slots), max_size=4))
-    return agents, rounds, failing, draw(st.booleans()), draw(st.integers(0, 2**32))
+    task = {
+        "num_agents": agents,
+        "rounds": rounds,
+        "seed": draw(st.integers(0, 2**32)),
+        "selection": draw(st.sampled_from(["score", "vote", "architect"])),
+        "early_stop": draw(st.booleans()),
+        "synthesis": draw(st.booleans()),
+    }
+    return task, draw(st.frozensets(st.sampled_from(slots), max_size=4)), draw(st.booleans()), draw(st.integers(1, 3))
 
 
 @given(schedules(), st.randoms(use_true_random=False), st.data())
 @settings(max_examples=150, deadline=None)
 def test_order_and_repetition_never_show(
-    schedule: tuple[int, int, Slots, bool, int], random: object, data: st.DataObject
+    schedule: tuple[dict[str, Any], Slots, bool, int], random: object, data: st.DataObject
 ) -> None:
     """Any order and any duplication of the same responses, and any loss followed by the deadline, end in the same
     result as the orderly run, and the terminal event is asked for exactly once.
     """
-    agents, rounds, failing, lose_one, seed = schedule
-    task = {"num_agents": agents, "rounds": rounds, "seed": seed}
+    task, failing, lose_one, divisor = schedule
+
+    def judge(_: AgentRequested, author: str) -> float:
+        return int(author[-1]) // divisor
 
     def play(shuffle: bool) -> tuple[Deliberation, int]:
         decision = begin(**task)
@@ -215,10 +227,10 @@ def test_order_and_repetition_never_show(
                 random.shuffle(pending)  # type: ignore[attr-defined]
             for call in pending:
                 slot = (call.phase, call.round, call.agent_id)
-                if lose_one and not lost and call.agent_id == "agent-dev-001" and call.phase != "propose":
+                if lose_one and not lost and call.slot == "agent-dev-001" and call.phase != "propose":
                     lost = True
                     continue
-                response = failure(call) if slot in failing else answer(call)
+                response = failure(call) if slot in failing else answer(call, judge=judge)
                 repeats = [response]
                 if shuffle:
                     repeats += [response] + ([data.draw(st.sampled_from(seen))] if seen else [])
