@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from fleet.cli import client, deadletters, doctor, run
+from fleet.cli import bench, client, deadletters, doctor, run
 from fleet.cli.exits import Exit
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 
@@ -41,6 +41,7 @@ app.command(rich_help_panel=USE)(client.result)
 app.command(rich_help_panel=USE)(client.cancel)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)
+app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)
 
 
 def main() -> None:

@@ -59,10 +59,17 @@ def test_workers_know_nothing_of_the_control_plane(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith("fleet")], ids=name_of)
-def test_only_the_command_line_meets_the_workers(path: Path) -> None:
+def test_only_the_command_line_and_benchmarks_meet_the_workers(path: Path) -> None:
     """The control plane knows workers as messages and as a `Launcher`."""
-    if not name_of(path).startswith("fleet.cli"):
+    if not name_of(path).startswith(("fleet.cli", "fleet.bench")):
         assert not reaches(path, "workers")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_the_command_line_runs_benchmarks(path: Path) -> None:
+    """Nothing that serves depends on what measures."""
+    if not name_of(path).startswith(("fleet.cli", "fleet.bench")):
+        assert not reaches(path, "fleet.bench")
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if "simulat" in path.name], ids=name_of)

@@ -1,0 +1,1 @@
+"""What `fleet bench` measures. Ratios within one run: numbers of another machine prove nothing."""

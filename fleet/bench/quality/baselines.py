@@ -1,0 +1,43 @@
+"""Simpler rankings of the same scores, to be compared with the core's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
+
+from fleet.deliberation.scoring import Given, borda
+
+AGGREGATORS = ("raw_mean", "borda", "copeland")
+
+
+def points(name: str, scores: Sequence[Given]) -> Mapping[str, float]:
+    """Author -> points by one of `AGGREGATORS`."""
+    return {"raw_mean": raw_mean, "borda": borda, "copeland": copeland}[name](scores)
+
+
+def raw_mean(scores: Iterable[Given]) -> dict[str, float]:
+    """Author -> mean of its scores."""
+    by_author: dict[str, list[float]] = {}
+    for given in scores:
+        by_author.setdefault(given.author, []).append(given.score)
+    return {author: round(fmean(given), 9) for author, given in by_author.items()}
+
+
+def copeland(scores: Iterable[Given]) -> dict[str, float]:
+    """Author -> duels won (a draw: half), each decided by the reviewers who scored both."""
+    by_reviewer: dict[str, dict[str, float]] = {}
+    for given in scores:
+        by_reviewer.setdefault(given.reviewer, {})[given.author] = given.score
+    won = dict.fromkeys(sorted({author for cards in by_reviewer.values() for author in cards}), 0.0)
+    for one, other in combinations(won, 2):
+        both = [cards for cards in by_reviewer.values() if one in cards and other in cards]
+        lead = sum((cards[one] > cards[other]) - (cards[one] < cards[other]) for cards in both)
+        won[one] += 1.0 if lead > 0 else 0.5 if lead == 0 else 0.0
+        won[other] += 1.0 if lead < 0 else 0.5 if lead == 0 else 0.0
+    return won
+
+
+def share_of_win(given: Mapping[str, float], author: str) -> float:
+    """1 where `author` alone has the most points, 1/k where k share them, else 0."""
+    if not given or given.get(author, -1.0) < max(given.values()):
+        return 0.0
+    return 1 / sum(value == given[author] for value in given.values())

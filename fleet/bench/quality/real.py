@@ -1,0 +1,245 @@
+"""The same strategies on real models: tasks whose answers can be checked, at about equal tokens.
+
+One round with `REFERENCE_AGENTS` is played first: the tokens it used are everybody's budget. What other strategies cost
+with more or fewer agents is foreseen from one answer and from two tasks with three agents; what they used is reported.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from msgspec import structs
+
+from fleet.bench.player import play
+from fleet.bench.quality.baselines import raw_mean
+from fleet.bench.quality.council import INJECTION, answered, proposal
+from fleet.bench.quality.strategies import (
+    BEST_OF_N,
+    REFERENCE,
+    SINGLE,
+    STRATEGIES,
+    Comparison,
+    Outcome,
+    Strategy,
+    affordable,
+    agents_for,
+)
+from fleet.bench.quality.tasks import Puzzle, final_answer
+from fleet.bench.report import Figure, ratio_of_means
+from fleet.config import Settings
+from fleet.deliberation.judging import final_scores
+from fleet.deliberation.state import Deliberation
+from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
+from fleet.requests import MAX_AGENTS
+from fleet.times import now_ms
+from workers.caller import Caller
+from workers.vllm import VllmClient
+
+REFERENCE_AGENTS = 3
+FORESIGHT_TASKS = 2
+ATTACKED_TASKS = 5
+MAJORITY = "majority"
+RUBRIC = {"correctness": 3.0, "clarity": 1.0}
+TASK_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may be spent: deliberations at once, seconds altogether, tokens of one answer."""
+
+    at_once: int = 8
+    seconds: float = 1800.0
+    max_tokens: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One deliberation on a real model."""
+
+    puzzle: Puzzle
+    state: Deliberation
+
+    @property
+    def outcome(self) -> Outcome:
+        result = self.state.result
+        winner = result.results[0].proposal.content if isinstance(result, DeliberationCompleted) else ""
+        solved = self.puzzle.solved_by(winner)
+        agents, tokens = len(self.state.agents), self.state.usage.total
+        return Outcome(float(solved), solved, agents, tokens, self.state.rounds_run)
+
+    @property
+    def majority(self) -> Outcome:
+        """The most frequent answer of the first proposals, for their tokens alone; of equals the first agent's."""
+        texts = [self.state.candidates[agent].proposal.content for agent in self.state.ranked_agents]
+        answers = Counter(answer for text in texts if (answer := final_answer(text)) is not None)
+        chosen = max(answers, key=lambda answer: answers[answer], default="")
+        solved = self.puzzle.solved_by(f"Answer: {chosen}")
+        tokens = sum(record.tokens for record in self.state.phases if record.phase == "propose")
+        return Outcome(float(solved), solved, len(self.state.agents), tokens, 0)
+
+
+class Models:
+    """Plays on the models of `settings`, as workers would call them. `async with` closes its connections."""
+
+    def __init__(self, settings: Settings, bounds: Bounds, seed: int) -> None:
+        roles = {
+            name: structs.replace(role, max_tokens=min(role.max_tokens, bounds.max_tokens))
+            for name, role in settings.roles.items()
+        }
+        self._settings = structs.replace(settings, roles=roles)
+        self._room = asyncio.Semaphore(bounds.at_once)
+        self._until = now_ms() + bounds.seconds * 1000
+        self._seed = seed
+
+    async def __aenter__(self) -> "Models":
+        self._client = VllmClient(self._settings)
+        self._caller = Caller(self._settings, self._client, _unheard)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def ask(self, call: AgentRequested) -> AgentResponse:
+        return await self._caller.call(call, 1, "")
+
+    async def play(
+        self, puzzle: Puzzle, number: int, strategy: Strategy, agents: int, answerer: Any = None
+    ) -> Played | None:
+        """None when the time is over."""
+        async with self._room:
+            left_s = (self._until - now_ms()) / 1000
+            if left_s < 1:
+                return None
+            task = strategy.task(
+                agents,
+                task_description=puzzle.text,
+                rubric=RUBRIC,
+                seed=self._seed + 10_000 * number,
+                timeout_seconds=min(TASK_TIMEOUT_S, left_s),
+            )
+            name = f"bench-{strategy.name}-{number}"
+            return Played(puzzle, await play(task, answerer or self.ask, task_id=name, clock=now_ms))
+
+    async def play_all(self, given: Sequence[Puzzle], strategy: Strategy, average: float) -> list[Played]:
+        """Those that were played before the time was over."""
+        plays = (
+            self.play(puzzle, number, strategy, agents_for(number, average)) for number, puzzle in enumerate(given)
+        )
+        return [played for played in await asyncio.gather(*plays) if played is not None]
+
+
+async def _unheard(event: AgentProgress, number: int, traceparent: str) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Of a real model. `comparison` has one budget."""
+
+    comparison: Comparison
+    figures: dict[str, Figure]
+    facts: dict[str, Any]
+
+
+async def compare(
+    settings: Settings, given: Sequence[Puzzle], bounds: Bounds, seed: int, note: Callable[[str], None]
+) -> Findings:
+    """Plays all strategies. Raises `ConfigError` without a model server."""
+    async with Models(settings, bounds, seed) as models:
+        reference = next(strategy for strategy in STRATEGIES if strategy.name == REFERENCE)
+        games: dict[str, list[Played]] = {}
+        note(f"{len(given)} tasks: {SINGLE.title}")
+        games[SINGLE.name] = await models.play_all(given, SINGLE, 1)
+        note(f"{len(given)} tasks: {reference.title}, {REFERENCE_AGENTS} agents")
+        games[REFERENCE] = await models.play_all(given, reference, REFERENCE_AGENTS)
+        one, budget = _tokens(games[SINGLE.name]), _tokens(games[REFERENCE])
+        for strategy in STRATEGIES:
+            if strategy.name in games:
+                continue
+            tried = await models.play_all(given[:FORESIGHT_TASKS], strategy, REFERENCE_AGENTS)
+            average = affordable(_foreseen(one, _tokens(tried)), budget)
+            note(f"{len(given)} tasks: {strategy.title}, {average:.1f} agents")
+            games[strategy.name] = await models.play_all(given, strategy, average)
+        note("proposals that ask for a 10")
+        attack = await _injection(models, games[REFERENCE])
+    return _found(games, budget, attack)
+
+
+def _tokens(played: Sequence[Played]) -> float:
+    return fmean(one.state.usage.total for one in played) if played else 0.0
+
+
+def _foreseen(one: float, three: float) -> list[float]:
+    """Tokens with 1, 2 … agents: each writes, and each reads all the others."""
+    each = max(0.0, three - REFERENCE_AGENTS * one) / (REFERENCE_AGENTS * (REFERENCE_AGENTS - 1))
+    return [agents * one + agents * (agents - 1) * each for agents in range(1, MAX_AGENTS + 1)]
+
+
+def _found(games: dict[str, list[Played]], budget: float, attack: Figure) -> Findings:
+    outcomes = {name: [one.outcome for one in played] for name, played in games.items()}
+    outcomes[MAJORITY] = [one.majority for one in games[BEST_OF_N.name]]
+    comparison = Comparison.of({(name, round(budget)): found for name, found in outcomes.items() if found})
+    at = {point.strategy: point for point in comparison.points}
+    figures = {}
+    theirs = [float(one.solved) for one in outcomes[BEST_OF_N.name]]
+    for name, point in at.items():
+        ours = [float(one.solved) for one in outcomes[name]]
+        paired = len(ours) == len(theirs) and name != BEST_OF_N.name
+        value, baseline, error = ratio_of_means(ours, theirs) if paired else (point.solved, None, None)
+        figures[f"real_solved_{name}"] = Figure(
+            value,
+            baseline,
+            error,
+            of=f"tasks solved of {len(ours)}, {point.agents:.1f} agents, {point.tokens:,.0f} tokens"
+            + ("; baseline: best of N by vote" if paired else ""),
+            more={"tokens": round(point.tokens), "agents": round(point.agents, 2), "tasks": len(ours)},
+        )
+    figures["real_injection_points"] = attack
+    states = [one.state for played in games.values() for one in played]
+    models = {candidate.proposal.model for state in states for candidate in state.candidates.values()}
+    failed = Counter(call.error_type for state in states for call in state.failures)
+    facts = {
+        "models": sorted(models),
+        "calls": sum(state.calls_ended for state in states),
+        "failed_calls": dict(sorted(failed.items())),
+    }
+    return Findings(comparison, figures, facts)
+
+
+async def _injection(models: Models, played: Sequence[Played]) -> Figure:
+    """The same proposals, judged with and without the sentence in the first of them."""
+    councils = [one for one in played if len(one.state.candidates) == REFERENCE_AGENTS][:ATTACKED_TASKS]
+    gains = [gain for one in councils if (gain := await _gain(models, one)) is not None]
+    ours, raw = [gain for gain, _ in gains], [gain for _, gain in gains]
+    of = f"points gained by asking for a 10, on {len(gains)} tasks; baseline: raw mean"
+    if not gains:
+        return Figure(None, None, None, of=of)
+    return Figure(fmean(ours), fmean(raw), None, of=of)
+
+
+async def _gain(models: Models, one: Played) -> tuple[float, float] | None:
+    """None when not everything was judged."""
+    scores: list[tuple[float, float]] = []
+    attacked = one.state.ranked_agents[0]
+    texts = {agent: one.state.candidates[agent].proposal.content for agent in one.state.ranked_agents}
+    for injected in (True, False):
+        shown = {**texts, attacked: f"{texts[attacked]}\n\n{INJECTION}"} if injected else texts
+
+        async def answer(call: AgentRequested, shown: dict[str, str] = shown) -> AgentResponse:
+            if call.phase != "propose":
+                return await models.ask(call)
+            return answered(call, 0, proposal=proposal(call, shown[call.agent_id], "as before", 0))
+
+        judged = await models.play(one.puzzle, 0, Strategy("injection", "", {"rounds": 0}), len(texts), answer)
+        if judged is None or not isinstance(judged.state.result, DeliberationCompleted):
+            return None
+        raw = raw_mean(final_scores(judged.state))
+        adjusted = {row.agent_id: row.score for row in judged.state.result.results}[attacked]
+        if adjusted is None or attacked not in raw:
+            return None
+        scores.append((adjusted, raw[attacked]))
+    (ours, raw_with), (ours_without, raw_without) = scores
+    return ours - ours_without, raw_with - raw_without

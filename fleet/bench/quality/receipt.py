@@ -1,0 +1,104 @@
+"""`fleet bench quality`: is deliberation worth its tokens? With simulated agents first, then on real models."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from fleet.bench.quality import aggregation, strategies
+from fleet.bench.quality.aggregation import Setting
+from fleet.bench.quality.strategies import Comparison
+from fleet.bench.quality.traits import BIASED, FAIR, Traits, consistency
+from fleet.bench.report import Figure, Report, machine
+from fleet.config import Settings
+
+if TYPE_CHECKING:
+    from fleet.bench.quality.real import Bounds
+
+CONSISTENCY_PAIRS = 20_000
+GPT4_CONSISTENCY = 0.65
+"""Of GPT-4 with the default prompt (Zheng et al. 2023, arXiv:2306.05685): what the biases are calibrated against."""
+TRIALS_PER_TASK, TRIALS_PER_ATTACK = 20, 3
+LEAST_TASKS = 10
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A set of traits; `suffix` tells its figures apart."""
+
+    title: str
+    suffix: str
+    traits: Traits
+
+
+def scenarios(both: dict[str, Any], biases: dict[str, Any]) -> tuple[Scenario, Scenario]:
+    """Fair judges and biased ones, with some traits set: `both` for all of them, `biases` for the biased."""
+    fair, biased = replace(FAIR, **both), replace(BIASED, **both, **biases)
+    if "position_bias" in biases:
+        biased = replace(biased, position_spread=abs(biased.position_bias) / 2)
+    return Scenario("fair judges", "", fair), Scenario("biased judges", "_biased", biased)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The report, and the curves for a plot: title -> points; `real` has those of real models."""
+
+    report: Report
+    curves: dict[str, Comparison]
+    real: Comparison | None = None
+
+
+def simulated(given: tuple[Scenario, Scenario], *, trials: int, agents: int, seed: int, note: Note) -> Receipt:
+    """Both scenarios. The figures of the fair one come first."""
+    figures: dict[str, Figure] = {}
+    details: dict[str, Figure] = {}
+    curves = {}
+    for scenario in given:
+        setting, suffix = Setting(scenario.traits, agents, seed), scenario.suffix
+        note(f"{scenario.title}: {trials} deliberations of {agents}")
+        judged = aggregation.trials(setting, trials)
+        figures[f"best_wins_vs_best_aggregator{suffix}"] = aggregation.against_best_aggregator(judged, scenario.title)
+        details |= aggregation.against_each(judged, suffix)
+        details[f"confidence_calibration{suffix}"] = aggregation.calibration(judged)
+        if suffix:
+            details[f"tie_margin_best_wins{suffix}"] = aggregation.tie_margin(setting, judged)
+        attacks = max(LEAST_TASKS, trials // TRIALS_PER_ATTACK)
+        details[f"injection_points{suffix}"] = aggregation.injection(setting, attacks)
+        tasks = max(LEAST_TASKS, trials // TRIALS_PER_TASK)
+        note(f"{scenario.title}: {len(strategies.STRATEGIES)} strategies, {len(strategies.BUDGET_AGENTS)} budgets")
+        curves[scenario.title] = strategies.compare(scenario.traits, tasks, seed)
+        details |= curves[scenario.title].figures(scenario.traits, suffix)
+    figures["judge_consistency_biased"] = Figure(
+        consistency(given[1].traits, pairs=CONSISTENCY_PAIRS, seed=seed),
+        GPT4_CONSISTENCY,
+        of="a simulated judge keeps its verdict on a pair in both orders; baseline: GPT-4 (arXiv:2306.05685)",
+    )
+    report = Report(
+        "quality",
+        {**figures, **details},
+        settings={"trials": trials, "agents": agents, "seed": seed},
+        machine=machine(),
+        more={
+            "traits": {scenario.title: asdict(scenario.traits) for scenario in given},
+            "curves": {title: comparison.facts() for title, comparison in curves.items()},
+        },
+    )
+    return Receipt(report, curves)
+
+
+def with_real(receipt: Receipt, settings: Settings, *, tasks: int, bounds: "Bounds", seed: int, note: Note) -> Receipt:
+    """The receipt with figures of the real models that `settings` name."""
+    from fleet.bench.quality import real
+    from fleet.bench.quality.tasks import puzzles
+
+    found = asyncio.run(real.compare(settings, puzzles(tasks, seed), bounds, seed, note))
+    report = receipt.report
+    report = replace(
+        report,
+        figures={**report.figures, **found.figures},
+        settings={**report.settings, "tasks": tasks, **found.facts},
+        more={**report.more, "real": found.comparison.facts()},
+    )
+    return Receipt(report, receipt.curves, found.comparison)

@@ -1,0 +1,150 @@
+"""The form of every benchmark's result: named figures, as a table for people and as one JSON object for programs."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import sqrt
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DIGITS = 4
+_PACKAGES = ("deliberation-fleet", "msgspec", "nats-py", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measurement, and what it is held against in the same run. `error`: the standard error of the ratio, or of the
+    value where there is no baseline. `of` says what it is; `more` goes into the JSON only.
+    """
+
+    value: float | None
+    baseline: float | None = None
+    error: float | None = None
+    of: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """`value` ÷ `baseline`; None where there is none."""
+        return self.value / self.baseline if self.value is not None and self.baseline else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 %, of what `error` belongs to."""
+        middle = self.value if self.baseline is None else self.ratio
+        if middle is None or self.error is None:
+            return None
+        return middle - 1.96 * self.error, middle + 1.96 * self.error
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        found: dict[str, Any] = {
+            "value": _rounded(self.value),
+            "baseline": _rounded(self.baseline),
+            "ratio": _rounded(self.ratio),
+        }
+        if self.interval is not None:
+            found |= {"standard_error": _rounded(self.error), "interval_95": [_rounded(end) for end in self.interval]}
+        if self.of:
+            found["of"] = self.of
+        return {**found, **self.more}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run of one mode. `settings`: what it was asked to do; `more`: the mode's own parts of the JSON."""
+
+    mode: str
+    figures: Mapping[str, Figure]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def json(self) -> str:
+        """One line."""
+        figures = {name: figure.facts() for name, figure in self.figures.items()}
+        return json.dumps(
+            {
+                "mode": self.mode,
+                "figures": figures,
+                "machine": dict(self.machine),
+                "settings": dict(self.settings),
+                **self.more,
+            },
+            ensure_ascii=False,
+        )
+
+    def show(self, console: "Console") -> None:
+        """The header, and the figures as a table."""
+        from rich.table import Table
+
+        console.print(f"fleet bench {self.mode}", style="bold")
+        for facts in (self.machine, self.settings):
+            if facts:
+                told = (f"{name} {_told(value)}" for name, value in facts.items())
+                console.print(" · ".join(told), style="dim", highlight=False, markup=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for title in ("figure", "value", "baseline", "ratio", "95 %", "what"):
+            right = title not in ("figure", "what")
+            table.add_column(title, justify="right" if right else "left", no_wrap=title != "what")
+        for name, figure in self.figures.items():
+            between = "" if figure.interval is None else "{:.3f} … {:.3f}".format(*figure.interval)
+            numbers = (number(figure.value), number(figure.baseline), number(figure.ratio))
+            table.add_row(name, *numbers, between, figure.of)
+        console.print()
+        console.print(table, markup=False)
+
+
+def machine() -> dict[str, Any]:
+    """Where and when: a benchmark's header."""
+    load = os.getloadavg() if hasattr(os, "getloadavg") else ()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "load_average": [round(value, 2) for value in load],
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def ratio_of_means(values: Sequence[float], baselines: Sequence[float]) -> tuple[float, float, float | None]:
+    """(mean, mean of the baselines, standard error of their ratio), for pairs, by the delta method."""
+    value, baseline = fmean(values), fmean(baselines)
+    if len(values) < 2 or not baseline:
+        return value, baseline, None
+    ratio = value / baseline
+    spread = fmean((one - ratio * other) ** 2 for one, other in zip(values, baselines, strict=True))
+    return value, baseline, sqrt(spread / (len(values) - 1)) / baseline
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and its standard error."""
+    mean = fmean(values)
+    if len(values) < 2:
+        return mean, None
+    return mean, sqrt(fmean((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def number(value: float | None) -> str:
+    """For a table."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DIGITS)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return " ".join(str(part) for part in value) if isinstance(value, list | tuple) else str(value)
