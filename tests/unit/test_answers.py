@@ -1,8 +1,10 @@
 """What counts as an answer of each phase."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from fleet.errors import AgentCallError
@@ -77,19 +79,22 @@ def test_equal_schemas_are_compiled_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "schema",
-    [
-        {"$ref": "http://127.0.0.1:9/schema.json"},
-        {"$ref": "file:///etc/hostname"},
-        {"$schema": "http://127.0.0.1:9/meta"},
-        {"type": "cheese"},
-    ],
+    "schema", [{"$ref": "http://127.0.0.1:9/schema.json"}, {"$schema": "http://127.0.0.1:9/meta"}, {"type": "cheese"}]
 )
-def test_a_schema_that_cannot_be_compiled_here_is_not_retryable(schema: dict[str, Any]) -> None:
-    """Nothing is fetched for it, from a file neither."""
+def test_a_schema_that_does_not_compile_is_not_retryable(schema: dict[str, Any]) -> None:
+    """No other answer would satisfy it."""
     with pytest.raises(AgentCallError) as caught:
         parse("{}", schema)
     assert (caught.value.error_type, caught.value.retryable) == ("BadRequest", False)
+
+
+def test_a_schema_is_not_fetched_from_elsewhere(tmp_path: Path) -> None:
+    """From a file that is there neither."""
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "integer"}')
+    assert jsonschema_rs.is_valid({"$ref": file.as_uri()}, 1)
+    with pytest.raises(AgentCallError, match="not followed"):
+        parse("1", {"$ref": file.as_uri()})
 
 
 def test_a_critique_is_mapped_from_labels_to_authors_with_its_scores_as_votes() -> None:
