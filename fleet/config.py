@@ -59,7 +59,7 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ack_wait_s: Annotated[float, Meta(ge=1)] = 9.0
     """How long a dead worker's calls wait before another takes them."""
     max_attempts: Count = 4
-    """Tries of one call at the model, the first included."""
+    """Tries of one call at the model, the first included; one repair of an invalid answer comes on top."""
     connect_timeout_s: Positive = 5.0
     stall_timeout_s: Positive = 60.0
     """How long a model may stay silent, before its first token and between two."""

@@ -105,8 +105,11 @@ class Task(Message, frozen=True, kw_only=True):
     max_total_tokens: int | None = None
 
 
-def parse_request(data: bytes, sequence: int, roles: Collection[str]) -> tuple[str, Task]:
-    """Returns the task's id (`d-<sequence>` when the request names none) and the task. Raises `BadRequest`."""
+def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> tuple[str, Task]:
+    """Returns the task's id (`d-<sequence>` when the request names none) and the task. Raises `BadRequest`.
+
+    `roles`: those there are; None: not known here, any will do.
+    """
     try:
         check_depth(data)
         request = decoder(DeliberationRequested).decode(data)
@@ -123,19 +126,18 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str]) -> tuple[s
     return task_id, _task(request)
 
 
-def _problems(request: DeliberationRequested, roles: Collection[str]) -> Iterator[tuple[str, str]]:
+def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> Iterator[tuple[str, str]]:
     """(path, what is wrong there) of what the types cannot say."""
     given, options = request.constraints or Constraints(), request.options or Options()
-    known = f"unknown role, expected one of {', '.join(sorted(roles))}"
     if request.task_id and _GENERATED_ID.match(request.task_id):
         yield "$.task_id", "ids of the form d-<digits> are given by the fleet"
     if not request.task_description.strip():
         yield "$.task_description", "must not be blank"
-    if request.role is not None and request.role not in roles:
-        yield "$.role", known
-    for index, role in enumerate(options.roles or ()):
-        if role not in roles:
-            yield f"$.options.roles[{index}]", known
+    named = [("$.role", request.role)] if request.role is not None else []
+    named += [(f"$.options.roles[{index}]", role) for index, role in enumerate(options.roles or ())]
+    for path, role in named:
+        if roles is not None and role not in roles:
+            yield path, f"unknown role, expected one of {', '.join(sorted(roles))}"
     for name, seats in (("roles", options.roles), ("models", options.models)):
         if seats and request.num_agents is not None and len(seats) > request.num_agents:
             yield f"$.options.{name}", f"{len(seats)} {name} for {request.num_agents} agents"

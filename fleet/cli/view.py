@@ -36,7 +36,7 @@ BAR_WIDTH = 16
 
 @dataclass(slots=True)
 class _Row:
-    """One agent's call, the latest."""
+    """The latest call of an agent, or of its further questions."""
 
     call: tuple[int, str, int]
     phase: str
@@ -68,11 +68,11 @@ class Board:
     def on_event(self, event: CallEvent) -> None:
         """Takes what an agent reports."""
         call = (event.round, event.phase, event.attempt)
-        row = self._rows.get(event.agent_id)
+        row = self._rows.get(event.slot)
         if row is None or row.call != call:
             if row is not None and _order(call) < _order(row.call):
                 return  # late news of an earlier call
-            row = self._rows[event.agent_id] = _Row(call, describe(event), time.monotonic())
+            row = self._rows[event.slot] = _Row(call, describe(event), time.monotonic())
         match event:
             case AgentProgress():
                 row.percent = max(row.percent, event.progress_pct)
@@ -82,11 +82,11 @@ class Board:
                 row.percent, row.done = 100, True
                 row.tokens = event.usage.completion_tokens or row.tokens
                 self._line(
-                    f"{event.agent_id}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s"
+                    f"{event.slot}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s"
                 )
             case AgentFailed():
                 row.done, row.error = True, event.error
-                self._line(f"{event.agent_id}  {row.phase}  failed: {event.error}")
+                self._line(f"{event.slot}  {row.phase}  failed: {event.error}")
 
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
@@ -101,10 +101,10 @@ class Board:
             table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1, style="dim")
-        for agent_id, row in sorted(self._rows.items()):
+        for slot, row in sorted(self._rows.items()):
             table.add_row(
                 _mark(row),
-                Text(agent_id, style="bold"),
+                Text(slot, style="bold"),
                 row.phase,
                 ProgressBar(total=100, completed=row.percent, width=BAR_WIDTH),
                 f"{row.tokens} tok",
@@ -153,7 +153,7 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
 def _account(event: DeliberationCompleted) -> Iterator[str]:
     """How sure the verdict is, what decided it, why the rounds ended, which checks failed."""
     if event.margin is not None:
-        unit = count(event.margin, "vote" if event.ranking.method == "vote" else "point")
+        unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
         tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
         yield f"ahead by {unit}{tied}; confidence {event.confidence:g}"
     if event.selection is not None:

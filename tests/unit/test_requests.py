@@ -69,6 +69,23 @@ def test_empty_rubric_is_no_rubric(empty: object) -> None:
         ({"correlation": {"a": 1}}, "$.correlation[...]"),
         ({"options": {"early_stop": "yes"}}, "$.options.early_stop"),
         ({"options": {"nonsense": 1}}, "$.options.nonsense"),
+        ({"options": {"roles": ["DEV", "JANITOR"]}}, "$.options.roles[1]"),
+        ({"options": {"roles": []}}, "$.options.roles"),
+        ({"num_agents": 1, "options": {"roles": ["DEV", "QA"]}}, "$.options.roles"),
+        ({"num_agents": 1, "options": {"models": ["a", "b"]}}, "$.options.models"),
+        ({"options": {"models": [""]}}, "$.options.models[0]"),
+        ({"options": {"selection": "best"}}, "$.options.selection"),
+        ({"options": {"top_k": 1}}, "$.options.top_k"),
+        ({"options": {"tie_margin": -1}}, "$.options.tie_margin"),
+        ({"options": {"synthesis": 1}}, "$.options.synthesis"),
+        ({"options": {"max_total_tokens": 0}}, "$.options.max_total_tokens"),
+        ({"options": {"output_schema": {"type": "objct"}}}, "$.options.output_schema"),
+        ({"options": {"output_schema": {"$ref": "http://127.0.0.1:9/schema"}}}, "$.options.output_schema"),
+        ({"options": {"output_schema": {"$ref": "#/$defs/none"}}}, "$.options.output_schema"),
+        ({"constraints": {"policy": {"forbiden": []}}}, "$.constraints.policy.forbiden"),
+        ({"constraints": {"policy": {"required": ["a", "("]}}}, "$.constraints.policy.required[1]"),
+        ({"constraints": {"policy": {"forbidden": [""]}}}, "$.constraints.policy.forbidden[0]"),
+        ({"constraints": {"architect_rubric": {"a": 0}}}, "$.constraints.architect_rubric[...]"),
     ],
 )
 def test_broken_rule_names_its_field(body: dict[str, Any], path: str) -> None:
@@ -77,6 +94,27 @@ def test_broken_rule_names_its_field(body: dict[str, Any], path: str) -> None:
         parse(**body)
     assert (caught.value.code, caught.value.path) == ("invalid", path)
     assert path in caught.value.error
+
+
+def test_council_has_a_seat_for_each_role_and_model() -> None:
+    """Without `num_agents`: one agent for each role, enough for each model, three otherwise."""
+    assert parse(options={"roles": ["DEV", "QA"]})[1].num_agents == 2
+    assert parse(options={"models": ["a", "b"]})[1].num_agents == 3
+    assert parse(options={"models": ["a", "b", "c", "d"]})[1].num_agents == 4
+    assert parse()[1].num_agents == 3
+    assert parse(num_agents=5, options={"roles": ["DEV", "QA"]})[1].num_agents == 5
+
+
+def test_role_of_a_mixed_council_is_its_first() -> None:
+    """Where the request names none: its rubric is the default one."""
+    assert parse(options={"roles": ["QA", "DEV"]})[1].role == "QA"
+    assert parse(role="DEV", options={"roles": ["QA", "DEV"]})[1].role == "DEV"
+
+
+def test_roles_are_not_judged_where_they_are_not_known() -> None:
+    """A client checks what it can; which roles there are, only the fleet knows."""
+    _, task = parse_request(b'{"task_description": "x", "role": "POET", "options": {"roles": ["BARD"]}}', 7, None)
+    assert (task.role, task.roles) == ("POET", ("BARD",))
 
 
 def test_what_can_be_read_is_told() -> None:
