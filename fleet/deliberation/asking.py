@@ -10,7 +10,7 @@ from fleet.deliberation.judging import standings
 from fleet.deliberation.prompts import LABELS
 from fleet.deliberation.ranking import Standings, pairs_to_compare
 from fleet.deliberation.state import Deliberation
-from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique
+from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy
 
 CHOOSER_ROLE = "ARCHITECT"
 COMPARING_REVIEWERS = 3
@@ -53,8 +53,7 @@ def calls(state: Deliberation) -> dict[str, Call]:
             found = _choices(state)
         case "synthesise":
             order = final_order(state, standings(state))
-            shown = order[: max(2, state.task.top_k)]
-            found = [Call(order[0], state.role_of(order[0]), _label(shown))]
+            found = [Call(order[0], state.role_of(order[0]), _label(order[: state.task.top_k]))]
         case _:
             assert_never(state.phase)
     return {call.slot: call for call in found}
@@ -145,7 +144,7 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         revisions=state.candidates[call.agent_id].proposal.revisions + 1 if state.phase == "revise" else 0,
         answer_schema=schema,
         labels=dict(call.labels),
-        policy=state.task.policy if writes else type(state.task.policy)(),
+        policy=state.task.policy if writes else Policy(),
         correlation=state.task.correlation,
     )
 

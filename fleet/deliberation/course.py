@@ -56,7 +56,7 @@ def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase] | 
         case "revise":
             state = state.change(rounds_run=state.round)
             if state.round == task.rounds:
-                return _stopped(state, "all_rounds", f"all {task.rounds} rounds were run"), judge
+                return _stopped(state, "all_rounds", "every round that was asked for was run"), judge
             given = votes(state, state.round)
             stop = reason_to_stop(state, vote_standings(state, state.round), given, at_ms)
             return (_stopped(state, *stop), judge) if stop else (state, "critique")

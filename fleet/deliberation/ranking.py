@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from fleet.deliberation.scoring import Fit, Given, borda, fit
-from fleet.messages import Comparison
+from fleet.messages import Comparison, DecidedBy
 
 TIE_POINTS = 0.005
 """Scores closer than this print alike."""
@@ -35,7 +35,7 @@ class Standings:
     tied: tuple[str, ...] = ()
     separable: bool = True
     """Whether any reviewer made a difference at all; those who make none are not asked again."""
-    decided_by: str = "score"
+    decided_by: DecidedBy = "score"
     margin: float | None = None
     confidence: float | None = None
 
@@ -57,8 +57,8 @@ def by_score(
         score[agent] = round(max(0.0, min(10.0, quality) - penalty[agent]), 4)
     scored = {agent: value for agent, value in score.items() if value is not None}
     if not scored:
-        decided = "agent_order"
-        return Standings(tuple(agents), score, penalty, decided_by=decided, confidence=0.0 if len(agents) > 1 else None)
+        confidence = 0.0 if len(agents) > 1 else None
+        return Standings(tuple(agents), score, penalty, decided_by="agent_order", confidence=confidence)
     best = max(scored.values())
     tied = tuple(agent for agent in agents if agent in scored and best - scored[agent] <= max(TIE_POINTS, tie_margin))
     wins = comparison_wins(tied, comparisons)
@@ -114,7 +114,7 @@ def by_votes(
         )
     )
     first, second = order[:2]
-    decided_by = "votes"
+    decided_by: DecidedBy = "votes"
     if votes[first] == votes[second]:
         decided_by = "checks" if penalty[first] != penalty[second] else "text_hash"
         if decided_by == "text_hash" and wins.get(first, 0.0) != wins.get(second, 0.0):
@@ -159,9 +159,10 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _deciding(first: Sequence[object], second: Sequence[object]) -> str:
+def _deciding(first: Sequence[object], second: Sequence[object]) -> DecidedBy:
     """The rule that separates the first from the second of those that are tied, by their sort keys."""
-    for rule, one, other in zip(("comparison", "score", "borda", "text_hash"), first[1:], second[1:], strict=True):
+    rules: tuple[DecidedBy, ...] = ("comparison", "score", "borda", "text_hash")
+    for rule, one, other in zip(rules, first[1:], second[1:], strict=True):
         if one != other:
             return rule
     return "agent_order"

@@ -57,7 +57,7 @@ def ranking(state: Deliberation, now: Standings) -> Ranking:
         leniency=dict(now.fit.leniency),
         effects=dict(now.fit.effects),
         tied=now.tied,
-        decided_by="architect" if chosen is not None else now.decided_by,  # type: ignore[arg-type]
+        decided_by="architect" if chosen is not None else now.decided_by,
     )
 
 

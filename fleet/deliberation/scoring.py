@@ -7,9 +7,10 @@ writes. So the scores are taken apart, by least squares, into
 
 with x from −0.5 (shown first) to 0.5 (shown last); f = 1 for what is shown first, else 0, less its mean (0 where fewer
 than three are shown: there x says it all); y = 1 where reviewer and author run the same model, else 0, less its mean.
-Each effect but quality is shrunk as if one more unit of evidence had said 0, so that few scores make small corrections.
-Only `quality` ranks. (The model is that of many-facet judging: Linacre 1989; the effects are those that Wang et al.
-2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
+So a harsh and a mild reviewer count alike, whatever one of them adds to all its scores. The last three effects are
+shrunk as if one more unit of evidence had said 0: few scores make small corrections. Only `quality` ranks. (The model
+is that of many-facet judging: Linacre 1989; the effects are those that Wang et al. 2023, arXiv:2305.17926, and
+Panickssery et al. 2024, arXiv:2404.13076, measured.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from fleet.messages import CriterionScore
 DEFAULT_RUBRIC: Mapping[str, float] = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 OVERALL = "overall"
 PRIOR_WEIGHT = 1.0
-"""How much evidence for "no effect" every correction starts with, in units of its own sum of squares."""
+"""How much evidence for "no effect" each of `EFFECTS` starts with, in units of its own sum of squares."""
 _STEADY = 1e-10
 _MOST_PASSES = 500
 _DIGITS = 6
@@ -99,10 +100,7 @@ def fit(scores: Sequence[Given]) -> Fit:
     for _ in range(_MOST_PASSES):
         before = (*effects, *quality.values(), *leniency.values())
         plain = [scores[i].score - _swayed(effects, parts, i) for i in count]
-        leniency = {
-            name: fsum(plain[i] - quality[author[i]] for i in at) / (len(at) + PRIOR_WEIGHT)
-            for name, at in by_reviewer.items()
-        }
+        leniency = {name: fsum(plain[i] - quality[author[i]] for i in at) / len(at) for name, at in by_reviewer.items()}
         quality = {name: fsum(plain[i] - leniency[reviewer[i]] for i in at) / len(at) for name, at in by_author.items()}
         rest = [scores[i].score - quality[author[i]] - leniency[reviewer[i]] for i in count]
         for number, part in enumerate(parts):

@@ -27,6 +27,7 @@ from fleet.messages.control import CancelRequest, DeadlineReached, Progress, Res
 from fleet.messages.deliberations import (
     AllFailed,
     Comparison,
+    DecidedBy,
     Declined,
     DeliberationAccepted,
     DeliberationCancelled,
@@ -64,6 +65,7 @@ __all__ = [
     "CriterionScore",
     "Critique",
     "DeadlineReached",
+    "DecidedBy",
     "Declined",
     "DeliberationAccepted",
     "DeliberationCancelled",

@@ -5,6 +5,7 @@ from typing import Literal
 from fleet.messages.base import Message, Phase, Status
 from fleet.messages.calls import Check, CriterionScore, Proposal, Synthesis
 
+DecidedBy = Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"]
 StopReason = Literal["all_rounds", "leader_settled", "no_movement", "token_budget", "deadline"]
 
 
@@ -107,16 +108,14 @@ class Ranking(Message, frozen=True, kw_only=True):
     """How the order came about.
 
     `adjusted = score − leniency[reviewer] − effects[position] · x − effects[first] · f − effects[same_model] · y` per
-    review; `subjects.md` says what x, f and y are. `tied`: who shared the first place before it was decided by `decided_by`.
+    review; `subjects.md` says what x, f and y are. `tied`: who shared the first place before `decided_by` decided it.
     """
 
     method: Literal["score", "vote"]
     leniency: dict[str, float] = {}
     effects: dict[str, float] = {}
     tied: tuple[str, ...] = ()
-    decided_by: Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"] = (
-        "score"
-    )
+    decided_by: DecidedBy = "score"
 
 
 class Selection(Message, frozen=True, kw_only=True):

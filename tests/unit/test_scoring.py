@@ -51,9 +51,14 @@ def test_harsh_and_mild_reviewers_count_alike() -> None:
     harsh = scores(leniency={"c": -5.0})
     mean = {author: sum(g.score for g in harsh if g.author == author) / 4 for author in AGENTS}
     assert mean["c"] > mean["b"]  # the raw mean falls for it
-    fitted = fit(harsh)
+    fitted, plain = fit(harsh), fit(scores())
     assert order_of(harsh) == list(AGENTS)
-    assert fitted.leniency["c"] < -2
+    assert fitted.leniency["c"] < -3
+    # Not a little less, but not at all: the distances are those without the harshness.
+    for agent in AGENTS:
+        assert fitted.quality[agent] - fitted.quality["a"] == pytest.approx(
+            plain.quality[agent] - plain.quality["a"], abs=1e-5
+        )
 
 
 def test_position_bias_is_found_and_taken_out() -> None:
