@@ -68,8 +68,8 @@ def _rates(axis: Any, receipt: "Receipt") -> None:
         errors = [(rate * (1 - rate) / trials) ** 0.5 for rate in values]
         places = [place + shift for place in range(len(_RANKINGS))]
         axis.barh(places, values, height=0.38, color=colour, xerr=errors, label=title)
-        for place, value in zip(places, values, strict=True):
-            axis.text(value + 0.02, place, f"{value:.2f}", va="center", fontsize=8)
+        for place, value, error in zip(places, values, errors, strict=True):
+            axis.text(value + error + 0.015, place, f"{value:.2f}", va="center", fontsize=8)
     axis.set_yticks(range(len(_RANKINGS)), [name.replace("_", " ") for name in _RANKINGS])
     axis.set_xlim(0, 1)
     axis.set_xlabel(f"truly best of {receipt.report.settings['agents']} proposals wins (rate)")

@@ -89,9 +89,9 @@ def quality(
 ) -> None:
     """Is deliberation worth its tokens? Compared with one answer, best of N and simpler rankings, at equal tokens.
 
-    First with simulated agents whose skill, noise and biases are known, so that
-    the truly best proposal is known too; this takes about a minute. Then, where
-    a model server is given, on small tasks whose answers can be checked.
+    With simulated agents whose skill, noise and biases are known, so that the
+    truly best proposal is known too; this takes about a minute. And, where a
+    model server is given, on small tasks whose answers can be checked.
 
     [dim]Example:[/dim]  fleet bench quality --vllm-url http://gpu-1:8000 --plot quality.png
     """
@@ -105,14 +105,18 @@ def quality(
     biases = _given(
         position_bias=position_bias, self_preference=self_preference, flattery=sycophancy, deference=deference
     )
-    receipt = receipts.simulated(receipts.scenarios(both, biases), trials=trials, agents=agents, seed=seed, note=_note)
+    found = None
     if settings is None:
         _note("no VLLM_URL: real tasks are left out")
     else:
         from fleet.bench.quality.real import Bounds
 
+        # First, for it may fail.
         bounds = Bounds(at_once, max_seconds, max_tokens)
-        receipt = receipts.with_real(receipt, settings, tasks=tasks, bounds=bounds, seed=seed, note=_note)
+        found = receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=_note)
+    receipt = receipts.simulated(receipts.scenarios(both, biases), trials=trials, agents=agents, seed=seed, note=_note)
+    if found is not None:
+        receipt = receipts.with_real(receipt, found)
     if plot is not None:
         plots.quality(receipt, plot)
     if json_output:
@@ -133,9 +137,11 @@ def _settings(vllm_url: str | None) -> "Settings | None":
     from fleet.observability import configure_logging
 
     settings = config.load({**os.environ, "VLLM_URL": vllm_url} if vllm_url else os.environ)
+    if not settings.vllm_urls:
+        return None
     os.environ.setdefault("FLEET_LOG_LEVEL", "critical")  # calls that fail are counted in the report
     configure_logging("bench")
-    return settings if settings.vllm_urls else None
+    return settings
 
 
 def _note(text: str) -> None:

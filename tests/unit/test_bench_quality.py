@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,8 +234,18 @@ def test_json_is_one_object_with_the_figures(monkeypatch: pytest.MonkeyPatch, tm
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_model_server_that_does_not_answer_is_bad_usage() -> None:
+    """Said in one line, before anything is measured."""
+    nowhere = ("--vllm-url", "http://127.0.0.1:1", "--tasks", "2", "--max-seconds", "10")
+    ran = subprocess.run(
+        [sys.executable, "-m", "fleet.cli", "bench", "quality", *nowhere], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "no model answers: ConnectionRefused" in ran.stderr.splitlines()[-1]
+
+
 def test_a_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is measured."""
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"deliberation-fleet\[bench\]"):
         plot.check()

@@ -1,7 +1,7 @@
 """The same strategies on real models: tasks whose answers can be checked, at about equal tokens.
 
 One round with `REFERENCE_AGENTS` is played first: the tokens it used are everybody's budget. What other strategies cost
-with more or fewer agents is foreseen from one answer and from two tasks with three agents; what they used is reported.
+with more or fewer agents is foreseen from two tasks, each with two and with four agents; what they used is reported.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from fleet.bench.report import Figure, ratio_of_means
 from fleet.config import Settings
 from fleet.deliberation.judging import final_scores
 from fleet.deliberation.state import Deliberation
+from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
 from fleet.requests import MAX_AGENTS
 from fleet.times import now_ms
@@ -39,7 +40,7 @@ from workers.caller import Caller
 from workers.vllm import VllmClient
 
 REFERENCE_AGENTS = 3
-FORESIGHT_TASKS = 2
+FORESIGHT_TASKS, FORESIGHT_AGENTS = 2, (2, 4)
 ATTACKED_TASKS = 5
 MAJORITY = "majority"
 RUBRIC = {"correctness": 3.0, "clarity": 1.0}
@@ -121,7 +122,10 @@ class Models:
                 timeout_seconds=min(TASK_TIMEOUT_S, left_s),
             )
             name = f"bench-{strategy.name}-{number}"
-            return Played(puzzle, await play(task, answerer or self.ask, task_id=name, clock=now_ms))
+            state = await play(task, answerer or self.ask, task_id=name, clock=now_ms)
+            # Cut short by the benchmark's own limit: says nothing of the strategy.
+            cut = left_s < TASK_TIMEOUT_S and any(call.error_type == "DeadlineExceeded" for call in state.failures)
+            return None if cut else Played(puzzle, state)
 
     async def play_all(self, given: Sequence[Puzzle], strategy: Strategy, average: float) -> list[Played]:
         """Those that were played before the time was over."""
@@ -147,20 +151,26 @@ class Findings:
 async def compare(
     settings: Settings, given: Sequence[Puzzle], bounds: Bounds, seed: int, note: Callable[[str], None]
 ) -> Findings:
-    """Plays all strategies. Raises `ConfigError` without a model server."""
+    """Plays all strategies. Raises `ConfigError` where no model answers."""
     async with Models(settings, bounds, seed) as models:
         reference = next(strategy for strategy in STRATEGIES if strategy.name == REFERENCE)
         games: dict[str, list[Played]] = {}
         note(f"{len(given)} tasks: {SINGLE.title}")
         games[SINGLE.name] = await models.play_all(given, SINGLE, 1)
+        _answered(games[SINGLE.name])
         note(f"{len(given)} tasks: {reference.title}, {REFERENCE_AGENTS} agents")
         games[REFERENCE] = await models.play_all(given, reference, REFERENCE_AGENTS)
         one, budget = _tokens(games[SINGLE.name]), _tokens(games[REFERENCE])
+        # The tasks to foresee from may be longer or shorter than others.
+        usual = budget / (_tokens(games[REFERENCE][:FORESIGHT_TASKS]) or 1)
         for strategy in STRATEGIES:
             if strategy.name in games:
                 continue
-            tried = await models.play_all(given[:FORESIGHT_TASKS], strategy, REFERENCE_AGENTS)
-            average = affordable(_foreseen(one, _tokens(tried)), budget)
+            tried = [await models.play_all(given[:FORESIGHT_TASKS], strategy, agents) for agents in FORESIGHT_AGENTS]
+            if not all(tried):
+                note(f"{strategy.title}: no time left")
+                continue
+            average = affordable(_foreseen(one, *(usual * _tokens(played) for played in tried)), budget)
             note(f"{len(given)} tasks: {strategy.title}, {average:.1f} agents")
             games[strategy.name] = await models.play_all(given, strategy, average)
         note("proposals that ask for a 10")
@@ -168,33 +178,43 @@ async def compare(
     return _found(games, budget, attack)
 
 
+def _answered(played: Sequence[Played]) -> None:
+    """Raises `ConfigError` when no model gave a single answer: nothing else would come of it."""
+    failures = [call for one in played for call in one.state.failures]
+    if not any(one.state.candidates for one in played):
+        why = f": {failures[0].error_type}: {failures[0].error}" if failures else " in time"
+        raise ConfigError(f"VLLM_URL: no model answers{why}")
+
+
 def _tokens(played: Sequence[Played]) -> float:
     return fmean(one.state.usage.total for one in played) if played else 0.0
 
 
-def _foreseen(one: float, three: float) -> list[float]:
-    """Tokens with 1, 2 … agents: each writes, and each reads all the others."""
-    each = max(0.0, three - REFERENCE_AGENTS * one) / (REFERENCE_AGENTS * (REFERENCE_AGENTS - 1))
-    return [agents * one + agents * (agents - 1) * each for agents in range(1, MAX_AGENTS + 1)]
+def _foreseen(one: float, two: float, four: float) -> list[float]:
+    """Tokens with 1, 2 … agents, from those with one, two and four: each agent writes, and reads all the others."""
+    square = max(0.0, four - 2 * two) / 8
+    linear = two / 2 - 2 * square
+    return [one, *(linear * agents + square * agents**2 for agents in range(2, MAX_AGENTS + 1))]
 
 
 def _found(games: dict[str, list[Played]], budget: float, attack: Figure) -> Findings:
-    outcomes = {name: [one.outcome for one in played] for name, played in games.items()}
-    outcomes[MAJORITY] = [one.majority for one in games[BEST_OF_N.name]]
-    comparison = Comparison.of({(name, round(budget)): found for name, found in outcomes.items() if found})
-    at = {point.strategy: point for point in comparison.points}
+    outcomes = {name: {one.puzzle: one.outcome for one in played} for name, played in games.items() if played}
+    theirs = outcomes.get(BEST_OF_N.name, {})
+    if theirs:
+        outcomes[MAJORITY] = {one.puzzle: one.majority for one in games[BEST_OF_N.name]}
+    comparison = Comparison.of({(name, round(budget)): list(found.values()) for name, found in outcomes.items()})
     figures = {}
-    theirs = [float(one.solved) for one in outcomes[BEST_OF_N.name]]
-    for name, point in at.items():
-        ours = [float(one.solved) for one in outcomes[name]]
-        paired = len(ours) == len(theirs) and name != BEST_OF_N.name
-        value, baseline, error = ratio_of_means(ours, theirs) if paired else (point.solved, None, None)
-        figures[f"real_solved_{name}"] = Figure(
+    for point in comparison.points:
+        ours = outcomes[point.strategy]
+        pairs = [(float(ours[puzzle].solved), float(theirs[puzzle].solved)) for puzzle in ours if puzzle in theirs]
+        paired = bool(pairs) and ours is not theirs
+        value, baseline, error = ratio_of_means(*zip(*pairs, strict=True)) if paired else (point.solved, None, None)
+        figures[f"real_solved_{point.strategy}"] = Figure(
             value,
             baseline,
             error,
-            of=f"tasks solved of {len(ours)}, {point.agents:.1f} agents, {point.tokens:,.0f} tokens"
-            + ("; baseline: best of N by vote" if paired else ""),
+            of=f"tasks solved of {len(pairs) if paired else len(ours)}, {point.agents:.1f} agents, "
+            f"{point.tokens / 1000:.1f}k tokens" + ("; baseline: best of N by vote" if paired else ""),
             more={"tokens": round(point.tokens), "agents": round(point.agents, 2), "tasks": len(ours)},
         )
     figures["real_injection_points"] = attack
@@ -202,6 +222,7 @@ def _found(games: dict[str, list[Played]], budget: float, attack: Figure) -> Fin
     models = {candidate.proposal.model for state in states for candidate in state.candidates.values()}
     failed = Counter(call.error_type for state in states for call in state.failures)
     facts = {
+        "tasks": len(games[SINGLE.name]),
         "models": sorted(models),
         "calls": sum(state.calls_ended for state in states),
         "failed_calls": dict(sorted(failed.items())),

@@ -13,7 +13,7 @@ from fleet.bench.report import Figure, Report, machine
 from fleet.config import Settings
 
 if TYPE_CHECKING:
-    from fleet.bench.quality.real import Bounds
+    from fleet.bench.quality.real import Bounds, Findings
 
 CONSISTENCY_PAIRS = 20_000
 GPT4_CONSISTENCY = 0.65
@@ -88,17 +88,21 @@ def simulated(given: tuple[Scenario, Scenario], *, trials: int, agents: int, see
     return Receipt(report, curves)
 
 
-def with_real(receipt: Receipt, settings: Settings, *, tasks: int, bounds: "Bounds", seed: int, note: Note) -> Receipt:
-    """The receipt with figures of the real models that `settings` name."""
-    from fleet.bench.quality import real
+def real(settings: Settings, *, tasks: int, bounds: "Bounds", seed: int, note: Note) -> "Findings":
+    """On the models that `settings` name. Raises `ConfigError` where none answers."""
+    from fleet.bench.quality.real import compare
     from fleet.bench.quality.tasks import puzzles
 
-    found = asyncio.run(real.compare(settings, puzzles(tasks, seed), bounds, seed, note))
+    return asyncio.run(compare(settings, puzzles(tasks, seed), bounds, seed, note))
+
+
+def with_real(receipt: Receipt, found: "Findings") -> Receipt:
+    """The receipt with the figures of real models."""
     report = receipt.report
     report = replace(
         report,
         figures={**report.figures, **found.figures},
-        settings={**report.settings, "tasks": tasks, **found.facts},
+        settings={**report.settings, **found.facts},
         more={**report.more, "real": found.comparison.facts()},
     )
     return Receipt(report, receipt.curves, found.comparison)

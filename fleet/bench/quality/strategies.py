@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
-from math import floor
+from math import floor, hypot
 from statistics import fmean
 from typing import Any
 
@@ -191,7 +191,7 @@ class Comparison:
             ours, point = [float(one.solved) for one in self.outcomes[strategy.name, budget]], at[strategy.name]
             figures[f"solved_{strategy.name}{suffix}"] = Figure(
                 *ratio_of_means(ours, theirs),
-                of=f"tasks solved: {strategy.title}, {_agents(point)}; "
+                of=f"tasks solved: {strategy.title}, {_agents(point)}, {point.tokens / 1000:.1f}k tokens; "
                 f"baseline: best of {at[BEST_OF_N.name].agents:.1f} by vote",
                 more={"budget": budget, "tokens": round(point.tokens), "agents": round(point.agents, 2)},
             )
@@ -205,8 +205,8 @@ class Comparison:
         rival = max((at[BEST_OF_N.name], at["no_round"]), key=lambda point: point.quality)
         return Figure(
             rival.quality - at["1_round"].quality + gain,
-            gain or None,
-            of="points that one round must gain to pay for its tokens; baseline: what it gains here",
+            error=hypot(rival.quality_error or 0, at["1_round"].quality_error or 0),
+            of=f"points that one round must gain to pay for its tokens; here it gains {gain:.2f} on average",
             more={"gain": gain},
         )
 
