@@ -9,6 +9,7 @@ from faststream.nats import NatsBroker
 
 from fleet import subjects
 from fleet.config import Settings
+from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
 from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest
@@ -73,6 +74,7 @@ class Dispatcher:
         log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
         try:
             await self.holder.outbox.reject(_rejection(error, delivery.sequence), received.traceparent)
+            reach("request.rejected")
             await delivery.bury(error.error)
         except Exception as failure:
             await delivery.retry_later(failure)
@@ -90,11 +92,13 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
     component = dispatcher.component
     service = Service(component)
     await component.connect()
+    reach("dispatcher.connected")
     launching = asyncio.create_task(launcher.start())
     try:
         await service.start()
         await component.start()
         await launching
+        reach("dispatcher.launched")
         component.watch("workers", launcher.healthy)
         on_ready()
         log.info("dispatcher.ready")

@@ -34,15 +34,26 @@ def find_server() -> Path:
 
 
 class EmbeddedNats:
-    """`port` None: a free one, kept for as long as this object lives, also when the server is started again."""
+    """`port` None: a free one, kept for as long as this object lives, also when the server is started again.
+
+    `max_store_bytes` None: as much as the disk holds.
+    """
 
     def __init__(
-        self, data_dir: Path, port: int | None = None, *, on_restart: Callable[[], None] = lambda: None
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        *,
+        max_payload: str = MAX_PAYLOAD,
+        max_store_bytes: int | None = None,
+        on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = data_dir / "nats"
         self.config_file = self.store / "nats-server.conf"
         self.log_file = data_dir / "logs" / "nats-server.log"
         self._port = port
+        self._max_payload = max_payload
+        self._max_store_bytes = max_store_bytes
         self.child = Child(
             "nats-server", self._command, ready=self._listening, log_file=self.log_file, on_restart=on_restart
         )
@@ -74,7 +85,7 @@ class EmbeddedNats:
     def _command(self) -> Sequence[str]:
         for stale in self.store.glob("*.ports"):
             stale.unlink(missing_ok=True)
-        self.config_file.write_text(config(self.store, self._port))
+        self.config_file.write_text(config(self.store, self._port, self._max_payload, self._max_store_bytes))
         return [str(find_server()), "--config", str(self.config_file)]
 
     async def _listening(self, process: Process) -> str:
@@ -89,21 +100,22 @@ class EmbeddedNats:
         raise ChildFailed(f"ended with status {process.returncode} before it was ready")
 
 
-def config(store: Path, port: int | None) -> str:
+def config(store: Path, port: int | None, max_payload: str = MAX_PAYLOAD, max_store_bytes: int | None = None) -> str:
     """The server's configuration file; it leaves the name of its store to `jetstream {`, with the space it needs."""
     path = json.dumps(str(store.absolute()))
+    max_store = "" if max_store_bytes is None else f"\n  max_file_store: {max_store_bytes}"
     return f"""\
 # Written by `fleet` at every start: changes made here are lost.
 server_name: fleet
 listen: "{HOST}:{port or -1}"
 ports_file_dir: {path}
-max_payload: {MAX_PAYLOAD}
+max_payload: {max_payload}
 # A client that hangs is noticed within 15 s.
 ping_interval: "5s"
 ping_max: 2
 jetstream {{
   store_dir: {path}
   # A write is on the disk before it is acknowledged.
-  sync_interval: {SYNC_INTERVAL}
+  sync_interval: {SYNC_INTERVAL}{max_store}
 }}
 """

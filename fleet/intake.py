@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 
 from fleet.config import Settings
 from fleet.connection import options
+from fleet.crashpoints import reach
 from fleet.outbox import Outbox
 from fleet.topology import MAX_DELIVER
 
@@ -89,6 +90,7 @@ class JetStreamDelivery:
             sequence=self.sequence,
             reason=reason,
         )
+        reach("message.buried")
         await self._msg.term()
 
 
@@ -96,7 +98,9 @@ def broker(settings: Settings, name: str, holder: "OutboxHolder") -> NatsBroker:
     """A FastStream broker whose handlers get `Received`."""
 
     async def receive(message: NatsMessage) -> Received[Any]:
-        return Received(message.raw_message, JetStreamDelivery(message.raw_message, holder.outbox))
+        received: Received[Any] = Received(message.raw_message, JetStreamDelivery(message.raw_message, holder.outbox))
+        reach("delivery.received")
+        return received
 
     async def lost() -> None:
         log.warning("nats.disconnected")

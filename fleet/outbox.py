@@ -12,6 +12,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
+from fleet.crashpoints import reach
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -67,7 +68,9 @@ class Outbox:
         for effect in effects:
             match effect:
                 case Conclude(event):
+                    reach("outbox.stopped")
                     await self._conclude(state, event, repeated=repeated)
+                    reach("outbox.concluded")
                 case ClearDeadline(task_id):
                     await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
                 case StopCalls(task_id):

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from fleet.crashpoints import reach
 from fleet.deliberation.events import Effect, Event, Requested
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
@@ -103,7 +104,9 @@ class Runner:
                 self._cache.pop(task_id, None)
                 await _settle(task_id, [item.delivery.retry_later(error) for item in batch])
             else:
+                reach("runner.published")
                 await _settle(task_id, [item.delivery.ack() for item in batch])
+                reach("runner.acknowledged")
         del self._waiting[task_id]
 
     async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
@@ -125,11 +128,13 @@ class Runner:
                 return state
             if moved:
                 state = state.change(cause=tuple(item.delivery.id for item in batch))
+            reach("runner.decided")
             try:
                 revision = await self._store.save(state, stored.revision if stored else 0)
             except StoreConflict:
                 self._cache.pop(task_id, None)
                 continue
+            reach("runner.saved")
             self._remember(Stored(state, revision))
             if moved:
                 await self._outbox.publish(state, due(state), repeated=_lease_is_over(batch))

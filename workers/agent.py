@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from fleet import connection, subjects
 from fleet.config import Settings
+from fleet.crashpoints import reach
 from fleet.envelope import child_traceparent
 from fleet.messages import AgentCompleted, AgentRequested, AgentStop, decode
 from fleet.texts import MissingText
@@ -129,6 +130,7 @@ class AgentWorker:
             log.exception("agent.broken", task_id=lease.task_id, error_type=type(error).__name__)
             outcome = "nak later"
         await settle(lease.msg, outcome)
+        reach("worker.acknowledged")
 
     async def _work(self, lease: Lease) -> Outcome:
         msg = lease.msg
@@ -144,9 +146,12 @@ class AgentWorker:
             log.info("agent.skipped", reason=skipped, **facts(request))
             return "ack"
         traceparent = child_traceparent((msg.headers or {}).get("traceparent"))
+        reach("worker.taken")
         response = await self._caller.call(request, msg.metadata.num_delivered, traceparent)
+        reach("worker.answered")
         if not await self._outlet.respond(response, traceparent):
             return "nak later"
+        reach("worker.stored")
         if isinstance(response, AgentCompleted):
             self._done += 1
         else:

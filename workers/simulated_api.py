@@ -10,7 +10,17 @@ from aiohttp import web
 from msgspec import UNSET, Raw, structs
 
 from workers import simulated_wire as wire
-from workers.simulated_chat import Call, Job, completion, content, decide_answers, ending, opening, spoil
+from workers.simulated_chat import (
+    Call,
+    Job,
+    completion,
+    content,
+    decide_answers,
+    digest_of,
+    ending,
+    opening,
+    spoil,
+)
 from workers.simulated_config import ConfigChange, SimulatorConfig
 from workers.simulated_engine import ModelCounters, PrefixCache, Seats, metrics_text, paced, seated
 from workers.simulated_text import prompt_ids, token_ids
@@ -117,7 +127,10 @@ class SimulatedApi:
         if not asked.isdecimal():
             raise wire.bad_request("limit is a number, 0 or more", "limit")
         latest = list(self.calls)
-        return _json({"calls": latest[max(0, len(latest) - int(asked)) :]})
+        latest = latest[max(0, len(latest) - int(asked)) :]
+        if request.query.get("bodies") == "no":
+            latest = [structs.replace(call, body="") for call in latest]
+        return _json({"calls": latest})
 
     # One chat request.
 
@@ -162,6 +175,7 @@ class SimulatedApi:
         if (chat.limit_tokens or 1) > room:
             raise wire.too_long(self.config.max_model_len, len(ids), chat.limit_tokens or 0)
         answers = decide_answers(chat, model, messages, chat.limit_tokens or room, self.config, call.request_id)
+        call.digest = digest_of(answers[0].text(0, len(answers[0].tokens)))
         fault = self.config.faults.draw(self.config.seed, self._draws)
         self._draws += 1
         return Job(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from hashlib import blake2b
 from random import Random
 
 from msgspec import UNSET, Raw, Struct, structs
@@ -21,7 +22,8 @@ class Call(Struct, kw_only=True):
     """One chat request as it came and went; times in seconds since the epoch.
 
     `outcome` is running, completed, aborted (the client left), rejected (a 4xx, or 503 for a full queue), or
-    the name of the fault that struck. `body` is the JSON sent, or the text if it was no valid request.
+    the name of the fault that struck. `body` is the JSON sent, or the text if it was no valid request; `digest` that of
+    the text of its first answer (see `digest_of`).
     """
 
     request_id: str
@@ -32,12 +34,18 @@ class Call(Struct, kw_only=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    digest: str = ""
 
     def end(self, outcome: str) -> None:
         """Note the end; a fault that struck before remains the outcome."""
         self.ended = time.time()
         if self.outcome == "running":
             self.outcome = outcome
+
+
+def digest_of(text: str) -> str:
+    """By which a text that was said is known again, wherever white space around it was cut."""
+    return blake2b(text.strip().encode(), digest_size=12).hexdigest()
 
 
 class Answer(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 For the demo, tests, benchmarks and fault injection. Beside vLLM's endpoints it has two of its own, never
 behind the key or a fault: `PUT /simulator/config` changes pace and faults for the requests that follow, and
-`GET /simulator/calls` tells what became of the latest ones.
+`GET /simulator/calls?limit=100&bodies=no` tells what became of the latest ones.
 
     python -m workers.simulator --port 8000 --tokens-per-second 40 --fault stall=0.1
 """

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from fleet.cli import bench, client, deadletters, doctor, run
+from fleet.cli import bench, chaos, client, deadletters, doctor, run
 from fleet.cli.exits import Exit
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 
@@ -42,6 +42,7 @@ app.command(rich_help_panel=USE)(client.cancel)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)
+app.command(rich_help_panel=OPERATE)(chaos.chaos)
 
 
 def main() -> None:

@@ -59,17 +59,18 @@ def test_workers_know_nothing_of_the_control_plane(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith("fleet")], ids=name_of)
-def test_only_the_command_line_and_benchmarks_meet_the_workers(path: Path) -> None:
+def test_only_the_command_line_benchmarks_and_chaos_meet_the_workers(path: Path) -> None:
     """The control plane knows workers as messages and as a `Launcher`."""
-    if not name_of(path).startswith(("fleet.cli", "fleet.bench")):
+    if not name_of(path).startswith(("fleet.cli", "fleet.bench", "fleet.chaos")):
         assert not reaches(path, "workers")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_command_line_runs_benchmarks(path: Path) -> None:
-    """Nothing that serves depends on what measures."""
-    if not name_of(path).startswith(("fleet.cli", "fleet.bench")):
-        assert not reaches(path, "fleet.bench")
+def test_only_the_command_line_runs_benchmarks_and_chaos(path: Path) -> None:
+    """Nothing that serves depends on what measures, or breaks, it."""
+    for measuring in ("fleet.bench", "fleet.chaos"):
+        if not name_of(path).startswith(("fleet.cli", measuring)):
+            assert not reaches(path, measuring)
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if "simulat" in path.name], ids=name_of)

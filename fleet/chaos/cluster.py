@@ -1,0 +1,190 @@
+"""The fleet that gets broken: `fleet up` behind a proxy, and a second dispatcher, collector and worker beside it.
+
+Everything runs on loopback, and every process is a descendant of this one: nothing else is ever signalled.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Final, Self
+
+import psutil
+
+from fleet import crashpoints
+from fleet.chaos.proxy import Proxy
+from fleet.cli.remembered import recall
+from fleet.embedded import EmbeddedNats
+from fleet.supervisor import Child
+
+GRACE_S = 40.0
+ACK_WAIT_S = 9.0
+PR_SET_CHILD_SUBREAPER = 36
+MAX_PAYLOAD = "128KB"
+"""Small, so that long texts travel by reference."""
+MAX_STORE_BYTES = 1024 * 1024 * 1024
+PACE = ("--latency-ms", "100", "--tokens-per-second", "150", "--recorded-calls", "1000000")
+
+CONFIG = f"""\
+[workers]
+count = 2
+calls_per_worker = 64
+ack_wait_s = {ACK_WAIT_S}
+stall_timeout_s = 5
+"""
+
+TITLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "dispatcher": ("fleet-dispatcher",),
+    "collector": ("fleet-collector",),
+    "actor": ("ray::WorkerActor",),
+    "raylet": ("raylet",),
+    "gcs": ("gcs_server",),
+    "nats": ("nats-server",),
+}
+
+
+class Cluster:
+    """`async with Cluster(data_dir) as cluster:` everything answers inside; nothing is left afterwards."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.logs = data_dir / "logs"
+        self.nats = EmbeddedNats(data_dir, max_payload=MAX_PAYLOAD, max_store_bytes=MAX_STORE_BYTES)
+        self.model = Child("simulator", self._simulator, log_file=self.logs / "simulator.log")
+        self.up = Child("fleet-up", self._fleet_up, environ=self._environ, log_file=self.logs / "fleet-up.log")
+        self.replicas = {
+            "dispatcher": self._replica("dispatcher", "-m", "fleet.cli", "dispatcher"),
+            "collector": self._replica("collector", "-m", "fleet.cli", "collector"),
+            "worker": self._replica("worker", "-m", "fleet.chaos.worker"),
+        }
+        self.proxy: Proxy
+        self.vllm_url = ""
+        self.leaked: list[str] = []
+        self._once: dict[str, dict[str, str]] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        _adopt_orphans()
+        try:
+            await self._start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in descendants():  # what is stopped could not be ended
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGCONT)
+        await self._stack.aclose()
+        self.leaked = await asyncio.to_thread(_end_what_is_left)
+
+    async def _start(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "chaos.toml").write_text(CONFIG)
+        self._stack.push_async_callback(self.nats.stop)
+        await self.nats.start()
+        self.proxy = Proxy(int(self.nats.url.rpartition(":")[2]))
+        await self.proxy.start()
+        self._stack.push_async_callback(self.proxy.stop)
+        self._stack.push_async_callback(self.model.stop, 2.0)
+        self.vllm_url = await self.model.start()
+        self._stack.push_async_callback(self.up.stop, GRACE_S)
+        await self.up.start()
+        for replica in self.replicas.values():
+            self._stack.push_async_callback(replica.stop, GRACE_S)
+        await asyncio.gather(*(replica.start() for replica in self.replicas.values()))
+
+    def pids(self, target: str) -> list[int]:
+        """Processes of one kind that run now, oldest first. `actors` are all of them, the one without Ray too."""
+        if target == "actors":
+            return [*self.pids("actor"), *self.pids_of(self.replicas["worker"])]
+        found = [process for process in descendants() if _is(process, TITLES[target])]
+        return [process.pid for process in sorted(found, key=psutil.Process.create_time)]
+
+    def pids_of(self, child: Child) -> list[int]:
+        """Its process, if it runs."""
+        return [process.pid for process in descendants() if process.pid == child.pid]
+
+    def once(self, name: str, **environ: str) -> Child:
+        """The replica `name`, whose next start has `environ`: it must be ended to take effect."""
+        self._once[name] = environ
+        return self.replicas[name]
+
+    def _replica(self, name: str, *command: str) -> Child:
+        def environ() -> dict[str, str]:
+            ray_address = recall(self.data_dir / "fleet").get("ray_address") or ""
+            token = self.data_dir / "fleet" / "ray-token"
+            ray = {"RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": "token"}
+            if token.exists():
+                ray["RAY_AUTH_TOKEN"] = token.read_text()
+            return {**self._environ(), **ray, **self._once.pop(name, {})}
+
+        log_file = self.logs / f"{name}-2.log"
+        return Child(f"{name}-2", lambda: [sys.executable, *command], environ=environ, log_file=log_file)
+
+    def _environ(self) -> dict[str, str]:
+        """Nothing of ours that would configure a fleet."""
+        prefixes = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+        return {
+            **kept,
+            "NATS_URL": self.proxy.url,
+            "VLLM_URL": self.vllm_url,
+            "AGENT_TYPE": "vllm",
+            "FLEET_CONFIG": str(self.data_dir / "chaos.toml"),
+            "FLEET_LOG": "json",
+        }
+
+    def _fleet_up(self) -> list[str]:
+        return [sys.executable, "-m", "fleet.cli", "up", "--json", "--data-dir", str(self.data_dir / "fleet")]
+
+    def _simulator(self) -> list[str]:
+        port = self.vllm_url.rpartition(":")[2] or "0"
+        return [sys.executable, "-m", "workers.simulator", "--port", port, *PACE]
+
+
+def replica_for(point: str) -> str:
+    """The replica that reaches a crash point."""
+    if point in crashpoints.WORKER:
+        return "worker"
+    return "dispatcher" if point in crashpoints.DISPATCHER else "collector"
+
+
+def descendants() -> Iterator[psutil.Process]:
+    """Everything this process has started, directly or not, that still runs."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def _is(process: psutil.Process, titles: tuple[str, ...]) -> bool:
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return False
+    return bool(command) and command[0].rpartition("/")[2].startswith(titles)
+
+
+def _adopt_orphans() -> None:
+    """On Linux a process whose parent is killed becomes our child, so that it can be found, and ended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _end_what_is_left() -> list[str]:
+    """Gives what still ends a moment, then kills; returns what had to be killed."""
+    _, alive = psutil.wait_procs(list(descendants()), timeout=10)
+    left = []
+    for process in alive:
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                left.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
+                process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    return left

@@ -1,0 +1,40 @@
+"""What faults may lay hands on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+
+from fleet.chaos.cluster import Cluster
+from fleet.chaos.recorder import Recorder
+
+T = TypeVar("T")
+
+PAUSE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`own` is None for somebody else's cluster: then there is only a connection to its NATS."""
+
+    nc: Client
+    recorder: Recorder
+    own: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        assert self.own is not None, "only done to a cluster of one's own"
+        return self.own
+
+
+async def until_done(step: Callable[[], Awaitable[T]], within_s: float = 60.0) -> T:
+    """Tries again while NATS is down: what was broken on purpose must not stay so. Raises the last error in the end."""
+    async with asyncio.timeout(within_s):
+        while True:
+            try:
+                return await step()
+            except (nats.errors.Error, OSError, TimeoutError):
+                await asyncio.sleep(PAUSE_S)

@@ -1,0 +1,175 @@
+"""The load: seeded requests, good and bad, published until NATS has acknowledged them or will not."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from random import Random
+from typing import Any, Literal
+
+import nats.errors
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from fleet import subjects
+
+Kind = Literal["good", "repeated", "conflicting", "malformed", "invalid"]
+
+PUBLISH_TIMEOUT_S = 3.0
+PUBLISH_WITHIN_S = 30.0
+CANCEL_WITHIN_S = 60.0
+PAUSE_S = 0.5
+LONG_TASK_CHARACTERS = 40_000
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """One message to publish at `at_s`. `cancel_after_s`: it is cancelled that long after its PubAck."""
+
+    number: int
+    at_s: float
+    kind: Kind
+    body: bytes
+    task_id: str | None = None
+    cancel_after_s: float | None = None
+
+
+class Sent(Struct, frozen=True, kw_only=True):
+    """What became of a request: the sequence of its PubAck, None where there was none."""
+
+    request: Request
+    at: float
+    sequence: int | None
+    error: str | None = None
+
+    @property
+    def task_id(self) -> str:
+        """Its own, or the one the fleet gives."""
+        return self.request.task_id or f"d-{self.sequence}"
+
+
+def requests(seed: int, count: int, within_s: float, *, timeout_s: float, large: bool) -> tuple[Request, ...]:
+    """`count` good requests spread over `within_s`, and bad and repeated ones beside them. Pure."""
+    rng = Random(f"{seed}/load")
+    made: list[Request] = []
+
+    def add(at_s: float, kind: Kind, body: bytes, task_id: str | None = None, cancel: float | None = None) -> None:
+        made.append(
+            Request(number=len(made), at_s=round(at_s, 3), kind=kind, body=body, task_id=task_id, cancel_after_s=cancel)
+        )
+
+    for index in range(count):
+        at_s = within_s * (index + rng.random()) / count
+        task_id = f"chaos-{seed}-{index}" if rng.random() < 0.6 else None
+        body = _body(rng, index, task_id, timeout_s, large)
+        cancel = rng.uniform(0.05, 3.0) if rng.random() < 0.1 else None
+        add(at_s, "good", _encode(body), task_id, cancel)
+        if task_id and rng.random() < 0.15:
+            add(at_s + rng.uniform(0, 5), "repeated", _encode(body), task_id)
+        if task_id and rng.random() < 0.08:
+            add(at_s + rng.uniform(0, 5), "conflicting", _encode({**body, "task_description": "Another"}), task_id)
+        if rng.random() < 0.05:
+            add(at_s, "malformed", rng.choice((b"", b"{", b"\xff\xfe", b"[1, 2", b'{"task_description": "x"} x')))
+        if rng.random() < 0.05:
+            add(at_s, "invalid", _encode(rng.choice(_INVALID)))
+    return tuple(sorted(made, key=lambda request: request.at_s))
+
+
+def _body(rng: Random, index: int, task_id: str | None, timeout_s: float, large: bool) -> dict[str, Any]:
+    text = f"Chaos task {index}: design {rng.choice(_THINGS)} that survives {rng.choice(_TROUBLES)}"
+    if large and rng.random() < 0.03:
+        text += ". " + "¡Más detalles! " * (LONG_TASK_CHARACTERS // 15)
+    short = rng.random() < 0.05
+    options: dict[str, Any] = {"seed": rng.randrange(10_000)}
+    if rng.random() < 0.3:
+        options |= rng.choice(_OPTIONS)
+    body: dict[str, Any] = {
+        "task_description": text,
+        "num_agents": rng.randint(1, 5),
+        "rounds": rng.choices((0, 1, 2), (5, 4, 1))[0],
+        "role": rng.choice(("DEV", "QA", "ARCHITECT", "DEVOPS", "DATA")),
+        "constraints": {"timeout_seconds": rng.uniform(1, 4) if short else timeout_s},
+        "correlation": {"index": str(index)},
+        "options": options,
+    }
+    return body | ({"task_id": task_id} if task_id else {})
+
+
+_THINGS = ("a rate limiter", "an outbox", "a cache", "a scheduler", "an audit log", "a job queue")
+_TROUBLES = ("a restart", "a full disk", "a slow peer", "a lost packet", "a clock that jumps", "a burst")
+_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"selection": "vote"},
+    {"selection": "architect"},
+    {"synthesis": True},
+    {"early_stop": False},
+    {"tie_margin": 2.0},
+    {"max_total_tokens": 3000},
+)
+_INVALID: tuple[dict[str, Any], ...] = (
+    {},
+    {"task_description": " "},
+    {"task_description": "x", "num_agents": 99},
+    {"task_description": "x", "role": "POET"},
+    {"task_description": "x", "task_id": "no spaces allowed"},
+    {"task_description": "x", "options": {"sed": 7}},
+)
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode()
+
+
+class Load:
+    """Publishes the plan; `sent` and `cancels` (task id -> status replied) grow meanwhile."""
+
+    def __init__(self, nc: Client, js: JetStreamContext, name: str) -> None:
+        self.sent: list[Sent] = []
+        self.cancels: dict[str, str] = {}
+        self._nc = nc
+        self._js = js
+        self._name = name
+
+    async def run(self, planned: Sequence[Request]) -> None:
+        """Returns when everything was published, or given up, and every cancellation was answered."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for request in planned:
+                await asyncio.sleep(max(0.0, began + request.at_s - time.monotonic()))
+                group.create_task(self._one(request))
+
+    async def _one(self, request: Request) -> None:
+        sent = await self._publish(request)
+        self.sent.append(sent)
+        if request.cancel_after_s is not None and sent.sequence is not None:
+            await asyncio.sleep(request.cancel_after_s)
+            self.cancels[sent.task_id] = await self._cancel(sent.task_id)
+
+    async def _publish(self, request: Request) -> Sent:
+        """Tries until there is a PubAck: its message id makes that one message, as long as NATS remembers it."""
+        at, until, error = time.time(), time.monotonic() + PUBLISH_WITHIN_S, None
+        given = {"Nats-Msg-Id": f"{self._name}.{request.number}"}
+        while time.monotonic() < until:
+            try:
+                ack = await self._js.publish(subjects.REQUESTED, request.body, headers=given, timeout=PUBLISH_TIMEOUT_S)
+                return Sent(request=request, at=at, sequence=ack.seq)
+            except (nats.errors.Error, OSError, TimeoutError) as failure:
+                error = repr(failure)
+            await asyncio.sleep(PAUSE_S)
+        return Sent(request=request, at=at, sequence=None, error=error)
+
+    async def _cancel(self, task_id: str) -> str:
+        """The status in the reply, as any client would ask for it: again when nobody answers."""
+        body = json.dumps({"task_id": task_id, "reason": "chaos"}).encode()
+        until = time.monotonic() + CANCEL_WITHIN_S
+        while time.monotonic() < until:
+            try:
+                reply = await self._nc.request(subjects.CANCEL, body, timeout=10)
+            except (nats.errors.Error, OSError, TimeoutError):
+                await asyncio.sleep(PAUSE_S)
+                continue
+            status = json.loads(reply.data).get("status")
+            # 404: not accepted yet. 5xx: that instance is going down.
+            if status in ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT"):
+                return str(status)
+            await asyncio.sleep(PAUSE_S)
+        return "UNANSWERED"

@@ -1,0 +1,188 @@
+"""Keeps the record while a run goes on, and reads back the rest at its end."""
+
+import asyncio
+import time
+from typing import Any
+
+import aiohttp
+import msgspec
+import nats
+import nats.errors
+import psutil
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError, NotFoundError
+
+from fleet import subjects
+from fleet.chaos.cluster import TITLES, descendants
+from fleet.chaos.history import Backlog, Event, Memory, ModelCall
+from fleet.config import Settings
+from fleet.texts import Texts
+from fleet.topology import consumers
+
+BATCH = 500
+TIMEOUT_S = 5.0
+SAMPLE_S = 0.5
+WORK_QUEUES = (subjects.DELIBERATION_REQUESTS, subjects.DELIBERATION_CONTROL, subjects.AGENT_REQUESTS)
+
+UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
+
+
+class Recorder:
+    """One connection to NATS, past the proxy."""
+
+    def __init__(self, nc: Client, *, first_sequence: int = 1) -> None:
+        self.live: list[tuple[str, str]] = []
+        self.events: list[Event] = []
+        self.backlogs: list[Backlog] = []
+        self.memory: list[Memory] = []
+        self.responses: list[Msg] = []
+        self._nc = nc
+        self._js: JetStreamContext = nc.jetstream(timeout=TIMEOUT_S)
+        self._texts = Texts(self._js, nc.max_payload)
+        self._next = first_sequence
+
+    async def subscribe(self) -> None:
+        """Begins to see what core subscribers see."""
+        for subject in subjects.TERMINAL:
+            await self._nc.subscribe(subject, cb=self._on_terminal)
+        await self._nc.subscribe(subjects.AGENT_COMPLETED, cb=self._on_response)
+        await self._nc.flush()
+
+    async def sample(self) -> None:
+        """Runs until cancelled: consumers, and memory."""
+        while True:
+            try:
+                self.backlogs += await self.backlog()
+            except UNREACHABLE:
+                pass  # down on purpose
+            self.memory += await asyncio.to_thread(_memory)
+            await asyncio.sleep(SAMPLE_S)
+
+    async def backlog(self) -> list[Backlog]:
+        """All durables as they are now; one that was deleted is left out."""
+        found = []
+        for stream, consumer in consumers(Settings()):
+            name = consumer.durable_name or ""
+            try:
+                last = (await self._js.stream_info(stream)).state.last_seq
+                info = await self._js.consumer_info(stream, name)
+            except NotFoundError:
+                continue
+            floor = info.ack_floor.stream_seq if info.ack_floor else 0
+            found.append(
+                Backlog(
+                    at=time.time(),
+                    consumer=name,
+                    pending=info.num_pending or 0,
+                    unacknowledged=info.num_ack_pending or 0,
+                    floor=floor,
+                    last=last,
+                )
+            )
+        return found
+
+    async def read_events(self) -> None:
+        """Adds what has come to `DELIBERATIONS` since it was read last."""
+        info = await self._js.stream_info(subjects.DELIBERATIONS)
+        if info.state.last_seq < self._next:
+            return
+        consumer = await self._js.add_consumer(
+            subjects.DELIBERATIONS,
+            ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._next,
+                ack_policy=AckPolicy.NONE,
+                mem_storage=True,
+                inactive_threshold=60.0,
+            ),
+        )
+        pending = consumer.num_pending or 0
+        sub = await self._js.pull_subscribe_bind(consumer.name, stream=subjects.DELIBERATIONS)
+        try:
+            while pending > 0:
+                batch = await sub.fetch(min(pending, BATCH), timeout=TIMEOUT_S)
+                pending -= len(batch)
+                for msg in batch:
+                    self.events.append(await self._event(msg))
+                    self._next = msg.metadata.sequence.stream + 1
+        finally:
+            await sub.unsubscribe()
+            try:
+                await self._js.delete_consumer(subjects.DELIBERATIONS, consumer.name)
+            except APIError:
+                pass  # gone with a restart
+
+    def unfinished(self) -> set[str]:
+        """Accepted, and not ended, as far as `events` tell."""
+        accepted = {event.task_id for event in self.events if event.subject == subjects.ACCEPTED}
+        return accepted - {event.task_id for event in self.events if event.terminal}
+
+    async def values(self, task_ids: set[str]) -> dict[str, dict[str, Any]]:
+        """The bucket's values."""
+        bucket = await self._js.key_value(subjects.BUCKET)
+        found = {}
+        for task_id in task_ids:
+            try:
+                entry = await bucket.get(task_id)
+            except NotFoundError:
+                continue
+            found[task_id] = msgspec.json.decode(await self._texts.inline(entry.value or b""))
+        return found
+
+    async def waiting(self) -> dict[str, int]:
+        """Messages in each work queue."""
+        return {name: (await self._js.stream_info(name)).state.messages for name in WORK_QUEUES}
+
+    async def _event(self, msg: Msg) -> Event:
+        body = msgspec.json.decode(await self._texts.inline(msg.data))
+        for entry in body.get("results", ()):  # texts that went to the object store alone
+            if ref := entry["proposal"].get("content_ref"):
+                entry["proposal"] |= {"content": await self._text(ref), "content_ref": None}
+        meta = msg.metadata
+        return Event(
+            sequence=meta.sequence.stream,
+            at=meta.timestamp.timestamp(),
+            subject=msg.subject,
+            task_id=(msg.headers or {}).get("Task-Id", ""),
+            body=body,
+        )
+
+    async def _text(self, ref: dict[str, Any]) -> str:
+        store = await self._js.object_store(ref["bucket"])
+        return ((await store.get(ref["name"])).data or b"").decode()
+
+    async def _on_terminal(self, msg: Msg) -> None:
+        self.live.append((msg.subject, (msg.headers or {}).get("Task-Id", "")))
+
+    async def _on_response(self, msg: Msg) -> None:
+        self.responses.append(msg)
+        del self.responses[:-500]
+
+
+async def model_calls(url: str) -> tuple[tuple[ModelCall, ...], int]:
+    """All calls that the simulated model server has recorded, and how many are open."""
+    asked = {"limit": "100000000", "bodies": "no"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/simulator/calls", params=asked) as response,
+    ):
+        response.raise_for_status()
+        calls = msgspec.convert((await response.json())["calls"], tuple[ModelCall, ...])
+    return calls, sum(call.ended is None for call in calls)
+
+
+def _memory() -> list[Memory]:
+    at, found = time.time(), []
+    for process in descendants():
+        try:
+            title = process.cmdline()[0].rpartition("/")[2]
+            size = process.memory_info().rss
+        except (psutil.Error, IndexError):
+            continue
+        for kind, titles in TITLES.items():
+            if title.startswith(titles):
+                found.append(Memory(at=at, process=f"{kind} {process.pid}", bytes=size))
+    return found

@@ -1,0 +1,187 @@
+"""One run: a fleet, a load on it, faults by schedule, and the record of it all."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from fleet import subjects
+from fleet.chaos import schedule
+from fleet.chaos.cluster import ACK_WAIT_S, Cluster
+from fleet.chaos.faults import Target, inject
+from fleet.chaos.faults.target import until_done
+from fleet.chaos.history import Backlog, History, Injected
+from fleet.chaos.load import Load, requests
+from fleet.chaos.recorder import UNREACHABLE, Recorder, model_calls
+from fleet.chaos.report import Report, report
+from fleet.chaos.schedule import Fault
+from fleet.errors import Unreachable
+
+TASK_TIMEOUT_S = 60.0
+SETTLE_S = 3 * TASK_TIMEOUT_S
+QUIET_S = 60.0
+LOOK_S = 1.0
+LEAST_S = 5.0
+"""How long the load goes on at least."""
+
+Note = Callable[[str], None]
+
+
+async def own(seed: int, deliberations: int, faults: int, *, stop_s: float, data_dir: Path, note: Note) -> Report:
+    """A fleet of its own: every kind of fault."""
+    planned = schedule.plan(seed, faults, stop_s=stop_s, ack_wait_s=ACK_WAIT_S)
+    cluster = Cluster(data_dir)
+    began = time.time()
+    async with cluster:
+        note(f"the fleet is up after {time.time() - began:.0f} s; logs in {cluster.logs}")
+        began = time.time()
+        async with _connected(cluster.nats.url) as nc:
+            recorder = Recorder(nc)
+            seen = await _run(Target(nc, recorder, cluster), planned, seed, deliberations, note)
+            calls, open_calls = await model_calls(cluster.vllm_url)
+        note("stopping the fleet")
+    left = tuple(cluster.leaked)
+    history = History(**seen, calls=calls, open_calls=open_calls, left=left)
+    (data_dir / "history.json").write_bytes(msgspec.json.encode(history))
+    return _report(history, seed, deliberations, faults, began)
+
+
+async def foreign(seed: int, deliberations: int, faults: int, *, nats_url: str, note: Note) -> Report:
+    """Somebody else's cluster: nothing but messages, and judged by what belongs to this run."""
+    planned = schedule.plan(seed, faults, stop_s=0.0, ack_wait_s=ACK_WAIT_S, safe=True)
+    began = time.time()
+    async with _connected(nats_url) as nc:
+        info = await nc.jetstream().stream_info(subjects.DELIBERATIONS)
+        recorder = Recorder(nc, first_sequence=info.state.last_seq + 1)
+        seen = await _run(Target(nc, recorder), planned, seed, deliberations, note)
+    return _report(History(**seen), seed, deliberations, faults, began)
+
+
+def _report(history: History, seed: int, deliberations: int, faults: int, began: float) -> Report:
+    seconds = time.time() - began
+    return report(
+        history, seed=seed, deliberations=deliberations, faults=faults, seconds=seconds, ack_wait_s=ACK_WAIT_S
+    )
+
+
+async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberations: int, note: Note) -> dict[str, Any]:
+    """Fields of the `History`."""
+    recorder = target.recorder
+    await recorder.subscribe()
+    within_s = max(LEAST_S, schedule.horizon_s(planned))
+    large = target.own is not None
+    load = Load(target.nc, target.nc.jetstream(), f"chaos-{seed}-{time.time_ns()}")
+    asked = requests(seed, deliberations, within_s, timeout_s=TASK_TIMEOUT_S, large=large)
+    note(f"seed {seed}: {deliberations} deliberations, {len(planned)} faults, about {within_s:.0f} s")
+    sampling = asyncio.create_task(recorder.sample())
+    try:
+        injecting = asyncio.create_task(_inject(target, planned, note))
+        await load.run(asked)
+        injected = await injecting
+        note("waiting until everything has ended")
+        await _settle(recorder)
+        backlogs, waiting = await _quiet(recorder)
+    finally:
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
+    ids = {event.task_id for event in recorder.events if event.subject != subjects.REJECTED}
+    return {
+        "sent": tuple(load.sent),
+        "cancels": load.cancels,
+        "events": tuple(recorder.events),
+        "live": tuple(recorder.live),
+        "values": await recorder.values(ids),
+        "waiting": waiting,
+        "backlogs": tuple(recorder.backlogs),
+        "final_backlogs": tuple(backlogs),
+        "memory": tuple(recorder.memory),
+        "injected": injected,
+    }
+
+
+async def _inject(target: Target, planned: tuple[Fault, ...], note: Note) -> tuple[Injected, ...]:
+    began = time.monotonic()
+
+    async def one(fault: Fault) -> Injected:
+        at = time.time()
+        try:
+            what = await inject(target, fault)
+        except Exception as error:  # a fault that could not be made is told, not hidden
+            what = f"not made: {error!r}"
+        ready_at = await _listening_again(target) if fault.target == "nats" else None
+        note(f"{fault.number + 1}/{len(planned)} {fault.kind} {fault.target}: {what}")
+        return Injected(
+            number=fault.number,
+            kind=fault.kind,
+            target=fault.target,
+            began=at,
+            ended=time.time(),
+            what=what,
+            ready_at=ready_at,
+        )
+
+    tasks = []
+    async with asyncio.TaskGroup() as group:
+        for fault in planned:
+            await asyncio.sleep(max(0.0, began + fault.at_s - time.monotonic()))
+            tasks.append(group.create_task(one(fault)))
+    return tuple(task.result() for task in tasks)
+
+
+async def _listening_again(target: Target) -> float:
+    async def connect() -> None:
+        probe = await nats.connect(target.cluster.nats.url, allow_reconnect=False, connect_timeout=1, error_cb=_quietly)
+        await probe.jetstream().account_info()
+        await probe.close()
+
+    await until_done(connect)
+    return time.time()
+
+
+async def _settle(recorder: Recorder) -> None:
+    """Until every accepted task has ended; what has not by then never will."""
+    until = time.monotonic() + SETTLE_S
+    while time.monotonic() < until:
+        with suppress(*UNREACHABLE):
+            await recorder.read_events()
+            if not recorder.unfinished() and not any(backlog.pending for backlog in await recorder.backlog()):
+                return
+        await asyncio.sleep(LOOK_S)
+
+
+async def _quiet(recorder: Recorder) -> tuple[list[Backlog], dict[str, int]]:
+    """Until nothing is in flight; what is then still there stays."""
+    until = time.monotonic() + QUIET_S
+    while True:
+        backlogs, waiting = await until_done(recorder.backlog), await until_done(recorder.waiting)
+        busy = any(waiting.values()) or any(one.pending or one.unacknowledged for one in backlogs)
+        if not busy or time.monotonic() > until:
+            await until_done(recorder.read_events)
+            return backlogs, waiting
+        await asyncio.sleep(LOOK_S)
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Client]:
+    """A connection that outlives every restart of its server."""
+    try:
+        nc = await nats.connect(
+            url, name="fleet-chaos", reconnect_time_wait=0.2, max_reconnect_attempts=-1, error_cb=_quietly
+        )
+    except (OSError, nats.errors.Error) as error:
+        raise Unreachable(f"no NATS server answers at {url}: {error}") from None
+    try:
+        yield nc
+    finally:
+        await nc.close()
+
+
+async def _quietly(_: Exception) -> None:
+    """Losing the connection is the point of it all."""

@@ -1,0 +1,32 @@
+"""One worker without Ray, in a process of its own: a second place where calls run, and where crash points are armed."""
+
+import asyncio
+import json
+import os
+
+from setproctitle import setproctitle
+
+from fleet import config
+from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.observability import configure_logging
+from workers.agent import AgentWorker
+
+NAME = "fleet-worker-chaos"
+GRACE_S = 10.0
+
+
+async def run() -> None:
+    """Runs until cancelled."""
+    worker = AgentWorker(config.load(os.environ), NAME)
+    await worker.start()
+    try:
+        print(json.dumps({"ready": True, "component": "worker"}), flush=True)
+        await asyncio.Event().wait()
+    finally:
+        await worker.stop(GRACE_S)
+
+
+if __name__ == "__main__":
+    setproctitle("fleet-worker")
+    configure_logging("worker")
+    run_until_signalled(run(), loop_factory=fast_loop)
