@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, assert_never
 
 import msgspec
@@ -33,14 +34,13 @@ from fleet.messages import (
     status_of,
 )
 from fleet.texts import Texts
-from fleet.times import from_rfc3339, rfc3339
 from fleet.topology import DUPLICATE_WINDOW_S
 
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
-SCAN_MARGIN_MS = 60_000
-"""How far clocks of fleet and NATS may differ when a terminal event is looked for by time."""
+SCAN_MARGIN = timedelta(seconds=60)
+"""How far the clocks of NATS servers may differ when a terminal event is looked for by time."""
 
 _TERMINAL_SUBJECT = {
     "COMPLETED": subjects.COMPLETED,
@@ -133,7 +133,7 @@ class Outbox:
         """Exactly once: within the duplicate window by message id; when it may be older, or may have reached core
         subscribers, by looking into the stream first.
         """
-        if repeated and await self._is_concluded(state.task_id, event.completed_at):
+        if repeated and await self._is_concluded(state.task_id):
             return
         body = encode(event)
         if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
@@ -157,14 +157,14 @@ class Outbox:
         top = {name: value for name, value in msgspec.to_builtins(event).items() if name != "results"}
         return await self._texts.refer(f"{event.task_id}/terminal", encode(event), top)
 
-    async def _is_concluded(self, task_id: str, completed_at: str) -> bool:
+    async def _is_concluded(self, task_id: str) -> bool:
         """Reads the stream's headers since the end was decided. Rare: only after a crash or a pause."""
-        since = rfc3339(from_rfc3339(completed_at) - SCAN_MARGIN_MS)
+        since = await self._decided_at(task_id)
         consumer = await self._js.add_consumer(
             subjects.DELIBERATIONS,
             ConsumerConfig(
                 filter_subjects=list(subjects.TERMINAL),
-                deliver_policy=DeliverPolicy.BY_START_TIME,
+                deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
                 opt_start_time=since,
                 ack_policy=AckPolicy.NONE,
                 headers_only=True,
@@ -188,6 +188,16 @@ class Outbox:
             except NotFoundError:
                 pass
         return found
+
+    async def _decided_at(self, task_id: str) -> str | None:
+        """A moment before which its terminal event cannot have been stored, by NATS' own clock: whoever decided the
+        end may have a clock that is off. None: since ever.
+        """
+        try:
+            value = await self._js.get_last_msg(f"KV_{subjects.BUCKET}", f"$KV.{subjects.BUCKET}.{task_id}")
+        except NotFoundError:
+            return None
+        return None if value.time is None else (value.time - SCAN_MARGIN).isoformat()
 
     async def _send(
         self,

@@ -14,6 +14,7 @@ KILLS: Final = frozenset({"kill", "term", "crash"})
 TAKEN_OVER_WITHIN_S = 10.0
 RESUMED_WITHIN_S = 5.0
 CALLS_SLACK_S = 3.0
+ALONE_S = 12.0
 DEAD_WITHIN_S = 2.0
 """A call of a killed worker is seen to be aborted by then."""
 
@@ -87,10 +88,9 @@ def repeated(history: History) -> Repeated | None:
 
 
 def _is_alone(one: Injected, others: Iterable[Injected]) -> bool:
-    until = one.began + TAKEN_OVER_WITHIN_S
+    until = one.began + ALONE_S
     return not any(
-        other is not one and other.began < until and other.ended > one.began - TAKEN_OVER_WITHIN_S and _disturbs(other)
-        for other in others
+        other is not one and _disturbs(other) and other.began < until and other.ended > one.began for other in others
     )
 
 

@@ -1,6 +1,6 @@
 """What goes wrong, and when: decided by the seed before anything begins. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from random import Random
 from typing import Final, Literal
@@ -24,6 +24,9 @@ Kind = Literal[
     "full",  # a stream, or the store
 ]
 
+Card = tuple[Kind, str]
+"""A kind of fault, and its target."""
+
 PROCESSES: Final = ("dispatcher", "collector", "actor", "actors", "raylet", "gcs", "nats")
 MODEL_FAULTS: Final = (
     *("hang", "refuse", "http_429", "http_500", "http_503", "stall", "truncate", "malformed", "empty", "flapping"),
@@ -41,6 +44,11 @@ SAFE: Final[tuple[Kind, ...]] = ("responses", "malformed")
 """What may be done to somebody else's cluster."""
 
 
+MEASURED: Final = ("dispatcher", "collector", "actor", "nats")
+"""A kill of one of these is left alone, so that the recovery can be measured."""
+SETTLED_S, QUIET_S = 4.0, 14.0
+
+
 class Fault(Struct, frozen=True, kw_only=True):
     """At `at_s` after the start, for `for_s`. `chance` (0 … 1) decides what the kind and target leave open."""
 
@@ -52,19 +60,23 @@ class Fault(Struct, frozen=True, kw_only=True):
     chance: float
 
 
-def plan(seed: int, count: int, *, stop_s: float, ack_wait_s: float, safe: bool = False) -> tuple[Fault, ...]:
-    """`count` faults in order of time; every kind of fault comes once before any comes twice."""
+def plan(seed: int, count: int, cards: Collection[Card], *, stop_s: float, ack_wait_s: float) -> tuple[Fault, ...]:
+    """`count` faults out of `cards`, in order of time; each card comes once before any comes twice."""
     rng = Random(f"{seed}/faults")
-    at_s = 2.0
+    at_s = over_s = 2.0
     faults = []
-    for number, (kind, target) in enumerate(islice(_deck(rng, safe), count)):
+    for number, (kind, target) in enumerate(islice(_deck(rng, cards), count)):
         for_s = _duration(rng, kind, stop_s, ack_wait_s)
+        measured = kind == "kill" and target in MEASURED
+        if measured:
+            at_s = max(at_s, over_s + SETTLED_S)
         fault = Fault(
             number=number, at_s=round(at_s, 2), kind=kind, target=target, for_s=round(for_s, 2), chance=rng.random()
         )
         faults.append(fault)
+        over_s = max(over_s, at_s + for_s)
         # Long ones overlap with what follows them.
-        at_s += for_s * rng.uniform(0.3, 1.0) + rng.uniform(1.0, 4.0)
+        at_s += QUIET_S if measured else for_s * rng.uniform(0.3, 1.0) + rng.uniform(1.0, 4.0)
     return tuple(faults)
 
 
@@ -73,15 +85,23 @@ def horizon_s(faults: tuple[Fault, ...]) -> float:
     return max((fault.at_s + fault.for_s for fault in faults), default=0.0)
 
 
-def _deck(rng: Random, safe: bool) -> Iterator[tuple[Kind, str]]:
-    cards = [card for card in CATALOGUE if not safe or card[0] in SAFE]
+def cards(only: Collection[str] = (), *, safe: bool = False) -> tuple[Card, ...]:
+    """Those of the catalogue that `only` names, as `kind` or `kind:target`; all of them when it names none."""
+    return tuple(
+        (kind, target)
+        for kind, target in CATALOGUE
+        if (not safe or kind in SAFE) and (not only or kind in only or f"{kind}:{target}" in only)
+    )
+
+
+def _deck(rng: Random, cards: Collection[Card]) -> Iterator[Card]:
     # By kind in turns: a short run sees every family, not many of the largest one.
     families: dict[Kind, list[str]] = {}
     for kind, target in cards:
         families.setdefault(kind, []).append(target)
     for targets in families.values():
         rng.shuffle(targets)
-    while True:
+    while families:
         longest = max(len(targets) for targets in families.values())
         left = {kind: list(targets) for kind, targets in families.items()}
         for _ in range(longest):
@@ -105,7 +125,7 @@ def _duration(rng: Random, kind: Kind, stop_s: float, ack_wait_s: float) -> floa
             return 0.0
 
 
-CATALOGUE: Final[tuple[tuple[Kind, str], ...]] = (
+CATALOGUE: Final[tuple[Card, ...]] = (
     *(("kill", target) for target in PROCESSES),
     *(("term", target) for target in PROCESSES),
     *(("stop", target) for target in PROCESSES),

@@ -13,10 +13,11 @@ from fleet.config import load
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide, due
 from fleet.deliberation.state import Deliberation
-from fleet.messages import AgentRequested, decode
+from fleet.messages import AgentRequested, decode, encode
 from fleet.outbox import Outbox
 from fleet.requests import Task
 from fleet.texts import Texts
+from fleet.times import now_ms, rfc3339
 from tests.support.agents import answer
 
 NOW = 1_767_225_600_000
@@ -58,6 +59,26 @@ async def test_terminal_event_published_again_reaches_nobody_twice(nc: Any) -> N
     await nc.flush()
     assert [json.loads(body)["task_id"] for body in seen].count("t-1") == 1
     assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 4
+
+
+async def test_terminal_event_is_found_whatever_the_clock_of_who_decided_it(nc: Any) -> None:
+    """Decided and published by a process that lives an hour ahead: the one that repairs it sees it."""
+    seen: list[bytes] = []
+
+    async def take(msg: Any) -> None:
+        seen.append(msg.data)
+
+    await nc.subscribe(subjects.COMPLETED, cb=take)
+    state = ended()
+    assert state.result is not None
+    ahead = rfc3339(now_ms() + 3_600_000)
+    state = state.change(result=replace(state.result, completed_at=ahead))
+    js = nc.jetstream()
+    await (await js.key_value(subjects.BUCKET)).create("t-1", encode(state))
+    await outbox(nc).publish(state, due(state), repeated=False)
+    await outbox(nc).publish(state, due(state), repeated=True)
+    await nc.flush()
+    assert len(seen) == 1
 
 
 async def test_terminal_event_that_never_got_out_is_published(nc: Any) -> None:
