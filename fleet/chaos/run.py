@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from fleet.chaos.history import Backlog, History, Injected
 from fleet.chaos.load import Load, requests
 from fleet.chaos.recorder import UNREACHABLE, Recorder, model_calls
 from fleet.chaos.report import Report, report
-from fleet.chaos.schedule import Fault
+from fleet.chaos.schedule import Card, Fault
 from fleet.errors import Unreachable
 
 TASK_TIMEOUT_S = 60.0
@@ -34,9 +34,11 @@ LEAST_S = 5.0
 Note = Callable[[str], None]
 
 
-async def own(seed: int, deliberations: int, faults: int, *, stop_s: float, data_dir: Path, note: Note) -> Report:
+async def own(
+    seed: int, deliberations: int, faults: int, cards: Collection[Card], *, stop_s: float, data_dir: Path, note: Note
+) -> Report:
     """A fleet of its own: every kind of fault."""
-    planned = schedule.plan(seed, faults, stop_s=stop_s, ack_wait_s=ACK_WAIT_S)
+    planned = schedule.plan(seed, faults, cards, stop_s=stop_s, ack_wait_s=ACK_WAIT_S)
     cluster = Cluster(data_dir)
     began = time.time()
     async with cluster:
@@ -53,9 +55,11 @@ async def own(seed: int, deliberations: int, faults: int, *, stop_s: float, data
     return _report(history, seed, deliberations, faults, began)
 
 
-async def foreign(seed: int, deliberations: int, faults: int, *, nats_url: str, note: Note) -> Report:
+async def foreign(
+    seed: int, deliberations: int, faults: int, cards: Collection[Card], *, nats_url: str, note: Note
+) -> Report:
     """Somebody else's cluster: nothing but messages, and judged by what belongs to this run."""
-    planned = schedule.plan(seed, faults, stop_s=0.0, ack_wait_s=ACK_WAIT_S, safe=True)
+    planned = schedule.plan(seed, faults, cards, stop_s=0.0, ack_wait_s=ACK_WAIT_S)
     began = time.time()
     async with _connected(nats_url) as nc:
         info = await nc.jetstream().stream_info(subjects.DELIBERATIONS)

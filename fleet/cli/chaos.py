@@ -38,6 +38,12 @@ def chaos(
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="Keep data and logs there. Default: a temporary directory."),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="KIND[:TARGET]", help="Faults of this kind alone, kill or kill:nats. Repeatable."
+        ),
+    ] = None,
     json_output: options.Json = False,
 ) -> None:
     """Break a fleet on purpose, and check that every accepted deliberation ends exactly once.
@@ -52,19 +58,25 @@ def chaos(
 
     [dim]Example:[/dim]  fleet chaos --deliberations 2000 --faults 200 --seed 7
     """
-    from fleet.chaos import run
+    from fleet.chaos import run, schedule
     from fleet.cli.signals import run_until_signalled
     from fleet.observability import configure_logging
 
     os.environ.setdefault("FLEET_LOG_LEVEL", "critical")
     configure_logging("chaos")
     chosen = secrets.randbelow(1_000_000) if seed is None else seed
+    cards = schedule.cards(only or (), safe=nats_url is not None)
+    if faults and not cards:
+        kinds = dict.fromkeys(kind for kind, _ in schedule.cards(safe=nats_url is not None))
+        raise typer.BadParameter(f"--only: expected a kind ({', '.join(kinds)}) or KIND:TARGET")
     kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-chaos-")
     with kept as directory:
         if nats_url is not None:
-            running = run.foreign(chosen, deliberations, faults, nats_url=nats_url, note=_note)
+            running = run.foreign(chosen, deliberations, faults, cards, nats_url=nats_url, note=_note)
         else:
-            running = run.own(chosen, deliberations, faults, stop_s=stop_seconds, data_dir=Path(directory), note=_note)
+            running = run.own(
+                chosen, deliberations, faults, cards, stop_s=stop_seconds, data_dir=Path(directory), note=_note
+            )
         found = run_until_signalled(running)
     if found is None:
         raise typer.Exit(Exit.INTERRUPTED)
