@@ -90,7 +90,7 @@ def quality(
     """Is deliberation worth its tokens? Compared with one answer, best of N and simpler rankings, at equal tokens.
 
     With simulated agents whose skill, noise and biases are known, so that the
-    truly best proposal is known too; this takes about a minute. And, where a
+    truly best proposal is known too; this takes a minute or two. And, where a
     model server is given, on small tasks whose answers can be checked.
 
     [dim]Example:[/dim]  fleet bench quality --vllm-url http://gpu-1:8000 --plot quality.png
