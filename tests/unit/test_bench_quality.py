@@ -241,7 +241,7 @@ def test_a_model_server_that_does_not_answer_is_bad_usage() -> None:
         [sys.executable, "-m", "fleet.cli", "bench", "quality", *nowhere], capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "no model answers: ConnectionRefused" in ran.stderr.splitlines()[-1]
+    assert "VLLM_URL: no model answers" in ran.stderr.splitlines()[-1]
 
 
 def test_a_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
