@@ -63,6 +63,16 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     connect_timeout_s: Positive = 5.0
     stall_timeout_s: Positive = 60.0
     """How long a model may stay silent, before its first token and between two."""
+    breaker_failures: Count = 5
+    """Failed attempts, of the last 20 at one endpoint, that open its breaker: it gets no calls then."""
+    breaker_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """The least share of those attempts that must have failed besides."""
+    breaker_cool_down_s: Positive = 1.0
+    """How long an open breaker waits before one call probes the endpoint; twice as long after each failed probe."""
+    breaker_longest_cool_down_s: Positive = 10.0
+    hedge_after: Annotated[float, Meta(gt=1)] | None = None
+    """A call that has run this many times the median of its phase's last calls is made a second time, at another
+    endpoint, and the first valid answer wins. Absent: never."""
     progress_interval_ms: Count = 200
     """Least time between two progress events of one call."""
 

@@ -24,6 +24,7 @@ from fleet.messages import AgentCompleted, AgentRequested, AgentStop, decode
 from fleet.texts import MissingText
 from fleet.times import from_rfc3339, now_ms
 from workers.caller import Caller
+from workers.endpoints import EndpointStatus
 from workers.leases import Lease, Leases, Outcome, settle
 from workers.outlet import Outlet, age_s
 from workers.pull import Pull
@@ -45,6 +46,7 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     done: int
     failed: int
     last_fetch_age_s: float
+    endpoints: tuple[EndpointStatus, ...] = ()
 
 
 class AgentWorker:
@@ -106,6 +108,7 @@ class AgentWorker:
             done=self._done,
             failed=self._failed,
             last_fetch_age_s=round(self._pull.silent_s, 3),
+            endpoints=self._client.status(),
         )
 
     # --- one message ------------------------------------------------------------------------------------------------

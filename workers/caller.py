@@ -12,7 +12,7 @@ from fleet.errors import AgentCallError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
 from workers import answers, checks, responses
 from workers.progress import ProgressReport
-from workers.retry import MAX_REPAIRS
+from workers.retry import most_attempts
 from workers.roles import resolve
 from workers.slots import facts
 from workers.vllm import VllmClient
@@ -35,7 +35,7 @@ class Caller:
         """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
         began = time.monotonic()
         limits = self._settings.workers
-        first_attempt = (num_delivered - 1) * (limits.max_attempts + MAX_REPAIRS) + 1
+        first_attempt = (num_delivered - 1) * most_attempts(limits.max_attempts) + 1
         report = ProgressReport(
             request, limits.progress_interval_ms, lambda event, number: self._publish(event, number, traceparent)
         )

@@ -1,15 +1,20 @@
-"""Which model server takes a call: the one with the fewest open calls from this process."""
+"""Which model server takes a call: of those whose breaker lets it, the one with the fewest open calls from here."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import structlog
 from msgspec import Struct
 from yarl import URL
 
+from fleet.config import Workers
 from fleet.errors import AgentCallError
+from workers.breaker import Breaker, Rules, State
+from workers.failures import outcome_of
 
-COOL_DOWN_S = 2.0
+log = structlog.get_logger(__name__)
 
 
 class Card(Struct, frozen=True):
@@ -19,26 +24,26 @@ class Card(Struct, frozen=True):
     window: int | None
 
 
+class EndpointStatus(Struct, frozen=True, kw_only=True):
+    """How one endpoint looks from here. `opened`: how often its breaker has."""
+
+    url: str
+    breaker: State
+    opened: int
+    open_calls: int
+
+
 class Endpoint:
     """One server. `models` None: not asked yet."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, rules: Rules) -> None:
         self.url = url
         self.shown = str(URL(url).with_user(None))
         """Without credentials: for errors and logs."""
+        self.breaker = Breaker(rules)
         self.open_calls = 0
-        self.cooling_until = 0.0
         self.models: tuple[Card, ...] | None = None
         self.counts_tokens = True
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Counts one open call."""
-        self.open_calls += 1
-        try:
-            yield
-        finally:
-            self.open_calls -= 1
 
     def lacks(self, model: str | None) -> bool:
         """Whether this endpoint is known not to serve `model`."""
@@ -55,24 +60,98 @@ def card_of(models: tuple[Card, ...], model: str | None) -> Card:
 
 
 class Endpoints:
-    """Ties rotate. An endpoint that failed as such is avoided for `COOL_DOWN_S` while there is another."""
+    """All of one process. Ties rotate."""
 
-    def __init__(self, urls: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self.all = tuple(Endpoint(url) for url in urls)
+    def __init__(
+        self, urls: Iterable[str], limits: Workers | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        limits = limits or Workers()
+        rules = Rules(
+            failures=limits.breaker_failures,
+            share=limits.breaker_share,
+            cool_down_s=limits.breaker_cool_down_s,
+            longest_cool_down_s=max(limits.breaker_cool_down_s, limits.breaker_longest_cool_down_s),
+        )
+        self.all = tuple(Endpoint(url, rules) for url in urls)
         self._clock = clock
         self._turn = 0
+        self._changed = asyncio.Event()
 
-    def choose(self, model: str | None, last: Endpoint | None = None) -> Endpoint:
-        """The endpoint for a call; `last`, where its previous attempt failed, only if there is no other."""
+    def status(self) -> tuple[EndpointStatus, ...]:
         now = self._clock()
-        able = [endpoint for endpoint in self.all if not endpoint.lacks(model)] or list(self.all)
-        warm = [endpoint for endpoint in able if endpoint.cooling_until <= now] or able
-        others = [endpoint for endpoint in warm if endpoint is not last] or warm
+        return tuple(
+            EndpointStatus(
+                url=each.shown,
+                breaker=each.breaker.state(now),
+                opened=each.breaker.opened,
+                open_calls=each.open_calls,
+            )
+            for each in self.all
+        )
+
+    def choose(self, model: str | None, last: Endpoint | None = None) -> Endpoint | None:
+        """The endpoint for an attempt now; `last`, where the previous one failed, only if there is no other.
+
+        None: every endpoint with this model has an open breaker.
+        """
+        now = self._clock()
+        ready = [endpoint for endpoint in self._able(model) if endpoint.breaker.admits(now)]
+        if not ready:
+            return None
+        others = [endpoint for endpoint in ready if endpoint is not last] or ready
         least = min(endpoint.open_calls for endpoint in others)
         tied = [endpoint for endpoint in others if endpoint.open_calls == least]
         self._turn += 1
         return tied[self._turn % len(tied)]
 
-    def cool_down(self, endpoint: Endpoint) -> None:
-        """After a failure of the endpoint itself."""
-        endpoint.cooling_until = self._clock() + COOL_DOWN_S
+    def another(self, model: str | None, than: Endpoint) -> Endpoint | None:
+        """What `choose` says, if that is another one."""
+        found = self.choose(model, than)
+        return None if found is than else found
+
+    async def ready(self, model: str | None, last: Endpoint | None = None) -> Endpoint:
+        """What `choose` says, as soon as it names an endpoint. The attempt must begin at once."""
+        while (endpoint := self.choose(model, last)) is None:
+            now = self._clock()
+            waits = [each.breaker.wait_s(now) for each in self._able(model)]
+            changed = self._changed
+            try:
+                async with asyncio.timeout(min((wait_s for wait_s in waits if wait_s is not None), default=None)):
+                    await changed.wait()
+            except TimeoutError:
+                pass  # A cool-down is over: whoever comes first probes.
+        return endpoint
+
+    @contextmanager
+    def attempt(self, endpoint: Endpoint) -> Iterator[None]:
+        """One attempt at an endpoint: its breaker counts how the block ends."""
+        breaker = endpoint.breaker
+        was = breaker.state(self._clock())
+        era = breaker.begin(self._clock())
+        endpoint.open_calls += 1
+        failure: AgentCallError | None = None
+        outcome = outcome_of(None)
+        try:
+            yield
+        except AgentCallError as error:
+            failure, outcome = error, outcome_of(error)
+            raise
+        except BaseException:
+            outcome = "abandoned"
+            raise
+        finally:
+            endpoint.open_calls -= 1
+            opened = breaker.opened
+            breaker.end(era, outcome, self._clock())
+            if breaker.opened > opened:
+                error_type = failure.error_type if failure else None
+                told = {"endpoint": endpoint.shown, "cool_down_s": breaker.cool_down_s, "error_type": error_type}
+                log.warning("breaker.opened", **told)
+            elif was != "closed" and breaker.state(self._clock()) == "closed":
+                log.info("breaker.closed", endpoint=endpoint.shown)
+            if was != "closed":
+                self._changed.set()
+                self._changed = asyncio.Event()
+
+    def _able(self, model: str | None) -> list[Endpoint]:
+        return [endpoint for endpoint in self.all if not endpoint.lacks(model)] or list(self.all)

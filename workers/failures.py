@@ -10,10 +10,13 @@ import aiohttp
 import msgspec
 
 from fleet.errors import AgentCallError
+from workers.breaker import Outcome
 
 SHOWN_CHARACTERS = 300
 CONNECTION_TYPES = frozenset({"ConnectionRefused", "ConnectionFailed", "ConnectionLost", "Timeout"})
-"""Failures of the endpoint as such, whatever it was asked."""
+"""Failures of the connection as such, whatever was asked."""
+SERVER_TYPES = CONNECTION_TYPES | {"ServerError", "StreamStalled", "StreamTruncated", "MalformedResponse", "TlsFailed"}
+"""Failures of the endpoint: its breaker counts them."""
 
 _NAMES = {
     400: "BadRequest",
@@ -45,6 +48,15 @@ def shorten(text: str) -> str:
 def invalid(what: str) -> AgentCallError:
     """The model answered, but not what was asked for: it is told so and asked again."""
     return AgentCallError("InvalidAnswer", shorten(what), retryable=True)
+
+
+def outcome_of(error: AgentCallError | None) -> Outcome:
+    """What an attempt says of its endpoint: one that answers is well, whatever it says of the request."""
+    if error is None:
+        return "succeeded"
+    if error.error_type == "ContextOverflow":
+        return "abandoned"  # It was not even asked, perhaps.
+    return "failed" if error.error_type in SERVER_TYPES else "succeeded"
 
 
 def is_retryable(status: int) -> bool:

@@ -6,7 +6,7 @@ from msgspec import Struct, structs
 
 from fleet.config import Settings
 from fleet.errors import AgentCallError
-from fleet.messages import AgentRequested, ChatMessage
+from fleet.messages import AgentRequested, ChatMessage, Phase
 from fleet.times import from_rfc3339
 
 
@@ -21,6 +21,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     context_window: int | None
     seed: int | None
     deadline_ms: int
+    phase: Phase = "propose"
     answer_schema: dict[str, Any] | None = None
 
 
@@ -45,6 +46,7 @@ def resolve(settings: Settings, request: AgentRequested) -> Ask:
         context_window=profile.context_window if request.model in (None, profile.model) else None,
         seed=request.seed,
         deadline_ms=from_rfc3339(request.deadline_at),
+        phase=request.phase,
         answer_schema=request.answer_schema,
     )
 

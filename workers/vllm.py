@@ -1,8 +1,10 @@
 """Client of the OpenAI-compatible API: one call is as many attempts as it takes, within its deadline.
 
-An attempt: choose an endpoint, learn its model and window, fit the answer into the window, stream, check. A failure
-is an `AgentCallError`; `workers.retry` says whether and when the next attempt comes. An invalid answer is shown to the
-model together with the complaint, and asked for once more.
+A failed attempt is an `AgentCallError`; `workers.retry` says whether and when the next one comes, `workers.endpoints`
+where it goes (and waits for a breaker, if need be), `workers.hedging` whether a slow one gets another beside it. An
+invalid answer is shown to the model together with the complaint, and asked for once more.
+
+The deadline is one timeout around all of it: nothing of a call outlives it.
 """
 
 import asyncio
@@ -11,22 +13,17 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
-import aiohttp
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from fleet.config import Settings
 from fleet.errors import AgentCallError, ConfigError
-from fleet.messages import ChatMessage, Usage
-from workers import window
-from workers.endpoints import Card, Endpoint, Endpoints, card_of
+from fleet.messages import Usage
+from workers.attempt import Attempt, Attempts, Wrote, check_answer
+from workers.endpoints import Endpoint, Endpoints, EndpointStatus
 from workers.failures import CONNECTION_TYPES
-from workers.http import Http
-from workers.retry import wait_before_retry
+from workers.hedging import OVERTAKEN, Durations, Making, Unheard, race
+from workers.retry import MAX_HEDGES, ask_again, wait_before_retry
 from workers.roles import Ask
-from workers.sse import SseDecoder, StreamedAnswer
-
-SEED_STRIDE = 1_000_003
-"""Between tries whose answers were no good: the same seed would say the same again, the next one is another agent's."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -51,7 +48,7 @@ class GaveUp(AgentCallError):
 
 
 class Watcher(Protocol):
-    """Is told what a call does while it goes on. Must not block."""
+    """Is told what a call does while it goes on, one attempt after the other. Must not block."""
 
     def began(self, attempt: int, after: AgentCallError | None) -> None: ...
     def wrote(self, text: str, tokens: int, max_tokens: int) -> None: ...
@@ -64,16 +61,17 @@ class VllmClient:
     def __init__(self, settings: Settings, *, rng: Random | None = None) -> None:
         if not settings.vllm_urls:
             raise ConfigError("VLLM_URL: a worker needs a model server, the simulator at least")
-        self._limits = settings.workers
-        self._endpoints = Endpoints(settings.vllm_urls)
-        self._http = Http(settings)
-        self._rng = rng or Random()
-        self._learning: dict[Endpoint, asyncio.Task[tuple[Card, ...]]] = {}
+        self.max_attempts = settings.workers.max_attempts
+        self.endpoints = Endpoints(settings.vllm_urls, settings.workers)
+        self.durations = Durations(settings.workers.hedge_after)
+        self.attempts = Attempts(settings)
+        self.rng = rng or Random()
 
     async def close(self) -> None:
-        for task in self._learning.values():
-            task.cancel()
-        await self._http.close()
+        await self.attempts.close()
+
+    def status(self) -> tuple[EndpointStatus, ...]:
+        return self.endpoints.status()
 
     async def complete(
         self,
@@ -85,200 +83,134 @@ class VllmClient:
         first_attempt: int = 1,
     ) -> Answer:
         """Raises `GaveUp`. `check` turns the text into `Answer.checked`, or raises `AgentCallError` (InvalidAnswer)."""
-        used, endpoint, heard = Usage(), None, StreamedAnswer()
-        attempt, errors = first_attempt, list[AgentCallError]()
+        return await _Call(self, request_id, check, watcher, first_attempt).run(ask)
+
+
+class _Call:
+    """One call, while it is made."""
+
+    def __init__(
+        self, client: VllmClient, request_id: str, check: Callable[[str], Any], watcher: Watcher, first_attempt: int
+    ) -> None:
+        self._client = client
+        self._request_id = request_id
+        self._check = check
+        self._watcher = watcher
+        self._next = first_attempt
+        self._errors: list[AgentCallError] = []
+        self._used = Usage()
+        self._hedges = 0
+        self._told: Attempt | None = None
+        """What the watcher was told of last, while it goes on."""
+
+    async def run(self, ask: Ask) -> Answer:
+        last: Endpoint | None = None
         try:
             async with asyncio.timeout(_remaining_s(ask)) as deadline:
                 while True:
-                    attempt, heard = first_attempt + len(errors), StreamedAnswer()
-                    watcher.began(attempt, errors[-1] if errors else None)
-                    endpoint = self._endpoints.choose(ask.model, endpoint)
-                    try:
-                        with endpoint.taken():
-                            model = await self._attempt(endpoint, ask, f"{request_id}.{attempt}", heard, watcher)
-                        checked = _checked(heard, check)
-                    except AgentCallError as error:
-                        used += heard.usage
-                        last = self._blame(endpoint, error)
-                        errors.append(last)
-                        watcher.ended(heard.tokens, last)
-                        wait_s = wait_before_retry(
-                            errors,
-                            max_attempts=self._limits.max_attempts,
-                            remaining_s=_remaining_s(ask),
-                            rng=self._rng,
-                        )
-                        if wait_s is None:
-                            raise GaveUp(last, attempt, used) from None
-                        ask = _again(ask, last, heard)
-                        heard = StreamedAnswer()
-                        await asyncio.sleep(wait_s)
-                    else:
-                        watcher.ended(heard.tokens, None)
-                        return Answer(
-                            content=heard.content,
-                            checked=checked,
-                            reasoning=heard.reasoning or None,
-                            model=model,
-                            tokens=heard.tokens,
-                            usage=used + heard.usage,
-                            attempt=attempt,
-                        )
+                    attempt = await self._try(ask, last)
+                    if attempt.error is None:
+                        return self._answer(attempt)
+                    self._errors.append(attempt.error)
+                    wait_s = wait_before_retry(
+                        self._errors,
+                        max_attempts=self._client.max_attempts,
+                        remaining_s=_remaining_s(ask),
+                        rng=self._client.rng,
+                    )
+                    if wait_s is None:
+                        raise GaveUp(attempt.error, attempt.number, self._used)
+                    ask, last = ask_again(ask, attempt.error, attempt.heard.content), attempt.endpoint
+                    await asyncio.sleep(wait_s)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            before = f"; before that {errors[-1].error_type}: {errors[-1].error}" if errors else ""
-            late = AgentCallError("DeadlineExceeded", f"the task's deadline has passed{before}", retryable=False)
-            watcher.ended(heard.tokens, late)
-            raise GaveUp(late, attempt, used + heard.usage) from None
+            raise GaveUp(self._late(), self._next - 1, self._used) from None
 
-    async def _attempt(
-        self, endpoint: Endpoint, ask: Ask, request_id: str, heard: StreamedAnswer, watcher: Watcher
-    ) -> str:
-        """Fills `heard`; returns the model's name."""
-        card = await self._card(endpoint, ask.model)
-        max_tokens = await self._room(endpoint, ask, card)
-        body: dict[str, Any] = {
-            "model": card.id,
-            "messages": ask.messages,
-            "temperature": ask.temperature,
-            "max_tokens": max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if ask.seed is not None:
-            body["seed"] = ask.seed
-        if ask.answer_schema is not None:
-            schema = {"name": "answer", "schema": ask.answer_schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        async with self._http.chat(endpoint, body, request_id) as response:
-            try:
-                await self._listen(response, heard, lambda text: watcher.wrote(text, heard.deltas, max_tokens))
-            except aiohttp.ServerTimeoutError:
-                silence = f"silent for {self._limits.stall_timeout_s:g} s after {heard.deltas} pieces of text"
-                raise AgentCallError("StreamStalled", silence, retryable=True) from None
-            except aiohttp.ClientError:
-                if not heard.complete:
-                    raise _truncated(heard) from None
-            if not heard.complete:
-                raise _truncated(heard)
-            if heard.done:
-                await self._http.read_rest(response)
-        return card.id
+    async def _try(self, ask: Ask, last: Endpoint | None) -> Attempt:
+        """An attempt that has ended, and perhaps another one beside it. The watcher hears of one at a time."""
+        first = self._begin()
+        self._tell(first)
+        making = self._make(first, ask, self._watcher.wrote, last)
+        late_after_s = None if self._hedges >= MAX_HEDGES else self._client.durations.late_after_s(ask.phase)
+        if late_after_s is None:
+            attempt = await making
+        else:
+            second = Unheard()
 
-    async def _listen(
-        self, response: aiohttp.ClientResponse, heard: StreamedAnswer, wrote: Callable[[str], None]
-    ) -> None:
-        decoder = SseDecoder()
-        async for chunk in response.content.iter_any():
-            text = "".join([heard.take(event) for event in decoder.feed(chunk) if not heard.done])
-            if text:
-                wrote(text)
-            if heard.done:
-                return
-        text = "".join([heard.take(event) for event in decoder.finish()])
-        if text:
-            wrote(text)
+            def hedge() -> Making | None:
+                if first.endpoint is None or self._client.endpoints.another(ask.model, first.endpoint) is None:
+                    return None
+                self._hedges += 1
+                return self._make(self._begin(), ask, second.wrote, first.endpoint)
 
-    async def _card(self, endpoint: Endpoint, model: str | None) -> Card:
-        """What the endpoint says of the model. Asked once, by one call for all that wait."""
-        models = endpoint.models
-        if models is None:
-            task = self._learning.get(endpoint)
-            if task is None:
-                task = self._learning[endpoint] = asyncio.create_task(self._http.models(endpoint))
-                task.add_done_callback(lambda done: self._learned(endpoint, done))
-            try:
-                # Not `endpoint.models`: another call's failure may have cleared it again by now.
-                models = await asyncio.shield(task)
-            except AgentCallError as error:
-                # A server without a list is of use to those who name the model.
-                if model is None or error.retryable or error.error_type == "Unauthorized":
-                    raise
-                models = endpoint.models = (Card(model, None),)
-        return card_of(models, model)
+            attempt = await race(making, hedge, late_after_s)
+            if attempt is not first:
+                self._watcher.ended(first.heard.tokens, first.error or OVERTAKEN)
+                self._tell(attempt, first.error or OVERTAKEN)
+                second.tell(self._watcher.wrote)
+        self._told = None
+        self._watcher.ended(attempt.heard.tokens, attempt.error)
+        return attempt
 
-    def _learned(self, endpoint: Endpoint, task: asyncio.Task[tuple[Card, ...]]) -> None:
-        self._learning.pop(endpoint, None)
-        if not task.cancelled() and task.exception() is None:
-            endpoint.models = task.result()
+    def _begin(self) -> Attempt:
+        attempt = Attempt(self._next)
+        self._next += 1
+        return attempt
 
-    async def _room(self, endpoint: Endpoint, ask: Ask, card: Card) -> int:
-        """`max_tokens` as the window allows. Raises `AgentCallError` (ContextOverflow)."""
-        limit = ask.context_window or card.window
-        if limit is None:
-            return ask.max_tokens
-        tokens = window.estimate_tokens(ask.messages)
-        if window.surely_fits(tokens, ask.max_tokens, limit):
-            return ask.max_tokens
-        if endpoint.counts_tokens:
-            try:
-                tokens = await self._http.count_tokens(endpoint, card.id, ask.messages)
-            except AgentCallError as error:
-                # Without /tokenize (or vLLM's form of it) the estimate stands; the server has the last word.
-                endpoint.counts_tokens = error.retryable and error.error_type != "MalformedResponse"
-        setting = (
-            f"raise context_window in [roles.{ask.role}]"
-            if ask.context_window
-            else f"raise vLLM's --max-model-len (or set context_window in [roles.{ask.role}])"
-        )
-        return window.answer_tokens(tokens, ask.max_tokens, limit, setting=setting)
+    def _tell(self, attempt: Attempt, after: AgentCallError | None = None) -> None:
+        self._told = attempt
+        self._watcher.began(attempt.number, after or (self._errors[-1] if self._errors else None))
 
-    def _blame(self, endpoint: Endpoint, error: AgentCallError) -> AgentCallError:
-        """The error with the endpoint's URL in it; what it says of the endpoint is remembered."""
-        if error.error_type in CONNECTION_TYPES:
-            self._endpoints.cool_down(endpoint)
-        if error.error_type in CONNECTION_TYPES or error.error_type == "NotFound":
-            endpoint.models = None  # It may come back with another model.
-        return AgentCallError(
-            error.error_type,
-            f"{endpoint.shown}: {error.error}",
-            retryable=error.retryable,
-            retry_after_s=error.retry_after_s,
+    async def _make(self, attempt: Attempt, ask: Ask, wrote: Wrote, avoid: Endpoint | None) -> Attempt:
+        """The attempt, ended well or not. What it used is counted, however it ends."""
+        client = self._client
+        endpoint = attempt.endpoint = await client.endpoints.ready(ask.model, avoid)
+        began = time.monotonic()
+        try:
+            with client.endpoints.attempt(endpoint):
+                await client.attempts.make(attempt, endpoint, ask, f"{self._request_id}.{attempt.number}", wrote)
+            attempt.checked = check_answer(attempt.heard, self._check)
+            client.durations.add(ask.phase, time.monotonic() - began)
+        except AgentCallError as error:
+            attempt.error = _blame(endpoint, error)
+        finally:
+            self._used += attempt.heard.usage
+        return attempt
+
+    def _answer(self, attempt: Attempt) -> Answer:
+        heard = attempt.heard
+        return Answer(
+            content=heard.content,
+            checked=attempt.checked,
+            reasoning=heard.reasoning or None,
+            model=attempt.model,
+            tokens=heard.tokens,
+            usage=self._used,
+            attempt=attempt.number,
         )
 
-
-def _checked(heard: StreamedAnswer, check: Callable[[str], Any]) -> Any:
-    """Raises `AgentCallError` for an answer that is empty or not what was asked for."""
-    if not heard.content.strip():
-        thought = f", after {len(heard.reasoning)} characters of reasoning" if heard.reasoning else ""
-        raise AgentCallError("EmptyResponse", f"no text (finish_reason {heard.finish_reason}){thought}", retryable=True)
-    try:
-        return check(heard.content)
-    except AgentCallError as error:
-        if heard.finish_reason != "length":
-            raise
-        text = f"{error.error} (cut off at max_tokens: raise max_tokens of the role)"
-        raise AgentCallError(error.error_type, text, retryable=error.retryable) from None
+    def _late(self) -> AgentCallError:
+        """The deadline has passed: what to say of it, and whatever went wrong before."""
+        before = f"; before that {self._errors[-1].error_type}: {self._errors[-1].error}" if self._errors else ""
+        waiting = self._told is not None and self._told.endpoint is None
+        where = " while every endpoint's breaker was open" if waiting else ""
+        late = AgentCallError("DeadlineExceeded", f"the task's deadline has passed{where}{before}", retryable=False)
+        if self._told is not None:
+            self._watcher.ended(self._told.heard.tokens, late)
+        return late
 
 
-def _again(ask: Ask, error: AgentCallError, heard: StreamedAnswer) -> Ask:
-    """What to ask next time: the same after a failure of the server, something else after a bad answer."""
-    match error.error_type:
-        case "EmptyResponse":
-            return structs.replace(ask, seed=_next(ask.seed))
-        case "InvalidAnswer":
-            form = "" if ask.answer_schema is None else ", in valid JSON only"
-            complaint = f"That answer is not valid: {error.error.partition(': ')[2]}\nAnswer again{form}."
-            return structs.replace(
-                ask,
-                seed=_next(ask.seed),
-                messages=(
-                    *ask.messages,
-                    ChatMessage(role="assistant", content=heard.content),
-                    ChatMessage(role="user", content=complaint),
-                ),
-            )
-        case _:
-            return ask
-
-
-def _next(seed: int | None) -> int | None:
-    return None if seed is None else (seed + SEED_STRIDE) % 2**63
-
-
-def _truncated(heard: StreamedAnswer) -> AgentCallError:
-    return AgentCallError("StreamTruncated", f"ended after {heard.deltas} pieces of text", retryable=True)
+def _blame(endpoint: Endpoint, error: AgentCallError) -> AgentCallError:
+    """The error with the endpoint's URL in it."""
+    if error.error_type in CONNECTION_TYPES or error.error_type == "NotFound":
+        endpoint.models = None  # It may come back with another model.
+    return AgentCallError(
+        error.error_type,
+        f"{endpoint.shown}: {error.error}",
+        retryable=error.retryable,
+        retry_after_s=error.retry_after_s,
+    )
 
 
 def _remaining_s(ask: Ask) -> float:

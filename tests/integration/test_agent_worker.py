@@ -18,7 +18,7 @@ from fleet.embedded import EmbeddedNats
 from fleet.messages import AgentRequested, ChatMessage, Policy, encode
 from fleet.times import rfc3339
 from workers.agent import AgentWorker
-from workers.retry import MAX_REPAIRS
+from workers.retry import most_attempts
 from workers.simulator import Faults, Simulator, SimulatorConfig
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -347,7 +347,7 @@ async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbere
     await taken.unsubscribe()
     async with Simulator() as simulator, working(plane, simulator, max_attempts=4):
         body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
-    assert body["attempt"] == 1 + 4 + MAX_REPAIRS
+    assert body["attempt"] == 1 + most_attempts(4)
 
 
 async def test_a_long_call_keeps_its_lease(plane: Plane) -> None:
@@ -371,7 +371,7 @@ async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
         await first.stop(0)
         async with working(plane, quick):
             body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
-    assert body["attempt"] == 1 + Workers().max_attempts + MAX_REPAIRS
+    assert body["attempt"] == 1 + most_attempts(Workers().max_attempts)
 
 
 async def test_stop_lets_open_calls_finish_within_the_grace(plane: Plane) -> None:

@@ -1,22 +1,16 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from random import Random
 from typing import Any
 
 import pytest
 from aiohttp import web
 from msgspec import structs
 
-from fleet.config import Settings, Workers
-from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
-from workers.roles import Ask
+from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
 from workers.simulator import Faults, Simulator, SimulatorConfig
-from workers.structured import parse
-from workers.vllm import Answer, GaveUp, VllmClient
+from workers.vllm import GaveUp
 
 SCHEMA = {
     "type": "object",
@@ -24,107 +18,6 @@ SCHEMA = {
     "required": ["verdict"],
     "additionalProperties": False,
 }
-END = 'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
-
-
-class Instant(Random):
-    """Draws no waits."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return a
-
-
-class Heard:
-    """A watcher that remembers."""
-
-    def __init__(self) -> None:
-        self.texts: dict[int, str] = {}
-        self.errors: list[str] = []
-        self._attempt = 0
-        self.started = asyncio.Event()
-
-    def began(self, attempt: int, after: AgentCallError | None) -> None:
-        self._attempt = attempt
-        self.texts[attempt] = ""
-
-    def wrote(self, text: str, tokens: int, max_tokens: int) -> None:
-        self.texts[self._attempt] += text
-        self.started.set()
-
-    def ended(self, tokens: int, error: AgentCallError | None) -> None:
-        if error:
-            self.errors.append(error.error_type)
-
-
-def ask(**more: Any) -> Ask:
-    given: dict[str, Any] = {
-        "role": "DEV",
-        "messages": (ChatMessage(role="user", content="Design a rate limiter"),),
-        "model": None,
-        "temperature": 0.7,
-        "max_tokens": 500,
-        "context_window": None,
-        "seed": 7,
-        "deadline_ms": round(time.time() * 1000) + 60_000,
-    }
-    return Ask(**{**given, **more})
-
-
-def text_only(_: str) -> None:
-    return None
-
-
-@asynccontextmanager
-async def client(*urls: str, key: str | None = None, **limits: Any) -> AsyncIterator[VllmClient]:
-    settings = Settings(vllm_urls=urls, vllm_api_key=key, workers=Workers(**limits))
-    made = VllmClient(settings, rng=Instant())
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-async def complete(made: VllmClient, given: Ask, heard: Heard | None = None, first_attempt: int = 1) -> Answer:
-    check: Callable[[str], Any] = text_only
-    if given.answer_schema is not None:
-        schema = given.answer_schema
-        check = lambda content: parse(content, schema)  # noqa: E731
-    return await made.complete(
-        given, request_id="t.0.propose.a", check=check, watcher=heard or Heard(), first_attempt=first_attempt
-    )
-
-
-@asynccontextmanager
-async def server(
-    chat: Callable[[web.Request], Awaitable[web.StreamResponse]], window: int = 32_000
-) -> AsyncIterator[str]:
-    """A model server that answers as told."""
-
-    async def models(_: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "tiny", "meta": {"n_ctx": window}}]})
-
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", chat)
-    app.router.add_get("/v1/models", models)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-async def stream(request: web.Request, *parts: str) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-    await response.prepare(request)
-    for part in parts:
-        await response.write(part.encode())
-    return response
-
-
-def said(text: str) -> str:
-    return f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'content': text}}]})}\n\n"
 
 
 async def test_an_answer_has_text_model_tokens_and_usage() -> None:

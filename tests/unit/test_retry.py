@@ -4,9 +4,8 @@ from random import Random
 import pytest
 
 from fleet.errors import AgentCallError
-from workers.endpoints import Card, Endpoints
 from workers.failures import is_retryable, of_status, shorten
-from workers.retry import CAP_S, retry_after_s, wait_before_retry
+from workers.retry import CAP_S, MAX_HEDGES, MAX_REPAIRS, most_attempts, retry_after_s, wait_before_retry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -110,28 +109,6 @@ def test_long_server_texts_are_shortened_and_say_so() -> None:
     assert "(1000 characters in all)" in shorten("x" * 1000)
 
 
-def test_the_least_loaded_endpoint_is_chosen_and_ties_rotate() -> None:
-    """Fewest open calls first."""
-    endpoints = Endpoints(["http://a", "http://b"])
-    assert {endpoints.choose(None).url for _ in range(2)} == {"http://a", "http://b"}
-    with endpoints.all[0].taken():
-        assert {endpoints.choose(None).url for _ in range(3)} == {"http://b"}
-
-
-def test_an_endpoint_that_failed_is_avoided_until_it_has_cooled_down() -> None:
-    """While there is another."""
-    now = 0.0
-    endpoints = Endpoints(["http://a", "http://b"], clock=lambda: now)
-    endpoints.cool_down(endpoints.all[0])
-    assert {endpoints.choose(None).url for _ in range(4)} == {"http://b"}
-    endpoints.cool_down(endpoints.all[1])
-    assert {endpoints.choose(None).url for _ in range(4)} == {"http://a", "http://b"}
-    now = 60.0
-    assert {endpoints.choose(None).url for _ in range(4)} == {"http://a", "http://b"}
-
-
-def test_an_endpoint_known_to_lack_the_model_is_passed_over() -> None:
-    """Endpoints need not serve the same models."""
-    endpoints = Endpoints(["http://a", "http://b"])
-    endpoints.all[0].models = (Card("small", 100),)
-    assert {endpoints.choose("large").url for _ in range(4)} == {"http://b"}
+def test_deliveries_of_a_call_never_share_the_number_of_an_attempt() -> None:
+    """Every try, the repair and the hedge have room in one delivery's range."""
+    assert most_attempts(4) == 4 + MAX_REPAIRS + MAX_HEDGES
