@@ -24,6 +24,7 @@ from fleet.messages import AgentCompleted, AgentRequested, AgentStop, decode
 from fleet.texts import MissingText
 from fleet.times import from_rfc3339, now_ms
 from workers.caller import Caller
+from workers.doubts import Doubts
 from workers.endpoints import EndpointStatus
 from workers.leases import Lease, Leases, Outcome, settle
 from workers.outlet import Outlet, age_s
@@ -72,6 +73,7 @@ class AgentWorker:
             await self._client.close()
             raise
         self._outlet = Outlet(self._nc)
+        self._doubts = Doubts(self._leases, self._outlet.standing)
         self._caller = Caller(self._settings, self._client, self._outlet.report)
         await self._nc.subscribe(subjects.AGENT_STOP, cb=self._on_stop)
         self._pull = Pull(
@@ -80,6 +82,7 @@ class AgentWorker:
         self._pull.start()
         # None waits longer than a third of `ack_wait` for its heartbeat.
         self._spawn(self._leases.keep(self._settings.workers.ack_wait_s / 3))
+        self._spawn(self._doubts.look())
         log.info("worker.started", worker=self._name, calls=self._settings.workers.calls_per_worker)
 
     async def stop(self, grace_s: float) -> None:
@@ -130,7 +133,8 @@ class AgentWorker:
         except asyncio.CancelledError:
             outcome = "ack" if lease.end == "stopped" else "nak"
         except Exception as error:
-            log.exception("agent.broken", task_id=lease.task_id, error_type=type(error).__name__)
+            told = facts(lease.request) if lease.request else {}
+            log.exception("agent.broken", error_type=type(error).__name__, **told)
             outcome = "nak later"
         await settle(lease.msg, outcome)
         reach("worker.acknowledged")
@@ -144,7 +148,7 @@ class AgentWorker:
             log.error("agent.undecodable", sequence=msg.metadata.sequence.stream, error_type=type(error).__name__)
             await self._outlet.bury(msg, f"{type(error).__name__}: {error}")
             return "term"
-        lease.task_id = request.task_id
+        lease.request = request
         if skipped := await self._why_not(msg, request, deadline_ms):
             log.info("agent.skipped", reason=skipped, **facts(request))
             return "ack"
@@ -190,15 +194,8 @@ class AgentWorker:
     async def _on_reconnect(self) -> None:
         log.info("nats.reconnected", worker=self._name)
         self._pull.reset()
-        # Not here: nats-py has not finished reconnecting before its callback returns.
-        self._spawn(self._stop_what_has_ended())
-
-    async def _stop_what_has_ended(self) -> None:
-        """An `agent.stop` sent while the connection was away did not arrive."""
-        for task_id in self._leases.task_ids():
-            standing = await self._outlet.standing(task_id)
-            if standing is not None and standing.ended:
-                self._leases.stop(task_id)
+        # What was said, or handed to others, while the connection was away is in the state.
+        self._doubts.all()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -6,11 +6,14 @@ A worker that dies lets go of its calls by silence.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any, Literal
 
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
+
+from fleet.messages import AgentRequested
 
 log = structlog.get_logger(__name__)
 
@@ -19,21 +22,34 @@ NAK_DELAY_S = 2.0
 
 End = Literal["stopped", "handed back"]
 Outcome = Literal["ack", "term", "nak", "nak later"]
+Key = tuple[int, datetime]
+"""A message's place in its stream, and when it was stored: a stream made anew counts from 1 again."""
 
 
 class Lease:
-    """One message, and the task that works on it. `end` says why that was cancelled."""
+    """One message, and the task that works on it. `end` says why that was cancelled.
+
+    `request` is known once it is decoded; `doubtful`: another worker may be working on it, too.
+    """
 
     def __init__(self, msg: Msg) -> None:
         self.msg = msg
-        self.task_id: str | None = None
+        self.request: AgentRequested | None = None
+        self.doubtful = msg.metadata.num_delivered > 1
         self.task: asyncio.Task[None] | None = None
         self.end: End | None = None
 
-    def cancel(self, end: End) -> None:
-        if self.end is None and self.task is not None:
-            self.end = end
-            self.task.cancel()
+    @property
+    def task_id(self) -> str | None:
+        return self.request.task_id if self.request else None
+
+    def cancel(self, end: End) -> bool:
+        """Whether it was not cancelled before."""
+        if self.end is not None or self.task is None:
+            return False
+        self.end = end
+        self.task.cancel()
+        return True
 
 
 class Leases:
@@ -41,7 +57,7 @@ class Leases:
 
     def __init__(self, freed: Callable[[], None]) -> None:
         self._freed = freed
-        self._open: set[Lease] = set()
+        self._open: dict[Key, Lease] = {}
         self._refused: set[asyncio.Task[None]] = set()
         self._stopped: OrderedDict[str, None] = OrderedDict()
 
@@ -49,11 +65,15 @@ class Leases:
         return len(self._open)
 
     def take(self, msg: Msg, work: Callable[[Lease], Coroutine[Any, Any, None]]) -> None:
-        """Starts `work` on the message."""
-        lease = Lease(msg)
-        self._open.add(lease)
+        """Starts `work` on the message; on one that is being worked on, the lease is renewed."""
+        key = msg.metadata.sequence.stream, msg.metadata.timestamp
+        if (held := self._open.get(key)) is not None:
+            log.info("lease.renewed", sequence=key[0], delivery=msg.metadata.num_delivered)
+            held.msg, held.doubtful = msg, True
+            return
+        lease = self._open[key] = Lease(msg)
         lease.task = asyncio.create_task(work(lease))
-        lease.task.add_done_callback(lambda _: self._over(lease))
+        lease.task.add_done_callback(lambda _: self._over(key))
 
     def refuse(self, msg: Msg) -> None:
         """Hands a message back at once."""
@@ -61,9 +81,8 @@ class Leases:
         self._refused.add(task)
         task.add_done_callback(self._refused.discard)
 
-    def task_ids(self) -> set[str]:
-        """The deliberations that are being worked for."""
-        return {lease.task_id for lease in self._open if lease.task_id is not None}
+    def all(self) -> list[Lease]:
+        return list(self._open.values())
 
     async def finish(self, within_s: float) -> None:
         """Waits until nothing is open, or the time is over."""
@@ -73,7 +92,7 @@ class Leases:
     async def hand_back(self, within_s: float) -> int:
         """Cancels what is open, for others to do, and waits until NATS has been told; returns how many that were."""
         tasks = self._tasks()
-        for lease in list(self._open):
+        for lease in self._open.values():
             lease.cancel("handed back")
         if told := tasks | self._refused:
             await asyncio.wait(told, timeout=within_s)
@@ -85,7 +104,7 @@ class Leases:
         self._stopped.move_to_end(task_id)
         while len(self._stopped) > REMEMBERED_STOPS:
             self._stopped.popitem(last=False)
-        leases = [lease for lease in self._open if lease.task_id == task_id]
+        leases = [lease for lease in self._open.values() if lease.task_id == task_id]
         for lease in leases:
             lease.cancel("stopped")
         if leases:
@@ -99,7 +118,7 @@ class Leases:
         """Runs until cancelled: one loop for all."""
         while True:
             await asyncio.sleep(every_s)
-            for lease in list(self._open):
+            for lease in self.all():
                 try:
                     await lease.msg.in_progress()
                 except (nats.errors.Error, OSError) as error:
@@ -107,10 +126,10 @@ class Leases:
                     break
 
     def _tasks(self) -> set[asyncio.Task[None]]:
-        return {lease.task for lease in self._open if lease.task is not None}
+        return {lease.task for lease in self._open.values() if lease.task is not None}
 
-    def _over(self, lease: Lease) -> None:
-        self._open.discard(lease)
+    def _over(self, key: Key) -> None:
+        del self._open[key]
         self._freed()
 
 
