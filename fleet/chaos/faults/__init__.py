@@ -7,7 +7,7 @@ from fleet.chaos.faults import messages, model, network, process, streams
 from fleet.chaos.faults.target import Target
 from fleet.chaos.schedule import Fault, Kind
 
-_HOW: Final[dict[Kind, Callable[[Target, Fault], Awaitable[str]]]] = {
+HOW: Final[dict[Kind, Callable[[Target, Fault], Awaitable[str]]]] = {
     "kill": process.kill,
     "term": process.term,
     "stop": process.stop,
@@ -25,7 +25,7 @@ _HOW: Final[dict[Kind, Callable[[Target, Fault], Awaitable[str]]]] = {
 
 async def inject(target: Target, fault: Fault) -> str:
     """Makes it, and undoes it where it can be undone."""
-    return await _HOW[fault.kind](target, fault)
+    return await HOW[fault.kind](target, fault)
 
 
-__all__ = ["Target", "inject"]
+__all__ = ["HOW", "Target", "inject"]
