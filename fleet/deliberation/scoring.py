@@ -3,18 +3,18 @@
 Reviewers differ in leniency, are swayed by the order in which they are shown proposals, and like what their own model
 writes. So the scores are taken apart, by least squares, into
 
-    score = quality[author] + leniency[reviewer] + position · x + first · f + same_model · y
+    score = quality[author] + leniency[reviewer] + position · x + same_model · y
 
-with x from −0.5 (shown first) to 0.5 (shown last); f = 1 for what is shown first, else 0, less its mean (0 where fewer
-than three are shown: there x says it all); y = 1 where reviewer and author run the same model, else 0, less its mean.
-So a harsh and a mild reviewer count alike, whatever one of them adds to all its scores. The last three effects are
-shrunk as if one more unit of evidence had said 0: few scores make small corrections. Only `quality` ranks. (The model
-is that of many-facet judging: Linacre 1989; the effects are those that Wang et al. 2023, arXiv:2305.17926, and
-Panickssery et al. 2024, arXiv:2404.13076, measured.)
+with x = p − mean(p) over the m places that a reviewer was shown, where p = (1/k − 1/m) / (1 − 1/m) at place k: 1 for
+what stands first, 0 for the last, most of the fall right behind the first (x = 0 where one is shown); and y = 1 where
+reviewer and author run the same model, else 0, less its mean. All but quality is shrunk as if one more unit of evidence
+had said 0, so that few scores make small corrections. Only `quality` ranks. (Many-facet judging, as in Linacre 1989;
+the effects are those that Wang et al. 2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import fsum
 
 from fleet.messages import CriterionScore
@@ -22,8 +22,8 @@ from fleet.messages import CriterionScore
 DEFAULT_RUBRIC: Mapping[str, float] = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 OVERALL = "overall"
 PRIOR_WEIGHT = 1.0
-"""How much evidence for "no effect" each of `EFFECTS` starts with, in units of its own sum of squares."""
-_STEADY = 1e-10
+"""How much evidence for "none" every leniency and effect starts with, in units of its own sum of squares."""
+_STEADY = 1e-8
 _MOST_PASSES = 500
 _DIGITS = 6
 
@@ -59,17 +59,25 @@ class Given:
     same_model: bool = True
 
 
-EFFECTS = ("position", "first", "same_model")
+EFFECTS = ("position", "same_model")
 
 
 def columns(scores: Sequence[Given]) -> tuple[list[float], ...]:
-    """x, f and y of each score, in the order of `EFFECTS`."""
+    """x and y of each score, in the order of `EFFECTS`."""
     alike = fsum(given.same_model for given in scores) / max(1, len(scores))
     return (
-        [(given.position - 1) / (given.shown - 1) - 0.5 if given.shown > 1 else 0.0 for given in scores],
-        [(given.position == 1) - 1 / given.shown if given.shown > 2 else 0.0 for given in scores],
+        [_place_weights(given.shown)[given.position - 1] for given in scores],
         [given.same_model - alike for given in scores],
     )
+
+
+@cache
+def _place_weights(shown: int) -> tuple[float, ...]:
+    """x by place: the first one's is the greatest, and all together are 0."""
+    if shown < 2:
+        return (0.0,)
+    fall = [(1 / place - 1 / shown) / (1 - 1 / shown) for place in range(1, shown + 1)]
+    return tuple(value - fsum(fall) / shown for value in fall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +99,40 @@ def fit(scores: Sequence[Given]) -> Fit:
     count = range(len(scores))
     author, reviewer = [given.author for given in scores], [given.reviewer for given in scores]
     by_author, by_reviewer = _places(author), _places(reviewer)
-    parts = columns(scores)
-    room = [fsum(value * value for value in part) + PRIOR_WEIGHT for part in parts]
+    x, y = columns(scores)
+    room_x, room_y = (fsum(value * value for value in part) + PRIOR_WEIGHT for part in (x, y))
+    score = [given.score for given in scores]
 
-    quality = {name: fsum(scores[i].score for i in at) / len(at) for name, at in by_author.items()}
+    quality = {name: fsum(score[i] for i in at) / len(at) for name, at in by_author.items()}
     leniency = dict.fromkeys(by_reviewer, 0.0)
-    effects = [0.0] * len(parts)
+    position = same_model = 0.0
     for _ in range(_MOST_PASSES):
-        before = (*effects, *quality.values(), *leniency.values())
-        plain = [scores[i].score - _swayed(effects, parts, i) for i in count]
-        leniency = {name: fsum(plain[i] - quality[author[i]] for i in at) / len(at) for name, at in by_reviewer.items()}
-        quality = {name: fsum(plain[i] - leniency[reviewer[i]] for i in at) / len(at) for name, at in by_author.items()}
-        rest = [scores[i].score - quality[author[i]] - leniency[reviewer[i]] for i in count]
-        for number, part in enumerate(parts):
-            effects[number] = 0.0
-            effects[number] = fsum((rest[i] - _swayed(effects, parts, i)) * part[i] for i in count) / room[number]
-        after = (*effects, *quality.values(), *leniency.values())
+        before = (position, same_model, *quality.values(), *leniency.values())
+        plain = [score[i] - position * x[i] - same_model * y[i] for i in count]
+        leniency = {
+            name: fsum([plain[i] - quality[author[i]] for i in at]) / (len(at) + PRIOR_WEIGHT)
+            for name, at in by_reviewer.items()
+        }
+        quality = {
+            name: fsum([plain[i] - leniency[reviewer[i]] for i in at]) / len(at) for name, at in by_author.items()
+        }
+        rest = [score[i] - quality[author[i]] - leniency[reviewer[i]] for i in count]
+        position = fsum([(rest[i] - same_model * y[i]) * x[i] for i in count]) / room_x
+        same_model = fsum([(rest[i] - position * x[i]) * y[i] for i in count]) / room_y
+        after = (position, same_model, *quality.values(), *leniency.values())
         if max(abs(one - other) for one, other in zip(before, after, strict=True)) < _STEADY:
             break
     return Fit(
         quality=_rounded(quality),
         leniency=_rounded(leniency),
-        effects=_rounded(dict(zip(EFFECTS, effects, strict=True))),
+        effects=_rounded(dict(zip(EFFECTS, (position, same_model), strict=True))),
         adjusted={
             (reviewer[i], author[i]): round(
-                scores[i].score - leniency[reviewer[i]] - _swayed(effects, parts, i), _DIGITS
+                score[i] - leniency[reviewer[i]] - position * x[i] - same_model * y[i], _DIGITS
             )
             for i in count
         },
     )
-
-
-def _swayed(effects: Sequence[float], parts: Sequence[Sequence[float]], index: int) -> float:
-    return fsum(effect * part[index] for effect, part in zip(effects, parts, strict=True))
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:

@@ -107,8 +107,8 @@ class Comparison(Message, frozen=True, kw_only=True):
 class Ranking(Message, frozen=True, kw_only=True):
     """How the order came about.
 
-    `adjusted = score − leniency[reviewer] − effects[position] · x − effects[first] · f − effects[same_model] · y` per
-    review; `subjects.md` says what x, f and y are. `tied`: who shared the first place before `decided_by` decided it.
+    `adjusted = score − leniency[reviewer] − effects[position] · x − effects[same_model] · y` per review; `subjects.md`
+    says what x and y are. `tied`: who shared the first place before `decided_by` decided it.
     """
 
     method: Literal["score", "vote"]

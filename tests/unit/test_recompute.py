@@ -37,8 +37,14 @@ def result(request: pytest.FixtureRequest) -> dict[str, Any]:
     return decoded
 
 
+def early(place: int, shown: int) -> float:
+    """The formula's x."""
+    fall = [(1 / k - 1 / shown) / (1 - 1 / shown) for k in range(1, shown + 1)]
+    return fall[place - 1] - fmean(fall)
+
+
 def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One per score: reviewer, author, score as given, x, f and y of the formula."""
+    """One per score: reviewer, author, score as given, x and y of the formula."""
     model = {entry["agent_id"]: entry["proposal"]["model"] for entry in result["results"]}
     shown = len(model) - 1
     found = [
@@ -46,8 +52,7 @@ def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
             "reviewer": review["reviewer_id"],
             "author": entry["agent_id"],
             "score": sum(RUBRIC[name] * given["score"] for name, given in review["criteria"].items()) / 6,
-            "x": (review["position"] - 1) / (shown - 1) - 0.5,
-            "f": (review["position"] == 1) - 1 / shown if shown > 2 else 0.0,
+            "x": early(review["position"], shown),
             "same": float(model[review["reviewer_id"]] == model[entry["agent_id"]]),
             "review": review,
         }
@@ -68,7 +73,6 @@ def test_scores_follow_from_the_criteria(result: dict[str, Any]) -> None:
             row["score"]
             - ranking["leniency"][row["reviewer"]]
             - ranking["effects"]["position"] * row["x"]
-            - ranking["effects"]["first"] * row["f"]
             - ranking["effects"]["same_model"] * row["y"]
         )
         assert row["review"]["adjusted"] == pytest.approx(adjusted, abs=1e-4)
@@ -87,7 +91,7 @@ def test_result_scores_follow_from_the_adjusted(result: dict[str, Any]) -> None:
 
 
 def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
-    """No reviewer's residuals lean to a side; each effect is what they say of it, one unit of evidence less."""
+    """Each leniency and effect is what the residuals say of it, as if one more unit of evidence had said 0."""
     ranking, table = result["ranking"], rows(result)
     adjusted = {
         entry["agent_id"]: fmean(review["adjusted"] for review in entry["reviews"] if review["phase"] == "score")
@@ -99,12 +103,11 @@ def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
             - adjusted[row["author"]]
             - ranking["leniency"][row["reviewer"]]
             - ranking["effects"]["position"] * row["x"]
-            - ranking["effects"]["first"] * row["f"]
             - ranking["effects"]["same_model"] * row["y"]
         )
-    for reviewer in ranking["leniency"]:
-        assert sum(row["rest"] for row in table if row["reviewer"] == reviewer) == pytest.approx(0, abs=1e-3)
-    for effect, column in (("position", "x"), ("first", "f"), ("same_model", "y")):
+    for reviewer, leniency in ranking["leniency"].items():
+        assert sum(row["rest"] for row in table if row["reviewer"] == reviewer) == pytest.approx(leniency, abs=1e-3)
+    for effect, column in (("position", "x"), ("same_model", "y")):
         said = sum(row["rest"] * row[column] for row in table)
         assert said == pytest.approx(ranking["effects"][effect], abs=1e-3)
 
