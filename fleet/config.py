@@ -40,8 +40,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     max_waiting_requests: Count = 100_000
     """Requests in the stream before publishers get an error from NATS (discard new)."""
-    max_in_flight: Count = 10_000
-    """Deliveries that dispatchers, and collectors, work on at once."""
+    max_in_flight: Count = 2_000
+    """Deliberations in progress at once: further requests wait in the stream, and their deadlines do not run yet."""
     results_days: Positive = 7.0
     """How long results stay in the bucket and in the streams after the end."""
     progress_minutes: Positive = 10.0

@@ -8,6 +8,7 @@ import structlog
 from faststream.nats import NatsBroker
 
 from fleet import subjects
+from fleet.admission import Admission
 from fleet.config import Settings
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
@@ -44,6 +45,7 @@ class Dispatcher:
         self.holder = OutboxHolder()
         self.broker: NatsBroker = broker(settings, "fleet-dispatcher", self.holder)
         self.component = Component(settings, "dispatcher", self.broker, self.holder)
+        self.admission = Admission(settings.limits.max_in_flight, self._in_progress)
         self._roles = settings.roles
         self.broker.subscriber(
             subjects.REQUESTED,
@@ -67,7 +69,22 @@ class Dispatcher:
 
         rubric = self._roles[task.role].rubric
         event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
-        self.component.runner.submit(task_id, Item(event, delivery, settled))
+        item = Item(event, delivery, settled)
+        try:
+            begun = delivery.redelivered and await self.component.store.load(task_id) is not None
+        except Exception as failure:
+            await delivery.retry_later(failure)
+            return
+        if begun:  # It has its room already, and may be owed its first calls.
+            self.component.runner.submit(task_id, item)
+        else:
+            self.admission.submit(delivery, lambda: self.component.runner.submit(task_id, item))
+
+    async def _in_progress(self) -> int:
+        """Deliberations that have not ended, those being recorded just now included."""
+        busy = self.component.runner.busy
+        info = await self.component.js.stream_info(subjects.DELIBERATION_CONTROL)
+        return busy + int(info.state.messages)
 
     async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:
         delivery = received.delivery
@@ -93,6 +110,8 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
     service = Service(component)
     await component.connect()
     reach("dispatcher.connected")
+    component.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: dispatcher.admission.held)
+    admitting = asyncio.create_task(dispatcher.admission.run())
     launching = asyncio.create_task(launcher.start())
     try:
         await service.start()
@@ -105,6 +124,7 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
         await component.watchdog()
     finally:
         launching.cancel()
+        admitting.cancel()
         await service.stop()
         await component.stop()
         await launcher.stop()

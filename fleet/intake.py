@@ -72,6 +72,14 @@ class JetStreamDelivery:
         """Done with it."""
         await self._msg.ack()
 
+    async def keep(self) -> None:
+        """Still being worked on: NATS waits for another `ack_wait`."""
+        await self._msg.in_progress()
+
+    async def hand_back(self) -> None:
+        """For another process, at once."""
+        await self._msg.nak()
+
     async def retry_later(self, reason: Exception) -> None:
         """Hands it back, for later each time; after the last try it is kept as a dead letter."""
         if self._deliveries >= MAX_DELIVER:

@@ -28,6 +28,10 @@ log = structlog.get_logger(__name__)
 CONTROL_ACK_WAIT_S = 5.0
 """The control plane's handlers take milliseconds: a delivery that is not acknowledged by then died with its process."""
 MAX_DELIVER = 20
+MAX_REQUESTS_PENDING = 256
+"""Requests taken and not yet recorded: they are with a dispatcher, all others in the stream."""
+MAX_EVENTS_PENDING = 1_000
+"""Responses taken and not yet applied. More would wait in a collector for longer than `ack_wait`, and come again."""
 DUPLICATE_WINDOW_S = 120.0
 MINUTE_S, DAY_S = 60.0, 86_400.0
 
@@ -96,7 +100,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers."""
 
-    def push(stream: str, name: str, deliver: str, *filters: str) -> tuple[str, ConsumerConfig]:
+    def push(stream: str, name: str, deliver: str, pending: int, *filters: str) -> tuple[str, ConsumerConfig]:
         config = ConsumerConfig(
             durable_name=name,
             deliver_subject=deliver,
@@ -105,15 +109,22 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=CONTROL_ACK_WAIT_S,
             max_deliver=MAX_DELIVER,
-            max_ack_pending=settings.limits.max_in_flight,
+            max_ack_pending=pending,
         )
         return stream, config
 
-    yield push(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER, subjects.DELIVER_REQUESTS, subjects.REQUESTED)
+    yield push(
+        subjects.DELIBERATION_REQUESTS,
+        subjects.DISPATCHER,
+        subjects.DELIVER_REQUESTS,
+        min(settings.limits.max_in_flight, MAX_REQUESTS_PENDING),
+        subjects.REQUESTED,
+    )
     yield push(
         subjects.AGENT_RESPONSES,
         subjects.COLLECTOR,
         subjects.DELIVER_RESPONSES,
+        MAX_EVENTS_PENDING,
         subjects.AGENT_COMPLETED,
         subjects.AGENT_FAILED,
     )
@@ -121,6 +132,7 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
         subjects.DELIBERATION_CONTROL,
         subjects.CONTROLLER,
         subjects.DELIVER_CONTROL,
+        MAX_EVENTS_PENDING,
         subjects.CONTROL_CANCEL,
         subjects.CONTROL_DEADLINE,
     )
