@@ -44,7 +44,8 @@ async def first_line(process: Process) -> str:
 class Child:
     """One process. `command` and `environ` are asked before every start, `ready` answers with what it said then.
 
-    `log_file` takes its standard error; without one it goes where ours goes. `on_restart` is told after each restart.
+    `log_file` takes its standard error; without one it goes where ours goes. `on_restart` is told after each restart,
+    `on_line` what it prints once it is ready: our standard output belongs to the one who started us.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Child:
         environ: Callable[[], Mapping[str, str]] = lambda: os.environ,
         log_file: Path | None = None,
         on_restart: Callable[[], None] = lambda: None,
+        on_line: Callable[[str], object] = lambda line: sys.stderr.write(line),
     ) -> None:
         self.name = name
         self._command = command
@@ -63,6 +65,7 @@ class Child:
         self._environ = environ
         self._log_file = log_file
         self._on_restart = on_restart
+        self._on_line = on_line
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
@@ -101,7 +104,7 @@ class Child:
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log_to,
-                env=self._environ(),
+                env=dict(self._environ()),
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
             )
@@ -117,7 +120,7 @@ class Child:
         except ChildFailed as error:
             await _end(self.name, process, 0)
             raise ChildFailed(self._explain(str(error))) from None
-        self._drain = asyncio.create_task(_forward(process))
+        self._drain = asyncio.create_task(self._forward(process))
         log.info("child.ready", child=self.name, pid=process.pid)
         return said
 
@@ -140,17 +143,15 @@ class Child:
             else:
                 self._on_restart()
 
+    async def _forward(self, process: Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            self._on_line(line.decode(errors="replace"))
+
     def _explain(self, problem: str) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()[-5:] if self._log_file else []
         last = "".join(f"\n  {line}" for line in lines)
         return f"{self.name} {problem}{f', its log {self._log_file} ends:{last}' if last else ''}"
-
-
-async def _forward(process: Process) -> None:
-    """Standard output after the ready line goes to our standard error: ours belongs to the one who started us."""
-    assert process.stdout is not None
-    while line := await process.stdout.readline():
-        sys.stderr.write(line.decode(errors="replace"))
 
 
 async def _end(name: str, process: Process, grace_s: float) -> None:

@@ -7,9 +7,8 @@ same ones exist. JetStream hands out the calls; Ray places actors and starts dea
 import asyncio
 import hashlib
 import os
-import secrets
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -17,27 +16,27 @@ import structlog
 
 from fleet import __version__
 from fleet.config import Settings, with_own_nats
+from fleet.errors import Unreachable
 from fleet.messages import encode
 
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "deliberation-fleet"
+PREFIX = "fleet-worker"
 PROBE_INTERVAL_S = 2.0
+RESTARTING_INTERVAL_S = 0.3
+"""Between two looks at an actor that Ray is starting again."""
 PROBE_TIMEOUT_S = 5.0
 STALE_S = 15.0
 DRAIN_S = 10.0
+CONNECT_TIMEOUT_S = 2.0
+LOST_AFTER = 2
+"""Failed looks at Ray's control plane in a row."""
 
 
-def start_local(data_dir: Path) -> str:
+def start_local() -> str:
     """Starts a Ray head that ends with this process; returns its address. Blocks for some seconds."""
     _keep_quiet()
-    token = data_dir / "ray-token"
-    if not token.exists():
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-    # Ray listens on every interface: without its token anybody on the network could run code here.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN"] = token.read_text()
     context = ray.init(
         include_dashboard=False,
         log_to_driver=False,
@@ -50,9 +49,12 @@ def start_local(data_dir: Path) -> str:
     return address
 
 
-def stop_local() -> None:
-    """Ends the Ray head that `start_local` started, and every actor in it."""
-    ray.shutdown()
+async def stop_local() -> None:
+    """Drains every worker of the Ray head that `start_local` started, and ends it."""
+    named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+    workers = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
+    await asyncio.gather(*(_end(name) for name in workers), return_exceptions=True)
+    await asyncio.to_thread(ray.shutdown)
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=16)
@@ -88,79 +90,122 @@ class WorkerActor:
 
 
 class RayPool:
-    """Launches, sizes and supervises the actors: a `fleet.dispatcher.Launcher`."""
+    """Launches, sizes and supervises the actors.
+
+    For a process of its own: Ray ends whoever is joined to a cluster whose control plane is away for a minute.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._fingerprint = hashlib.sha256(encode([__version__, settings])).hexdigest()[:12]
-        self._task: asyncio.Task[None] | None = None
-        self._last_answer: dict[int, float] = {}
+        # Several fleets may share a Ray: each is known by its NATS.
+        fleet = hashlib.sha256(settings.nats.encode()).hexdigest()[:6]
+        self._names = [f"{PREFIX}-{fleet}-{index}" for index in range(settings.workers.count)]
+        self._actors: dict[str, Any] = {}
+        self._last_answer: dict[str, float] = {}
 
     async def start(self) -> None:
-        """Joins the cluster and returns once every actor has taken up work."""
-        _keep_quiet()
-        await asyncio.to_thread(self._join)
-        await asyncio.gather(*(self._ensure(index) for index in range(self._settings.workers.count)))
-        self._task = asyncio.create_task(self._supervise())
+        """Joins the cluster and returns once every actor has taken up work. Raises `Unreachable`."""
+        await self._join()
+        await asyncio.gather(*(self._ensure(name) for name in self._names))
+
+    async def supervise(self, report: Callable[[int], None]) -> None:
+        """Keeps the actors up, and reports how many answered lately. Raises `Unreachable` without a control plane."""
+        work = [self._report(report), *(self._keep(name) for name in self._names)]
+        tasks = [asyncio.create_task(one) for one in work]
+        try:
+            await self._watch_control_plane()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def stop(self) -> None:
         """Leaves the cluster; the actors stay."""
-        if self._task is not None:
-            self._task.cancel()
-        if ray.is_initialized():
-            await asyncio.to_thread(ray.shutdown)
+        await asyncio.to_thread(ray.shutdown)
 
     async def stop_workers(self) -> None:
-        """Drains and ends the actors: for a fleet that goes away as a whole."""
-        if not ray.is_initialized():
-            await asyncio.to_thread(self._join)
-        await asyncio.gather(*(self._end(name) for name in self._names()), return_exceptions=True)
+        """Drains and ends the actors: for a fleet that goes away as a whole. Raises `Unreachable`."""
+        await self._join()
+        await asyncio.gather(*(_end(name) for name in self._names), return_exceptions=True)
+        await self.stop()
 
-    def healthy(self) -> bool:
-        """Whether some actor has answered lately. `ray.is_initialized()` would lie here."""
-        now = time.monotonic()
-        return any(now - at < STALE_S for at in self._last_answer.values())
-
-    def _join(self) -> None:
-        ray.init(
-            address=self._settings.ray_address or "auto",
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level="warning",
+    async def _join(self) -> None:
+        await self._reach_control_service()  # Ray itself would take a minute to say no
+        _keep_quiet()
+        address = self._settings.ray_address or "auto"
+        await asyncio.to_thread(
+            ray.init, address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning"
         )
 
-    def _names(self) -> list[str]:
-        # Several fleets may share a Ray: each is known by its NATS.
-        fleet = hashlib.sha256(self._settings.nats.encode()).hexdigest()[:6]
-        return [f"fleet-worker-{fleet}-{index}" for index in range(self._settings.workers.count)]
-
-    async def _supervise(self) -> None:
+    async def _report(self, report: Callable[[int], None]) -> None:
         while True:
+            now = time.monotonic()
+            report(sum(now - at < STALE_S for at in self._last_answer.values()))
             await asyncio.sleep(PROBE_INTERVAL_S)
-            await asyncio.gather(*(self._keep(index) for index in range(self._settings.workers.count)))
 
-    async def _keep(self, index: int) -> None:
-        try:
-            await self._ensure(index)
-        except Exception as error:
-            log.warning("worker.probe_failed", worker=self._names()[index], error=f"{type(error).__name__}: {error}")
+    async def _watch_control_plane(self) -> None:
+        """Actors work on without it, but nothing is started again. `ray.is_initialized()` would lie."""
+        failures = 0
+        while failures < LOST_AFTER:
+            await asyncio.sleep(PROBE_INTERVAL_S)
+            try:
+                await self._probe_control_plane()
+                failures = 0
+            except (ray.exceptions.RayError, Unreachable, TimeoutError) as error:
+                failures += 1
+                log.error("ray.probe_failed", failures=failures, error=f"{type(error).__name__}: {error}")
+        raise Unreachable("Ray's control plane is gone")
 
-    async def _ensure(self, index: int) -> None:
+    async def _probe_control_plane(self) -> None:
+        """The control service answers, and the raylet of this node is there."""
+        await self._reach_control_service()
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            nodes = await asyncio.to_thread(ray.nodes)
+        own = ray.get_runtime_context().get_node_id()
+        here = next((node for node in nodes if node["NodeID"] == own), None)
+        if here is None or not here["Alive"]:
+            raise Unreachable("the raylet of this node is dead")
+        await _reach("the raylet of this node", here["NodeManagerAddress"], here["NodeManagerPort"])
+
+    async def _reach_control_service(self) -> None:
+        host, _, port = (self._settings.ray_address or "").rpartition(":")
+        if host and "/" not in host:  # neither `auto` nor `ray://…`
+            await _reach("Ray's control service", host, port)
+
+    async def _keep(self, name: str) -> None:
+        while True:
+            try:
+                await self._ensure(name)
+                pause_s = PROBE_INTERVAL_S
+            except Exception as error:
+                log.warning("worker.probe_failed", worker=name, error=f"{type(error).__name__}: {error}"[:300])
+                pause_s = RESTARTING_INTERVAL_S
+            await asyncio.sleep(pause_s)
+
+    async def _ensure(self, name: str) -> None:
         """One actor exists, runs this version with these settings, and answers."""
-        name = self._names()[index]
         answer = await self._probe(name)
         if answer["fingerprint"] != self._fingerprint:
             log.info("worker.replaced", worker=name)
-            await self._end(name)
+            await _end(name)
+            self._actors.pop(name, None)
             answer = await self._probe(name)
-        if index not in self._last_answer:
+        if name not in self._last_answer:
             log.info("worker.ready", worker=name, pid=answer["pid"])
-        self._last_answer[index] = time.monotonic()
+        if answer["last_fetch_age_s"] < STALE_S:
+            self._last_answer[name] = time.monotonic()
+        else:
+            log.warning("worker.silent", worker=name, last_fetch_age_s=answer["last_fetch_age_s"])
 
     async def _probe(self, name: str) -> dict[str, Any]:
-        actor = await asyncio.to_thread(self._actor, name)
-        async with asyncio.timeout(PROBE_TIMEOUT_S * (1 if self._last_answer else 6)):
-            answer: dict[str, Any] = await actor.probe.remote()
+        async with asyncio.timeout(PROBE_TIMEOUT_S * (1 if name in self._last_answer else 6)):
+            if name not in self._actors:
+                self._actors[name] = await asyncio.to_thread(self._actor, name)
+            try:
+                answer: dict[str, Any] = await self._actors[name].probe.remote()
+            except ray.exceptions.ActorDiedError:
+                del self._actors[name]  # for good: the next look makes another
+                raise
         return answer
 
     def _actor(self, name: str) -> Any:
@@ -172,17 +217,28 @@ class RayPool:
             num_cpus=workers.num_cpus,
         ).remote(name, self._fingerprint, self._settings)
 
-    async def _end(self, name: str) -> None:
-        try:
-            actor = await asyncio.to_thread(ray.get_actor, name)
-        except ValueError:
-            return
-        try:
-            async with asyncio.timeout(DRAIN_S + 2):
-                await actor.drain.remote(DRAIN_S)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            log.warning("worker.not_drained", worker=name, error=repr(error))
-        await asyncio.to_thread(ray.kill, actor)
+
+async def _end(name: str) -> None:
+    try:
+        actor = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+    except ValueError:
+        return
+    try:
+        async with asyncio.timeout(DRAIN_S + 2):
+            await actor.drain.remote(DRAIN_S)
+    except (ray.exceptions.RayError, TimeoutError) as error:
+        log.warning("worker.not_drained", worker=name, error=repr(error))
+    await asyncio.to_thread(ray.kill, actor)
+
+
+async def _reach(what: str, host: str, port: str | int) -> None:
+    """Raises `Unreachable` where nobody listens."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, TimeoutError, ValueError) as error:
+        raise Unreachable(f"{what} does not answer at {host}:{port} ({error or type(error).__name__})") from None
+    writer.close()
 
 
 def _as_dict(status: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A whole fleet on this machine: what is not given is started, and ended in the reverse order."""
 
 import asyncio
-import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -12,11 +12,11 @@ from typing import Any, Literal, Self
 import structlog
 from msgspec import structs
 
+from fleet.cli import launcher, ray_head
 from fleet.cli.remembered import forget, locked, remember
-from fleet.cli.signals import reclaim
 from fleet.config import Settings
 from fleet.embedded import EmbeddedNats
-from fleet.errors import ConfigError, FleetError
+from fleet.errors import ConfigError
 from fleet.supervisor import Child
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,6 @@ GRACE_S = 20.0
 WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
-RECLAIM_EVERY_S = 0.1
 LOCAL_MODEL_TOKENS = 400
 """Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
 
@@ -56,7 +55,7 @@ class LocalFleet:
         self._quiet = quiet
         self._simulator = simulator
         self._stack = AsyncExitStack()
-        self._ray: asyncio.Task[str] | None = None
+        self.ray = self._ray_head() if settings.ray_address is None else None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
         self.nats = EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
         self.model_server = self._model_server()
@@ -73,7 +72,7 @@ class LocalFleet:
 
     @property
     def ray_is_local(self) -> bool:
-        return self._ray is not None
+        return self.ray is not None
 
     @property
     def pids(self) -> dict[str, int | None]:
@@ -99,11 +98,13 @@ class LocalFleet:
         """Ends everything at once, for the impatient."""
         import psutil
 
-        for child in (self.dispatcher, self.collector, self.model_server, self.nats and self.nats.child):
+        for child in (self.dispatcher, self.collector, self.ray, self.model_server, self.nats and self.nats.child):
             if child:
                 child.kill()
         for process in psutil.Process().children(recursive=True):
             process.kill()
+        if self.ray:
+            ray_head.end_remains(self.data_dir)
 
     async def _start(self) -> None:
         self._stack.enter_context(locked(self.data_dir))
@@ -115,14 +116,14 @@ class LocalFleet:
             self._stack.push_async_callback(self.nats.stop)
         if self.model_server:
             self._stack.push_async_callback(self.model_server.stop, MODEL_GRACE_S)
-        self._stack.push_async_callback(self._stop_ray)
         self._stack.push_async_callback(self._stop_components)
 
-        if self.settings.ray_address is None:
-            self._ray = asyncio.create_task(self._start_ray())
+        ray = asyncio.create_task(self._start_ray())
+        self._stack.callback(ray.cancel)
         await _all(self._start_nats(), self._start_model())
         # The collector has no use for Ray: it starts meanwhile.
-        await _all(self.collector.start(), self._start_dispatcher())
+        await _all(self.collector.start(), ray)
+        await self.dispatcher.start()
         self._remember()
         log.info("fleet.ready", seconds=round(asyncio.get_running_loop().time() - started, 1))
 
@@ -139,17 +140,9 @@ class LocalFleet:
                 "".join(f"[roles.{role}]\nmax_tokens = {LOCAL_MODEL_TOKENS}\n" for role in self.settings.roles)
             )
 
-    async def _start_ray(self) -> str:
-        # Beside the loop: it takes seconds.
-        return await asyncio.to_thread(_start_local_ray, self.data_dir)
-
-    async def _start_dispatcher(self) -> None:
-        if self._ray:
-            while not self._ray.done():
-                await asyncio.wait([self._ray], timeout=RECLAIM_EVERY_S)
-                reclaim()
-            self._use(ray_address=self._ray.result())
-        await self.dispatcher.start()
+    async def _start_ray(self) -> None:
+        if self.ray:
+            self._use(ray_address=await self.ray.start())
 
     async def _stop_components(self) -> None:
         """Nothing new first, then the calls in flight, then what takes their answers."""
@@ -159,25 +152,15 @@ class LocalFleet:
             return max(until - asyncio.get_running_loop().time(), 1.0)
 
         await self.dispatcher.stop(GRACE_S - WORKERS_GRACE_S)
-        try:
-            async with asyncio.timeout(min(WORKERS_GRACE_S, left_s())):
-                await self._stop_workers()
-        except Exception as error:  # those of a local Ray go with it; their calls are handed back by JetStream
-            log.warning("workers.not_stopped", error=repr(error))
+        if self.ray:
+            await self.ray.stop(min(WORKERS_GRACE_S, left_s()))
+            await asyncio.to_thread(ray_head.end_remains, self.data_dir)
+        elif self.dispatcher.pid is not None:
+            try:
+                await launcher.stop_workers(self._environ(), min(WORKERS_GRACE_S, left_s()))
+            except TimeoutError:
+                log.warning("workers.not_stopped")
         await self.collector.stop(left_s())
-
-    async def _stop_workers(self) -> None:
-        if self.settings.ray_address is None or self.dispatcher.pid is None:
-            return  # there never were any
-        from workers.pool import RayPool
-
-        await RayPool(self.settings).stop_workers()
-
-    async def _stop_ray(self) -> None:
-        if self._ray:
-            await asyncio.wait([self._ray])
-            if not self._ray.exception():
-                await asyncio.to_thread(_stop_local_ray)
 
     def _use(self, **changes: Any) -> None:
         self.settings = structs.replace(self.settings, **changes)
@@ -191,13 +174,15 @@ class LocalFleet:
         remember(self.data_dir, {**self.facts(), **more})
 
     def _environ(self) -> dict[str, str]:
-        """Ours, which Ray's start has added its token to, and where everything is."""
+        """Ours, and where everything is."""
         where = {
             "NATS_URL": self.nats_url,
             "VLLM_URL": self.vllm_url,
             "AGENT_TYPE": self.settings.agent_type,
             "RAY_ADDRESS": self.settings.ray_address or "",
         }
+        if self.ray:
+            where |= ray_head.credentials(self.data_dir)
         if self.model == "local" and "FLEET_CONFIG" not in os.environ:
             where["FLEET_CONFIG"] = str(self._short_answers())
         return {**os.environ, **{name: value for name, value in where.items() if value}}
@@ -213,6 +198,14 @@ class LocalFleet:
             environ=self._environ,
             log_file=self.logs / f"{name}.log" if self._quiet else None,
             on_restart=self._remember,
+        )
+
+    def _ray_head(self) -> Child:
+        port = _free_port()
+        return Child(
+            "ray",
+            lambda: [sys.executable, "-m", "fleet.cli.ray_head", str(self.data_dir), str(port)],
+            log_file=self.logs / "ray.log",
         )
 
     def _model_server(self) -> Child | None:
@@ -250,22 +243,9 @@ async def _all(*steps: Any) -> None:
             raise outcome
 
 
-def _start_local_ray(data_dir: Path) -> str:
-    # Ray reads this when it is imported, and never again: without it no process of this Ray gets in.
-    os.environ["RAY_AUTH_MODE"] = "token"
-    from workers.pool import start_local
-
-    # It would say that it handles no SIGTERM beside the main thread: we do.
-    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
-    try:
-        address: str = start_local(data_dir)
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise FleetError(f"no local Ray could be started: {first} (or set RAY_ADDRESS to one that runs)") from error
-    return address
-
-
-def _stop_local_ray() -> None:
-    from workers.pool import stop_local
-
-    stop_local()
+def _free_port() -> int:
+    """Ray's control service keeps it over restarts, and clients find it again."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port: int = free.getsockname()[1]
+        return port

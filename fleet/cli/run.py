@@ -1,7 +1,6 @@
 """Commands that start something: the whole fleet, a demonstration, or one component."""
 
 import json
-import logging
 import os
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import typer
 from fleet import config
 from fleet.cli import options
 from fleet.cli.exits import Exit
-from fleet.cli.signals import fast_loop, reclaim, run_until_signalled
+from fleet.cli.signals import fast_loop, run_until_signalled
 from fleet.config import Settings
 from fleet.errors import ConfigError
 
@@ -115,13 +114,9 @@ def dispatcher() -> None:
             "set it, run `fleet simulator`, or use `fleet up`"
         )
     from fleet import dispatcher as component
-    from workers.pool import RayPool
+    from fleet.cli.launcher import LauncherProcess
 
-    def on_ready() -> None:
-        reclaim()
-        _ready("dispatcher")
-
-    running = component.run(settings, RayPool(settings), on_ready=on_ready)
+    running = component.run(settings, LauncherProcess(), on_ready=lambda: _ready("dispatcher"))
     run_until_signalled(running, loop_factory=fast_loop)
 
 
@@ -153,8 +148,6 @@ def _component(name: str) -> Settings:
 
     setproctitle(f"fleet-{name}")
     configure_logging(name)
-    # Ray would say that it handles no SIGTERM beside the main thread: we do.
-    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     return config.load(os.environ)
 
 

@@ -1,0 +1,102 @@
+"""The Ray of a local fleet, as a process of its own: `python -m fleet.cli.ray_head DATA_DIR PORT`.
+
+Ray ends a process whose control service is away for a minute, so the supervisor must not be one. Here its parts are
+watched; when one is gone everything of this Ray is ended, and the supervisor starts it again on the same port.
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from fleet.errors import FleetError
+
+MARK = "FLEET_RAY_OF"
+"""In the environment of every process of a local Ray: the fleet's data directory."""
+PARTS = ("gcs_server", "raylet")
+LOOK_EVERY_S = 0.5
+
+
+def credentials(data_dir: Path) -> dict[str, str]:
+    """For the environment of whoever joins this Ray. It listens on every interface: without its token anybody on the
+    network could run code here.
+    """
+    token = data_dir / "ray-token"
+    if not token.exists():
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.read_text()}
+
+
+def end_remains(data_dir: Path) -> None:
+    """Kills what is left of a Ray of this fleet: actors outlive their raylet, and would work on unseen."""
+    remains = list(_remains(str(data_dir.absolute())))
+    for process in remains:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(remains, timeout=2)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _remains(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                yield process
+
+
+def main(data_dir: Path, port: int) -> None:
+    from setproctitle import setproctitle
+
+    from fleet.cli.signals import run_until_signalled
+    from fleet.observability import configure_logging
+
+    setproctitle("fleet-ray")
+    configure_logging("ray")
+    end_remains(data_dir)
+    os.environ[MARK] = str(data_dir.absolute())
+    os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    os.environ.update(credentials(data_dir))
+    try:
+        run_until_signalled(_serve())
+    except FleetError as error:
+        end_remains(data_dir)
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+        os._exit(1)  # not politely: Ray would wait for what is gone
+
+
+async def _serve() -> None:
+    from fleet.cli.signals import reclaim
+    from workers.pool import start_local, stop_local
+
+    try:
+        address = start_local()
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise FleetError(f"no local Ray could be started: {first} (or set RAY_ADDRESS to one that runs)") from error
+    reclaim()
+    parts = [part for part in psutil.Process().children(recursive=True) if part.name() in PARTS]
+    print(address, flush=True)
+    try:
+        while all(_runs(part) for part in parts):  # noqa: ASYNC110 - nothing tells us
+            await asyncio.sleep(LOOK_EVERY_S)
+    except asyncio.CancelledError:
+        await stop_local()
+        raise
+    raise FleetError("a part of Ray has died")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

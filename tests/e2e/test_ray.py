@@ -1,0 +1,128 @@
+"""A Ray whose control plane dies: on a local fleet it is started again, a foreign one is waited for."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import nats
+import psutil
+import pytest
+
+from fleet.cli import ray_head
+from tests.e2e.conftest import Up, environment
+from tests.e2e.stub import StubModel
+
+WITHIN_S = 90
+
+
+def family(pid: int, name: str) -> set[int]:
+    """Descendants of `pid` whose name, or title, begins with `name`."""
+    found = set()
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            titles = (process.name(), *process.cmdline()[:1])
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+        if any(title.startswith(name) for title in titles):
+            found.add(process.pid)
+    return found
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not fact():  # noqa: ASYNC110 - processes tell nobody
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
+async def test_a_local_ray_that_lost_a_part_is_started_again(up: Up, part: str) -> None:
+    """The old actors are gone, new ones take the calls, and are themselves started again."""
+    pid = up.process.pid
+    old = family(pid, "ray::WorkerActor")
+    (victim,) = family(pid, part)
+    psutil.Process(victim).kill()
+    assert (await up.result(await up.request(rounds=0)))["status"] == "COMPLETED"
+    await until(lambda: len(family(pid, "ray::WorkerActor") - old) == len(old))
+    assert not old & set(psutil.pids())
+    for actor in family(pid, "ray::WorkerActor"):
+        psutil.Process(actor).kill()
+    assert (await up.result(await up.request(rounds=0)))["status"] == "COMPLETED"
+    assert up.process.returncode is None
+
+
+@asynccontextmanager
+async def running(*module: str, **env: str) -> AsyncIterator[Any]:
+    """A process that has printed its first line; killed at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *module), stdout=asyncio.subprocess.PIPE, env=environment(**env)
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(WITHIN_S):
+            assert await process.stdout.readline()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_back(
+    nats_url: str, tmp_path: Path, stub: StubModel
+) -> None:
+    """The dispatcher lives on meanwhile: it takes requests, and their calls run once Ray is back."""
+    port, health = free_port(), free_port()
+    head = ("fleet.cli.ray_head", str(tmp_path), str(port))
+    settings = {
+        "NATS_URL": nats_url,
+        "VLLM_URL": stub.url,
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "FLEET_HEALTH_PORT": str(health),
+        **ray_head.credentials(tmp_path),
+    }
+
+    async def ready(http: aiohttp.ClientSession, wanted: bool) -> list[str]:
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                async with http.get(f"http://127.0.0.1:{health}/readyz") as answer:
+                    body = await answer.json()
+                    if body["ready"] is wanted:
+                        return list(body["problems"])
+                await asyncio.sleep(0.1)
+
+    async with aiohttp.ClientSession() as http:
+        try:
+            async with running(*head) as first:
+                collector = {**settings, "FLEET_HEALTH_PORT": ""}
+                dispatching = running("fleet.cli", "dispatcher", **settings)
+                async with running("fleet.cli", "collector", **collector), dispatching as dispatcher:
+                    await ready(http, True)
+                    first.kill()
+                    await first.wait()
+                    ray_head.end_remains(tmp_path)
+                    assert await ready(http, False) == ["workers"]
+                    nc = await nats.connect(nats_url)
+                    await nc.request(
+                        "deliberation.requested", b'{"task_id": "t", "task_description": "x", "rounds": 0}'
+                    )
+                    async with running(*head):
+                        await ready(http, True)
+                        reply = await nc.request(
+                            "deliberation.result", b'{"task_id": "t", "wait_seconds": 60}', timeout=60
+                        )
+                    assert b"COMPLETED" in reply.data
+                    assert dispatcher.returncode is None
+                    await nc.close()
+        finally:
+            ray_head.end_remains(tmp_path)
