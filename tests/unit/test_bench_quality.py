@@ -18,7 +18,7 @@ from fleet.bench.quality.baselines import AGGREGATORS, borda, copeland, points, 
 from fleet.bench.quality.council import Council
 from fleet.bench.quality.strategies import STRATEGIES, affordable, agents_for
 from fleet.bench.quality.tasks import final_answer, puzzles
-from fleet.bench.quality.traits import BIASED, FAIR, consistency
+from fleet.bench.quality.traits import BIASED, FAIR, WEAK, consistency
 from fleet.cli.app import app
 from fleet.deliberation.scoring import Given
 from fleet.errors import ConfigError
@@ -123,6 +123,12 @@ def test_biased_judges_keep_their_verdict_as_often_as_gpt4() -> None:
     """The calibration: about 65 % in both orders."""
     assert consistency(BIASED, pairs=6000, seed=1) == pytest.approx(receipt.GPT4_CONSISTENCY, abs=0.03)
     assert consistency(PERFECT, pairs=200, seed=1) == 1
+
+
+def test_weak_judges_keep_fewer_verdicts() -> None:
+    """About four in ten; they stand beside the biased ones unless biases are set by hand."""
+    assert consistency(WEAK, pairs=6000, seed=1) == pytest.approx(0.4, abs=0.05)
+    assert [scenario.suffix for scenario in receipt.scenarios({}, {})] == ["", "_biased", "_weak"]
 
 
 def test_biases_can_be_set_one_by_one() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fleet.bench.quality import aggregation, strategies
 from fleet.bench.quality.aggregation import Setting
 from fleet.bench.quality.strategies import Comparison
-from fleet.bench.quality.traits import BIASED, FAIR, Traits, consistency
+from fleet.bench.quality.traits import BIASED, FAIR, WEAK, Traits, consistency
 from fleet.bench.report import Figure, Report, machine
 from fleet.config import Settings
 
@@ -31,14 +31,21 @@ class Scenario:
     title: str
     suffix: str
     traits: Traits
+    rankings_only: bool = False
+    """Without strategies, injections and the like."""
 
 
-def scenarios(both: dict[str, Any], biases: dict[str, Any]) -> tuple[Scenario, Scenario]:
-    """Fair judges and biased ones, with some traits set: `both` for all of them, `biases` for the biased."""
+def scenarios(both: dict[str, Any], biases: dict[str, Any]) -> tuple[Scenario, ...]:
+    """Fair, biased and weak judges, with some traits set: `both` for all of them, `biases` for the biased ones, which
+    then stand for the weak ones, too.
+    """
     fair, biased = replace(FAIR, **both), replace(BIASED, **both, **biases)
     if "position_bias" in biases:
         biased = replace(biased, position_spread=abs(biased.position_bias) / 2)
-    return Scenario("fair judges", "", fair), Scenario("biased judges", "_biased", biased)
+    given = (Scenario("fair judges", "", fair), Scenario("biased judges", "_biased", biased))
+    if biases:
+        return given
+    return (*given, Scenario("weak judges", "_weak", replace(WEAK, **both), rankings_only=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,8 @@ class Receipt:
     real: Comparison | None = None
 
 
-def simulated(given: tuple[Scenario, Scenario], *, trials: int, agents: int, seed: int, note: Note) -> Receipt:
-    """Both scenarios. The figures of the fair one come first."""
+def simulated(given: tuple[Scenario, ...], *, trials: int, agents: int, seed: int, note: Note) -> Receipt:
+    """All scenarios. The figures of the fair one come first."""
     figures: dict[str, Figure] = {}
     details: dict[str, Figure] = {}
     curves = {}
@@ -63,6 +70,14 @@ def simulated(given: tuple[Scenario, Scenario], *, trials: int, agents: int, see
         details |= aggregation.against_each(judged, suffix)
         details[f"confidence_calibration{suffix}"] = aggregation.calibration(judged)
         if suffix:
+            figures[f"judge_consistency{suffix}"] = Figure(
+                consistency(scenario.traits, pairs=CONSISTENCY_PAIRS, seed=seed),
+                GPT4_CONSISTENCY,
+                of="a simulated judge keeps its verdict on a pair in both orders; baseline: GPT-4 (arXiv:2306.05685)",
+            )
+        if scenario.rankings_only:
+            continue
+        if suffix:
             details[f"tie_margin_best_wins{suffix}"] = aggregation.tie_margin(setting, judged)
         attacks = max(LEAST_TASKS, trials // TRIALS_PER_ATTACK)
         details[f"injection_points{suffix}"] = aggregation.injection(setting, attacks)
@@ -70,11 +85,6 @@ def simulated(given: tuple[Scenario, Scenario], *, trials: int, agents: int, see
         note(f"{scenario.title}: {len(strategies.STRATEGIES)} strategies, {len(strategies.BUDGET_AGENTS)} budgets")
         curves[scenario.title] = strategies.compare(scenario.traits, tasks, seed)
         details |= curves[scenario.title].figures(scenario.traits, suffix)
-    figures["judge_consistency_biased"] = Figure(
-        consistency(given[1].traits, pairs=CONSISTENCY_PAIRS, seed=seed),
-        GPT4_CONSISTENCY,
-        of="a simulated judge keeps its verdict on a pair in both orders; baseline: GPT-4 (arXiv:2306.05685)",
-    )
     report = Report(
         "quality",
         {**figures, **details},

@@ -1,7 +1,9 @@
 """What simulated agents are like: skill, noise and biases, with the defaults' reasons.
 
-Points are those of the scores, 0 … 10. Two sets are used: `FAIR` (judges that differ and err, but favour nothing)
-and `BIASED` (all biases at once, two models in the council).
+Points are those of the scores, 0 … 10. Three sets are used: `FAIR` (judges that differ and err, but favour nothing),
+`BIASED` (all biases at once, two models in the council; a judge as consistent as GPT-4), and `WEAK` (the same with
+twice the position bias and half as much self-preference again: a judge that keeps four verdicts in ten when the order
+is swapped, as weaker models do [2]).
 
 | trait | fair | biased | why |
 |---|---|---|---|
@@ -12,8 +14,8 @@ and `BIASED` (all biases at once, two models in the council).
 | `noise_sd` | 1.0 | same | per criterion and score: 0.6 over three; with taste an error of 1 point per review |
 | `position_bias` | 0 | 1.0 | points from first to last place. Calibrated by the consistency of GPT-4 [2] |
 | `position_spread` | 0 | 0.5 | standard deviation of that between judges; they differ widely [1], the size is assumed |
-| `position_curve` | 2 | same | above 1: most of the effect at the first places. The core fits a line, and one effect \
-for all judges: the simulation is deliberately not the core's own model |
+| `position_curve` | 2 | same | above 1: most of the effect at the first places. The core fits a curve of its own, and \
+one effect for all judges: the simulation is deliberately not the core's model |
 | `self_preference` | 0 | 1.0 | points for a text of the judge's own model: between GPT-4 and Claude [3] |
 | `flattery` | 0 | 0.5 | points per standard deviation of how convincing a text sounds, which here has nothing to do \
 with its quality [4]; the size is assumed. All judges share it, so no ranking can undo it |
@@ -39,7 +41,7 @@ to gain to be worth its tokens. That the two models of the biased council are eq
 in practice it often lowers the average quality (Li et al. 2025, arXiv:2502.00674).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from fleet.deliberation.scoring import DEFAULT_RUBRIC
@@ -76,6 +78,7 @@ BIASED = Traits(
     deference=1.0,
     models=("model-a", "model-b"),
 )
+WEAK = replace(BIASED, position_bias=2.0, position_spread=1.0, self_preference=1.5)
 
 
 @dataclass(frozen=True, slots=True)
