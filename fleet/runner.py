@@ -124,7 +124,8 @@ class Runner:
                     # A replica may have moved the task on: what means nothing to an old state may fill a slot now.
                     del self._cache[task_id]
                     continue
-                await self._repair(state, batch)
+                if stored is not None:
+                    await self._repair(stored, batch)
                 return state
             if moved:
                 state = state.change(cause=tuple(item.delivery.id for item in batch))
@@ -141,10 +142,17 @@ class Runner:
             return state
         raise StoreConflict(task_id, 0)
 
-    async def _repair(self, state: Deliberation, batch: Sequence[Item]) -> None:
-        """A delivery that was applied before came again: its process may have died before publishing."""
+    async def _repair(self, stored: Stored, batch: Sequence[Item]) -> None:
+        """A delivery that was applied before came again: its process may have died before publishing.
+
+        An end is claimed first, by saving it once more: of two that repair it one goes on, and only while the disk
+        takes what is written. What JetStream refuses core subscribers have seen already, and would see again.
+        """
+        state = stored.state
         if any(item.delivery.redelivered and _owes(state, item) for item in batch):
             log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
+            if state.ended:
+                await self._store.save(state, stored.revision)
             await self._outbox.publish(state, recover(state), repeated=True)
 
     def _remember(self, stored: Stored) -> None:

@@ -26,7 +26,8 @@ ACK_WAIT_S = 9.0
 PR_SET_CHILD_SUBREAPER = 36
 MAX_PAYLOAD = "128KB"
 """Small, so that long texts travel by reference."""
-MAX_STORE_BYTES = 1024 * 1024 * 1024
+MAX_STORE_BYTES = 512 * 1024 * 1024
+"""Soon full, when it is filled on purpose."""
 PACE = ("--latency-ms", "100", "--tokens-per-second", "150", "--recorded-calls", "1000000")
 
 CONFIG = f"""\

@@ -17,7 +17,7 @@ async def test_short_run_holds_every_invariant(nats_binary: None, tmp_path: Path
     """A fleet with replicas, a load, and a few faults of different kinds: nothing is lost, doubled or left."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "fleet.cli", "chaos", "--json", "--seed", str(SEED)),
-        *("--deliberations", "50", "--faults", "9", "--stop-seconds", "8", "--data-dir", str(tmp_path / "data")),
+        *("--deliberations", "40", "--faults", "8", "--stop-seconds", "8", "--data-dir", str(tmp_path / "data")),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(),
@@ -27,6 +27,6 @@ async def test_short_run_holds_every_invariant(nats_binary: None, tmp_path: Path
     report = json.loads(said)
     assert report["violations"] == [], notes.decode()
     assert (process.returncode, report["holds"], report["seed"]) == (0, True, SEED)
-    assert report["accepted"] == sum(report["ended"].values()) >= 50 - report["not_taken"]
-    assert len(report["injected"]) == 9
+    assert report["accepted"] == sum(report["ended"].values()) >= 40 - report["not_taken"]
+    assert len(report["injected"]) == 8
     assert [fault for fault in report["injected"] if fault["what"].startswith("not made")] == []

@@ -8,6 +8,7 @@ import pytest
 
 from fleet.deliberation.events import CallAgent, Conclude, Effect, Event, Requested, Responded
 from fleet.deliberation.state import Deliberation
+from fleet.errors import StoreConflict
 from fleet.messages import AgentRequested
 from fleet.requests import Task
 from fleet.runner import Item, Runner
@@ -97,6 +98,36 @@ async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
             assert outcome == "retried"
             assert await deliver(runner, f"A:{number + 1}", responded(last), redelivered=True) == "acked"
         number += 2
+    assert sent.conclusions == 1
+
+
+class Refusing(MemoryStore):
+    """A store that can be full, or taken by somebody else in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses: Exception | None = None
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        if self.refuses is not None:
+            raise self.refuses
+        return await super().save(state, revision)
+
+
+@pytest.mark.parametrize("why", [ConnectionError("no space left"), StoreConflict("t-1", 3)], ids=["full", "taken"])
+async def test_an_end_is_repaired_by_one_and_while_the_store_takes_it(why: Exception) -> None:
+    """Otherwise core subscribers would see what the stream refuses, or what another one publishes as well."""
+    store, sent = Refusing(), Sent()
+    runner = Runner(store, sent)
+    await deliver(runner, "R:7", requested(num_agents=1))
+    (call,) = sent.calls
+    sent.failures = 1
+    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    store.refuses = why
+    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "retried"
+    assert sent.conclusions == 0
+    store.refuses = None
+    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "acked"
     assert sent.conclusions == 1
 
 
