@@ -122,10 +122,13 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
     """Takes `agent.requested` until cancelled; what `respond` returns is published, None leaves the call open."""
     js = nc.jetstream()
     sub = await js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
+    task = asyncio.current_task()
     while True:
         try:
             (msg,) = await sub.fetch(1, timeout=1)
         except TimeoutError:
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError from None  # nats-py takes it for the end of its time
             continue
         call = decode(msg.data, AgentRequested)
         response = respond(call)
