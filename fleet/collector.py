@@ -45,7 +45,10 @@ class Collector:
             body = await self.component.texts.inline(received.body)
             response: AgentResponse = decoder(AgentResponse).decode(body)
         except UNDECODABLE as error:
-            await received.delivery.bury(reason_of(error))
+            await received.delivery.give_up(reason_of(error))
+            return
+        except Exception as error:  # its text is not to be had
+            await received.delivery.retry_later(error)
             return
         self._submit(response.task_id, Responded(response, now_ms()), received)
 
@@ -59,7 +62,7 @@ class Collector:
                 cancel = decode(received.body, CancelRequest)
                 self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), received)
         except UNDECODABLE as error:
-            await received.delivery.bury(reason_of(error))
+            await received.delivery.give_up(reason_of(error))
 
     def _submit(self, task_id: str, event: Event, received: Received[Any]) -> None:
         self.component.runner.submit(task_id, Item(event, received.delivery))

@@ -11,6 +11,8 @@ from fleet.config import Settings
 from fleet.errors import ConfigError, Unreachable
 
 RECONNECT_WAIT_S = 0.5
+OUTAGES = (nats.errors.Error, OSError, TimeoutError)
+"""How NATS being away, full or too slow shows."""
 
 
 def options(settings: Settings) -> dict[str, Any]:
@@ -39,14 +41,21 @@ def options(settings: Settings) -> dict[str, Any]:
     return given
 
 
+def servers(settings: Settings) -> list[str]:
+    """`NATS_URL` names one server or several of a cluster, separated by commas."""
+    return [url.strip() for url in settings.nats.split(",") if url.strip()]
+
+
 async def connect(settings: Settings, name: str, **more: Any) -> Client:
     """Raises `Unreachable` when there is no server; later losses are reconnected for ever."""
     first = {"max_reconnect_attempts": 1, "allow_reconnect": False}
     try:
         # nats-py retries the first connection as it does later ones: probe once, so that a wrong URL is an answer.
-        probe = await nats.connect(settings.nats, name=f"{name}-probe", **{**options(settings), **first, **_quiet()})
+        probe = await nats.connect(
+            servers(settings), name=f"{name}-probe", **{**options(settings), **first, **_quiet()}
+        )
         await probe.close()
-        return await nats.connect(settings.nats, name=name, **{**options(settings), **_quiet(), **more})
+        return await nats.connect(servers(settings), name=name, **{**options(settings), **_quiet(), **more})
     except (OSError, nats.errors.Error, TimeoutError) as error:
         raise Unreachable(
             f"no NATS server answers at {_without_password(settings.nats)} ({error or type(error).__name__}): "

@@ -14,14 +14,18 @@ from faststream.nats import JStream, NatsBroker, NatsMessage
 from nats.aio.msg import Msg
 
 from fleet.config import Settings
-from fleet.connection import options
+from fleet.connection import OUTAGES, options, servers
 from fleet.crashpoints import reach
+from fleet.errors import StoreConflict
 from fleet.outbox import Outbox
 from fleet.topology import MAX_DELIVER
+from fleet.undeliverable import Lost, Undeliverable
 
 log = structlog.get_logger(__name__)
 
-RETRY_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+RETRY_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+POISON_AFTER = 6
+"""Deliveries after which a failure that is nobody else's is the message's own."""
 
 Body = TypeVar("Body")
 
@@ -55,12 +59,12 @@ class Received(Generic[Body]):
 class JetStreamDelivery:
     """Acknowledging one message; a message that failed too often becomes a dead letter."""
 
-    __slots__ = ("_deliveries", "_msg", "_outbox", "id", "received_at", "redelivered", "sequence", "stream")
+    __slots__ = ("_deliveries", "_holder", "_msg", "id", "received_at", "redelivered", "sequence", "stream")
 
-    def __init__(self, msg: Msg, outbox: Outbox) -> None:
+    def __init__(self, msg: Msg, holder: "OutboxHolder") -> None:
         meta = msg.metadata
         self._msg = msg
-        self._outbox = outbox
+        self._holder = holder
         self._deliveries: int = meta.num_delivered
         self.stream: str = meta.stream
         self.sequence: int = meta.sequence.stream
@@ -81,16 +85,25 @@ class JetStreamDelivery:
         await self._msg.nak()
 
     async def retry_later(self, reason: Exception) -> None:
-        """Hands it back, for later each time; after the last try it is kept as a dead letter."""
-        if self._deliveries >= MAX_DELIVER:
-            await self.bury(f"failed {self._deliveries} times, last: {reason!r}")
+        """Hands it back, for later each time; after the last try it is given up.
+
+        While NATS takes no writes nothing can be handled, which is no fault of this message's.
+        """
+        tries = MAX_DELIVER if isinstance(reason, (*OUTAGES, StoreConflict)) else POISON_AFTER
+        if self._deliveries >= tries:
+            await self.give_up(f"failed {self._deliveries} times, last: {reason!r}")
             return
         await self._msg.nak(delay=RETRY_DELAYS_S[min(self._deliveries, len(RETRY_DELAYS_S)) - 1])
 
+    async def give_up(self, reason: str) -> None:
+        """Nobody can handle it: buries it, and tells whoever waits for it."""
+        await self._holder.undeliverable.give_up(self._lost(), reason)
+        await self._msg.term()
+
     async def bury(self, reason: str) -> None:
-        """Nobody can handle it: keeps it whole in `DEAD_LETTERS` and takes it off its stream."""
+        """Keeps it whole in `DEAD_LETTERS` and takes it off its stream: whoever waits for it knows already."""
         log.warning("message.dead_lettered", stream=self.stream, sequence=self.sequence, reason=reason)
-        await self._outbox.dead_letter(
+        await self._holder.outbox.dead_letter(
             self._msg.subject,
             self._msg.data,
             self._msg.header,
@@ -101,12 +114,15 @@ class JetStreamDelivery:
         reach("message.buried")
         await self._msg.term()
 
+    def _lost(self) -> Lost:
+        return Lost(self.stream, self.sequence, self._msg.subject, self._msg.data, self._msg.header)
+
 
 def broker(settings: Settings, name: str, holder: "OutboxHolder") -> NatsBroker:
     """A FastStream broker whose handlers get `Received`."""
 
     async def receive(message: NatsMessage) -> Received[Any]:
-        received: Received[Any] = Received(message.raw_message, JetStreamDelivery(message.raw_message, holder.outbox))
+        received: Received[Any] = Received(message.raw_message, JetStreamDelivery(message.raw_message, holder))
         reach("delivery.received")
         return received
 
@@ -117,7 +133,7 @@ def broker(settings: Settings, name: str, holder: "OutboxHolder") -> NatsBroker:
         log.info("nats.reconnected")
 
     return NatsBroker(
-        settings.nats,
+        servers(settings),
         name=name,
         apply_types=False,
         decoder=receive,
@@ -130,9 +146,10 @@ def broker(settings: Settings, name: str, holder: "OutboxHolder") -> NatsBroker:
 
 
 class OutboxHolder:
-    """The outbox exists once the broker is connected; handlers run only after that."""
+    """Both exist once the broker is connected; handlers run only after that."""
 
     outbox: Outbox
+    undeliverable: Undeliverable
 
 
 def durable(stream: str, consumer: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Carries the core's effects to NATS. Every message has a deterministic id, so publishing one again changes nothing."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, assert_never
 
@@ -26,6 +26,7 @@ from fleet.deliberation.events import (
 from fleet.deliberation.state import Deliberation
 from fleet.envelope import child_traceparent, headers
 from fleet.messages import (
+    AgentFailed,
     AgentStop,
     DeliberationCompleted,
     DeliberationRejected,
@@ -92,13 +93,14 @@ class Outbox:
         await self._send(subjects.REJECTED, encode(rejected), f"{sequence}.rejected", task_id, traceparent)
 
     async def dead_letter(
-        self, subject: str, body: bytes, given: dict[str, str] | None, *, stream: str, sequence: int, reason: str
-    ) -> None:
-        """Keeps a message that nobody could handle, whole, with the reason in its headers.
+        self, subject: str, body: bytes, given: Mapping[str, str] | None, *, stream: str, sequence: int, reason: str
+    ) -> bool:
+        """Keeps a message that nobody could handle, whole, with the reason in its headers; False: it was kept before.
 
         A body that leaves no room for them goes by reference.
         """
-        kept = {name: value for name, value in (given or {}).items() if name not in _SERVER_HEADERS}
+        # Headers that NATS understands would be obeyed here again.
+        kept = {name: value for name, value in (given or {}).items() if not name.startswith("Nats-")}
         kept |= {
             "Dead-Letter-Reason": _header_text(reason),
             "Dead-Letter-Stream": stream,
@@ -107,7 +109,13 @@ class Outbox:
         }
         if self._texts.too_large(body):
             body = await self._texts.refer(f"deadletter/{stream}-{sequence}", body, {})
-        await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
+        ack = await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
+        return not ack.duplicate
+
+    async def fail_call(self, failed: AgentFailed) -> None:
+        """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
+        msg_id = f"{failed.msg_id}.undeliverable"
+        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, None)
 
     async def _store(self, state: Deliberation, effect: Announce | SetDeadline | CallAgent) -> None:
         task_id = state.task_id
@@ -215,7 +223,6 @@ class Outbox:
         return headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
 
 
-_SERVER_HEADERS = {"Nats-Msg-Id", "Nats-Expected-Stream", "Nats-TTL"}
 assert DUPLICATE_WINDOW_S >= 60, "a terminal event is published again within a minute of a crash"
 
 

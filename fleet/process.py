@@ -21,6 +21,7 @@ from fleet.outbox import Outbox
 from fleet.runner import Runner
 from fleet.store import KeyValueStore
 from fleet.texts import Texts
+from fleet.undeliverable import Undeliverable
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +39,12 @@ class Component:
         self.health = Health(name)
         self._broker = broker
         self._holder = holder
-        self._health_server: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self.nc: Client
         self.js: JetStreamContext
         self.texts: Texts
         self.store: KeyValueStore
+        self.undeliverable: Undeliverable
         self.runner: Runner
 
     async def connect(self) -> None:
@@ -53,14 +55,18 @@ class Component:
         self.texts = Texts(self.js, self.nc.max_payload)
         self.store = await KeyValueStore.open(self.js, self.texts)
         self._holder.outbox = Outbox(self.nc, self.js, self.texts, self.name)
+        self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
+        self._holder.undeliverable = self.undeliverable
         self.runner = Runner(self.store, self._holder.outbox)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
 
     async def start(self) -> None:
         """Begins to consume."""
+        await self.undeliverable.start()
         await self._broker.start()
+        self._background.append(asyncio.create_task(self.undeliverable.run()))
         if port := os.environ.get("FLEET_HEALTH_PORT"):
-            self._health_server = asyncio.create_task(serve_health(self.health, int(port)))
+            self._background.append(asyncio.create_task(serve_health(self.health, int(port))))
 
     def watch(self, what: str, probe: Callable[[], bool]) -> None:
         """Makes readiness depend on `probe`."""
@@ -106,8 +112,8 @@ class Component:
         if hasattr(self, "runner"):
             await self.runner.drain(DRAIN_S)
         await self._broker.stop()
-        if self._health_server is not None:
-            self._health_server.cancel()
+        for task in self._background:
+            task.cancel()
         if hasattr(self, "nc"):
             await self.nc.drain()
         log.info(f"{self.name}.stopped", drained_in_ms=round((time.monotonic() - started) * 1000))

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import structlog
 
+from fleet.connection import OUTAGES
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Effect, Event, Requested
 from fleet.deliberation.machine import decide, due, recover
@@ -93,21 +94,29 @@ class Runner:
     async def _work(self, task_id: str) -> None:
         while batch := self._waiting[task_id]:
             self._waiting[task_id] = []
-            try:
-                state = await self.apply(task_id, batch)
-                for item in batch:
-                    if state is not None and item.settled is not None:
-                        await item.settled(state)
-            except Exception as error:
-                # Whatever it was, the deliveries are not lost: they come again, later each time.
-                log.warning("deliveries.retried", task_id=task_id, count=len(batch), error=repr(error))
-                self._cache.pop(task_id, None)
-                await _settle(task_id, [item.delivery.retry_later(error) for item in batch])
-            else:
-                reach("runner.published")
-                await _settle(task_id, [item.delivery.ack() for item in batch])
-                reach("runner.acknowledged")
+            await self._handle(task_id, batch)
         del self._waiting[task_id]
+
+    async def _handle(self, task_id: str, batch: Sequence[Item]) -> None:
+        try:
+            state = await self.apply(task_id, batch)
+            for item in batch:
+                if state is not None and item.settled is not None:
+                    await item.settled(state)
+        except Exception as error:
+            self._cache.pop(task_id, None)
+            if len(batch) > 1 and not isinstance(error, (*OUTAGES, StoreConflict)):
+                # One of them is at fault: the others must not wait for it.
+                for item in batch:
+                    await self._handle(task_id, [item])
+                return
+            # Whatever it was, the deliveries are not lost: they come again, later each time.
+            log.warning("deliveries.retried", task_id=task_id, count=len(batch), error=repr(error))
+            await _settle(task_id, [item.delivery.retry_later(error) for item in batch])
+        else:
+            reach("runner.published")
+            await _settle(task_id, [item.delivery.ack() for item in batch])
+            reach("runner.acknowledged")
 
     async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
         """Applies the events in order; returns the state they led to, None for a task nobody knows."""

@@ -25,6 +25,11 @@ class Stored:
     revision: int
 
 
+def is_key(task_id: str) -> bool:
+    """Whether there can be a state under this name."""
+    return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)
+
+
 class StateStore(Protocol):
     """Load and compare-and-set; the same contract test runs against every implementation."""
 
@@ -53,6 +58,8 @@ class KeyValueStore:
         return cls(await js.key_value(subjects.BUCKET), texts)
 
     async def load(self, task_id: str) -> Stored | None:
+        if not is_key(task_id):
+            return None
         try:
             entry = await self._bucket.get(task_id)
         except (KeyNotFoundError, KeyDeletedError):

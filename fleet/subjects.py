@@ -59,6 +59,9 @@ TEXTS: Final = "deliberation-texts"
 
 SERVICE: Final = "deliberations"
 
+UNDERTAKERS: Final = "fleet-undertakers"
+"""Queue group that shares the advisories of exhausted messages."""
+
 
 def schedule_of(task_id: str) -> str:
     """The subject that holds the scheduled deadline of one task."""
@@ -68,3 +71,8 @@ def schedule_of(task_id: str) -> str:
 def deadletter_of(subject: str) -> str:
     """The subject a message from `subject` is kept under once nobody could handle it."""
     return f"{DEADLETTER}.{subject}"
+
+
+def exhausted(stream: str, consumer: str) -> str:
+    """What NATS publishes when a message was delivered as often as `max_deliver` allows."""
+    return f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}"

@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 CONTROL_ACK_WAIT_S = 5.0
 """The control plane's handlers take milliseconds: a delivery that is not acknowledged by then died with its process."""
-MAX_DELIVER = 20
+MAX_DELIVER = 50
+"""With the delays of `intake`, some twenty minutes in which NATS may take no writes."""
+WORKERS_MAX_DELIVER = 20
+"""Each costs a call of the model."""
 MAX_REQUESTS_PENDING = 256
 """Requests taken and not yet recorded: they are with a dispatcher, all others in the stream."""
 MAX_EVENTS_PENDING = 1_000
@@ -93,7 +96,8 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
             num_replicas=1,
             duplicate_window=10.0,
         ),
-        stream(subjects.DEAD_LETTERS, f"{subjects.DEADLETTER}.>", max_age=30 * DAY_S),
+        # A message given up once more, by a process that was away meanwhile, is the same dead letter.
+        stream(subjects.DEAD_LETTERS, f"{subjects.DEADLETTER}.>", max_age=30 * DAY_S, duplicate_window=DAY_S),
     )
 
 
@@ -143,7 +147,7 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
             filter_subject=subjects.AGENT_REQUESTED,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=settings.workers.ack_wait_s,
-            max_deliver=MAX_DELIVER,
+            max_deliver=WORKERS_MAX_DELIVER,
             max_ack_pending=100_000,
             max_waiting=512,
         ),

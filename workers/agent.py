@@ -21,6 +21,7 @@ from fleet.config import Settings
 from fleet.crashpoints import reach
 from fleet.envelope import child_traceparent
 from fleet.messages import AgentCompleted, AgentRequested, AgentStop, decode
+from fleet.salvage import failed_call
 from fleet.texts import MissingText
 from fleet.times import from_rfc3339, now_ms
 from workers.caller import Caller
@@ -34,6 +35,8 @@ from workers.vllm import VllmClient
 
 log = structlog.get_logger(__name__)
 
+TEXT_TRIES = 3
+"""A replica of the object store may lag: a text that is missing once need not be gone."""
 LOOK_AFTER_S = 1.0
 """A call that waited longer than this may be over already."""
 CLOSE_WITHIN_S = 1.0
@@ -144,10 +147,11 @@ class AgentWorker:
         try:
             request = decode(await self._outlet.inline(msg.data), AgentRequested)
             deadline_ms = from_rfc3339(request.deadline_at)
-        except (msgspec.MsgspecError, ValueError, MissingText) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError, MissingText) as error:
+            if isinstance(error, MissingText) and msg.metadata.num_delivered < TEXT_TRIES:
+                return "nak later"
             log.error("agent.undecodable", sequence=msg.metadata.sequence.stream, error_type=type(error).__name__)
-            await self._outlet.bury(msg, f"{type(error).__name__}: {error}")
-            return "term"
+            return await self._give_up(msg, f"{type(error).__name__}: {error}")
         lease.request = request
         if skipped := await self._why_not(msg, request, deadline_ms):
             log.info("agent.skipped", reason=skipped, **facts(request))
@@ -164,6 +168,14 @@ class AgentWorker:
         else:
             self._failed += 1
         return "ack"
+
+    async def _give_up(self, msg: Msg, reason: str) -> Outcome:
+        """Nobody can make this call: its deliberation must not wait for it."""
+        failed = failed_call(msg.headers, msg.data, reason, now_ms())
+        if failed is not None and not await self._outlet.respond(failed, (msg.headers or {}).get("traceparent")):
+            return "nak later"
+        await self._outlet.bury(msg, reason)
+        return "term"
 
     async def _why_not(self, msg: Msg, request: AgentRequested, deadline_ms: int) -> str | None:
         """Why this call need not be made."""

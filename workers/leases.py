@@ -18,7 +18,7 @@ from fleet.messages import AgentRequested
 log = structlog.get_logger(__name__)
 
 REMEMBERED_STOPS = 10_000
-NAK_DELAY_S = 2.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 30.0
 
 End = Literal["stopped", "handed back"]
 Outcome = Literal["ack", "term", "nak", "nak later"]
@@ -144,6 +144,6 @@ async def settle(msg: Msg, outcome: Outcome) -> None:
             case "nak":
                 await msg.nak()
             case "nak later":
-                await msg.nak(delay=NAK_DELAY_S)
+                await msg.nak(delay=min(FIRST_DELAY_S * msg.metadata.num_delivered, LONGEST_DELAY_S))
     except (nats.errors.Error, OSError) as error:
         log.warning("message.not_settled", outcome=outcome, error=type(error).__name__)

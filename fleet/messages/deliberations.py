@@ -24,10 +24,10 @@ class DeliberationAccepted(Message, frozen=True, kw_only=True):
 
 
 class DeliberationRejected(Message, frozen=True, kw_only=True):
-    """`deliberation.rejected`: `code` is malformed, invalid or conflict; `error` contains `path`."""
+    """`deliberation.rejected`: `code` is malformed, invalid, conflict or undeliverable; `error` contains `path`."""
 
     task_id: str | None
-    code: Literal["malformed", "invalid", "conflict"]
+    code: Literal["malformed", "invalid", "conflict", "undeliverable"]
     path: str
     error: str
     stream_sequence: int

@@ -134,6 +134,6 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
         response = respond(call)
         if response is not None:
             kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
-            await js.publish(kind, encode(response))
+            await js.publish(kind, encode(response), headers={"Nats-Msg-Id": response.msg_id})
         await msg.ack()
         await asyncio.sleep(0)
