@@ -80,5 +80,7 @@ async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
         log.info("collector.ready")
         await component.watchdog()
     finally:
-        await service.stop()
-        await component.stop()
+        await service.retire()
+        await component.drain()
+        await service.leave()
+        await component.close()

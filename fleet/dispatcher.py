@@ -125,8 +125,10 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
     finally:
         launching.cancel()
         admitting.cancel()
-        await service.stop()
-        await component.stop()
+        await service.retire()
+        await component.drain()
+        await service.leave()
+        await component.close()
         await launcher.stop()
 
 

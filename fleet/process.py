@@ -4,7 +4,9 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+import nats.errors
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
@@ -104,16 +106,25 @@ class Component:
         except Exception as error:
             log.warning("topology.declare_failed", error=repr(error))
 
-    async def stop(self) -> None:
-        """Takes nothing new, finishes what is in flight, disconnects."""
+    async def drain(self) -> None:
+        """Takes nothing new, and finishes what is in flight."""
         started = time.monotonic()
         for subscriber in self._broker.subscribers:
+            # FastStream's own way would drop what NATS has sent already, for another to have after `ack_wait`.
+            if (subscription := getattr(subscriber, "subscription", None)) is not None:
+                with suppress(nats.errors.Error, TimeoutError):
+                    await subscription.drain()
+                subscriber.subscription = None  # type: ignore[attr-defined]
             await subscriber.stop()
         if hasattr(self, "runner"):
             await self.runner.drain(DRAIN_S)
+        log.info(f"{self.name}.drained", drained_in_ms=round((time.monotonic() - started) * 1000))
+
+    async def close(self) -> None:
+        """Disconnects."""
         await self._broker.stop()
         for task in self._background:
             task.cancel()
         if hasattr(self, "nc"):
             await self.nc.drain()
-        log.info(f"{self.name}.stopped", drained_in_ms=round((time.monotonic() - started) * 1000))
+        log.info(f"{self.name}.stopped")

@@ -2,16 +2,20 @@
 
 Dispatchers and collectors both serve it, as one queue group. It decides nothing: `ask` publishes a request, `cancel` a
 durable control message, and both wait for the terminal event as any other client would.
+
+An instance that goes away hands over what it still waits for: it publishes the request again, with its caller's reply
+subject, and another instance answers in its place.
 """
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import nats.errors
 import structlog
-from nats.aio.msg import Msg
 from nats.js.errors import APIError
 from nats.micro import add_service
 from nats.micro.request import Request
@@ -19,6 +23,7 @@ from nats.micro.service import EndpointConfig, ServiceConfig
 
 from fleet import __version__, subjects
 from fleet.deliberation.state import Deliberation
+from fleet.endings import Endings
 from fleet.envelope import child_traceparent, headers
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
 from fleet.process import Component
@@ -28,9 +33,12 @@ log = structlog.get_logger(__name__)
 MAX_WAIT_S = 300.0
 ASK_LIMIT_S = 3600.0 + 60.0
 """Longest timeout a request may have, and a minute for what comes before and after."""
-POLL_S = 5.0
+LEAVE_WITHIN_S = 2.0
+PUBLISH_WITHIN_S, PUBLISH_PAUSE_S = 10.0, 0.25
+TAKEN_OVER = "Fleet-Taken-Over"
+"""Header of a request that another instance began to serve; for `ask`, the sequence that it published under."""
+POLL_S, CANCEL_POLL_S = 5.0, 0.5
 """How often a waiting call looks into the bucket, in case an event was missed while reconnecting."""
-RECENT_REJECTIONS = 1024
 
 
 class ServiceFault(Exception):
@@ -43,48 +51,13 @@ class ServiceFault(Exception):
         self.body = body
 
 
-class Endings:
-    """Tells those who wait that a task has ended, or that a request was rejected."""
+class HandOver(Exception):
+    """This instance goes away: another one is to answer `body`."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._rejected: dict[int, bytes] = {}
-
-    async def on_event(self, msg: Msg) -> None:
-        """Terminal events and rejections, from core NATS."""
-        if msg.subject == subjects.REJECTED:
-            rejected = decode(msg.data, DeliberationRejected)
-            self._rejected[rejected.stream_sequence] = msg.data
-            if len(self._rejected) > RECENT_REJECTIONS:
-                del self._rejected[next(iter(self._rejected))]
-            self._wake(f"#{rejected.stream_sequence}")
-        elif task_id := (msg.headers or {}).get("Task-Id"):
-            self._wake(task_id)
-
-    def rejection(self, sequence: int) -> bytes | None:
-        """The rejection of the request with this stream sequence, if it was rejected lately."""
-        return self._rejected.get(sequence)
-
-    async def wait(self, keys: tuple[str, ...], timeout_s: float) -> None:
-        """Returns when one of `keys` (task ids, `#<sequence>`) was heard of, or the time is over."""
-        event = asyncio.Event()
-        for key in keys:
-            self._waiting.setdefault(key, set()).add(event)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            pass
-        finally:
-            for key in keys:
-                waiting = self._waiting[key]
-                waiting.discard(event)
-                if not waiting:
-                    del self._waiting[key]
-
-    def _wake(self, key: str) -> None:
-        for event in self._waiting.get(key, ()):
-            event.set()
+    def __init__(self, body: bytes, sequence: int = 0) -> None:
+        super().__init__("this instance is shutting down")
+        self.body = body
+        self.headers = {TAKEN_OVER: str(sequence)}
 
 
 class Service:
@@ -95,6 +68,7 @@ class Service:
         self._endings = Endings()
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Any = None
+        self._others = False
 
     async def start(self) -> None:
         """Subscribes; `nats micro ls` finds it from now on."""
@@ -119,14 +93,28 @@ class Service:
             )
         await nc.flush()
 
-    async def stop(self) -> None:
-        """Answers calls that still wait with 503: their tasks go on, `deliberation.result` finds them."""
+    async def retire(self) -> None:
+        """Takes no new requests, and loses none that was on its way here; those that wait go on waiting."""
         if self._service is not None:
+            for endpoint in self._service._endpoints:
+                await endpoint._subscription.drain()  # nats-py's own way would drop what has arrived
+            self._service._endpoints.clear()
             await self._service.stop()
-        for task in self._tasks:
+
+    async def leave(self) -> None:
+        """Hands over what still waits, or answers it with 503 where no other instance is there."""
+        if not self._tasks:
+            return
+        try:
+            await self._component.nc.request(f"$SRV.PING.{subjects.SERVICE}", timeout=LEAVE_WITHIN_S)
+            self._others = True
+        except (nats.errors.Error, TimeoutError):
+            pass
+        log.info("service.left", waiting=len(self._tasks), handed_over=self._others)
+        self._endings.close()
+        _, late = await asyncio.wait(self._tasks, timeout=LEAVE_WITHIN_S)
+        for task in late:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2.0)
 
     def _in_its_own_task(self, handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[None]]:
         async def serve(request: Request) -> None:
@@ -136,9 +124,8 @@ class Service:
                 await request.respond(await self._body(await handler(request)))
             except ServiceFault as fault:
                 await request.respond_error(str(fault.code), fault.text, data=encode(fault.body))
-            except asyncio.CancelledError:
-                text = "this instance is shutting down; the deliberation goes on, ask deliberation.result for it"
-                await request.respond_error("503", text, data=encode({"error": text}))
+            except HandOver as leaving:
+                await self._hand_over(request, leaving)
             except Exception as error:
                 log.error("service.failed", subject=request.subject, error=repr(error))
                 text = f"{type(error).__name__}: {error}"
@@ -150,6 +137,15 @@ class Service:
             task.add_done_callback(self._tasks.discard)
 
         return start
+
+    async def _hand_over(self, request: Request, leaving: HandOver) -> None:
+        if self._others:
+            msg = request._msg
+            given = {**(request.headers or {}), **leaving.headers}
+            await self._component.nc.publish(msg.subject, leaving.body, reply=msg.reply, headers=given)
+        else:
+            text = "this instance is shutting down; the deliberation goes on, ask deliberation.result for it"
+            await request.respond_error("503", text, data=encode({"error": text}))
 
     async def _body(self, reply: Any) -> bytes:
         """The reply, or a reference to it where it does not fit one message."""
@@ -168,24 +164,19 @@ class Service:
         if self._component.texts.too_large(request.data):
             text = f"$: the request is too large ({len(request.data)} bytes)"
             raise ServiceFault(400, text, {"task_id": None, "code": "invalid", "path": "$", "error": text})
-        traceparent = (request.headers or {}).get("traceparent")
-        given = {"traceparent": traceparent} if traceparent else {}
-        try:
-            ack = await self._component.js.publish(subjects.REQUESTED, request.data, headers=given or None)
-        except APIError as error:
-            raise _fault(503, f"the request was not taken: {error.description}") from None
-        task_id = _task_id_of(request.data) or f"d-{ack.seq}"
-        keys = (task_id, f"#{ack.seq}")
+        sequence = _taken_over(request) or await self._publish(request)
+        task_id = _task_id_of(request.data) or f"d-{sequence}"
+        keys = (task_id, f"#{sequence}")
         until = time.monotonic() + ASK_LIMIT_S
         while (left := until - time.monotonic()) > 0:
-            if rejection := self._endings.rejection(ack.seq):
+            if rejection := self._endings.rejection(sequence):
                 body = decode(rejection, DeliberationRejected)
                 raise ServiceFault(409 if body.code == "conflict" else 400, body.error, body)
             state = await self._load(task_id)
-            if state is not None and state.result is not None and await self._is_this(state, ack.seq):
+            if state is not None and state.result is not None and await self._is_this(state, sequence):
                 return state.result
-            if self._endings.rejection(ack.seq) is None:
-                await self._endings.wait(keys, min(left, POLL_S))
+            if self._endings.rejection(sequence) is None and not await self._endings.wait(keys, min(left, POLL_S)):
+                raise HandOver(request.data, sequence)
         raise _fault(504, f"{task_id} has not ended", task_id=task_id)
 
     async def result(self, request: Request) -> ResultReply:
@@ -197,7 +188,8 @@ class Service:
             left = until - time.monotonic()
             if (state is not None and state.ended) or left <= 0:
                 break
-            await self._endings.wait((wanted.task_id,), min(left, POLL_S if state else 0.5))
+            if not await self._endings.wait((wanted.task_id,), min(left, POLL_S if state else 0.5)):
+                raise HandOver(encode(wanted.change(wait_seconds=left)))
         if state is None:
             if await self._is_waiting_in_the_stream(wanted.task_id):
                 return ResultReply(task_id=wanted.task_id, status="PENDING")
@@ -220,27 +212,45 @@ class Service:
         if state is None:
             body = {"task_id": wanted.task_id, "status": "UNKNOWN", "error": f"no task {wanted.task_id}"}
             raise ServiceFault(404, f"no task {wanted.task_id}", body)
+        cancelled = _taken_over(request) is not None
         if not state.ended:
-            msg_id = f"{wanted.task_id}.cancel"
-            given = headers(
-                subjects.CONTROL_CANCEL,
-                msg_id,
-                f"/fleet/{self._component.name}",
-                wanted.task_id,
-                child_traceparent(state.traceparent),
-            )
-            waiting = asyncio.create_task(self._endings.wait((wanted.task_id,), POLL_S))
-            await self._component.js.publish(subjects.CONTROL_CANCEL, encode(wanted), headers=given)
-            until = time.monotonic() + MAX_WAIT_S
+            await self._publish_cancel(wanted, state)
+            cancelled, until = True, time.monotonic() + MAX_WAIT_S
             while not state.ended and time.monotonic() < until:
-                await waiting
+                if not await self._endings.wait((wanted.task_id,), CANCEL_POLL_S):
+                    raise HandOver(request.data)
                 state = await self._load(wanted.task_id) or state
-                waiting = asyncio.create_task(self._endings.wait((wanted.task_id,), 0.5))
-            waiting.cancel()
-            if state.status == "CANCELLED":
-                return {"task_id": wanted.task_id, "status": "CANCELLED"}
+        if cancelled and state.status == "CANCELLED":
+            return {"task_id": wanted.task_id, "status": "CANCELLED"}
         body = {"task_id": wanted.task_id, "status": state.status, "error": f"already ended: {state.status}"}
         raise ServiceFault(409, f"{wanted.task_id} already ended: {state.status}", body)
+
+    async def _publish(self, request: Request) -> int:
+        """The sequence of the request in its stream. Tried again while the stream has no leader: stored once."""
+        given = {"Nats-Msg-Id": f"ask.{uuid.uuid4().hex}"}
+        if traceparent := (request.headers or {}).get("traceparent"):
+            given["traceparent"] = traceparent
+        until = time.monotonic() + PUBLISH_WITHIN_S
+        while True:
+            try:
+                ack = await self._component.js.publish(subjects.REQUESTED, request.data, headers=given)
+                return int(ack.seq)
+            except APIError as error:
+                raise _fault(503, f"the request was not taken: {error.description}") from None
+            except (nats.errors.Error, TimeoutError) as error:
+                if time.monotonic() > until:
+                    raise _fault(503, f"the request was not taken: {error or type(error).__name__}") from None
+            await asyncio.sleep(PUBLISH_PAUSE_S)
+
+    async def _publish_cancel(self, wanted: CancelRequest, state: Deliberation) -> None:
+        given = headers(
+            subjects.CONTROL_CANCEL,
+            f"{wanted.task_id}.cancel",
+            f"/fleet/{self._component.name}",
+            wanted.task_id,
+            child_traceparent(state.traceparent),
+        )
+        await self._component.js.publish(subjects.CONTROL_CANCEL, encode(wanted), headers=given)
 
     # --- looking things up ----------------------------------------------------------------------------------------
 
@@ -274,6 +284,12 @@ class Service:
 
 def _fault(code: int, text: str, **facts: Any) -> ServiceFault:
     return ServiceFault(code, text, {**facts, "error": text})
+
+
+def _taken_over(request: Request) -> int | None:
+    """What another instance says of a request that it began to serve; None for a caller's own."""
+    given = (request.headers or {}).get(TAKEN_OVER, "")
+    return int(given) if given.isdecimal() else None
 
 
 def _decode(data: bytes, kind: type[Any]) -> Any:

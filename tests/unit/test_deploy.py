@@ -691,6 +691,9 @@ PUBLISHES = {
         subjects.schedule_of("t"),
         subjects.deadletter_of(subjects.REQUESTED),
         subjects.deadletter_of(subjects.AGENT_REQUESTED),
+        subjects.CANCEL,
+        subjects.RESULT,
+        subjects.ASK,
     },
     "worker": {
         subjects.AGENT_COMPLETED,

@@ -1,0 +1,64 @@
+"""Who waits for the end of a task hears of it from its event."""
+
+import asyncio
+
+from nats.aio.msg import Msg
+
+from fleet import subjects
+from fleet.messages import DeliberationRejected, decode
+
+RECENT_REJECTIONS = 1024
+
+
+class Endings:
+    """Tells those who wait that a task has ended, or that a request was rejected."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._rejected: dict[int, bytes] = {}
+
+    async def on_event(self, msg: Msg) -> None:
+        """Terminal events and rejections, from core NATS."""
+        if msg.subject == subjects.REJECTED:
+            rejected = decode(msg.data, DeliberationRejected)
+            self._rejected[rejected.stream_sequence] = msg.data
+            if len(self._rejected) > RECENT_REJECTIONS:
+                del self._rejected[next(iter(self._rejected))]
+            self._wake(f"#{rejected.stream_sequence}")
+        elif task_id := (msg.headers or {}).get("Task-Id"):
+            self._wake(task_id)
+
+    def rejection(self, sequence: int) -> bytes | None:
+        """The rejection of the request with this stream sequence, if it was rejected lately."""
+        return self._rejected.get(sequence)
+
+    def close(self) -> None:
+        """Nobody waits here any longer."""
+        self._closed = True
+        for key in list(self._waiting):
+            self._wake(key)
+
+    async def wait(self, keys: tuple[str, ...], timeout_s: float) -> bool:
+        """Returns when one of `keys` (task ids, `#<sequence>`) was heard of, or the time is over; False: closed."""
+        if self._closed:
+            return False
+        event = asyncio.Event()
+        for key in keys:
+            self._waiting.setdefault(key, set()).add(event)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            for key in keys:
+                waiting = self._waiting[key]
+                waiting.discard(event)
+                if not waiting:
+                    del self._waiting[key]
+        return not self._closed
+
+    def _wake(self, key: str) -> None:
+        for event in self._waiting.get(key, ()):
+            event.set()

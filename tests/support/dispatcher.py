@@ -1,0 +1,19 @@
+"""A dispatcher in a process of its own, without Ray: its workers are started by the test."""
+
+import json
+import os
+
+from fleet import config, dispatcher
+from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.observability import configure_logging
+from tests.support.control import NoWorkers
+
+
+def ready() -> None:
+    print(json.dumps({"ready": True, "component": "dispatcher"}), flush=True)
+
+
+if __name__ == "__main__":
+    configure_logging("dispatcher")
+    running = dispatcher.run(config.load(os.environ), NoWorkers(), on_ready=ready)
+    run_until_signalled(running, loop_factory=fast_loop)

@@ -1,0 +1,57 @@
+"""Components in processes of their own, that can be ended in every way."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+READY_WITHIN_S = 60
+ENDED_WITHIN_S = 30
+COMMANDS = {
+    "dispatcher": ("-m", "tests.support.dispatcher"),
+    "collector": ("-m", "fleet.cli", "collector"),
+    "worker": ("-m", "fleet.chaos.worker"),
+}
+
+
+class Component:
+    """One dispatcher (whose workers are somewhere else), collector, or worker (without Ray)."""
+
+    def __init__(self, kind: str, log: Path, **environ: str) -> None:
+        self.kind = kind
+        self.log = log
+        self._environ = environ
+        self._process: Process | None = None
+
+    async def start(self) -> None:
+        """Returns once it is ready."""
+        prefixes = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+        with self.log.open("ab") as log:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *COMMANDS[self.kind],
+                stdout=PIPE,
+                stderr=log,
+                env={**kept, "FLEET_LOG": "json", **self._environ},
+            )
+        assert process.stdout is not None
+        async with asyncio.timeout(READY_WITHIN_S):
+            line = await process.stdout.readline()
+        assert line, f"{self.kind} ended before it was ready:\n{self.log.read_text()[-4000:]}"
+        assert json.loads(line)["ready"]
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Signals it, and returns its exit status; 0 at once for one that does not run."""
+        if self._process is None or self._process.returncode is not None:
+            return 0
+        self._process.send_signal(how)
+        async with asyncio.timeout(ENDED_WITHIN_S):
+            return await self._process.wait()
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]

@@ -1,0 +1,146 @@
+"""nats-servers that can be killed and looked into: alone, or three that form a cluster, on free ports of loopback."""
+
+import asyncio
+import json
+import socket
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from fleet.embedded import find_server
+
+HOST = "127.0.0.1"
+READY_WITHIN_S = 60
+
+
+class Server:
+    """One nats-server; `routes` are those of its cluster, itself included."""
+
+    def __init__(self, name: str, directory: Path, *, routes: Sequence[int] = (), max_payload: str = "1MB") -> None:
+        self.name = name
+        self.port, self._monitor = free_ports(2)
+        self._directory = directory
+        self._routes = routes
+        self._max_payload = max_payload
+        self._process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://{HOST}:{self.port}"
+
+    async def start(self) -> None:
+        """Returns once it listens; `healthy` says when it has joined its cluster."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        file = self._directory / "nats-server.conf"
+        file.write_text(self._config())
+        with (self._directory / "nats-server.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                str(find_server()), "--config", str(file), stdout=DEVNULL, stderr=log
+            )
+        async with asyncio.timeout(READY_WITHIN_S):
+            while await self.look("varz") is None:  # noqa: ASYNC110 - a server says nothing by itself
+                await asyncio.sleep(0.02)
+
+    async def healthy(self) -> None:
+        """Waits until JetStream has what it had, and (in a cluster) a leader."""
+        async with asyncio.timeout(READY_WITHIN_S):
+            while (await self.look("healthz") or {}).get("status") != "ok":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def look(self, what: str) -> dict[str, Any] | None:
+        """What it says of itself; None while it says nothing."""
+        try:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(f"http://{HOST}:{self._monitor}/{what}") as reply,
+            ):
+                return dict(json.loads(await reply.read()))
+        except (aiohttp.ClientError, OSError):
+            return None
+
+    async def connections(self) -> dict[str, list[dict[str, Any]]]:
+        """By the name that the client gave, each with its subscriptions and what was delivered to them."""
+        found = await self.look("connz?subs=detail") or {}
+        by_name: dict[str, list[dict[str, Any]]] = {}
+        for connection in found.get("connections", ()):
+            by_name.setdefault(connection.get("name", ""), []).append(connection)
+        return by_name
+
+    async def delivered(self, subject: str) -> list[int]:
+        """How many messages each subscription to `subject` was given."""
+        return [
+            sub["msgs"]
+            for connections in (await self.connections()).values()
+            for connection in connections
+            for sub in connection.get("subscriptions_list_detail", ())
+            if sub["subject"] == subject
+        ]
+
+    def _config(self) -> str:
+        own, *_ = [port for port in self._routes if str(port) in self.name] or [0]
+        routes = ", ".join(f'"nats://route:secret@{HOST}:{port}"' for port in self._routes)
+        cluster = f"""
+cluster {{
+  name: fleet
+  listen: "{HOST}:{own}"
+  authorization {{ user: route, password: secret }}
+  routes: [{routes}]
+}}"""
+        return f"""\
+server_name: {self.name}
+listen: "{HOST}:{self.port}"
+http: "{HOST}:{self._monitor}"
+max_payload: {self._max_payload}
+jetstream {{
+  store_dir: {json.dumps(str(self._directory.absolute()))}
+  sync_interval: 100ms
+}}
+{cluster if self._routes else ""}
+"""
+
+
+@asynccontextmanager
+async def one(directory: Path, **more: Any) -> AsyncIterator[Server]:
+    """A server of one's own."""
+    server = Server("alone", directory, **more)
+    try:
+        await server.start()
+        await server.healthy()
+        yield server
+    finally:
+        await server.kill()
+
+
+@asynccontextmanager
+async def three(directory: Path) -> AsyncIterator[list[Server]]:
+    """A cluster as in `deploy/nats/nats-cluster.conf`, without its permissions."""
+    routes = free_ports(3)
+    servers = [Server(f"nats-{route}", directory / str(route), routes=routes) for route in routes]
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+        await asyncio.gather(*(server.healthy() for server in servers))
+        yield servers
+    finally:
+        await asyncio.gather(*(server.kill() for server in servers))
+
+
+def free_ports(count: int) -> list[int]:
+    """Free just now; different ones."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one_of in held:
+            one_of.bind((HOST, 0))
+        return [one_of.getsockname()[1] for one_of in held]
+    finally:
+        for one_of in held:
+            one_of.close()
