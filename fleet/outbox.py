@@ -112,6 +112,17 @@ class Outbox:
         ack = await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
         return not ack.duplicate
 
+    async def set_deadline(self, state: Deliberation, at: str, msg_id: str) -> None:
+        """Schedules `control.deadline`, in place of what may be scheduled for this task."""
+        await self._send(
+            subjects.schedule_of(state.task_id),
+            encode({"task_id": state.task_id}),
+            msg_id,
+            state.task_id,
+            state.traceparent,
+            {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
+        )
+
     async def fail_call(self, failed: AgentFailed) -> None:
         """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
         msg_id = f"{failed.msg_id}.undeliverable"
@@ -123,14 +134,7 @@ class Outbox:
             case Announce(accepted):
                 await self._send(subjects.ACCEPTED, encode(accepted), f"{task_id}.accepted", task_id, state.traceparent)
             case SetDeadline(_, at):
-                await self._send(
-                    subjects.schedule_of(task_id),
-                    encode({"task_id": task_id}),
-                    f"{task_id}.deadline",
-                    task_id,
-                    state.traceparent,
-                    {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
-                )
+                await self.set_deadline(state, at, f"{task_id}.deadline")
             case CallAgent(call):
                 body = encode(call)
                 if self._texts.too_large(body):

@@ -35,6 +35,7 @@ QUEUES = (
 )
 """Work queues, their consumers, and what these take."""
 LOOK_EVERY_S = 10.0
+TRY_ANEW_AFTER_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,11 @@ class Undeliverable:
     async def _try_anew(self, lost: Lost) -> None:
         """Without its deadline a task might never end."""
         named = readable(lost.body).get("task_id")
-        stored = await self._store.load(named) if isinstance(named, str) and is_key(named) else None
-        if stored is not None and not stored.state.ended:
-            again = {name: value for name, value in (lost.headers or {}).items() if not name.startswith("Nats-")}
-            again["Nats-Msg-Id"] = f"{lost.stream}.{lost.sequence}.again"
-            await self._js.publish(lost.subject, lost.body, headers=again)
+        stored = await self._store.load(named) if isinstance(named, str) else None
+        if stored is None or stored.state.ended:
+            return
+        msg_id = f"{lost.stream}.{lost.sequence}.again"
+        if lost.subject == subjects.CONTROL_DEADLINE:
+            await self._outbox.set_deadline(stored.state, rfc3339(now_ms() + TRY_ANEW_AFTER_MS), msg_id)
+        else:
+            await self._js.publish(lost.subject, lost.body, headers={"Nats-Msg-Id": msg_id})

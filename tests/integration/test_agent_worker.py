@@ -184,6 +184,29 @@ async def test_what_is_no_request_is_buried_whole(plane: Plane) -> None:
     assert letter.headers["Origin"] == "x"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"task_id": "t", "phase": "unheard of", "num_agents": 3}',
+        b'{"content_ref":{"bucket":"b","name":"n","bytes":1}}',
+    ],
+    ids=["undecodable", "its text is gone"],
+)
+async def test_a_call_that_nobody_can_make_is_answered_as_failed(
+    plane: Plane, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header names it, so its deliberation need not wait for the deadline."""
+    monkeypatch.setattr("workers.leases.FIRST_DELAY_S", 0.01)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.js.publish(subjects.AGENT_REQUESTED, body, headers={"Nats-Msg-Id": request(ask=2).msg_id})
+        failed = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        await plane.settled()
+        assert simulator.requests == 0
+    assert (failed["task_id"], failed["agent_id"], failed["ask"]) == ("t", "agent-dev-001", 2)
+    assert (failed["error_type"], failed["retryable"]) == ("Undeliverable", False)
+    assert plane.of("deadletter.agent.requested")[0].data == body
+
+
 async def test_stop_closes_open_calls_and_nothing_is_published(plane: Plane) -> None:
     """The model stops generating; queued calls of the task are not run."""
     async with Simulator(SLOW) as simulator, working(plane, simulator) as worker:

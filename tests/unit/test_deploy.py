@@ -555,6 +555,8 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
         assert tokens[1] == subjects.BUCKET
     elif tokens[0] == "$O":
         assert tokens[1] == subjects.TEXTS
+    elif tokens[:2] == ["$JS", "EVENT"]:
+        assert pattern in (subjects.exhausted("*", "*"), "$JS.EVENT.>")
     elif tokens[0] == "$JS":
         named = [token for token in tokens if re.fullmatch(r"[A-Z]+(_[A-Z]+)+|DELIBERATIONS|(KV|OBJ)_.*", token)]
         assert set(named) <= STREAMS.keys() | STORES
@@ -687,13 +689,14 @@ PUBLISHES = {
         *subjects.TERMINAL,
         subjects.AGENT_REQUESTED,
         subjects.AGENT_STOP,
+        subjects.AGENT_FAILED,
         subjects.CONTROL_CANCEL,
-        subjects.schedule_of("t"),
-        subjects.deadletter_of(subjects.REQUESTED),
-        subjects.deadletter_of(subjects.AGENT_REQUESTED),
         subjects.CANCEL,
         subjects.RESULT,
         subjects.ASK,
+        subjects.schedule_of("t"),
+        subjects.deadletter_of(subjects.REQUESTED),
+        subjects.deadletter_of(subjects.AGENT_REQUESTED),
     },
     "worker": {
         subjects.AGENT_COMPLETED,
