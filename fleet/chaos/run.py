@@ -28,8 +28,8 @@ TASK_TIMEOUT_S = 60.0
 SETTLE_S = 3 * TASK_TIMEOUT_S
 QUIET_S = 60.0
 LOOK_S = 1.0
-LEAST_S = 5.0
-"""How long the load goes on at least."""
+AFTERWARDS_S = 5.0
+"""How long the load goes on when the last fault is over."""
 
 Note = Callable[[str], None]
 
@@ -79,7 +79,7 @@ async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberati
     """Fields of the `History`."""
     recorder = target.recorder
     await recorder.subscribe()
-    within_s = max(LEAST_S, schedule.horizon_s(planned))
+    within_s = schedule.horizon_s(planned) + AFTERWARDS_S
     large = target.own is not None
     load = Load(target.nc, target.nc.jetstream(), f"chaos-{seed}-{time.time_ns()}")
     asked = requests(seed, deliberations, within_s, timeout_s=TASK_TIMEOUT_S, large=large)

@@ -119,7 +119,7 @@ def _duration(rng: Random, kind: Kind, stop_s: float, ack_wait_s: float) -> floa
             return ack_wait_s + rng.uniform(1.0, 5.0)
         case "model" | "full":
             return rng.uniform(2.0, 6.0)
-        case "clock":
+        case "clock" | "crash":
             return rng.uniform(3.0, 6.0)
         case _:
             return 0.0
