@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -46,6 +47,11 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
     "gcs": ("gcs_server",),
     "nats": ("nats-server",),
 }
+
+
+WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, "raylet": 1, "gcs": 1, "nats": 1}
+"""What runs when nothing is broken."""
+LOOK_S = 0.5
 
 
 class Cluster:
@@ -110,6 +116,15 @@ class Cluster:
     def pids_of(self, child: Child) -> list[int]:
         """Its process, if it runs."""
         return [process.pid for process in descendants() if process.pid == child.pid]
+
+    async def until_whole(self, within_s: float) -> dict[str, int]:
+        """Waits until everything that belongs to the fleet runs; returns how many of each kind do."""
+        until = time.monotonic() + within_s
+        while True:
+            running = {kind: len(await asyncio.to_thread(self.pids, kind)) for kind in WHOLE}
+            if all(running[kind] >= count for kind, count in WHOLE.items()) or time.monotonic() > until:
+                return running
+            await asyncio.sleep(LOOK_S)
 
     def once(self, name: str, **environ: str) -> Child:
         """The replica `name`, whose next start has `environ`: it must be ended to take effect."""

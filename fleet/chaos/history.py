@@ -73,7 +73,8 @@ class Injected(Struct, frozen=True, kw_only=True):
 
 class History(Struct, frozen=True, kw_only=True):
     """`live`: (subject, task id) of terminal events in the order a core subscriber saw them. `waiting`: messages in
-    the work queues at the end. `calls` and `open_calls` are None where the model server keeps no record.
+    the work queues at the end. `running`: processes of each kind at the end. `calls`, `open_calls` and `running` are
+    None for somebody else's cluster.
     """
 
     sent: tuple[Sent, ...] = ()
@@ -88,6 +89,7 @@ class History(Struct, frozen=True, kw_only=True):
     open_calls: int | None = None
     memory: tuple[Memory, ...] = ()
     injected: tuple[Injected, ...] = ()
+    running: dict[str, int] | None = None
     left: tuple[str, ...] = ()
 
     @property

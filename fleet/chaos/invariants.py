@@ -8,7 +8,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from fleet import subjects
+from fleet.chaos.cluster import WHOLE
 from fleet.chaos.history import Event, History
+from fleet.chaos.recovery import repeated
 from workers.simulated_chat import digest_of
 
 MEMORY_GROWTH = 2.0
@@ -163,6 +165,20 @@ def memory_is_bounded(history: History) -> Found:
                 yield process, f"grew from {early / 2**20:.0f} to {late / 2**20:.0f} MiB"
 
 
+def work_is_not_repeated(history: History) -> Found:
+    """No more calls are made again, after one was answered well, than were in flight on what was broken."""
+    work = repeated(history)
+    if work is not None and work.again > work.in_flight:
+        yield "model calls", f"{work.again} made again, {work.in_flight} were in flight on what was broken"
+
+
+def fleet_is_whole(history: History) -> Found:
+    """At the end everything runs again that belongs to the fleet."""
+    for kind, wanted in WHOLE.items():
+        if history.running is not None and history.running.get(kind, 0) < wanted:
+            yield kind, f"{history.running.get(kind, 0)} of {wanted} run"
+
+
 def nothing_is_left(history: History) -> Found:
     """When the fleet has stopped, no process of it runs on."""
     yield from (("process", what) for what in history.left)
@@ -177,6 +193,8 @@ INVARIANTS: Final[dict[str, Callable[[History], Found]]] = {
     "bucket agrees with event": state_agrees_with_event,
     "no vote counts twice": no_vote_counts_twice,
     "nothing in flight": nothing_in_flight,
+    "repeated work bounded": work_is_not_repeated,
+    "fleet whole again": fleet_is_whole,
     "memory bounded": memory_is_bounded,
     "no process left": nothing_is_left,
 }

@@ -20,6 +20,7 @@ PUBLISH_TIMEOUT_S = 3.0
 PUBLISH_WITHIN_S = 30.0
 CANCEL_WITHIN_S = 60.0
 PAUSE_S = 0.5
+SHARE_AT_MOMENTS = 0.4
 LONG_TASK_CHARACTERS = 40_000
 
 
@@ -48,8 +49,12 @@ class Sent(Struct, frozen=True, kw_only=True):
         return self.request.task_id or f"d-{self.sequence}"
 
 
-def requests(seed: int, count: int, within_s: float, *, timeout_s: float, large: bool) -> tuple[Request, ...]:
-    """`count` good requests spread over `within_s`, and bad and repeated ones beside them. Pure."""
+def requests(
+    seed: int, count: int, within_s: float, *, moments: Sequence[float] = (), timeout_s: float, large: bool
+) -> tuple[Request, ...]:
+    """`count` good requests spread over `within_s`, a part of them just before one of `moments`, so that these do not
+    find the fleet idle; and bad and repeated ones beside them. Pure.
+    """
     rng = Random(f"{seed}/load")
     made: list[Request] = []
 
@@ -60,6 +65,8 @@ def requests(seed: int, count: int, within_s: float, *, timeout_s: float, large:
 
     for index in range(count):
         at_s = within_s * (index + rng.random()) / count
+        if moments and rng.random() < SHARE_AT_MOMENTS:
+            at_s = max(0.0, rng.choice(moments) - rng.uniform(0.0, 1.0))
         task_id = f"chaos-{seed}-{index}" if rng.random() < 0.6 else None
         body = _body(rng, index, task_id, timeout_s, large)
         cancel = rng.uniform(0.05, 3.0) if rng.random() < 0.1 else None

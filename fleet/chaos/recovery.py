@@ -3,14 +3,12 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
 
 from msgspec import Struct
 
 from fleet import subjects
 from fleet.chaos.history import Backlog, Event, History, Injected, ModelCall
 
-KILLS: Final = frozenset({"kill", "term", "crash"})
 TAKEN_OVER_WITHIN_S = 10.0
 RESUMED_WITHIN_S = 5.0
 CALLS_SLACK_S = 3.0
@@ -35,8 +33,8 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
 class Repeated(Struct, frozen=True, kw_only=True):
     """Model calls made, and needed (one per agent call); `aborted` had to be left because somebody died or stopped
-    waiting; `again` were made although another attempt at the same call had been answered well. `in_flight`: open on
-    all that was broken, when it was broken.
+    waiting; `again` were made although another attempt at the same call had been answered well. `in_flight`: open
+    while something was broken.
     """
 
     calls: int
@@ -76,14 +74,16 @@ def repeated(history: History) -> Repeated | None:
     answered: dict[str, int] = defaultdict(int)
     for call in history.calls:
         answered[call.call_id] += call.outcome == "completed"
-    disruptive = (*KILLS, "stop", "partition", "cut", "clock", "delete")
-    moments = [injected.began for injected in history.injected if injected.kind in disruptive]
+    broken = [(injected.began, injected.ended) for injected in history.injected if _disturbs(injected)]
     return Repeated(
         calls=len(history.calls),
         needed=len(answered),
         aborted=sum(call.outcome == "aborted" for call in history.calls),
         again=sum(max(0, count - 1) for count in answered.values()),
-        in_flight=sum(any(call.started <= at <= (call.ended or at) for at in moments) for call in history.calls),
+        in_flight=sum(
+            any(call.started <= ended and began <= (call.ended or ended) for began, ended in broken)
+            for call in history.calls
+        ),
     )
 
 

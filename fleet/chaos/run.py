@@ -27,6 +27,7 @@ from fleet.errors import Unreachable
 TASK_TIMEOUT_S = 60.0
 SETTLE_S = 3 * TASK_TIMEOUT_S
 QUIET_S = 60.0
+WHOLE_WITHIN_S = 60.0
 LOOK_S = 1.0
 AFTERWARDS_S = 5.0
 """How long the load goes on when the last fault is over."""
@@ -48,9 +49,10 @@ async def own(
             recorder = Recorder(nc)
             seen = await _run(Target(nc, recorder, cluster), planned, seed, deliberations, note)
             calls, open_calls = await model_calls(cluster.vllm_url)
+            running = await cluster.until_whole(WHOLE_WITHIN_S)
         note("stopping the fleet")
     left = tuple(cluster.leaked)
-    history = History(**seen, calls=calls, open_calls=open_calls, left=left)
+    history = History(**seen, calls=calls, open_calls=open_calls, running=running, left=left)
     (data_dir / "history.json").write_bytes(msgspec.json.encode(history))
     return _report(history, seed, deliberations, faults, began)
 
@@ -82,7 +84,8 @@ async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberati
     within_s = schedule.horizon_s(planned) + AFTERWARDS_S
     large = target.own is not None
     load = Load(target.nc, target.nc.jetstream(), f"chaos-{seed}-{time.time_ns()}")
-    asked = requests(seed, deliberations, within_s, timeout_s=TASK_TIMEOUT_S, large=large)
+    moments = [fault.at_s for fault in planned if fault.kind == "kill"]
+    asked = requests(seed, deliberations, within_s, moments=moments, timeout_s=TASK_TIMEOUT_S, large=large)
     note(f"seed {seed}: {deliberations} deliberations, {len(planned)} faults, about {within_s:.0f} s")
     sampling = asyncio.create_task(recorder.sample())
     try:

@@ -220,6 +220,21 @@ def test_repeated_work_is_counted() -> None:
     assert [recovery.times for recovery in recoveries(found, 9.0)] == [(), (7.0,), ()]
 
 
+def test_work_repeated_without_need_is_seen() -> None:
+    """Answered twice, and nothing was broken meanwhile."""
+    calls = tuple(
+        ModelCall(request_id=f"t.0.propose.b.{n}", started=1.0, ended=2.0, outcome="completed", digest=digest_of(TEXT))
+        for n in (1, 5)
+    )
+    assert broken(history(calls=calls)) == {"repeated work bounded"}
+
+
+def test_what_does_not_run_again_is_seen() -> None:
+    """Killed, and never started again."""
+    running = {"dispatcher": 2, "collector": 1, "actor": 2, "raylet": 1, "gcs": 1, "nats": 1}
+    assert broken(history(running=running)) == {"fleet whole again"}
+
+
 def test_take_over_is_measured_to_the_last_message_held() -> None:
     """Until everything that the stream held at the kill is acknowledged."""
     samples = tuple(
