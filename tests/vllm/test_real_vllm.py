@@ -91,19 +91,34 @@ async def words(real_vllm: str, *, tokens: int) -> str:
     return text
 
 
-async def test_cancel_stops_the_generation(real_vllm: str, tmp_path: Path) -> None:
-    """After a cancel vLLM runs nothing, and generates no further token."""
-    up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
-    task_id = await up.request(num_agents=8, rounds=0)
-    await until(real_vllm, running=True)
-    reply = await up.nc.request("deliberation.cancel", task_id.encode(), timeout=20)
-    assert json.loads(reply.data)["status"] == "CANCELLED"
+async def nothing_is_generated(real_vllm: str) -> None:
+    """vLLM runs nothing any more, and generates no further token."""
     await until(real_vllm, running=False)
     generated = await metric(real_vllm, "vllm:generation_tokens_total")
     # Whatever is generated from here on would be for nobody.
     for _ in range(5):
         await asyncio.sleep(0.1)
         assert await metric(real_vllm, "vllm:generation_tokens_total") == generated
+
+
+async def test_cancel_stops_the_generation(real_vllm: str, tmp_path: Path) -> None:
+    """Of all eight agents."""
+    up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
+    task_id = await up.request(num_agents=8, rounds=0)
+    await until(real_vllm, running=True)
+    reply = await up.nc.request("deliberation.cancel", task_id.encode(), timeout=20)
+    assert json.loads(reply.data)["status"] == "CANCELLED"
+    await nothing_is_generated(real_vllm)
+    assert await stop(up) == 0
+
+
+async def test_the_deadline_stops_the_generation(real_vllm: str, tmp_path: Path) -> None:
+    """Of all eight agents, none of which has finished by then."""
+    up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
+    task_id = await up.request(num_agents=8, rounds=0, constraints={"timeout_seconds": 3})
+    await until(real_vllm, running=True)
+    assert (await up.result(task_id))["status"] == "TIMEOUT"
+    await nothing_is_generated(real_vllm)
     assert await stop(up) == 0
 
 

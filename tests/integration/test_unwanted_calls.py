@@ -1,9 +1,11 @@
-"""A call that two workers make at once: whoever is no longer needed closes the model's connection."""
+"""Calls that nobody waits for any more: their connections to the model are closed, whoever holds them."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fleet import subjects
+from fleet.times import rfc3339
 from tests.support.plane import ACK_WAIT_S, SLOW, Plane, request, until, working
 from workers.simulator import Simulator
 
@@ -56,6 +59,18 @@ async def redelivered(plane: Plane) -> None:
     async with asyncio.timeout(30):
         while not (await plane.js.consumer_info(subjects.AGENT_REQUESTS, subjects.WORKERS)).num_redelivered:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+async def test_the_deadline_closes_open_calls(plane: Plane) -> None:
+    """All of them, without being told; their failure says why."""
+    async with Simulator(SLOW) as simulator, working(plane, simulator):
+        soon = rfc3339(round(time.time() * 1000) + 1000)
+        for number in range(5):
+            await plane.submit(request(agent_id=f"agent-dev-{number}", deadline_at=soon))
+        await until(lambda: simulator.aborted == 5)
+        failed = [json.loads((await plane.next(subjects.AGENT_FAILED, count)).data) for count in range(1, 6)]
+        await plane.settled()
+    assert {body["error_type"] for body in failed} == {"DeadlineExceeded"}
 
 
 async def test_a_worker_that_stood_still_drops_a_call_that_another_one_answered(plane: Plane, tmp_path: Path) -> None:
