@@ -3,6 +3,7 @@
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fleet import subjects
 from fleet.chaos.load import Sent
@@ -100,3 +101,18 @@ class History(Struct, frozen=True, kw_only=True):
             if event.subject == subjects.ACCEPTED:
                 found.setdefault(event.task_id, event)
         return found
+
+
+def of_its_own(history: History) -> History:
+    """Without what others do on the same cluster at the same time."""
+    asked = {sent.task_id for sent in history.sent}
+    sequences = {sent.sequence for sent in history.sent}
+    events = tuple(
+        event
+        for event in history.events
+        if (
+            event.body["stream_sequence"] in sequences if event.subject == subjects.REJECTED else event.task_id in asked
+        )
+    )
+    live = tuple((subject, task_id) for subject, task_id in history.live if task_id in asked)
+    return replace(history, events=events, live=live, waiting={}, final_backlogs=(), backlogs=(), memory=())

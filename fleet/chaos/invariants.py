@@ -61,9 +61,9 @@ def every_request_is_answered(history: History) -> Found:
     bodies = {sent.sequence: sent.request.body for sent in history.sent}
     for sent in history.sent:
         if sent.sequence is None:
-            continue
+            continue  # its publisher knows
         where, code = f"request {sent.sequence} ({sent.request.kind})", rejected.get(sent.sequence)
-        if sent.request.kind in ("malformed", "invalid"):
+        if sent.request.kind in ("malformed", "invalid", "oversized"):
             if code not in ("malformed", "invalid"):
                 yield where, f"neither accepted nor rejected as bad: {code}"
         elif sent.sequence in own:

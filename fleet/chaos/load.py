@@ -14,14 +14,16 @@ from nats.js import JetStreamContext
 
 from fleet import subjects
 
-Kind = Literal["good", "repeated", "conflicting", "malformed", "invalid"]
+Kind = Literal["good", "repeated", "conflicting", "malformed", "invalid", "oversized"]
 
 PUBLISH_TIMEOUT_S = 3.0
 PUBLISH_WITHIN_S = 30.0
 CANCEL_WITHIN_S = 60.0
 PAUSE_S = 0.5
 SHARE_AT_MOMENTS = 0.4
-LONG_TASK_CHARACTERS = 40_000
+LONG_TASK_CHARACTERS = 38_000
+"""Three bytes each: the request fits one message, what follows from it may not."""
+OVERSIZED_BYTES = 10 * 1024 * 1024
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -79,13 +81,15 @@ def requests(
             add(at_s, "malformed", rng.choice((b"", b"{", b"\xff\xfe", b"[1, 2", b'{"task_description": "x"} x')))
         if rng.random() < 0.05:
             add(at_s, "invalid", _encode(rng.choice(_INVALID)))
+        if rng.random() < 0.01:
+            add(at_s, "oversized", bytes(OVERSIZED_BYTES))
     return tuple(sorted(made, key=lambda request: request.at_s))
 
 
 def _body(rng: Random, index: int, task_id: str | None, timeout_s: float, large: bool) -> dict[str, Any]:
     text = f"Chaos task {index}: design {rng.choice(_THINGS)} that survives {rng.choice(_TROUBLES)}"
     if large and rng.random() < 0.03:
-        text += ". " + "¡Más detalles! " * (LONG_TASK_CHARACTERS // 15)
+        text += ": " + "詳細を尽くして" * (LONG_TASK_CHARACTERS // 7)
     short = rng.random() < 0.05
     options: dict[str, Any] = {"seed": rng.randrange(10_000)}
     if rng.random() < 0.3:
@@ -159,6 +163,8 @@ class Load:
             try:
                 ack = await self._js.publish(subjects.REQUESTED, request.body, headers=given, timeout=PUBLISH_TIMEOUT_S)
                 return Sent(request=request, at=at, sequence=ack.seq)
+            except nats.errors.MaxPayloadError as failure:
+                return Sent(request=request, at=at, sequence=None, error=repr(failure))
             except (nats.errors.Error, OSError, TimeoutError) as failure:
                 error = repr(failure)
             await asyncio.sleep(PAUSE_S)

@@ -11,9 +11,10 @@ import msgspec
 import nats
 import nats.errors
 from nats.aio.client import Client
+from nats.js.errors import APIError
 
 from fleet import subjects
-from fleet.chaos import schedule
+from fleet.chaos import history, schedule
 from fleet.chaos.cluster import ACK_WAIT_S, Cluster
 from fleet.chaos.faults import Target, inject
 from fleet.chaos.faults.target import until_done
@@ -52,9 +53,9 @@ async def own(
             running = await cluster.until_whole(WHOLE_WITHIN_S)
         note("stopping the fleet")
     left = tuple(cluster.leaked)
-    history = History(**seen, calls=calls, open_calls=open_calls, running=running, left=left)
-    (data_dir / "history.json").write_bytes(msgspec.json.encode(history))
-    return _report(history, seed, deliberations, faults, began)
+    record = History(**seen, calls=calls, open_calls=open_calls, running=running, left=left)
+    (data_dir / "history.json").write_bytes(msgspec.json.encode(record))
+    return _report(record, seed, deliberations, faults, began)
 
 
 async def foreign(
@@ -64,17 +65,18 @@ async def foreign(
     planned = schedule.plan(seed, faults, cards, stop_s=0.0, ack_wait_s=ACK_WAIT_S)
     began = time.time()
     async with _connected(nats_url) as nc:
-        info = await nc.jetstream().stream_info(subjects.DELIBERATIONS)
+        try:
+            info = await nc.jetstream().stream_info(subjects.DELIBERATIONS)
+        except APIError as error:
+            raise Unreachable(f"no fleet has run at {nats_url}: {error.description}") from None
         recorder = Recorder(nc, first_sequence=info.state.last_seq + 1)
         seen = await _run(Target(nc, recorder), planned, seed, deliberations, note)
-    return _report(History(**seen), seed, deliberations, faults, began)
+    return _report(history.of_its_own(History(**seen)), seed, deliberations, faults, began)
 
 
-def _report(history: History, seed: int, deliberations: int, faults: int, began: float) -> Report:
+def _report(record: History, seed: int, deliberations: int, faults: int, began: float) -> Report:
     seconds = time.time() - began
-    return report(
-        history, seed=seed, deliberations=deliberations, faults=faults, seconds=seconds, ack_wait_s=ACK_WAIT_S
-    )
+    return report(record, seed=seed, deliberations=deliberations, faults=faults, seconds=seconds, ack_wait_s=ACK_WAIT_S)
 
 
 async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberations: int, note: Note) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from fleet.chaos.history import Backlog, Event, History, Injected, Memory, ModelCall
+from fleet.chaos.history import Backlog, Event, History, Injected, Memory, ModelCall, of_its_own
 from fleet.chaos.invariants import judge
 from fleet.chaos.load import Kind, Request, Sent
 from fleet.chaos.recovery import recoveries, repeated
@@ -218,6 +218,19 @@ def test_repeated_work_is_counted() -> None:
     assert counted is not None
     assert (counted.calls, counted.needed, counted.aborted, counted.again, counted.in_flight) == (4, 2, 1, 1, 1)
     assert [recovery.times for recovery in recoveries(found, 9.0)] == [(), (7.0,), ()]
+
+
+def test_what_others_do_is_left_out() -> None:
+    """On somebody else's cluster their tasks are not this run's, nor is their backlog."""
+    good = history()
+    theirs = (
+        event(7, "completed", "theirs", **result("z")),
+        event(8, "rejected", "", stream_sequence=9, code="malformed"),
+    )
+    seen = (("deliberation.completed", "theirs"),) * 2
+    shared = replace(good, events=(*good.events, *theirs), live=seen, waiting={"AGENT_REQUESTS": 3})
+    assert broken(shared)
+    assert judge(of_its_own(shared)) == ()
 
 
 def test_work_repeated_without_need_is_seen() -> None:
