@@ -31,10 +31,9 @@ MAX_DELIVER = 50
 """With the delays of `intake`, some twenty minutes in which NATS may take no writes."""
 WORKERS_MAX_DELIVER = 20
 """Each costs a call of the model."""
-MAX_REQUESTS_PENDING = 256
-"""Requests taken and not yet recorded: they are with a dispatcher, all others in the stream."""
-MAX_EVENTS_PENDING = 1_000
-"""Responses taken and not yet applied. More would wait in a collector for longer than `ack_wait`, and come again."""
+MAX_PENDING = 128
+"""Messages with a process, not yet acknowledged. More of them might wait there for so long that they come again; then
+what they lead to is looked for before it is published, which is slow, so that still more would wait."""
 DUPLICATE_WINDOW_S = 120.0
 MINUTE_S, DAY_S = 60.0, 86_400.0
 
@@ -104,7 +103,9 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers."""
 
-    def push(stream: str, name: str, deliver: str, pending: int, *filters: str) -> tuple[str, ConsumerConfig]:
+    def push(
+        stream: str, name: str, deliver: str, *filters: str, pending: int = MAX_PENDING
+    ) -> tuple[str, ConsumerConfig]:
         config = ConsumerConfig(
             durable_name=name,
             deliver_subject=deliver,
@@ -121,14 +122,13 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
         subjects.DELIBERATION_REQUESTS,
         subjects.DISPATCHER,
         subjects.DELIVER_REQUESTS,
-        min(settings.limits.max_in_flight, MAX_REQUESTS_PENDING),
         subjects.REQUESTED,
+        pending=min(settings.limits.max_in_flight, MAX_PENDING),
     )
     yield push(
         subjects.AGENT_RESPONSES,
         subjects.COLLECTOR,
         subjects.DELIVER_RESPONSES,
-        MAX_EVENTS_PENDING,
         subjects.AGENT_COMPLETED,
         subjects.AGENT_FAILED,
     )
@@ -136,7 +136,6 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
         subjects.DELIBERATION_CONTROL,
         subjects.CONTROLLER,
         subjects.DELIVER_CONTROL,
-        MAX_EVENTS_PENDING,
         subjects.CONTROL_CANCEL,
         subjects.CONTROL_DEADLINE,
     )

@@ -1,0 +1,110 @@
+"""A burst of requests, far more than run at once, is worked off with bounded memory.
+
+`BURST=10000 .venv/bin/python -m pytest tests/e2e/test_burst.py -s --timeout 3600` is the long run, and prints what each
+process needed before, at most, and after.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.e2e.conftest import Up, start, stop
+
+BURST = int(os.environ.get("BURST", "300"))
+WITHIN_S = 3000
+PUBLISHED_AT_ONCE = 500
+GROWTH_MIB = 100
+"""What a process may need beyond its start, whatever the size of the burst."""
+BODY = {"task_description": "Design a rate limiter", "num_agents": 2, "rounds": 0}
+TITLES = {
+    "dispatcher": "fleet-dispatcher",
+    "collector": "fleet-collector",
+    "worker": "ray::WorkerActor",
+    "nats-server": "nats-server",
+}
+
+
+class Memory:
+    """Resident MiB of each kind of process: before, at most, now."""
+
+    def __init__(self, up: Up) -> None:
+        self._family = psutil.Process(up.process.pid)
+        self.before = self.now()
+        self.most = dict(self.before)
+
+    def now(self) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for process in self._family.children(recursive=True):
+            try:
+                title, resident = process.cmdline()[:1], process.memory_info().rss
+            except psutil.Error:
+                continue
+            for kind, prefix in TITLES.items():
+                if title and title[0].rpartition("/")[2].startswith(prefix):
+                    found[kind] += resident >> 20
+        return dict(found)
+
+    async def watch(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            for kind, resident in (await asyncio.to_thread(self.now)).items():
+                self.most[kind] = max(self.most.get(kind, 0), resident)
+            await asyncio.sleep(0.5)
+
+
+class Endings:
+    """Terminal events by task, as a core subscriber sees them."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, list[str]] = {}
+        self._news = asyncio.Condition()
+
+    async def take(self, msg: Any) -> None:
+        body = json.loads(msg.data)
+        async with self._news:
+            self.statuses.setdefault(body["task_id"], []).append(body["status"])
+            self._news.notify_all()
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(WITHIN_S), self._news:
+            await self._news.wait_for(lambda: len(self.statuses) >= count)
+
+
+async def publish(up: Up, count: int) -> set[str]:
+    """As fast as NATS takes them; returns the ids."""
+    js, body, ids = up.nc.jetstream(), json.dumps(BODY).encode(), set[str]()
+    while left := count - len(ids):
+        wave = [js.publish("deliberation.requested", body, timeout=30) for _ in range(min(left, PUBLISHED_AT_ONCE))]
+        ids |= {f"d-{ack.seq}" for ack in await asyncio.gather(*wave)}
+    return ids
+
+
+async def test_a_burst_is_worked_off_with_bounded_memory(tmp_path: Path) -> None:
+    """Each request ends once, completed; no process grows with the number of requests."""
+    up = await start(tmp_path / "data")
+    endings = Endings()
+    for subject in ("deliberation.completed", "deliberation.failed", "deliberation.cancelled"):
+        await up.nc.subscribe(subject, cb=endings.take, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    memory = Memory(up)
+    watching = asyncio.create_task(memory.watch())
+    began = time.monotonic()
+    ids = await publish(up, BURST)
+    published_s = time.monotonic() - began
+    await endings.wait_for(BURST)
+    took_s = time.monotonic() - began
+    watching.cancel()
+    after = memory.now()
+    print(f"\n{BURST} requests, published in {published_s:.1f} s, done in {took_s:.1f} s: {BURST / took_s:.0f}/s")
+    print(f"{'MiB resident':14}{'before':>8}{'most':>8}{'after':>8}")
+    for kind, before in sorted(memory.before.items()):
+        print(f"{kind:14}{before:8}{memory.most[kind]:8}{after.get(kind, 0):8}")
+    assert await stop(up) == 0
+    assert endings.statuses == {task_id: ["COMPLETED"] for task_id in ids}
+    for kind in ("dispatcher", "collector", "worker"):
+        assert memory.most[kind] - memory.before[kind] < GROWTH_MIB, kind
