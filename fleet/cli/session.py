@@ -29,8 +29,10 @@ from fleet.messages import (
     encode,
 )
 from fleet.requests import parse_request
-from fleet.texts import ContentRef, Texts
+from fleet.texts import ContentRef, MissingText, Texts
 
+STREAM_FULL = 10077
+"""JetStream's code for `maximum messages exceeded`, where a stream discards what is new."""
 REPLY_WITHIN_S = 5.0
 RESTARTED_WITHIN_S = 10.0
 ASK_AGAIN_EVERY_S = 0.2
@@ -76,7 +78,9 @@ async def session(settings: Settings) -> AsyncIterator["Session"]:
             f"NATS answers at {settings.nats}, but no fleet does: start one with `fleet up`, "
             "or see what is missing with `fleet doctor`"
         ) from None
-    except nats.js.errors.ServiceUnavailableError:
+    except nats.js.errors.ServiceUnavailableError as error:
+        if error.err_code == STREAM_FULL:
+            raise FleetError("the fleet has as many requests waiting as it takes: try again later") from None
         raise Unreachable(
             f"JetStream is not on at {settings.nats}: add `jetstream {{}}` to its configuration"
         ) from None

@@ -9,14 +9,14 @@ import pytest
 from nats.js.errors import APIError
 
 from fleet import subjects, topology
+from fleet.cli.session import STREAM_FULL, session
 from fleet.config import Limits, Settings
+from fleet.errors import FleetError
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.control import Fleet, running
 
 REQUEST = b'{"task_description": "Design it", "num_agents": 1, "rounds": 0}'
-FULL = 10077
-"""JetStream's code for `maximum messages exceeded`."""
 
 
 class Gate:
@@ -65,9 +65,9 @@ async def test_a_publisher_gets_an_error_when_the_stream_is_full(nats_url: str) 
             await fleet.request(task_id=f"waiting-{number}", num_agents=1, rounds=0)
         with pytest.raises(APIError) as raised:
             await fleet.nc.jetstream().publish(subjects.REQUESTED, REQUEST)
-        assert raised.value.err_code == FULL
+        assert raised.value.err_code == STREAM_FULL
         reply = json.loads((await fleet.nc.request(subjects.REQUESTED, REQUEST, timeout=5)).data)
-        assert reply["error"]["err_code"] == FULL
+        assert reply["error"]["err_code"] == STREAM_FULL
         code, body = await fleet.ask(subjects.ASK, REQUEST)
         assert (code, "maximum messages exceeded" in body["error"]) == ("503", True)
         await gate.open(fleet)
@@ -112,6 +112,17 @@ async def test_a_cancelled_deliberation_makes_room(nats_url: str) -> None:
         await fleet.request(task_id="second", num_agents=1)
         await fleet.ask(subjects.CANCEL, {"task_id": "first"})
         await fleet.inbox.next(subjects.ACCEPTED, task_id="second")
+
+
+async def test_the_command_line_says_that_the_fleet_is_full(nats_url: str) -> None:
+    """And not that there is no JetStream, although its error has the same status."""
+    settings = Settings(nats_url=nats_url, limits=Limits(max_waiting_requests=1))
+    async with session(settings) as client:
+        await topology.declare(client.js, settings)
+        await client.submit({"task_description": "Design it"})
+    with pytest.raises(FleetError, match="as many requests waiting as it takes"):
+        async with session(settings) as client:
+            await client.submit({"task_description": "Design it"})
 
 
 async def test_a_request_that_is_too_many_leaves_no_trace(nats_url: str) -> None:
