@@ -40,7 +40,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     max_waiting_requests: Count = 100_000
     """Requests in the stream before publishers get an error from NATS (discard new)."""
-    max_in_flight: Count = 2_000
+    max_in_flight: Count = 1_000
     """Deliberations in progress at once: further requests wait in the stream, and their deadlines do not run yet."""
     results_days: Positive = 7.0
     """How long results stay in the bucket and in the streams after the end."""

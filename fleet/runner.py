@@ -27,7 +27,7 @@ from fleet.store import StateStore, Stored
 log = structlog.get_logger(__name__)
 
 MAX_CONFLICTS = 50
-CACHED_STATES = 4096
+CACHED_STATES = 1024
 LEASE_S = 2.5
 """Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
 
