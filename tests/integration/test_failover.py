@@ -1,28 +1,25 @@
 """Breakers, hedges and the one deadline over both: the client on simulated servers that are slow, silent or broken."""
 
 import asyncio
+import json
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 
+from fleet import subjects
 from fleet.errors import AgentCallError
 from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
+from tests.support.plane import SLOW, Plane, request, settings, until
+from workers.agent import AgentWorker
 from workers.simulator import ConfigChange, Faults, Simulator, SimulatorConfig
 from workers.vllm import GaveUp, VllmClient
 
-SLOW = SimulatorConfig(tokens_per_second=20, answer_tokens=10_000)
 HANGING = SimulatorConfig(faults=Faults(hang=1.0))
 BROKEN = SimulatorConfig(faults=Faults(http_500=1.0))
 USAGE = 'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}\n\n'
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not fact():  # noqa: ASYNC110 - a counter has no event to wait on
-            await asyncio.sleep(0.01)
 
 
 def soon(seconds: float = 0.5) -> int:
@@ -213,6 +210,36 @@ async def test_how_long_calls_take_is_learned_from_those_that_were_answered() ->
         first_at(made, one.url)
         answer = await complete(made, ask())
     assert answer.attempt == 2
+
+
+async def test_a_hedged_call_is_answered_once(nats_url: str) -> None:
+    """By the attempt that won; what is told of that attempt is its text and nothing else."""
+    plane = Plane(nats_url)
+    await plane.open()
+    async with Simulator() as one, Simulator() as two:
+        given = settings(plane, one, hedge_after=20.0)
+        worker = AgentWorker(structs.replace(given, vllm_urls=(one.url, two.url)), "worker")
+        await worker.start()
+        for number in range(10):
+            await plane.submit(request(agent_id=f"agent-dev-{number}"))
+        await plane.next(subjects.AGENT_COMPLETED, 10)
+        one.configure(ConfigChange(tokens_per_second=20, answer_tokens=10_000))
+        # Ties rotate: one of these two begins at the slow server.
+        for number in (10, 11):
+            await plane.submit(request(agent_id=f"agent-dev-{number}"))
+            await plane.next(subjects.AGENT_COMPLETED, number + 1)
+        await until(lambda: one.aborted == 1)
+        await plane.settled()
+        await worker.stop(0)
+    await plane.nc.close()
+    answers = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_COMPLETED)]
+    (hedged,) = [body for body in answers if body["attempt"] == 2]
+    told = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_PROGRESS)]
+    text = "".join(
+        body["text_delta"] for body in told if (body["agent_id"], body["attempt"]) == (hedged["agent_id"], 2)
+    )
+    assert len(answers) == 12
+    assert text == hedged["proposal"]["content"]
 
 
 # --- one deadline -----------------------------------------------------------------------------------------------------
