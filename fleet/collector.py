@@ -25,7 +25,8 @@ class Collector:
     def __init__(self, settings: Settings) -> None:
         self.holder = OutboxHolder()
         self.broker: NatsBroker = broker(settings, "fleet-collector", self.holder)
-        self.component = Component(settings, "collector", self.broker, self.holder)
+        reads = ((subjects.AGENT_RESPONSES, subjects.COLLECTOR), (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER))
+        self.component = Component(settings, "collector", self.broker, self.holder, reads)
         self.broker.subscriber(
             "agent.response.*",
             title="responses",

@@ -44,7 +44,8 @@ class Dispatcher:
     def __init__(self, settings: Settings) -> None:
         self.holder = OutboxHolder()
         self.broker: NatsBroker = broker(settings, "fleet-dispatcher", self.holder)
-        self.component = Component(settings, "dispatcher", self.broker, self.holder)
+        reads = ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),)
+        self.component = Component(settings, "dispatcher", self.broker, self.holder, reads)
         self.admission = Admission(settings.limits.max_in_flight, self._in_progress)
         self._roles = settings.roles
         self.broker.subscriber(

@@ -32,6 +32,10 @@ class Health:
         """The outcome of a probe, now."""
         self._facts[what] = (ok, time.monotonic())
 
+    def forget(self, what: str) -> None:
+        """There is no such probe any more."""
+        self._facts.pop(what, None)
+
     def watch(self, what: str, probe: Callable[[], bool]) -> None:
         """Asks `probe` whenever readiness is asked for."""
         self._probes[what] = probe

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import nats.errors
@@ -11,32 +11,33 @@ import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from fleet import topology
 from fleet.config import Settings
 from fleet.connection import connect
-from fleet.errors import Unreachable
 from fleet.health import Health, serve_health
 from fleet.intake import OutboxHolder
 from fleet.outbox import Outbox
+from fleet.resumption import Resumption
 from fleet.runner import Runner
 from fleet.store import KeyValueStore
 from fleet.texts import Texts
 from fleet.undeliverable import Undeliverable
+from fleet.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
-PROBE_INTERVAL_S = 2.0
-PROBE_TIMEOUT_S = 3.0
 DRAIN_S = 15.0
 
 
 class Component:
-    """One control-plane process, dispatcher or collector."""
+    """One control-plane process, dispatcher or collector. `reads`: the (stream, consumer) that it serves."""
 
-    def __init__(self, settings: Settings, name: str, broker: NatsBroker, holder: OutboxHolder) -> None:
+    def __init__(
+        self, settings: Settings, name: str, broker: NatsBroker, holder: OutboxHolder, reads: Sequence[tuple[str, str]]
+    ) -> None:
         self.settings = settings
+        self._reads = reads
         self.name = name
         self.health = Health(name)
         self._broker = broker
@@ -47,18 +48,21 @@ class Component:
         self.texts: Texts
         self.store: KeyValueStore
         self.undeliverable: Undeliverable
+        self.resumption: Resumption
         self.runner: Runner
 
     async def connect(self) -> None:
         """Connects and declares the topology; raises `Unreachable` when there is no server."""
         self.nc = await connect(self.settings, f"fleet-{self.name}-publisher")
         self.js = self.nc.jetstream(timeout=5.0)
-        await topology.declare(self.js, self.settings)
+        created = await topology.declare(self.js, self.settings)
         self.texts = Texts(self.js, self.nc.max_payload)
         self.store = await KeyValueStore.open(self.js, self.texts)
         self._holder.outbox = Outbox(self.nc, self.js, self.texts, self.name)
         self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
         self._holder.undeliverable = self.undeliverable
+        self.resumption = Resumption(self.js, self.store, self._holder.outbox)
+        self.resumption.after_loss_of(created)
         self.runner = Runner(self.store, self._holder.outbox)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
 
@@ -75,36 +79,13 @@ class Component:
         self.health.watch(what, probe)
 
     async def watchdog(self) -> None:
-        """Probes NATS and the durables for ever; declares again what has vanished. Readiness follows."""
-        while True:
-            self.health.beat()
-            if self.nc.is_closed:
-                # The client has given up for good (a protocol violation, say): a new process connects anew.
-                raise Unreachable("the connection to NATS was closed")
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT_S):
-                    await self.nc.flush(timeout=PROBE_TIMEOUT_S)
-                    await self._check_durables()
-                self.health.set("nats", ok=True)
-            except NotFoundError as error:
-                self.health.set("nats", ok=False)
-                log.error("topology.missing", error=str(error), action="declaring it again")
-                await self._declare_again()
-            except Exception as error:
-                self.health.set("nats", ok=False)
-                log.warning("nats.probe_failed", error=repr(error))
-            await asyncio.sleep(PROBE_INTERVAL_S)
-
-    async def _check_durables(self) -> None:
-        for stream, consumer in topology.consumers(self.settings):
-            await self.js.consumer_info(stream, consumer.durable_name or "")
-
-    async def _declare_again(self) -> None:
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S * 3):
-                await topology.declare(self.js, self.settings)
-        except Exception as error:
-            log.warning("topology.declare_failed", error=repr(error))
+        """Looks for what is wedged, for ever. Raises `Unreachable` where only a new process can help."""
+        broker: Client = self._broker.connection
+        dog = Watchdog(self.settings, self.health, self.js, (self.nc, broker), self._reads, self.resumption)
+        watching = asyncio.create_task(dog.run())
+        self._background.append(watching)
+        # On its own: nats-py takes a cancellation for the end of its time, and the watchdog would go on.
+        await asyncio.shield(watching)
 
     async def drain(self) -> None:
         """Takes nothing new, and finishes what is in flight."""
@@ -122,9 +103,15 @@ class Component:
 
     async def close(self) -> None:
         """Disconnects."""
-        await self._broker.stop()
         for task in self._background:
             task.cancel()
-        if hasattr(self, "nc"):
-            await self.nc.drain()
+        try:
+            await self._broker.stop()
+            if hasattr(self, "nc"):
+                await self.nc.drain()
+        except nats.errors.Error as error:  # NATS is away: there is nothing left to send
+            log.warning("nats.not_drained", error=repr(error))
+            await self._broker.connection.close()
+            if hasattr(self, "nc"):
+                await self.nc.close()
         log.info(f"{self.name}.stopped")

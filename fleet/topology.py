@@ -153,10 +153,12 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     )
 
 
-async def declare(js: JetStreamContext, settings: Settings) -> None:
-    """Creates what is missing and updates what differs. Safe to run from several processes at once."""
-    for stream in streams(settings):
-        await _declare_stream(js, stream)
+async def declare(js: JetStreamContext, settings: Settings) -> list[str]:
+    """Creates what is missing and updates what differs. Safe to run from several processes at once.
+
+    Returns the streams that were missing.
+    """
+    created = [str(stream.name) for stream in streams(settings) if await _declare_stream(js, stream)]
     for name, consumer in consumers(settings):
         await _declare_consumer(js, name, consumer)
     ttl_s = settings.limits.results_days * DAY_S
@@ -179,18 +181,21 @@ async def declare(js: JetStreamContext, settings: Settings) -> None:
             subjects.TEXTS,
             ObjectStoreConfig(bucket=subjects.TEXTS, ttl=ttl_s, replicas=settings.limits.replicas),
         )
+    return created
 
 
-async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> None:
+async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
+    """Whether it was missing."""
     assert wanted.name is not None
     try:
         existing = (await js.stream_info(wanted.name)).config
     except NotFoundError:
         await js.add_stream(wanted)
-        return
+        return True
     if changes := differences(existing, wanted):
         log.warning("stream.updated", stream=wanted.name, changes=changes)
         await js.update_stream(wanted)
+    return False
 
 
 async def _declare_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:

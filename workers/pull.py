@@ -48,7 +48,7 @@ class Pull:
         self._free = free
         self._deliver = deliver
         self._asked = 0
-        self._heard_at = time.monotonic()
+        self._heard_at = self._well_at = time.monotonic()
         self._failed = False
         self._pause_s = 0.0
         self._renew = True
@@ -77,8 +77,8 @@ class Pull:
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the server last gave a sign; 0 while nothing is wanted of it."""
-        return 0.0 if self._asked == 0 and self._free() <= 0 else time.monotonic() - self._heard_at
+        """Seconds since the server last gave a sign that it serves us; 0 while nothing is wanted of it."""
+        return 0.0 if self._asked == 0 and self._free() <= 0 else time.monotonic() - self._well_at
 
     async def _run(self) -> None:
         while True:
@@ -115,6 +115,8 @@ class Pull:
     async def _ask(self, count: int) -> None:
         if self._asked == 0:
             self._heard_at = time.monotonic()
+            if self._pause_s == 0.0:
+                self._well_at = self._heard_at
         self._asked += count
         wanted = {"batch": count, "expires": int(EXPIRES_S * 1e9), "idle_heartbeat": int(HEARTBEAT_S * 1e9)}
         await self._nc.publish(self._subject, encode(wanted), reply=self._inbox)
@@ -144,8 +146,7 @@ class Pull:
         status = headers.get("Status")
         # Only what has no ack subject is about the pull itself.
         if status is None or msg.reply.startswith("$JS.ACK."):
-            self._heard_at = time.monotonic()
-            self._pause_s = 0.0
+            self._well()
             if current:
                 self._asked = max(0, self._asked - 1)
             self._deliver(msg)
@@ -154,17 +155,21 @@ class Pull:
             return
         if not current:
             return
-        self._heard_at = time.monotonic()
         if status == _HEARTBEAT:
-            self._pause_s = 0.0
+            self._well()
             return
         pending = headers.get("Nats-Pending-Messages")
         if status == _EXPIRED and pending is not None:
+            self._well()
             self._asked = max(0, self._asked - int(pending))
         else:
             # 404, 409, 503: what became of the other requests is not said.
             self._fail(f"{status} {headers.get('Description', '')}".strip())
         self._wake.set()
+
+    def _well(self) -> None:
+        self._heard_at = self._well_at = time.monotonic()
+        self._pause_s = 0.0
 
     def _fail(self, error: str) -> None:
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)

@@ -1,0 +1,134 @@
+"""Streams and durables that vanish, or fill, under a running fleet, on a real nats-server."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+import pytest
+from nats.js.errors import NotFoundError
+
+from fleet import subjects, topology
+from fleet.config import Limits, Settings, load
+from fleet.health import Health
+from fleet.messages import AgentRequested
+from fleet.outbox import Outbox
+from fleet.resumption import Resumption
+from fleet.store import KeyValueStore
+from fleet.texts import Texts
+from fleet.watchdog import Watchdog
+from tests.support import agents
+from tests.support.control import Fleet, running
+
+WITHIN_S = 30
+STREAMS = [*(str(stream.name) for stream in topology.streams(load({}))), "KV_deliberations", "OBJ_deliberation-texts"]
+DURABLES = [(stream, str(consumer.durable_name)) for stream, consumer in topology.consumers(load({}))]
+
+
+@pytest.fixture(autouse=True)
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.watchdog.PROBE_INTERVAL_S", 0.1)
+
+
+async def again(look: Callable[[], Awaitable[Any]]) -> None:
+    """Waits until what was deleted is there again."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            try:
+                await look()
+                return
+            except NotFoundError:
+                await asyncio.sleep(0.05)
+
+
+async def completes(fleet: Fleet, **body: Any) -> dict[str, Any]:
+    return await fleet.inbox.next(subjects.COMPLETED, task_id=await fleet.request(rounds=0, **body))
+
+
+@pytest.mark.parametrize(("stream", "durable"), DURABLES)
+async def test_a_durable_that_is_deleted_is_declared_again_and_delivers(
+    nats_url: str, stream: str, durable: str
+) -> None:
+    """To the same subscriptions: what comes afterwards is handled."""
+    async with running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        await completes(fleet)
+        await js.delete_consumer(stream, durable)
+        await again(lambda: js.consumer_info(stream, durable))
+        await completes(fleet)
+        _, reply = await fleet.ask(subjects.ASK, {"task_description": "x", "num_agents": 1})
+        assert reply["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_a_stream_that_is_deleted_is_declared_again_and_used(nats_url: str, stream: str) -> None:
+    """With its consumers."""
+    async with running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        await completes(fleet)
+        await js.delete_stream(stream)
+        await again(lambda: js.stream_info(stream))
+        for of, durable in DURABLES:
+            if of == stream:
+                await again(lambda durable=durable: js.consumer_info(stream, durable))  # type: ignore[misc]
+        await completes(fleet)
+
+
+async def test_a_deadline_that_was_lost_with_its_stream_is_set_again(nats_url: str) -> None:
+    """A task whose workers are silent ends nevertheless."""
+    async with running(nats_url, lambda call: None) as fleet:
+        task_id = await fleet.request(constraints={"timeout_seconds": 3})
+        await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
+        await fleet.nc.jetstream().delete_stream(subjects.DELIBERATION_CONTROL)
+        assert (await fleet.inbox.next(subjects.FAILED, task_id=task_id))["status"] == "TIMEOUT"
+
+
+@pytest.mark.parametrize("stream", [subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES])
+async def test_calls_that_were_lost_with_their_stream_are_made_again(nats_url: str, stream: str) -> None:
+    """The task completes long before its deadline, and nothing is counted twice."""
+    seen: list[AgentRequested] = []
+
+    def second_time(call: AgentRequested) -> Any:
+        seen.append(call)
+        return agents.answer(call) if call.attempt > 1 or call.phase != "propose" else None
+
+    async with running(nats_url, second_time) as fleet:
+        task_id = await fleet.request(rounds=0)
+        async with asyncio.timeout(WITHIN_S):
+            while len(seen) < 3:  # noqa: ASYNC110 - the test plays the workers
+                await asyncio.sleep(0.02)
+        await fleet.nc.jetstream().delete_stream(stream)
+        done = await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+    assert (done["degraded"], done["successful_responses"], done["usage"]["calls"]) == (False, 3, 6)
+
+
+async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
+    js = nc.jetstream()
+    await topology.declare(js, settings)
+    texts = Texts(js, nc.max_payload)
+    store = await KeyValueStore.open(js, texts)
+    resumption = Resumption(js, store, Outbox(nc, js, texts, "collector"))
+    return Watchdog(settings, health, js, (nc,), ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),), resumption)
+
+
+async def problems(health: Health, *wanted: str) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while health.problems() != list(wanted):  # noqa: ASYNC110 - health is asked, it does not tell
+            await asyncio.sleep(0.02)
+
+
+async def test_what_is_wedged_is_named_until_it_is_over(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is full, and messages that wait while nobody takes them."""
+    monkeypatch.setattr("fleet.watchdog.STALLED_AFTER_S", 0.2)
+    nc = await nats.connect(nats_url)
+    health = Health("test")
+    dog = await watching(nc, Settings(limits=Limits(max_waiting_requests=2)), health)
+    task = asyncio.create_task(dog.run())
+    for _ in range(2):
+        await nc.jetstream().publish(subjects.REQUESTED, json.dumps({"task_description": "x"}).encode())
+    await problems(health, "stream DELIBERATION_REQUESTS is full", "consumer dispatcher does not deliver")
+    await nc.jetstream().purge_stream(subjects.DELIBERATION_REQUESTS)
+    await problems(health)
+    task.cancel()
+    await nc.close()
