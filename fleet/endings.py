@@ -21,13 +21,17 @@ class Endings:
     async def on_event(self, msg: Msg) -> None:
         """Terminal events and rejections, from core NATS."""
         if msg.subject == subjects.REJECTED:
-            rejected = decode(msg.data, DeliberationRejected)
-            self._rejected[rejected.stream_sequence] = msg.data
-            if len(self._rejected) > RECENT_REJECTIONS:
-                del self._rejected[next(iter(self._rejected))]
-            self._wake(f"#{rejected.stream_sequence}")
+            self.note_rejection(msg.data)
         elif task_id := (msg.headers or {}).get("Task-Id"):
             self._wake(task_id)
+
+    def note_rejection(self, body: bytes) -> None:
+        """A rejection, however it was heard of."""
+        sequence = decode(body, DeliberationRejected).stream_sequence
+        self._rejected[sequence] = body
+        if len(self._rejected) > RECENT_REJECTIONS:
+            del self._rejected[next(iter(self._rejected))]
+        self._wake(f"#{sequence}")
 
     def rejection(self, sequence: int) -> bytes | None:
         """The rejection of the request with this stream sequence, if it was rejected lately."""

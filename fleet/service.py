@@ -27,6 +27,7 @@ from fleet.endings import Endings
 from fleet.envelope import child_traceparent, headers
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
 from fleet.process import Component
+from fleet.rejections import find_rejection
 
 log = structlog.get_logger(__name__)
 
@@ -177,6 +178,8 @@ class Service:
                 return state.result
             if self._endings.rejection(sequence) is None and not await self._endings.wait(keys, min(left, POLL_S)):
                 raise HandOver(request.data, sequence)
+            if state is None or state.stream_sequence != sequence:
+                await self._look_for_rejection(sequence)
         raise _fault(504, f"{task_id} has not ended", task_id=task_id)
 
     async def result(self, request: Request) -> ResultReply:
@@ -265,9 +268,17 @@ class Service:
         # An older task of that id: the dispatcher takes the request off the stream once it is compared.
         for _ in range(100):
             if not await self._is_stored(sequence):
+                await self._look_for_rejection(sequence)
                 return self._endings.rejection(sequence) is None
             await asyncio.sleep(0.05)
         return False
+
+    async def _look_for_rejection(self, sequence: int) -> None:
+        """A rejection whose event was missed stands in the stream before its request is taken off."""
+        if self._endings.rejection(sequence) is None and not await self._is_stored(sequence):
+            missed = await find_rejection(self._component.js, sequence, ASK_LIMIT_S)
+            if missed is not None:
+                self._endings.note_rejection(missed)
 
     async def _is_stored(self, sequence: int) -> bool:
         try:
