@@ -2,7 +2,7 @@
 
 A deliberation in progress has one message in `DELIBERATION_CONTROL`, its scheduled deadline, from acceptance to end: so
 the length of that stream is the count, for all dispatchers together. What a look finds free is good for a second;
-two dispatchers that look at the same moment take half of it each.
+two dispatchers that look at the same moment take half of it each, three or more may take a few too many.
 
 Requests that are here already and find no room are kept (`in_progress`) until there is some. They are few: NATS
 delivers no more than the consumer's `max_ack_pending`.
