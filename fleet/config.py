@@ -41,8 +41,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_waiting_requests: Count = 100_000
     """Requests in the stream before publishers get an error from NATS (discard new)."""
     max_in_flight: Count = 1_000
-    """Deliberations in progress at once (about: of several dispatchers each counts for itself). Further requests wait in
-    the stream, where their deadlines do not run yet."""
+    """Deliberations in progress at once (about: each of several dispatchers counts for itself). Further requests wait
+    in the stream, where their deadlines do not run yet."""
     results_days: Positive = 7.0
     """How long results stay in the bucket and in the streams after the end."""
     progress_minutes: Positive = 10.0
