@@ -9,7 +9,9 @@ from faststream.nats import NatsBroker
 
 from fleet import subjects
 from fleet.admission import Admission
+from fleet.by_reference import whole_request
 from fleet.config import Settings
+from fleet.connection import OUTAGES
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
 from fleet.deliberation.state import Deliberation
@@ -59,9 +61,13 @@ class Dispatcher:
         """Validates, and gives what is valid to the runner, which records and acknowledges it."""
         delivery = received.delivery
         try:
-            task_id, task = parse_request(received.body, delivery.sequence, self._roles)
+            body = await whole_request(received.body, delivery.sequence, self.component.texts)
+            task_id, task = parse_request(body, delivery.sequence, self._roles)
         except BadRequest as error:
             await self._reject(received, error)
+            return
+        except OUTAGES as failure:  # its text is not to be had
+            await delivery.retry_later(failure)
             return
 
         async def settled(state: Deliberation) -> None:

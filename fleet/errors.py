@@ -46,6 +46,14 @@ class StoreConflict(FleetError):
         self.revision = revision
 
 
+class NewerState(StoreConflict):
+    """A newer version of the fleet wrote this state: only such a one may change it."""
+
+    def __init__(self, key: str, schema: int) -> None:
+        super().__init__(key, 0)
+        self.args = (f"{key} was written by a newer version of the fleet (schema {schema})",)
+
+
 class AgentCallError(FleetError):
     """One attempt at a model call failed.
 

@@ -107,8 +107,7 @@ class Outbox:
             "Dead-Letter-Sequence": str(sequence),
             "Nats-Msg-Id": f"{stream}.{sequence}",
         }
-        if self._texts.too_large(body):
-            body = await self._texts.refer(f"deadletter/{stream}-{sequence}", body, {})
+        body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", body)
         ack = await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
         return not ack.duplicate
 
@@ -138,7 +137,7 @@ class Outbox:
             case CallAgent(call):
                 body = encode(call)
                 if self._texts.too_large(body):
-                    body = await self._texts.refer(f"{task_id}/{call.msg_id}", body, {"task_id": task_id})
+                    body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
                 await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
 
     async def _conclude(self, state: Deliberation, event: TerminalEvent, *, repeated: bool) -> None:
@@ -160,14 +159,13 @@ class Outbox:
         results = list(event.results)
         for index in sorted(range(len(results)), key=lambda i: -len(results[i].proposal.content)):
             proposal = results[index].proposal
-            ref = await self._texts.put(f"{event.task_id}/{proposal.author_id}", proposal.content.encode())
+            ref = await self._texts.put(f"tasks/{event.task_id}/{proposal.author_id}", proposal.content.encode())
             moved = msgspec.structs.replace(proposal, content="", content_ref=msgspec.to_builtins(ref))
             results[index] = msgspec.structs.replace(results[index], proposal=moved)
             body = encode(msgspec.structs.replace(event, results=tuple(results)))
             if not self._texts.too_large(body):
                 return body
-        top = {name: value for name, value in msgspec.to_builtins(event).items() if name != "results"}
-        return await self._texts.refer(f"{event.task_id}/terminal", encode(event), top)
+        return encode(event)
 
     async def _is_concluded(self, task_id: str) -> bool:
         """Reads the stream's headers since the end was decided. Rare: only after a crash or a pause."""
@@ -221,6 +219,10 @@ class Outbox:
         more: dict[str, str] | None = None,
     ) -> Any:
         given = self._headers(subject, msg_id, task_id, traceparent)
+        if self._texts.too_large(body):
+            facts = msgspec.json.decode(body)
+            top = {name: facts[name] for name in ("task_id", "status") if name in facts}
+            body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
         return await self._js.publish(subject, body, headers={**given, **(more or {})}, timeout=PUBLISH_TIMEOUT_S)
 
     def _headers(self, subject: str, msg_id: str, task_id: str, traceparent: str | None) -> dict[str, str]:

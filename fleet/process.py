@@ -21,7 +21,7 @@ from fleet.outbox import Outbox
 from fleet.resumption import Resumption
 from fleet.runner import Runner
 from fleet.store import KeyValueStore
-from fleet.texts import Texts
+from fleet.texts import DAY_S, Texts
 from fleet.undeliverable import Undeliverable
 from fleet.watchdog import Watchdog
 
@@ -56,7 +56,7 @@ class Component:
         self.nc = await connect(self.settings, f"fleet-{self.name}-publisher")
         self.js = self.nc.jetstream(timeout=5.0)
         created = await topology.declare(self.js, self.settings)
-        self.texts = Texts(self.js, self.nc.max_payload)
+        self.texts = Texts(self.js, self.nc.max_payload, self.settings.limits.results_days * DAY_S)
         self.store = await KeyValueStore.open(self.js, self.texts)
         self._holder.outbox = Outbox(self.nc, self.js, self.texts, self.name)
         self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)

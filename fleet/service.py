@@ -22,12 +22,16 @@ from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
 from fleet import __version__, subjects
+from fleet.by_reference import by_reference, whole_request
 from fleet.deliberation.state import Deliberation
 from fleet.endings import Endings
 from fleet.envelope import child_traceparent, headers
+from fleet.errors import BadRequest, NewerState
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
 from fleet.process import Component
 from fleet.rejections import find_rejection
+from fleet.service_calls import HandOver, ServiceFault, decoded, fault, taken_over, task_id_of
+from fleet.store import is_key
 
 log = structlog.get_logger(__name__)
 
@@ -36,29 +40,8 @@ ASK_LIMIT_S = 3600.0 + 60.0
 """Longest timeout a request may have, and a minute for what comes before and after."""
 LEAVE_WITHIN_S = 2.0
 PUBLISH_WITHIN_S, PUBLISH_PAUSE_S = 10.0, 0.25
-TAKEN_OVER = "Fleet-Taken-Over"
-"""Header of a request that another instance began to serve; for `ask`, the sequence that it published under."""
 POLL_S, CANCEL_POLL_S = 5.0, 0.5
 """How often a waiting call looks into the bucket, in case an event was missed while reconnecting."""
-
-
-class ServiceFault(Exception):
-    """An answer that carries `Nats-Service-Error` and `Nats-Service-Error-Code`."""
-
-    def __init__(self, code: int, text: str, body: Any) -> None:
-        super().__init__(text)
-        self.code = code
-        self.text = text
-        self.body = body
-
-
-class HandOver(Exception):
-    """This instance goes away: another one is to answer `body`."""
-
-    def __init__(self, body: bytes, sequence: int = 0) -> None:
-        super().__init__("this instance is shutting down")
-        self.body = body
-        self.headers = {TAKEN_OVER: str(sequence)}
 
 
 class Service:
@@ -127,6 +110,8 @@ class Service:
                 await request.respond_error(str(fault.code), fault.text, data=encode(fault.body))
             except HandOver as leaving:
                 await self._hand_over(request, leaving)
+            except NewerState as error:
+                await request.respond_error("503", str(error), data=encode({"error": str(error)}))
             except Exception as error:
                 log.error("service.failed", subject=request.subject, error=repr(error))
                 text = f"{type(error).__name__}: {error}"
@@ -143,7 +128,8 @@ class Service:
         if self._others:
             msg = request._msg
             given = {**(request.headers or {}), **leaving.headers}
-            await self._component.nc.publish(msg.subject, leaving.body, reply=msg.reply, headers=given)
+            body = await by_reference(leaving.body, self._component.texts)
+            await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)
         else:
             text = "this instance is shutting down; the deliberation goes on, ask deliberation.result for it"
             await request.respond_error("503", text, data=encode({"error": text}))
@@ -156,17 +142,14 @@ class Service:
             return body
         facts = msgspec.json.decode(body)
         top = {name: facts[name] for name in ("task_id", "status") if name in facts}
-        return await texts.refer(f"{top.get('task_id')}/reply", body, top)
+        return await texts.refer(f"tasks/{top.get('task_id')}/reply", body, top)
 
     # --- endpoints ------------------------------------------------------------------------------------------------
 
     async def ask(self, request: Request) -> Any:
         """Publishes the body to `deliberation.requested`; answers with the terminal event, or faults 400 / 409."""
-        if self._component.texts.too_large(request.data):
-            text = f"$: the request is too large ({len(request.data)} bytes)"
-            raise ServiceFault(400, text, {"task_id": None, "code": "invalid", "path": "$", "error": text})
-        sequence = _taken_over(request) or await self._publish(request)
-        task_id = _task_id_of(request.data) or f"d-{sequence}"
+        sequence = taken_over(request) or await self._publish(request)
+        task_id = await self._named(request.data) or f"d-{sequence}"
         keys = (task_id, f"#{sequence}")
         until = time.monotonic() + ASK_LIMIT_S
         while (left := until - time.monotonic()) > 0:
@@ -180,11 +163,11 @@ class Service:
                 raise HandOver(request.data, sequence)
             if state is None or state.stream_sequence != sequence:
                 await self._look_for_rejection(sequence)
-        raise _fault(504, f"{task_id} has not ended", task_id=task_id)
+        raise fault(504, f"{task_id} has not ended", task_id=task_id)
 
     async def result(self, request: Request) -> ResultReply:
         """Status now, or after at most `wait_seconds`."""
-        wanted = _decode(request.data, ResultRequest)
+        wanted = decoded(request.data, ResultRequest)
         until = time.monotonic() + min(max(wanted.wait_seconds or 0.0, 0.0), MAX_WAIT_S)
         while True:
             state = await self._load(wanted.task_id)
@@ -210,12 +193,12 @@ class Service:
 
     async def cancel(self, request: Request) -> Any:
         """Makes the cancellation durable, then waits for the terminal event."""
-        wanted = _decode(request.data, CancelRequest)
+        wanted = decoded(request.data, CancelRequest)
         state = await self._load(wanted.task_id)
         if state is None:
             body = {"task_id": wanted.task_id, "status": "UNKNOWN", "error": f"no task {wanted.task_id}"}
             raise ServiceFault(404, f"no task {wanted.task_id}", body)
-        cancelled = _taken_over(request) is not None
+        cancelled = taken_over(request) is not None
         if not state.ended:
             await self._publish_cancel(wanted, state)
             cancelled, until = True, time.monotonic() + MAX_WAIT_S
@@ -233,16 +216,17 @@ class Service:
         given = {"Nats-Msg-Id": f"ask.{uuid.uuid4().hex}"}
         if traceparent := (request.headers or {}).get("traceparent"):
             given["traceparent"] = traceparent
+        body = await by_reference(request.data, self._component.texts)
         until = time.monotonic() + PUBLISH_WITHIN_S
         while True:
             try:
-                ack = await self._component.js.publish(subjects.REQUESTED, request.data, headers=given)
+                ack = await self._component.js.publish(subjects.REQUESTED, body, headers=given)
                 return int(ack.seq)
             except APIError as error:
-                raise _fault(503, f"the request was not taken: {error.description}") from None
+                raise fault(503, f"the request was not taken: {error.description}") from None
             except (nats.errors.Error, TimeoutError) as error:
                 if time.monotonic() > until:
-                    raise _fault(503, f"the request was not taken: {error or type(error).__name__}") from None
+                    raise fault(503, f"the request was not taken: {error or type(error).__name__}") from None
             await asyncio.sleep(PUBLISH_PAUSE_S)
 
     async def _publish_cancel(self, wanted: CancelRequest, state: Deliberation) -> None:
@@ -257,8 +241,15 @@ class Service:
 
     # --- looking things up ----------------------------------------------------------------------------------------
 
+    async def _named(self, data: bytes) -> str | None:
+        """The id that a request names, wherever it lies; a bad one is for the dispatcher to reject."""
+        try:
+            return task_id_of(await whole_request(data, 0, self._component.texts))
+        except BadRequest:
+            return None
+
     async def _load(self, task_id: str) -> Deliberation | None:
-        stored = await self._component.store.load(task_id) if _is_key(task_id) else None
+        stored = await self._component.store.load(task_id)
         return stored.state if stored else None
 
     async def _is_this(self, state: Deliberation, sequence: int) -> bool:
@@ -290,38 +281,4 @@ class Service:
     async def _is_waiting_in_the_stream(self, task_id: str) -> bool:
         """Whether `d-<seq>` names a request that no dispatcher has taken yet."""
         prefix, _, digits = task_id.partition("-")
-        return prefix == "d" and _is_key(task_id) and digits.isdigit() and await self._is_stored(int(digits))
-
-
-def _fault(code: int, text: str, **facts: Any) -> ServiceFault:
-    return ServiceFault(code, text, {**facts, "error": text})
-
-
-def _taken_over(request: Request) -> int | None:
-    """What another instance says of a request that it began to serve; None for a caller's own."""
-    given = (request.headers or {}).get(TAKEN_OVER, "")
-    return int(given) if given.isdecimal() else None
-
-
-def _decode(data: bytes, kind: type[Any]) -> Any:
-    """A JSON object, or a bare task id, quoted or not."""
-    text = data.strip()
-    try:
-        if text[:1] == b"{":
-            return decode(text, kind)
-        return kind(task_id=decode(text, str) if text[:1] == b'"' else text.decode())
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _fault(400, f"bad request: {error}") from None
-
-
-def _task_id_of(data: bytes) -> str | None:
-    try:
-        body = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    task_id = body.get("task_id") if isinstance(body, dict) else None
-    return task_id if isinstance(task_id, str) else None
-
-
-def _is_key(task_id: str) -> bool:
-    return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)
+        return prefix == "d" and is_key(task_id) and digits.isdecimal() and await self._is_stored(int(digits))

@@ -1,5 +1,6 @@
 """Where the state of a deliberation lives: one JSON value per task, changed by compare-and-set only."""
 
+import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,10 +12,14 @@ from nats.js.errors import (
 )
 
 from fleet import subjects
-from fleet.deliberation.state import Deliberation
-from fleet.errors import StoreConflict
-from fleet.messages import decode, encode
-from fleet.texts import Texts
+from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
+from fleet.errors import NewerState, StoreConflict
+from fleet.messages import Message, decode, encode
+from fleet.texts import MissingText, Texts, reference
+
+LOAD_TRIES = 5
+TOP_LEVEL = ("task_id", "status", "phase", "round", "calls")
+"""What stands in the bucket even of a state that is elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class StateStore(Protocol):
 
 class KeyValueStore:
     """The JetStream bucket `deliberations`. A state beyond `max_payload` goes to the object store, whole; the bucket
-    then holds its top level and a reference.
+    then holds its top level and a reference. The object of a state that was replaced is deleted.
     """
 
     def __init__(self, bucket: Any, texts: Texts) -> None:
@@ -58,20 +63,40 @@ class KeyValueStore:
         return cls(await js.key_value(subjects.BUCKET), texts)
 
     async def load(self, task_id: str) -> Stored | None:
-        if not is_key(task_id):
-            return None
-        try:
-            entry = await self._bucket.get(task_id)
-        except (KeyNotFoundError, KeyDeletedError):
-            return None
-        value = await self._texts.inline(entry.value)
-        return Stored(decode(value, Deliberation), entry.revision)
+        for _ in range(LOAD_TRIES):
+            entry = await self._entry(task_id) if is_key(task_id) else None
+            if entry is None:
+                return None
+            try:
+                return Stored(_decoded(task_id, await self._texts.inline(entry.value)), entry.revision)
+            except MissingText as error:
+                missing = error  # replaced in the meantime
+        raise missing
 
     async def save(self, state: Deliberation, revision: int) -> int:
         value = encode(state)
-        if self._texts.too_large(value):
-            top = {"task_id": state.task_id, "status": state.status, "phase": state.phase, "round": state.round}
-            value = await self._texts.refer(f"{state.task_id}/state-{revision + 1}", value, top)
+        if not self._texts.too_large(value):
+            return await self._write(state, revision, value)
+        replaced = await self._entry(state.task_id) if revision else None
+        top = {name: getattr(state, name) for name in TOP_LEVEL}
+        name = f"tasks/{state.task_id}/state-{revision + 1}-{uuid.uuid4().hex[:8]}"  # never shared with a replica
+        ref = await self._texts.put(name, value)
+        try:
+            written = await self._write(state, revision, encode({**top, "content_ref": ref}))
+        except StoreConflict:
+            await self._texts.delete(ref)
+            raise
+        if replaced is not None and (old := reference(replaced.value)):
+            await self._texts.delete(old)
+        return written
+
+    async def _entry(self, task_id: str) -> Any:
+        try:
+            return await self._bucket.get(task_id)
+        except (KeyNotFoundError, KeyDeletedError):
+            return None
+
+    async def _write(self, state: Deliberation, revision: int, value: bytes) -> int:
         try:
             if revision == 0:
                 created: int = await self._bucket.create(state.task_id, value)
@@ -80,6 +105,21 @@ class KeyValueStore:
             return updated
         except KeyWrongLastSequenceError:
             raise StoreConflict(state.task_id, revision) from None
+
+
+class _Versioned(Message, frozen=True):
+    """The part of a state that every version of the fleet understands."""
+
+    schema: int = SCHEMA_VERSION
+
+
+def _decoded(task_id: str, value: bytes) -> Deliberation:
+    """Of this version, or an older one. Raises `NewerState`: what is not understood would be lost in writing it."""
+    written_by = decode(value, _Versioned).schema
+    if written_by > SCHEMA_VERSION:
+        raise NewerState(task_id, written_by)
+    state = decode(value, Deliberation)
+    return state if written_by == SCHEMA_VERSION else state.change(schema=SCHEMA_VERSION)
 
 
 class MemoryStore:

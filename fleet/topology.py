@@ -3,7 +3,8 @@
 What exists is compared with what is wanted: NATS leaves the settings of an existing durable silently as they were.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 
 from fleet import subjects
 from fleet.config import Settings
+from fleet.texts import LETTERS_S
 
 log = structlog.get_logger(__name__)
 
@@ -162,26 +164,38 @@ async def declare(js: JetStreamContext, settings: Settings) -> list[str]:
     for name, consumer in consumers(settings):
         await _declare_consumer(js, name, consumer)
     ttl_s = settings.limits.results_days * DAY_S
-    try:
-        await js.key_value(subjects.BUCKET)
-    except NotFoundError:
-        await js.create_key_value(
-            KeyValueConfig(
-                bucket=subjects.BUCKET,
-                history=1,
-                ttl=ttl_s,
-                replicas=settings.limits.replicas,
-                direct=settings.limits.replicas == 1,  # with replicas a direct get may answer with an old state
-            )
-        )
-    try:
-        await js.object_store(subjects.TEXTS)
-    except NotFoundError:
-        await js.create_object_store(
-            subjects.TEXTS,
-            ObjectStoreConfig(bucket=subjects.TEXTS, ttl=ttl_s, replicas=settings.limits.replicas),
-        )
+    replicas = settings.limits.replicas
+    # With replicas a direct get may answer with an old state.
+    bucket = KeyValueConfig(bucket=subjects.BUCKET, history=1, ttl=ttl_s, replicas=replicas, direct=replicas == 1)
+    await _declare_store(
+        js,
+        f"KV_{subjects.BUCKET}",
+        lambda: js.create_key_value(bucket),
+        {"num_replicas": replicas, "max_age": ttl_s, "allow_direct": bucket.direct},
+    )
+    # Each text has a lifetime of its own; this is the longest.
+    texts = ObjectStoreConfig(bucket=subjects.TEXTS, ttl=max(ttl_s, LETTERS_S), replicas=replicas)
+    await _declare_store(
+        js,
+        f"OBJ_{subjects.TEXTS}",
+        lambda: js.create_object_store(subjects.TEXTS, texts),
+        {"num_replicas": replicas, "max_age": float(texts.ttl or 0), "allow_msg_ttl": True},
+    )
     return created
+
+
+async def _declare_store(
+    js: JetStreamContext, stream: str, create: Callable[[], Awaitable[Any]], wanted: Mapping[str, Any]
+) -> None:
+    """A bucket is a stream: what exists is compared with what is wanted, as for every other."""
+    try:
+        existing = (await js.stream_info(stream)).config
+    except NotFoundError:
+        await create()
+        existing = (await js.stream_info(stream)).config
+    if changes := differences(existing, SimpleNamespace(**wanted)):
+        log.info("stream.updated", stream=stream, changes=changes)
+        await js.update_stream(existing.evolve(**wanted))
 
 
 async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:

@@ -141,6 +141,8 @@ class AgentWorker:
             outcome = "nak later"
         await settle(lease.msg, outcome)
         reach("worker.acknowledged")
+        if outcome == "ack":
+            await self._outlet.release(lease.msg.data)
 
     async def _work(self, lease: Lease) -> Outcome:
         msg = lease.msg
@@ -148,8 +150,11 @@ class AgentWorker:
             request = decode(await self._outlet.inline(msg.data), AgentRequested)
             deadline_ms = from_rfc3339(request.deadline_at)
         except (msgspec.MsgspecError, ValueError, RecursionError, MissingText) as error:
-            if isinstance(error, MissingText) and msg.metadata.num_delivered < TEXT_TRIES:
-                return "nak later"
+            if isinstance(error, MissingText):
+                if await self._is_over(msg):
+                    return "ack"
+                if msg.metadata.num_delivered < TEXT_TRIES:
+                    return "nak later"
             log.error("agent.undecodable", sequence=msg.metadata.sequence.stream, error_type=type(error).__name__)
             return await self._give_up(msg, f"{type(error).__name__}: {error}")
         lease.request = request
@@ -176,6 +181,12 @@ class AgentWorker:
             return "nak later"
         await self._outlet.bury(msg, reason)
         return "term"
+
+    async def _is_over(self, msg: Msg) -> bool:
+        """Whether nobody waits for this call any more, as far as its headers tell."""
+        named = failed_call(msg.headers, b"", "", 0)
+        standing = await self._outlet.standing(named.task_id) if named else None
+        return named is not None and standing is not None and not standing.wants(named)
 
     async def _why_not(self, msg: Msg, request: AgentRequested, deadline_ms: int) -> str | None:
         """Why this call need not be made."""

@@ -15,7 +15,7 @@ from fleet import subjects
 from fleet.envelope import child_traceparent, headers
 from fleet.errors import FleetError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse, Message, Phase, decode, encode
-from fleet.texts import Texts
+from fleet.texts import Texts, reference
 from workers.slots import slot_of
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class Standing(Message, frozen=True):
     def ended(self) -> bool:
         return self.status in _ENDED
 
-    def wants(self, request: AgentRequested) -> bool:
+    def wants(self, request: AgentRequested | AgentFailed) -> bool:
         """Whether the call's slot is open: it is, too, where a replica lags and the state does not know it yet."""
         if self.ended:
             return False
@@ -66,6 +66,11 @@ class Outlet:
         """A request's body, wherever it lies."""
         async with asyncio.timeout(PUBLISH_WITHIN_S):
             return await self._texts.inline(body)
+
+    async def release(self, body: bytes) -> None:
+        """The call that lay elsewhere is over: nobody needs its text any more."""
+        if (ref := reference(body)) is not None:
+            await self._texts.delete(ref)
 
     async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
         """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""
@@ -107,9 +112,7 @@ class Outlet:
             "Dead-Letter-Sequence": str(meta.sequence.stream),
             "Nats-Msg-Id": f"{meta.stream}.{meta.sequence.stream}",
         }
-        body = msg.data
-        if self._texts.too_large(body):
-            body = await self._texts.refer(f"deadletter/{meta.stream}-{meta.sequence.stream}", body, {})
+        body = await self._texts.preserve(f"deadletters/{meta.stream}-{meta.sequence.stream}", msg.data)
         await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=kept)
 
     async def standing(self, task_id: str) -> Standing | None:
@@ -119,7 +122,7 @@ class Outlet:
                 if self._bucket is None:
                     self._bucket = await self._js.key_value(subjects.BUCKET)
                 entry = await self._bucket.get(task_id)
-                return decode(await self._texts.inline(entry.value), Standing)
+                return decode(entry.value, Standing)
         except KeyNotFoundError:
             return None
         except (nats.errors.Error, FleetError, OSError, TimeoutError, msgspec.MsgspecError) as error:
@@ -129,8 +132,8 @@ class Outlet:
     async def _referring(self, response: AgentResponse, body: bytes, msg_id: str) -> bytes:
         """Whole, into the object store: the collector reads it from there."""
         status = response.__struct_config__.tag
-        top = {**slot_of(response), "attempt": response.attempt, "status": status}
-        return await self._texts.refer(f"{response.task_id}/{msg_id}", body, top)
+        top = {**slot_of(response), "attempt": response.attempt, "status": status, "duration_ms": response.duration_ms}
+        return await self._texts.refer(f"answers/{msg_id}", body, top)
 
 
 def age_s(msg: Msg) -> float:

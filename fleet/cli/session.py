@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet import subjects
+from fleet.by_reference import by_reference
 from fleet.config import Settings
 from fleet.connection import connect
 from fleet.errors import BadRequest, FleetError, Unreachable
@@ -106,7 +107,7 @@ class Session:
     async def submit(self, body: dict[str, Any]) -> Receipt:
         """Publishes a request. Raises `BadRequest` for one the fleet would reject, as far as can be told from here."""
         check(body)
-        ack = await self.js.publish(subjects.REQUESTED, encode(body))
+        ack = await self.js.publish(subjects.REQUESTED, await by_reference(encode(body), self.texts))
         return Receipt(body.get("task_id") or f"d-{ack.seq}", ack.seq, bool(ack.duplicate))
 
     async def ask(self, body: dict[str, Any], on_event: Callable[[CallEvent], None]) -> bytes:
@@ -118,7 +119,8 @@ class Session:
 
         async def event(msg: Msg) -> None:
             if (msg.header or {}).get("Task-Id") == task_id:
-                on_event(decode(await self.texts.inline(msg.data), CALL_EVENTS[msg.subject]))
+                with suppress(MissingText):
+                    on_event(decode(await self.texts.inline(msg.data), CALL_EVENTS[msg.subject]))
 
         async def terminal(msg: Msg) -> None:
             if (msg.header or {}).get("Task-Id") == task_id and not ended.done():
@@ -131,7 +133,9 @@ class Session:
         timeout_s = (body.get("constraints") or {}).get("timeout_seconds") or DEFAULT_TIMEOUT_S
         try:
             async with asyncio.timeout(timeout_s + AFTER_DEADLINE_S):
-                return await self.texts.inline(await self._answer(task_id, encode(body), ended))
+                asked = await by_reference(encode(body), self.texts)
+                answer = await self.texts.inline(await self._answer(task_id, asked, ended))
+                return encode(await self.completed(msgspec.json.decode(answer)))
         except TimeoutError:
             raise FleetError(f"{task_id} is overdue: see `fleet result {task_id}` and `fleet doctor`") from None
 
@@ -180,6 +184,14 @@ class Session:
         """Raises `ServiceError`: 404 unknown, 409 already ended."""
         question = {"task_id": task_id, **({"reason": reason} if reason else {})}
         return await self._request(subjects.CANCEL, encode(question), within_s=REPLY_WITHIN_S)
+
+    async def completed(self, event: dict[str, Any]) -> dict[str, Any]:
+        """An event with every proposal's text in it, wherever it lay."""
+        for entry in event.get("results", ()):
+            if (ref := entry["proposal"].get("content_ref")) is not None:
+                text = await self.texts.get(msgspec.convert(ref, ContentRef))
+                entry["proposal"] |= {"content": text.decode(), "content_ref": None}
+        return event
 
     async def text(self, proposal: Proposal) -> str:
         """The whole text, wherever it lies."""

@@ -18,6 +18,7 @@ from fleet.cli.exits import Exit
 from fleet.cli.session import Session, session
 from fleet.cli.view import count
 from fleet.config import Settings
+from fleet.texts import MissingText
 
 HISTORY_WITHIN_S = 30.0
 CLOCKS_DIFFER_S = 60.0
@@ -92,7 +93,10 @@ async def _event(fleet: Session, msg: Msg, task_id: str | None) -> Event | None:
     """None for another task's."""
     if task_id and (msg.header or {}).get("Task-Id") != task_id:
         return None
-    fields = msgspec.json.decode(await fleet.texts.inline(msg.data))
+    try:
+        fields = await fleet.completed(msgspec.json.decode(await fleet.texts.inline(msg.data)))
+    except MissingText:
+        fields = msgspec.json.decode(msg.data)  # what is left of it
     return Event(msg.subject, msg.metadata.timestamp, fields)
 
 

@@ -60,6 +60,8 @@ class Plane:
         await self.add_consumer()
         self.bucket = await self.js.create_key_value(bucket=subjects.BUCKET)
         await self.js.create_object_store(bucket=subjects.TEXTS)
+        texts = (await self.js.stream_info(f"OBJ_{subjects.TEXTS}")).config
+        await self.js.update_stream(texts.evolve(allow_msg_ttl=True))
         for watched in ("agent.response.>", "deadletter.>"):
             await self.nc.subscribe(watched, cb=self._take)
         await self.nc.flush()

@@ -1,0 +1,60 @@
+"""How calls of the micro service are read, refused, and handed over to another instance."""
+
+from typing import Any
+
+import msgspec
+from nats.micro.request import Request
+
+from fleet.messages import decode
+
+TAKEN_OVER = "Fleet-Taken-Over"
+"""Header of a request that another instance began to serve; for `ask`, the sequence that it published under."""
+
+
+class ServiceFault(Exception):
+    """An answer that carries `Nats-Service-Error` and `Nats-Service-Error-Code`."""
+
+    def __init__(self, code: int, text: str, body: Any) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.body = body
+
+
+class HandOver(Exception):
+    """This instance goes away: another one is to answer `body`."""
+
+    def __init__(self, body: bytes, sequence: int = 0) -> None:
+        super().__init__("this instance is shutting down")
+        self.body = body
+        self.headers = {TAKEN_OVER: str(sequence)}
+
+
+def fault(code: int, text: str, **facts: Any) -> ServiceFault:
+    return ServiceFault(code, text, {**facts, "error": text})
+
+
+def taken_over(request: Request) -> int | None:
+    """What another instance says of a request that it began to serve; None for a caller's own."""
+    given = (request.headers or {}).get(TAKEN_OVER, "")
+    return int(given) if given.isdecimal() else None
+
+
+def decoded(data: bytes, kind: type[Any]) -> Any:
+    """A JSON object, or a bare task id, quoted or not."""
+    text = data.strip()
+    try:
+        if text[:1] == b"{":
+            return decode(text, kind)
+        return kind(task_id=decode(text, str) if text[:1] == b'"' else text.decode())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise fault(400, f"bad request: {error}") from None
+
+
+def task_id_of(data: bytes) -> str | None:
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    task_id = body.get("task_id") if isinstance(body, dict) else None
+    return task_id if isinstance(task_id, str) else None
