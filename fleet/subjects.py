@@ -32,6 +32,8 @@ CONTROL_SCHEDULE: Final = "control.schedule"
 
 DEADLETTER: Final = "deadletter"
 """Prefix: `deadletter.<original subject>`."""
+REPLAYED: Final = "deadletter.replayed"
+"""Prefix: `deadletter.replayed.<sequence>` notes that a dead letter was handed in again, and where to."""
 
 # streams
 DELIBERATION_REQUESTS: Final = "DELIBERATION_REQUESTS"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +12,7 @@ from fleet import subjects
 from fleet.cli import options
 from fleet.cli.remembered import client_settings
 from fleet.errors import BadRequest
+from fleet.times import now_ms, rfc3339
 
 app = typer.Typer(
     help="Look at messages nobody could handle, hand them in again, or drop them.",
@@ -27,13 +28,14 @@ _MESSAGE_ID = "Nats-Msg-Id"
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One message of the stream `DEAD_LETTERS`, `headers` as stored."""
+    """One message of the stream `DEAD_LETTERS`, `headers` as stored. `replayed`: where to and when, if it was."""
 
     sequence: int
     subject: str
     headers: dict[str, str]
     body: bytes
     at: str
+    replayed: dict[str, Any] | None = None
 
     @property
     def original_subject(self) -> str:
@@ -51,6 +53,7 @@ class DeadLetter:
             "at": self.at,
             "headers": self.headers,
             "body": self.body.decode(errors="replace"),
+            "replayed": self.replayed,
         }
 
 
@@ -82,21 +85,34 @@ def show(
 
 
 @app.command()
-def replay(sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None) -> None:
+def replay(
+    sequence: Sequence,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
     """Hand one in again, as it was first sent. It stays here until it is dropped.
+
+    A dead letter is handed in once: another replay changes nothing. If it
+    cannot be handled this time either, it comes back as a new one.
 
     [dim]Example:[/dim]  fleet deadletter replay 3 && fleet deadletter drop 3
     """
-    asyncio.run(_replay(data_dir, nats_url, sequence))
+    asyncio.run(_replay(data_dir, nats_url, sequence, json_output))
 
 
 @app.command()
-def drop(sequence: Sequence, data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl = None) -> None:
+def drop(
+    sequence: Sequence,
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    json_output: options.Json = False,
+) -> None:
     """Delete one for good.
 
     [dim]Example:[/dim]  fleet deadletter drop 3
     """
-    asyncio.run(_drop(data_dir, nats_url, sequence))
+    asyncio.run(_drop(data_dir, nats_url, sequence, json_output))
 
 
 def replayed_headers(headers: dict[str, str], sequence: int) -> dict[str, str]:
@@ -112,7 +128,7 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
     from fleet.cli.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
-        letters = [letter async for letter in _all(fleet.js)]
+        letters = [replace(letter, body=await _whole(fleet, letter)) async for letter in _all(fleet.js)]
     if json_output:
         for letter in letters:
             print(json.dumps(letter.facts()))
@@ -121,11 +137,16 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
         print("no dead letters")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("seq", "since", "subject", "bytes", "reason"):
+    for title in ("seq", "since", "subject", "bytes", "replayed", "reason"):
         table.add_column(title, justify="right" if title in ("seq", "bytes") else "left", no_wrap=title != "reason")
     for letter in letters:
         table.add_row(
-            str(letter.sequence), letter.at, letter.original_subject, str(len(letter.body)), letter.reason.strip()
+            str(letter.sequence),
+            letter.at,
+            letter.original_subject,
+            f"{len(letter.body):,}",
+            "yes" if letter.replayed else "",
+            letter.reason.strip(),
         )
     Console().print(table, markup=False)
 
@@ -135,39 +156,69 @@ async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output:
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letter = await _get(fleet.js, sequence)
+        letter = replace(letter, body=await _whole(fleet, letter))
     if json_output:
         print(json.dumps(letter.facts()))
         return
     print(f"{letter.original_subject}, {letter.at}")
+    if at := letter.replayed:
+        print(f"replayed at {at['at']}: {at['stream']} {at['sequence']}")
     for name, value in letter.headers.items():
         print(f"{name}: {value}")
     print(f"\n{letter.body.decode(errors='replace')}")
 
 
-async def _replay(data_dir: Any, nats_url: str | None, sequence: int) -> None:
+async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
     from fleet.cli.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letter = await _get(fleet.js, sequence)
-        headers = replayed_headers(letter.headers, sequence)
-        by_reference = letter.body.startswith(b'{"content_ref"')
-        body = await fleet.texts.inline(letter.body) if by_reference else letter.body
-        if by_reference and fleet.texts.too_large(body):
-            raise BadRequest(
-                "too_large", "$", f"dead letter {sequence} has {len(body)} bytes, too many to be handed in with headers"
+        before = letter.replayed
+        if before is None:
+            body = await _whole(fleet, letter)
+            if letter.body != body and fleet.texts.too_large(body):
+                text = f"dead letter {sequence} has {len(body)} bytes, too many to be handed in with headers"
+                raise BadRequest("too_large", "$", text)
+            ack = await fleet.js.publish(
+                letter.original_subject, body, headers=replayed_headers(letter.headers, sequence)
             )
-        ack = await fleet.js.publish(letter.original_subject, body, headers=headers)
-    outcome = "was replayed before" if ack.duplicate else "replayed"
-    print(f"dead letter {sequence} {outcome}: {ack.stream} {ack.seq}")
+            # Beyond the time in which NATS recognises the id, this tells that it was done.
+            done = {"stream": ack.stream, "sequence": ack.seq, "at": rfc3339(now_ms())}
+            await fleet.js.publish(_note_of(sequence), json.dumps(done).encode())
+    where = before or done
+    if json_output:
+        print(json.dumps({**where, "dead_letter": sequence, "before": before is not None}))
+    else:
+        outcome = "was replayed before" if before else "replayed"
+        print(f"dead letter {sequence} {outcome}: {where['stream']} {where['sequence']}")
 
 
-async def _drop(data_dir: Any, nats_url: str | None, sequence: int) -> None:
+async def _drop(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
     from fleet.cli.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         await _get(fleet.js, sequence)
         await fleet.js.delete_msg(subjects.DEAD_LETTERS, sequence)
-    print(f"dead letter {sequence} dropped")
+        await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=_note_of(sequence))
+    print(json.dumps({"dead_letter": sequence, "dropped": True}) if json_output else f"dead letter {sequence} dropped")
+
+
+def _note_of(sequence: int) -> str:
+    """Where it is noted that, and where to, a dead letter was handed in again."""
+    return f"{subjects.REPLAYED}.{sequence}"
+
+
+async def _whole(fleet: Any, letter: DeadLetter) -> bytes:
+    """The body, wherever it lies; as it was stored where its text is gone, or it only looks like a reference."""
+    import msgspec
+
+    from fleet.texts import MissingText
+
+    try:
+        body: bytes = await fleet.texts.inline(letter.body)
+    except (MissingText, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return letter.body
+    return body
 
 
 async def _all(js: Any) -> AsyncIterator[DeadLetter]:
@@ -177,15 +228,27 @@ async def _all(js: Any) -> AsyncIterator[DeadLetter]:
         letter = await _at(js, sequence, "next")
         if letter is None:
             return
-        yield letter
+        if not letter.subject.startswith(f"{subjects.REPLAYED}."):
+            yield replace(letter, replayed=await _noted(js, letter.sequence))
         sequence = letter.sequence + 1
 
 
 async def _get(js: Any, sequence: int) -> DeadLetter:
     letter = await _at(js, sequence)
-    if letter is None:
+    if letter is None or letter.subject.startswith(f"{subjects.REPLAYED}."):
         raise BadRequest("unknown", "$", f"there is no dead letter {sequence}: see `fleet deadletter list`")
-    return letter
+    return replace(letter, replayed=await _noted(js, sequence))
+
+
+async def _noted(js: Any, sequence: int) -> dict[str, Any] | None:
+    from nats.js.errors import NotFoundError
+
+    try:
+        note = await js.get_last_msg(subjects.DEAD_LETTERS, _note_of(sequence))
+    except NotFoundError:
+        return None
+    found: dict[str, Any] = json.loads(note.data)
+    return found
 
 
 async def _at(js: Any, sequence: int, which: str | None = None) -> DeadLetter | None:
