@@ -145,8 +145,26 @@ def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> 
         for index, pattern in enumerate(patterns):
             if problem := bad_pattern(pattern):
                 yield f"$.constraints.policy.{name}[{index}]", f"no regular expression: {problem}"
+    for path, text in _texts(given, options):
+        if not text.strip():
+            yield path, "must not be blank"
     if options.output_schema is not None and (problem := bad_schema(options.output_schema)):
         yield "$.options.output_schema", f"no JSON Schema that stands alone: {problem}"
+
+
+def _texts(given: Constraints, options: Options) -> Iterator[tuple[str, str]]:
+    """(path, text) of what would mean nothing if it were blank."""
+    for name in ("rubric", "architect_rubric"):
+        rubric = getattr(given, name)
+        if isinstance(rubric, dict):
+            yield from ((f"$.constraints.{name}", criterion) for criterion in rubric)
+    yield from ((f"$.constraints.requirements[{index}]", text) for index, text in enumerate(given.requirements or ()))
+    yield from ((f"$.options.models[{index}]", model) for index, model in enumerate(options.models or ()))
+
+
+def _rubric(given: Rubric | None) -> Rubric | None:
+    """An empty or blank one is absent."""
+    return None if not given or (isinstance(given, str) and not given.strip()) else given
 
 
 def _patterns(policy: PolicyGiven | None) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -166,12 +184,12 @@ def _task(request: DeliberationRequested) -> Task:
         "role": request.role or (options.roles[0] if options.roles else None),
         "num_agents": request.num_agents or _seats(options),
         "rounds": request.rounds,
-        "rubric": given.rubric or None,
+        "rubric": _rubric(given.rubric),
         "requirements": given.requirements,
         "metadata": given.metadata,
         "timeout_seconds": given.timeout_seconds,
         "policy": Policy(**dict(_patterns(given.policy))),
-        "architect_rubric": given.architect_rubric or None,
+        "architect_rubric": _rubric(given.architect_rubric),
         "correlation": request.correlation,
         **msgspec.structs.asdict(options),
     }
@@ -195,6 +213,7 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
     text = problem[: at.start()] if at else problem
     if field := _FIELD.match(text):
         path = f"{path}.{field['field']}"
+    path = _with_key(path, body)
     readable = body if isinstance(body, dict) else {}
     task_id = readable.get("task_id")
     if task_id is None and isinstance(body, dict):
@@ -208,3 +227,20 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
         task_id=task_id if isinstance(task_id, str) else None,
         correlation=correlation if strings else None,
     )
+
+
+def _with_key(path: str, body: Any) -> str:
+    """msgspec writes `[...]` for a value in a map: the key is that of the first value that is no such thing."""
+    before, unnamed, after = path.partition("[...]")
+    if not unnamed:
+        return path
+    found = body
+    for name in before.removeprefix("$").strip(".").split("."):
+        found = found.get(name, {}) if isinstance(found, dict) else {}
+    kind = Weight if "rubric" in before else str
+    for key, value in found.items() if isinstance(found, dict) else ():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return f"{before}.{key}{after}"
+    return path

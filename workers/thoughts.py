@@ -1,9 +1,13 @@
 """A reasoning model's thoughts, where its server leaves them in the text: `<think>…</think>`, then the answer.
 
-Some chat templates open the tag themselves: then a text begins within the thoughts, and only `</think>` shows it.
+Some chat templates open the tag themselves: then a text begins within the thoughts, and only a line that is `</think>`
+shows it.
 """
 
+import re
+
 OPEN, CLOSE = "<think>", "</think>"
+_CLOSING_LINE = re.compile(rf"^[ \t]*{CLOSE}[ \t]*$", re.MULTILINE)
 
 
 class Thinking:
@@ -32,11 +36,11 @@ class Thinking:
             thoughts = "".join(self._thoughts) + ("" if self._closed else self._held)
             return thoughts.strip(), "".join(self._answer)
         text = "".join(self._answer) + self._held
-        thoughts, closed, answer = text.partition(CLOSE)
-        # An answer that speaks of the tags names both.
-        if untagged and closed and OPEN not in thoughts:
-            return thoughts.strip(), answer.lstrip()
-        return "", text
+        closed = _CLOSING_LINE.search(text) if untagged else None
+        # An answer that speaks of the tags does so within a line, or names both.
+        if closed is None or OPEN in text[: closed.start()]:
+            return "", text
+        return text[: closed.start()].strip(), text[closed.end() :].lstrip()
 
     def _begin(self, piece: str) -> str:
         self._held += piece

@@ -103,7 +103,8 @@ def request(
         timeout_seconds=timeout_s,
     )
     given = {name: _value(name, text) for name, text in _pairs("--option", more).items()}
-    _put(_table(body, "options"), **given, seed=seed, early_stop=False if all_rounds else None)
+    _put(_table(body, "options"), **given)
+    _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None)
     _put(_table(body, "correlation"), **_pairs("--correlation", correlation))
     return {name: value for name, value in body.items() if value != {}}
 

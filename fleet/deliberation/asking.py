@@ -6,9 +6,9 @@ from random import Random
 from typing import Any, assert_never
 
 from fleet.deliberation import answer_schemas, prompts
-from fleet.deliberation.judging import standings
+from fleet.deliberation.judging import final_scores, standings
 from fleet.deliberation.prompts import LABELS
-from fleet.deliberation.ranking import Standings, pairs_to_compare
+from fleet.deliberation.ranking import Standings, pairs_to_compare, preferring
 from fleet.deliberation.state import Deliberation
 from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy
 
@@ -52,7 +52,7 @@ def calls(state: Deliberation) -> dict[str, Call]:
         case "choose":
             found = _choices(state)
         case "synthesise":
-            order = final_order(state, standings(state))
+            order = final_standings(state).order
             found = [Call(order[0], state.role_of(order[0]), _label(order[: state.task.top_k]))]
         case _:
             assert_never(state.phase)
@@ -96,11 +96,11 @@ def choice_of(state: Deliberation) -> tuple[str | None, bool]:
     return (chosen[0], False) if chosen[0] == chosen[1] else (None, True)
 
 
-def final_order(state: Deliberation, now: Standings) -> tuple[str, ...]:
+def final_standings(state: Deliberation) -> Standings:
     """The ranking, with the architect's choice in front."""
-    order = now.order
+    now = standings(state)
     chosen, _ = choice_of(state)
-    return order if chosen is None else (chosen, *(agent for agent in order if agent != chosen))
+    return now if chosen is None else preferring(now, chosen, final_scores(state))
 
 
 def _without(state: Deliberation, phase: str) -> tuple[Comparison, ...]:

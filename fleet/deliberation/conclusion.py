@@ -3,8 +3,8 @@
 from typing import get_args
 
 from fleet.deliberation import reports
-from fleet.deliberation.asking import final_order
-from fleet.deliberation.judging import checks_of, standings
+from fleet.deliberation.asking import final_standings
+from fleet.deliberation.judging import checks_of
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,
@@ -27,6 +27,9 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 def conclude_with_what_there_is(state: Deliberation, at_ms: int, *, deadline: bool = False) -> Deliberation:
     """COMPLETED with at least one proposal; otherwise TIMEOUT at the deadline, FAILED before it."""
     if state.candidates:
+        if deadline and state.stop_reason is None and state.rounds_run < state.task.rounds:
+            passed = f"the deadline of {state.task.timeout_seconds:g} s passed in the phase {state.phase}"
+            state = state.change(stop_reason="deadline", stop_explanation=passed)
         return _end(state, "COMPLETED", _completed(state, at_ms))
     failures = _failures(state)
     common = {
@@ -67,8 +70,8 @@ def _end(state: Deliberation, status: Status, event: TerminalEvent) -> Deliberat
 def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     failures = _failures(state)
     missing = tuple(agent for agent in state.agents if agent not in state.candidates)
-    now = standings(state)
-    order = final_order(state, now)
+    now = final_standings(state)
+    order = now.order
     results = tuple(
         RankedResult(
             rank=place,
@@ -105,8 +108,8 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         confidence=now.confidence,
         ranking=reports.ranking(state, now),
         comparisons=_in_order(state),
-        selection=reports.selection(state, now),
-        rounds=reports.rounds(state, now),
+        selection=reports.selection(state),
+        rounds=reports.rounds(state),
         stop_reason=state.stop_reason,
         stop_explanation=state.stop_explanation,
         disqualified=reports.disqualified(state),

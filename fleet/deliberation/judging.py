@@ -77,9 +77,18 @@ def standings(state: Deliberation) -> Standings:
 
 
 def vote_standings(state: Deliberation, round_: int) -> Standings:
-    """The ranking by the votes of one round's critiques, checks left aside: they are those of later texts."""
+    """The ranking by the votes of one round's critiques. Checks are left aside: they are those of later texts."""
+    return _plain(state, votes(state, round_))
+
+
+def score_standings(state: Deliberation) -> Standings:
+    """The ranking by the final scores alone, to be compared with that by votes."""
+    return _plain(state, final_scores(state))
+
+
+def _plain(state: Deliberation, given: list[Given]) -> Standings:
     agents = state.ranked_agents
-    return by_score(agents, votes(state, round_), dict.fromkeys(agents, 0.0), _texts(state))
+    return by_score(agents, given, dict.fromkeys(agents, 0.0), _texts(state))
 
 
 def penalties(state: Deliberation) -> dict[str, float]:

@@ -8,7 +8,7 @@ order of the last two. What nobody scored comes last, in agent order.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from fleet.deliberation.scoring import Fit, Given, borda, fit
@@ -60,7 +60,8 @@ def by_score(
         confidence = 0.0 if len(agents) > 1 else None
         return Standings(tuple(agents), score, penalty, decided_by="agent_order", confidence=confidence)
     best = max(scored.values())
-    tied = tuple(agent for agent in agents if agent in scored and best - scored[agent] <= max(TIE_POINTS, tie_margin))
+    margin = max(TIE_POINTS, tie_margin)
+    tied = tuple(agent for agent in agents if agent in scored and round(best - scored[agent], 4) <= margin)
     wins = comparison_wins(tied, comparisons)
     # Within a margin that the request widened, a better score still counts, after the comparisons.
     level = tie_margin <= TIE_POINTS
@@ -129,7 +130,21 @@ def by_votes(
         tied=tied if len(tied) > 1 else (),
         decided_by=decided_by,
         margin=float(votes[first] - votes[second]),
-        confidence=round(len(ballots) / len(agents) * share, 4),
+        # Of two, each can only name the other: that is no verdict.
+        confidence=round(len(ballots) / len(agents) * (share if len(agents) > 2 else 0.5), 4),
+    )
+
+
+def preferring(now: Standings, chosen: str, scores: Sequence[Given]) -> Standings:
+    """The standings with one proposal put first; margin (negative, perhaps) and confidence are those of that order."""
+    order = (chosen, *(agent for agent in now.order if agent != chosen))
+    first, second = (now.score[agent] for agent in order[:2])
+    return replace(
+        now,
+        order=order,
+        decided_by="architect",
+        margin=None if first is None or second is None else round(first - second, 4),
+        confidence=_confidence(order, scores),
     )
 
 

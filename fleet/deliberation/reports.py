@@ -1,7 +1,7 @@
 """The account a result gives of itself: every number in it can be worked out from the reviews beside it."""
 
 from fleet.deliberation.asking import choice_of, chooser_of
-from fleet.deliberation.judging import shown_order, vote_standings
+from fleet.deliberation.judging import score_standings, shown_order, standings, vote_standings
 from fleet.deliberation.ranking import Standings
 from fleet.deliberation.scoring import card_score, weights
 from fleet.deliberation.state import Deliberation
@@ -51,39 +51,37 @@ def _place(state: Deliberation, phase: Phase, round_: int, reviewer: str, author
 
 def ranking(state: Deliberation, now: Standings) -> Ranking:
     """How the order came about."""
-    chosen, _ = choice_of(state)
     return Ranking(
         method="vote" if state.task.selection == "vote" else "score",
         leniency=dict(now.fit.leniency),
         effects=dict(now.fit.effects),
         tied=now.tied,
-        decided_by="architect" if chosen is not None else now.decided_by,
+        decided_by=now.decided_by,
     )
 
 
-def selection(state: Deliberation, now: Standings) -> Selection | None:
-    """The architect's choice, where one was asked for and made."""
-    if state.task.selection != "architect":
+def selection(state: Deliberation) -> Selection | None:
+    """The architect's choice, where one was asked."""
+    if not any(record.phase == "choose" for record in state.phases):
         return None
     chosen, contradicted = choice_of(state)
-    asked = [given.order for given in state.comparisons if given.phase == "choose"]
     return Selection(
         chooser_id=chooser_of(state),
-        candidates=now.order[: state.task.top_k] if asked else (),
+        candidates=standings(state).order[: state.task.top_k],
         chosen=chosen,
         contradicted=contradicted,
     )
 
 
-def rounds(state: Deliberation, now: Standings) -> tuple[RoundReport, ...]:
+def rounds(state: Deliberation) -> tuple[RoundReport, ...]:
     """What each round that was run changed."""
-    return tuple(_round(state, number, now) for number in range(1, state.rounds_run + 1))
+    return tuple(_round(state, number) for number in range(1, state.rounds_run + 1))
 
 
-def _round(state: Deliberation, number: int, now: Standings) -> RoundReport:
+def _round(state: Deliberation, number: int) -> RoundReport:
     before = vote_standings(state, number)
     last = number == state.rounds_run
-    after = now if last and state.scores else vote_standings(state, number + 1)
+    after = score_standings(state) if last and state.scores else vote_standings(state, number + 1)
     leaders = [_leader(standing) for standing in (before, after)]
     return RoundReport(
         round=number,

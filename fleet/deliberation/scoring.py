@@ -7,9 +7,11 @@ writes. So the scores are taken apart, by least squares, into
 
 with x = p − mean(p) over the m places that a reviewer was shown, where p = (1/k − 1/m) / (1 − 1/m) at place k: 1 for
 what stands first, 0 for the last, most of the fall right behind the first (x = 0 where one is shown); and y = 1 where
-reviewer and author run the same model, else 0, less its mean. All but quality is shrunk as if one more unit of evidence
-had said 0, so that few scores make small corrections. Only `quality` ranks. (Many-facet judging, as in Linacre 1989;
-the effects are those that Wang et al. 2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
+reviewer and author run the same model, else 0, less its mean. What a reviewer adds to all its scores changes no rank:
+harsh and mild ones count alike. (A constant between quality and leniency is free: leniencies, each as often as its
+reviewer scored, sum to 0.) Both effects are shrunk as if one more unit of evidence had said 0, so that few scores make
+small corrections. Only `quality` ranks. (Many-facet judging, as in Linacre 1989; the effects are those that Wang et
+al. 2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +24,7 @@ from fleet.messages import CriterionScore
 DEFAULT_RUBRIC: Mapping[str, float] = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 OVERALL = "overall"
 PRIOR_WEIGHT = 1.0
-"""How much evidence for "none" every leniency and effect starts with, in units of its own sum of squares."""
+"""How much evidence for "none" each of `EFFECTS` starts with, in units of its own sum of squares."""
 _STEADY = 1e-8
 _MOST_PASSES = 500
 _DIGITS = 6
@@ -110,8 +112,7 @@ def fit(scores: Sequence[Given]) -> Fit:
         before = (position, same_model, *quality.values(), *leniency.values())
         plain = [score[i] - position * x[i] - same_model * y[i] for i in count]
         leniency = {
-            name: fsum([plain[i] - quality[author[i]] for i in at]) / (len(at) + PRIOR_WEIGHT)
-            for name, at in by_reviewer.items()
+            name: fsum([plain[i] - quality[author[i]] for i in at]) / len(at) for name, at in by_reviewer.items()
         }
         quality = {
             name: fsum([plain[i] - leniency[reviewer[i]] for i in at]) / len(at) for name, at in by_author.items()

@@ -5,7 +5,8 @@ deliberation goes to its final scores when, in this order:
 
 * `token_budget`: what is used, one more round and the scoring would pass `options.max_total_tokens`. A round is taken
   to cost what the last one did, the scoring what the last critiques did.
-* `deadline`: by the same reckoning in time, another round and the scoring would end after the deadline.
+* `deadline`: by the same reckoning in time, and half as long again to be safe, another round and the scoring would end
+  after the deadline: a round too few costs a round, a scoring too late the whole verdict.
 * `leader_settled`: by the votes in the round's critiques no reviewer put another proposal above the leader, or it led
   by `SETTLED_MARGIN` points or more.
 * `no_movement`: every proposal that was to be revised is as good as the same text as before: `similarity` of
@@ -25,6 +26,8 @@ from fleet.times import from_rfc3339
 
 SETTLED_MARGIN = 2.0
 UNMOVED = 0.9
+SAFETY = 1.5
+"""How much longer than the last round another one may take."""
 
 
 def similarity(before: str, after: str) -> float:
@@ -64,7 +67,7 @@ def reason_to_stop(
     if not state.task.early_stop:
         return None
     critique_ms, round_ms = revise.began_ms - critique.began_ms, at_ms - critique.began_ms
-    if at_ms + round_ms + critique_ms > from_rfc3339(state.deadline_at):
+    if at_ms + SAFETY * (round_ms + critique_ms) > from_rfc3339(state.deadline_at):
         return (
             "deadline",
             f"another round and the scoring, of about {(round_ms + critique_ms) / 1000:g} s, would be late",
@@ -73,7 +76,7 @@ def reason_to_stop(
         return "leader_settled", settled
     moved = [candidate.similarity[state.round] for candidate in _revised(state)]
     if moved and min(moved) >= UNMOVED:
-        return "no_movement", f"every revision kept at least {min(moved):.0%} of its text"
+        return "no_movement", f"every revision shares at least {min(moved):.0%} of its word pairs with the text before"
     return None
 
 
@@ -90,6 +93,8 @@ def _settled(votes: Standings, given: list[Given]) -> str | None:
     if len(comparing) > 1 and all(
         max(cards.values()) <= max(cards[leader] for leader in leaders if leader in cards) for cards in comparing
     ):
+        if len(leaders) == len(votes.order):
+            return "no reviewer put any proposal above another"
         return f"no reviewer put any other proposal above {' and '.join(leaders)}"
     if votes.margin is not None and votes.margin >= SETTLED_MARGIN:
         return f"{leaders[0]} led by {votes.margin:g} points, and a round does not make up {SETTLED_MARGIN:g}"

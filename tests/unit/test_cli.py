@@ -212,3 +212,16 @@ def test_permissions_without_rules_allow_everything() -> None:
     assert allowed({"allow": ["a.>"]}, "a.b")
     assert not allowed({"allow": ["b"]}, "a")
     assert not allowed({"allow": ["a.>"], "deny": ["a.b"]}, "a.b")
+
+
+def test_options_of_the_request_are_taken_as_json_or_text() -> None:
+    """`-o` carries any of them; lists may be written with commas, and what has an option of its own goes, too."""
+    given = ["seed=7", "early_stop=false", "roles=DEV,QA", "selection=vote", 'output_schema={"type": "object"}']
+    body = options.request("x", more=given, seed=9)
+    assert body["options"] == {
+        "seed": 9,
+        "early_stop": False,
+        "roles": ["DEV", "QA"],
+        "selection": "vote",
+        "output_schema": {"type": "object"},
+    }

@@ -74,6 +74,12 @@ def test_vote_takes_the_place_of_scoring() -> None:
     assert all(given.reviewer_id not in given.order for given in result.comparisons)
 
 
+def test_two_who_can_only_vote_for_each_other_are_no_verdict() -> None:
+    """The confidence is one half, and the text's hash decides."""
+    result, _ = completed(selection="vote", num_agents=2, rounds=0)
+    assert (result.confidence, result.margin, result.ranking.decided_by) == (0.5, 0.0, "text_hash")
+
+
 def choosing(favourite: str | None) -> Any:
     """An architect that always wants one, or (None) always the first that it is shown."""
 
@@ -101,6 +107,15 @@ def test_architect_chooses_among_the_best() -> None:
     assert result.selection is not None
     assert (result.selection.chosen, result.selection.contradicted) == ("agent-dev-003", False)
     assert result.ranking.decided_by == "architect"
+    # Points behind the next one, and no reviewer put it higher: said as it is.
+    assert result.margin == pytest.approx(-2.0, abs=0.01)
+    assert result.confidence == 0.0
+
+
+def test_nobody_asked_no_selection() -> None:
+    """One agent alone: there is nothing to choose among, and no architect is named."""
+    result, _ = completed(selection="architect", num_agents=1)
+    assert result.selection is None
 
 
 def test_architect_of_a_council_with_architects_is_another_one() -> None:

@@ -126,6 +126,13 @@ def test_tie_margin_widens_the_tie_and_the_score_still_counts() -> None:
     assert (wide.order[0], wide.decided_by) == ("a", "score")
 
 
+def test_tie_margin_is_not_lost_to_rounding() -> None:
+    """7.2 and 7.0 are within 0.2 of each other, as 8.1 and 7.9 are."""
+    for high, low in ((7.2, 7.0), (8.1, 7.9)):
+        scores = [Given("c", "a", high, 1, 1), Given("d", "b", low, 1, 1)]
+        assert set(rank(scores, tie_margin=0.2).tied) == {"a", "b"}
+
+
 def test_confidence_is_coverage_times_agreement() -> None:
     """3 of 4 comparing reviewers agree: 0.75; with half of the scores absent it is half of that."""
     table = {

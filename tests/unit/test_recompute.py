@@ -91,7 +91,7 @@ def test_result_scores_follow_from_the_adjusted(result: dict[str, Any]) -> None:
 
 
 def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
-    """Each leniency and effect is what the residuals say of it, as if one more unit of evidence had said 0."""
+    """No reviewer's residuals lean to a side; each effect is what they say of it, one unit of evidence less."""
     ranking, table = result["ranking"], rows(result)
     adjusted = {
         entry["agent_id"]: fmean(review["adjusted"] for review in entry["reviews"] if review["phase"] == "score")
@@ -105,8 +105,9 @@ def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
             - ranking["effects"]["position"] * row["x"]
             - ranking["effects"]["same_model"] * row["y"]
         )
-    for reviewer, leniency in ranking["leniency"].items():
-        assert sum(row["rest"] for row in table if row["reviewer"] == reviewer) == pytest.approx(leniency, abs=1e-3)
+    for reviewer in ranking["leniency"]:
+        assert sum(row["rest"] for row in table if row["reviewer"] == reviewer) == pytest.approx(0, abs=1e-3)
+    assert sum(ranking["leniency"][row["reviewer"]] for row in table) == pytest.approx(0, abs=1e-3)
     for effect, column in (("position", "x"), ("same_model", "y")):
         said = sum(row["rest"] * row[column] for row in table)
         assert said == pytest.approx(ranking["effects"][effect], abs=1e-3)

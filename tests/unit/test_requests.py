@@ -60,13 +60,13 @@ def test_empty_rubric_is_no_rubric(empty: object) -> None:
         ({"rounds": -1}, "$.rounds"),
         ({"rounds": 6}, "$.rounds"),
         ({"constraints": []}, "$.constraints"),
-        ({"constraints": {"rubric": {"a": 0}}}, "$.constraints.rubric[...]"),
-        ({"constraints": {"rubric": {"a": 101}}}, "$.constraints.rubric[...]"),
+        ({"constraints": {"rubric": {"b": 1, "a": 0}}}, "$.constraints.rubric.a"),
+        ({"constraints": {"rubric": {"a": 101}}}, "$.constraints.rubric.a"),
         ({"constraints": {"rubric": {str(n): 1 for n in range(21)}}}, "$.constraints.rubric"),
         ({"constraints": {"requirements": "one"}}, "$.constraints.requirements"),
         ({"constraints": {"requirements": [1]}}, "$.constraints.requirements[0]"),
         ({"constraints": {"timeout_seconds": 3601}}, "$.constraints.timeout_seconds"),
-        ({"correlation": {"a": 1}}, "$.correlation[...]"),
+        ({"correlation": {"b": "x", "a": 1}}, "$.correlation.a"),
         ({"options": {"early_stop": "yes"}}, "$.options.early_stop"),
         ({"options": {"nonsense": 1}}, "$.options.nonsense"),
         ({"options": {"roles": ["DEV", "JANITOR"]}}, "$.options.roles[1]"),
@@ -85,7 +85,11 @@ def test_empty_rubric_is_no_rubric(empty: object) -> None:
         ({"constraints": {"policy": {"forbiden": []}}}, "$.constraints.policy.forbiden"),
         ({"constraints": {"policy": {"required": ["a", "("]}}}, "$.constraints.policy.required[1]"),
         ({"constraints": {"policy": {"forbidden": [""]}}}, "$.constraints.policy.forbidden[0]"),
-        ({"constraints": {"architect_rubric": {"a": 0}}}, "$.constraints.architect_rubric[...]"),
+        ({"constraints": {"architect_rubric": {"a": "much"}}}, "$.constraints.architect_rubric.a"),
+        ({"constraints": {"rubric": {" ": 1}}}, "$.constraints.rubric"),
+        ({"constraints": {"requirements": ["fast", " "]}}, "$.constraints.requirements[1]"),
+        ({"options": {"models": [" "]}}, "$.options.models[0]"),
+        ({"constraints": {"policy": {"required": ["(a{1000}){1000}"]}}}, "$.constraints.policy.required[0]"),
     ],
 )
 def test_broken_rule_names_its_field(body: dict[str, Any], path: str) -> None:
@@ -103,6 +107,12 @@ def test_council_has_a_seat_for_each_role_and_model() -> None:
     assert parse(options={"models": ["a", "b", "c", "d"]})[1].num_agents == 4
     assert parse()[1].num_agents == 3
     assert parse(num_agents=5, options={"roles": ["DEV", "QA"]})[1].num_agents == 5
+
+
+def test_blank_rubric_is_an_absent_one() -> None:
+    """As an empty one is."""
+    assert parse(constraints={"rubric": "  "})[1].rubric is None
+    assert parse(constraints={"architect_rubric": {}})[1].architect_rubric is None
 
 
 def test_role_of_a_mixed_council_is_its_first() -> None:

@@ -57,6 +57,22 @@ def test_harsh_and_mild_reviewers_count_alike() -> None:
     assert fit(harsh).leniency["c"] < -3
 
 
+@given(st.lists(st.floats(0, 10), min_size=6, max_size=20), st.integers(3, 5), st.floats(-8, 8), st.integers(0, 4))
+@settings(max_examples=100, deadline=None)
+def test_what_a_reviewer_adds_to_all_its_scores_changes_nothing(
+    values: list[float], agents: int, added: float, who: int
+) -> None:
+    """The distances between proposals are the same to the digit, whatever one reviewer adds."""
+    names = AGENTS[:agents]
+    pairs = [(r, a) for r in names for a in names if r != a]
+    said = [Given(r, a, values[i % len(values)], i % (agents - 1) + 1, agents - 1) for i, (r, a) in enumerate(pairs)]
+    harsh = names[who % agents]
+    moved = [Given(g.reviewer, g.author, g.score + added * (g.reviewer == harsh), g.position, g.shown) for g in said]
+    before, after = fit(said).quality, fit(moved).quality
+    for name in names:
+        assert after[name] - after["a"] == pytest.approx(before[name] - before["a"], abs=1e-5)
+
+
 def test_position_bias_is_found_and_taken_out() -> None:
     """The same points for being shown early, in everybody's order: the effect is seen, and the order is right."""
     assert fit(scores(per_position=-3.0)).effects["position"] > 1.0

@@ -52,6 +52,8 @@ def test_reasoning_is_kept_apart_from_content() -> None:
         ("<think>hm\nso</think>\n\nyes", "hm\nso", "yes"),
         ("\n <think>\nhm\n</think>yes", "hm", "yes"),
         ("hm, so\n</think>\n\nyes", "hm, so", "yes"),
+        ("split it at the </think> marker", "", "split it at the </think> marker"),
+        ("first\n  </think>\nyes", "first", "yes"),
         ("<think>hm", "hm", ""),
         ("<think></think>yes", "", "yes"),
         ("<think>hm</think>use <think> and </think>", "hm", "use <think> and </think>"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.deliberation.stopping import similarity
-from fleet.messages import DECLINE, AgentCompleted, AgentRequested, AgentResponse, DeliberationCompleted
+from fleet.messages import DECLINE, AgentCompleted, AgentRequested, AgentResponse, Check, DeliberationCompleted
 from tests.support.agents import answer, failure
 from tests.support.council import NOW, begin, completed, phases, run_to_end
 
@@ -158,6 +158,25 @@ def test_rounds_report_what_they_changed() -> None:
     assert all(0 <= value < 1 for value in first.similarity.values())
 
 
+def test_round_that_changed_no_text_changes_no_score() -> None:
+    """Failed checks cost points in the result, not in the account of the rounds, which compares votes with votes."""
+
+    def answerer(call: AgentRequested) -> AgentResponse:
+        response = answer(call, judge=divided)
+        if isinstance(response, AgentCompleted) and response.proposal and call.agent_id.endswith("1"):
+            return response.change(checks={"json": Check(status="failed", findings=("block 1: no JSON",))})
+        if call.phase == "revise" and isinstance(response, AgentCompleted):
+            return response.change(proposal=None, declined="It is good.")
+        return response
+
+    result, _ = completed(answerer, num_agents=5, rounds=1)
+    (only,) = result.rounds
+    for agent, before in only.scores_before.items():
+        assert only.scores_after[agent] == pytest.approx(before, abs=0.5)
+    first = next(ranked for ranked in result.results if ranked.agent_id == "agent-dev-001")
+    assert first.score == pytest.approx((only.scores_after["agent-dev-001"] or 0) - 1, abs=1e-3)
+
+
 def test_no_rounds_no_reason() -> None:
     """With `rounds` 0 there was nothing to stop."""
     result, _ = completed(rounds=0)
@@ -165,7 +184,7 @@ def test_no_rounds_no_reason() -> None:
 
 
 def test_deadline_in_the_second_round_keeps_the_first_ones_account() -> None:
-    """Ended by the deadline: no reason is invented, and the finished round is reported with the votes there are."""
+    """Ended by the deadline: that is the reason, and the finished round is reported with the votes there are."""
     from fleet.deliberation.events import DeadlinePassed
     from fleet.deliberation.machine import decide
     from tests.support.council import calls, respond
@@ -177,7 +196,8 @@ def test_deadline_in_the_second_round_keeps_the_first_ones_account() -> None:
     result = decide(decision.state, DeadlinePassed(NOW + 300_000)).state.result
     assert isinstance(result, DeliberationCompleted)
     (only,) = result.rounds
-    assert (result.rounds_run, result.stop_reason, result.degraded) == (1, None, True)
+    assert (result.rounds_run, result.stop_reason, result.degraded) == (1, "deadline", True)
+    assert "revise" in result.stop_explanation
     assert None not in only.scores_after.values()
 
 
