@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from contextlib import aclosing
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
@@ -25,6 +25,7 @@ from fleet.deliberation.events import (
 )
 from fleet.deliberation.state import Deliberation
 from fleet.envelope import child_traceparent, headers
+from fleet.history import events
 from fleet.messages import (
     AgentFailed,
     AgentStop,
@@ -170,36 +171,13 @@ class Outbox:
     async def _is_concluded(self, task_id: str) -> bool:
         """Reads the stream's headers since the end was decided. Rare: only after a crash or a pause."""
         since = await self._decided_at(task_id)
-        consumer = await self._js.add_consumer(
-            subjects.DELIBERATIONS,
-            ConsumerConfig(
-                filter_subjects=list(subjects.TERMINAL),
-                deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
-                opt_start_time=since,
-                ack_policy=AckPolicy.NONE,
-                headers_only=True,
-                mem_storage=True,
-                num_replicas=1,
-                inactive_threshold=30.0,
-            ),
-        )
-        pending = consumer.num_pending or 0
-        found = False
-        sub = await self._js.pull_subscribe_bind(consumer.name, stream=subjects.DELIBERATIONS)
-        try:
-            while pending > 0 and not found:
-                batch = await sub.fetch(min(pending, 500), timeout=PUBLISH_TIMEOUT_S)
-                pending -= len(batch)
-                found = any((msg.header or {}).get("Nats-Msg-Id") == f"{task_id}.terminal" for msg in batch)
-        finally:
-            await sub.unsubscribe()
-            try:
-                await self._js.delete_consumer(subjects.DELIBERATIONS, consumer.name)
-            except NotFoundError:
-                pass
-        return found
+        async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as found:
+            async for msg in found:
+                if (msg.header or {}).get("Nats-Msg-Id") == f"{task_id}.terminal":
+                    return True
+        return False
 
-    async def _decided_at(self, task_id: str) -> str | None:
+    async def _decided_at(self, task_id: str) -> datetime | None:
         """A moment before which its terminal event cannot have been stored, by NATS' own clock: whoever decided the
         end may have a clock that is off. None: since ever.
         """
@@ -207,7 +185,7 @@ class Outbox:
             value = await self._js.get_last_msg(f"KV_{subjects.BUCKET}", f"$KV.{subjects.BUCKET}.{task_id}")
         except NotFoundError:
             return None
-        return None if value.time is None else (value.time - SCAN_MARGIN).isoformat()
+        return None if value.time is None else value.time - SCAN_MARGIN
 
     async def _send(
         self,

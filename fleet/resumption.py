@@ -1,6 +1,7 @@
 """After a stream was lost with what it held: the tasks that run are given again what they are owed.
 
-A task whose deadline or calls are gone would wait for ever, or until its deadline.
+A task whose deadline or calls are gone would wait for ever, or until its deadline. A task whose state is gone cannot go
+on: it fails, and whoever waits for it hears so.
 """
 
 import asyncio
@@ -14,13 +15,20 @@ from nats.js.errors import NoKeysError
 
 from fleet import subjects
 from fleet.connection import OUTAGES
-from fleet.deliberation.events import CallAgent, Effect, SetDeadline
-from fleet.deliberation.machine import recover
+from fleet.deliberation.events import CallAgent, Effect, Requested, SetDeadline
+from fleet.deliberation.machine import decide, due, recover
+from fleet.deliberation.state import Deliberation
+from fleet.errors import StoreConflict
+from fleet.history import find_unended
+from fleet.messages import AllFailed, DeliberationAccepted
 from fleet.outbox import Outbox
+from fleet.requests import Task
 from fleet.store import StateStore
+from fleet.times import from_rfc3339, now_ms, rfc3339
 
 log = structlog.get_logger(__name__)
 
+LONGEST_TASK_S = 2 * 3600.0
 OWED: dict[str, type[Any]] = {
     subjects.DELIBERATION_CONTROL: SetDeadline,
     subjects.AGENT_REQUESTS: CallAgent,
@@ -41,21 +49,38 @@ class Resumption:
     def after_loss_of(self, streams: Sequence[str]) -> None:
         """Begins, in a task of its own."""
         owed = tuple({kind for stream, kind in OWED.items() if stream in streams})
-        if owed:
-            self._task = asyncio.create_task(self.resume(owed))
+        if owed or subjects.STATES in streams:
+            self._task = asyncio.create_task(self._repair(owed, states=subjects.STATES in streams))
+
+    async def _repair(self, owed: tuple[type[Any], ...], *, states: bool) -> None:
+        try:
+            if states:
+                await self.fail_the_lost()
+            if owed:
+                await self.resume(owed)
+        except OUTAGES as error:
+            log.error("tasks.not_resumed", error=repr(error))
+
+    async def fail_the_lost(self) -> None:
+        """Ends every task that was accepted, has not ended, and has no state."""
+        for accepted in await find_unended(self._js, LONGEST_TASK_S):
+            state = lost(accepted, now_ms())
+            try:
+                await self._store.save(state, 0)
+            except StoreConflict:  # It has one, or another process was faster.
+                continue
+            log.error("task.lost", task_id=state.task_id)
+            await self._outbox.publish(state, due(state), repeated=True)
 
     async def resume(self, owed: tuple[type[Any], ...]) -> None:
         """Publishes the effects of kinds `owed` of every task that runs."""
         resumed = 0
-        try:
-            for task_id in await self._tasks():
-                stored = await self._store.load(task_id)
-                if stored is not None and not stored.state.ended:
-                    effects = [_anew(effect) for effect in recover(stored.state) if isinstance(effect, owed)]
-                    await self._outbox.publish(stored.state, effects, repeated=True)
-                    resumed += 1
-        except OUTAGES as error:
-            log.error("tasks.not_resumed", error=repr(error))
+        for task_id in await self._tasks():
+            stored = await self._store.load(task_id)
+            if stored is not None and not stored.state.ended:
+                effects = [_anew(effect) for effect in recover(stored.state) if isinstance(effect, owed)]
+                await self._outbox.publish(stored.state, effects, repeated=True)
+                resumed += 1
         if resumed:
             log.warning("tasks.resumed", count=resumed, owed=[kind.__name__ for kind in owed])
 
@@ -65,6 +90,29 @@ class Resumption:
         except NoKeysError:
             return []
         return keys
+
+
+def lost(accepted: DeliberationAccepted, at_ms: int) -> Deliberation:
+    """The end of a task of which only its acceptance is known."""
+    accepted_ms = from_rfc3339(accepted.accepted_at)
+    task = Task(
+        task_description="",
+        role=accepted.role,
+        num_agents=len(accepted.agents),
+        rounds=accepted.rounds,
+        correlation=accepted.correlation,
+    )
+    begun = decide(None, Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms)).state
+    event = AllFailed(
+        task_id=accepted.task_id,
+        error="the fleet lost the state of this deliberation",
+        failed_agents=(),
+        total_agents=len(accepted.agents),
+        duration_ms=max(0, at_ms - accepted_ms),
+        completed_at=rfc3339(at_ms),
+        correlation=accepted.correlation,
+    )
+    return begun.change(status="FAILED", result=event)
 
 
 def _anew(effect: Effect) -> Effect:

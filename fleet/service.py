@@ -27,9 +27,9 @@ from fleet.deliberation.state import Deliberation
 from fleet.endings import Endings
 from fleet.envelope import child_traceparent, headers
 from fleet.errors import BadRequest, NewerState
+from fleet.history import find_rejection
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
 from fleet.process import Component
-from fleet.rejections import find_rejection
 from fleet.service_calls import HandOver, ServiceFault, decoded, fault, taken_over, task_id_of
 from fleet.store import is_key
 

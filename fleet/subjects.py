@@ -58,6 +58,8 @@ DELIVER_CONTROL: Final = "fleet.deliver.control"
 # key-value bucket and object store
 BUCKET: Final = "deliberations"
 TEXTS: Final = "deliberation-texts"
+STATES: Final = f"KV_{BUCKET}"
+"""The stream behind the bucket."""
 
 SERVICE: Final = "deliberations"
 

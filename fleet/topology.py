@@ -167,12 +167,13 @@ async def declare(js: JetStreamContext, settings: Settings) -> list[str]:
     replicas = settings.limits.replicas
     # With replicas a direct get may answer with an old state.
     bucket = KeyValueConfig(bucket=subjects.BUCKET, history=1, ttl=ttl_s, replicas=replicas, direct=replicas == 1)
-    await _declare_store(
+    if await _declare_store(
         js,
-        f"KV_{subjects.BUCKET}",
+        subjects.STATES,
         lambda: js.create_key_value(bucket),
         {"num_replicas": replicas, "max_age": ttl_s, "allow_direct": bucket.direct},
-    )
+    ):
+        created.append(subjects.STATES)
     # Each text has a lifetime of its own; this is the longest.
     texts = ObjectStoreConfig(bucket=subjects.TEXTS, ttl=max(ttl_s, LETTERS_S), replicas=replicas)
     await _declare_store(
@@ -186,16 +187,19 @@ async def declare(js: JetStreamContext, settings: Settings) -> list[str]:
 
 async def _declare_store(
     js: JetStreamContext, stream: str, create: Callable[[], Awaitable[Any]], wanted: Mapping[str, Any]
-) -> None:
-    """A bucket is a stream: what exists is compared with what is wanted, as for every other."""
+) -> bool:
+    """A bucket is a stream: what exists is compared with what is wanted, as for every other. Whether it was missing."""
+    missing = False
     try:
         existing = (await js.stream_info(stream)).config
     except NotFoundError:
+        missing = True
         await create()
         existing = (await js.stream_info(stream)).config
     if changes := differences(existing, SimpleNamespace(**wanted)):
         log.info("stream.updated", stream=stream, changes=changes)
         await js.update_stream(existing.evolve(**wanted))
+    return missing
 
 
 async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:

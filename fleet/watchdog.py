@@ -143,5 +143,5 @@ class Flow:
 
 def _streams(settings: Settings) -> Iterator[str]:
     yield from (str(stream.name) for stream in topology.streams(settings))
-    yield f"KV_{subjects.BUCKET}"
+    yield subjects.STATES
     yield f"OBJ_{subjects.TEXTS}"

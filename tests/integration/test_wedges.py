@@ -103,6 +103,33 @@ async def test_calls_that_were_lost_with_their_stream_are_made_again(nats_url: s
     assert (done["degraded"], done["successful_responses"], done["usage"]["calls"]) == (False, 3, 6)
 
 
+async def test_a_task_whose_state_was_lost_fails_once(nats_url: str) -> None:
+    """Whoever waits for it hears so; its calls are stopped, and what had ended stays as it was."""
+    open_calls: list[AgentRequested] = []
+
+    def silent_for_the_lost(call: AgentRequested) -> Any:
+        open_calls.append(call)
+        return None if call.task_id == "lost" else agents.answer(call)
+
+    async with running(nats_url, silent_for_the_lost) as fleet:
+        stops: asyncio.Queue[Any] = asyncio.Queue()
+        await completes(fleet, task_id="ended")
+        await fleet.request(task_id="lost", correlation={"story": "S-1"})
+        async with asyncio.timeout(WITHIN_S):
+            while sum(call.task_id == "lost" for call in open_calls) < 3:  # noqa: ASYNC110 - the test plays the workers
+                await asyncio.sleep(0.02)
+        await fleet.nc.subscribe(subjects.AGENT_STOP, cb=stops.put)
+        await fleet.nc.jetstream().delete_stream("KV_deliberations")
+        failed = await fleet.inbox.next(subjects.FAILED, task_id="lost")
+        assert (failed["status"], failed["correlation"]) == ("FAILED", {"story": "S-1"})
+        assert json.loads((await stops.get()).data) == {"task_id": "lost"}
+        _, reply = await fleet.ask(subjects.RESULT, {"task_id": "lost"})
+        assert reply["result"] == failed
+        await completes(fleet)
+        assert fleet.inbox.of("lost").count(subjects.FAILED) == 1
+        assert fleet.inbox.of("ended") == [subjects.ACCEPTED, subjects.COMPLETED]
+
+
 async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
     js = nc.jetstream()
     await topology.declare(js, settings)

@@ -1,0 +1,80 @@
+"""Reading back in the stream of a deliberation's events. Rare: only after something was lost or missed."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.messages import DeliberationAccepted, DeliberationRejected, decode
+
+BATCH = 500
+FETCH_WITHIN_S = 5.0
+
+
+async def events(
+    js: JetStreamContext, wanted: Sequence[str], since: datetime | None, *, headers_only: bool = False
+) -> AsyncGenerator[Msg, None]:
+    """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them."""
+    consumer = await js.add_consumer(
+        subjects.DELIBERATIONS,
+        ConsumerConfig(
+            filter_subjects=list(wanted),
+            deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
+            opt_start_time=since and since.isoformat(),
+            ack_policy=AckPolicy.NONE,
+            headers_only=headers_only,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=30.0,
+        ),
+    )
+    left = consumer.num_pending or 0
+    sub = await js.pull_subscribe_bind(consumer.name, stream=subjects.DELIBERATIONS)
+    try:
+        while left > 0:
+            batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
+            left -= len(batch)
+            for msg in batch:
+                yield msg
+    finally:
+        await sub.unsubscribe()
+        try:
+            await js.delete_consumer(subjects.DELIBERATIONS, consumer.name)
+        except NotFoundError:
+            pass
+
+
+async def find_rejection(js: JetStreamContext, sequence: int, within_s: float) -> bytes | None:
+    """The body of `deliberation.rejected` for the request at `sequence`, of the last `within_s` seconds."""
+    async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as found:
+        async for msg in found:
+            body: bytes = msg.data
+            try:
+                if decode(body, DeliberationRejected).stream_sequence == sequence:
+                    return body
+            except msgspec.MsgspecError:
+                continue  # no rejection, whoever published it
+    return None
+
+
+async def find_unended(js: JetStreamContext, within_s: float) -> list[DeliberationAccepted]:
+    """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
+    begun: dict[str, DeliberationAccepted] = {}
+    async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as found:
+        async for msg in found:
+            if msg.subject == subjects.ACCEPTED:
+                accepted = decode(msg.data, DeliberationAccepted)
+                begun[accepted.task_id] = accepted
+            else:
+                begun.pop((msg.headers or {}).get("Task-Id", ""), None)
+    return list(begun.values())
+
+
+def _ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)
