@@ -64,6 +64,7 @@ class Component:
         self.resumption = Resumption(self.js, self.store, self._holder.outbox)
         self.resumption.after_loss_of(created)
         self.runner = Runner(self.store, self._holder.outbox)
+        self.health.watch("NATS takes what is written", lambda: not self.runner.hindered)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
 
     async def start(self) -> None:

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 MAX_CONFLICTS = 50
 CACHED_STATES = 1024
+HINDERED_FOR_S = 60.0
+"""Longer than the longest pause between two tries."""
 LEASE_S = 2.5
 """Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
 
@@ -67,6 +69,7 @@ class Runner:
         self._store = store
         self._outbox = outbox
         self._waiting: dict[str, list[Item]] = {}
+        self._hindered_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._cache: OrderedDict[str, Stored] = OrderedDict()
 
@@ -80,6 +83,11 @@ class Runner:
         task = asyncio.create_task(self._work(task_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @property
+    def hindered(self) -> bool:
+        """Whether NATS lately did not take what had to be written (a full disk or stream, say), and has not since."""
+        return self._hindered_at is not None and time.monotonic() - self._hindered_at < HINDERED_FOR_S
 
     @property
     def busy(self) -> int:
@@ -105,7 +113,9 @@ class Runner:
                     await item.settled(state)
         except Exception as error:
             self._cache.pop(task_id, None)
-            if len(batch) > 1 and not isinstance(error, (*OUTAGES, StoreConflict)):
+            if isinstance(error, OUTAGES):
+                self._hindered_at = time.monotonic()
+            elif len(batch) > 1 and not isinstance(error, StoreConflict):
                 # One of them is at fault: the others must not wait for it.
                 for item in batch:
                     await self._handle(task_id, [item])
@@ -114,6 +124,7 @@ class Runner:
             log.warning("deliveries.retried", task_id=task_id, count=len(batch), error=repr(error))
             await _settle(task_id, [item.delivery.retry_later(error) for item in batch])
         else:
+            self._hindered_at = None
             reach("runner.published")
             await _settle(task_id, [item.delivery.ack() for item in batch])
             reach("runner.acknowledged")

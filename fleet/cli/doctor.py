@@ -36,6 +36,7 @@ PUBLISHES = (
     subjects.deadletter_of(subjects.REQUESTED),
     f"$KV.{subjects.BUCKET}.example",
     f"$JS.API.STREAM.INFO.{subjects.DELIBERATIONS}",
+    f"$JS.API.STREAM.MSG.DELETE.{subjects.AGENT_REQUESTS}",
 )
 SUBSCRIBES = (
     subjects.ASK,
@@ -45,6 +46,7 @@ SUBSCRIBES = (
     subjects.DELIVER_REQUESTS,
     subjects.DELIVER_RESPONSES,
     subjects.DELIVER_CONTROL,
+    subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS),
     "_INBOX.example",
 )
 

@@ -322,6 +322,17 @@ async def test_a_worker_waits_for_a_consumer_that_is_not_there_yet(plane: Plane)
         await plane.next(subjects.AGENT_COMPLETED, 2)
 
 
+async def test_a_worker_that_is_not_served_says_so(plane: Plane) -> None:
+    """Its silence grows while there is no consumer, however often it asks, and ends with it."""
+    await plane.js.delete_consumer(subjects.AGENT_REQUESTS, subjects.WORKERS)
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        await until(lambda: worker.status().last_fetch_age_s > 1)
+        await plane.add_consumer()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await until(lambda: worker.status().last_fetch_age_s < 1)
+
+
 async def test_after_a_restart_of_nats_work_goes_on_and_ended_tasks_are_stopped(tmp_path: Path) -> None:
     """An `agent.stop` that was missed is found in the state."""
     server = EmbeddedNats(tmp_path)

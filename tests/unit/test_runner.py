@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from fleet.deliberation.events import CallAgent, Conclude, Effect, Event, Requested, Responded
+from fleet.deliberation.machine import Decision, decide
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StoreConflict
 from fleet.messages import AgentRequested
@@ -203,3 +204,34 @@ async def test_response_to_an_unknown_task_is_let_go() -> None:
     runner = Runner(MemoryStore(), sent)
     await deliver(Runner(MemoryStore(), sent), "R:7", requested(num_agents=1))
     assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
+
+
+async def test_what_nats_does_not_take_hinders_until_it_does() -> None:
+    """Readiness shows it."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    sent.failures = 1
+    await deliver(runner, "R:7", requested(num_agents=2))
+    assert runner.hindered
+    await deliver(runner, "R:7", requested(num_agents=2), redelivered=True)
+    assert not runner.hindered
+
+
+async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though they came together: it alone is tried again."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=3))
+    poison, *good = [responded(call) for call in sent.calls]
+
+    def breaks(state: Deliberation | None, event: Event) -> Decision:
+        if event is poison:
+            raise ZeroDivisionError
+        return decide(state, event)
+
+    monkeypatch.setattr("fleet.runner.decide", breaks)
+    outcomes = await asyncio.gather(
+        *(deliver(runner, f"A:{number}", event) for number, event in enumerate([good[0], poison, good[1]]))
+    )
+    assert outcomes == ["acked", "retried", "acked"]
+    assert not runner.hindered
