@@ -200,6 +200,22 @@ INVARIANTS: Final[dict[str, Callable[[History], Found]]] = {
 }
 
 
+OF_ONES_OWN: Final = (
+    "proposals are the model's",
+    "nothing in flight",
+    "repeated work bounded",
+    "fleet whole again",
+    "memory bounded",
+    "no process left",
+)
+"""Not to be seen from outside of somebody else's cluster."""
+
+
+def checked(history: History) -> tuple[str, ...]:
+    """The invariants that this history can tell about."""
+    return tuple(name for name in INVARIANTS if history.running is not None or name not in OF_ONES_OWN)
+
+
 def judge(history: History) -> tuple[Violation, ...]:
     """Everything that contradicts an invariant."""
     return tuple(

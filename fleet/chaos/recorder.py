@@ -158,7 +158,8 @@ class Recorder:
         self.live.append((msg.subject, (msg.headers or {}).get("Task-Id", "")))
 
     async def _on_response(self, msg: Msg) -> None:
-        self.responses.append(msg)
+        if msg.headers:  # none of the malformed ones
+            self.responses.append(msg)
         del self.responses[:-500]
 
 

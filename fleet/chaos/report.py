@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fleet import subjects
 from fleet.chaos.history import History, Injected
-from fleet.chaos.invariants import INVARIANTS, Violation, judge
+from fleet.chaos.invariants import Violation, checked, judge
 from fleet.chaos.recovery import Recovery, Repeated, recoveries, repeated
 
 MOST_SHOWN = 5
@@ -60,7 +60,8 @@ class Report(Struct, frozen=True, kw_only=True):
                 f"[red]{shown_longest}[/red]" if late else shown_longest,
                 f"{recovery['bound_s']:.0f} s",
             )
-        console.print(table)
+        if self.recoveries:
+            console.print(table)
         if self.repeated:
             made = self.repeated
             console.print(
@@ -97,8 +98,8 @@ def report(
         ended=dict(ended),
         not_taken=sum(sent.sequence is None for sent in history.sent),
         violations=violations,
-        checked=tuple(INVARIANTS),
-        recoveries=tuple(_shown(recovery) for recovery in recoveries(history, ack_wait_s)),
+        checked=checked(history),
+        recoveries=tuple(_shown(recovery) for recovery in recoveries(history, ack_wait_s) if recovery.times),
         repeated=repeated(history),
         injected=history.injected,
     )

@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
-from fleet import subjects
+from fleet import connection, subjects
 from fleet.chaos import history, schedule
 from fleet.chaos.cluster import ACK_WAIT_S, Cluster
 from fleet.chaos.faults import Target, inject
@@ -23,6 +23,7 @@ from fleet.chaos.load import Load, requests
 from fleet.chaos.recorder import UNREACHABLE, Recorder, model_calls
 from fleet.chaos.report import Report, report
 from fleet.chaos.schedule import Card, Fault
+from fleet.config import Settings
 from fleet.errors import Unreachable
 
 TASK_TIMEOUT_S = 60.0
@@ -30,6 +31,7 @@ SETTLE_S = 3 * TASK_TIMEOUT_S
 QUIET_S = 60.0
 WHOLE_WITHIN_S = 60.0
 LOOK_S = 1.0
+RECONNECT_WAIT_S = 0.2
 AFTERWARDS_S = 5.0
 """How long the load goes on when the last fault is over."""
 
@@ -46,7 +48,7 @@ async def own(
     async with cluster:
         note(f"the fleet is up after {time.time() - began:.0f} s; logs in {cluster.logs}")
         began = time.time()
-        async with _connected(cluster.nats.url) as nc:
+        async with _connected(Settings(nats_url=cluster.nats.url)) as nc:
             recorder = Recorder(nc)
             seen = await _run(Target(nc, recorder, cluster), planned, seed, deliberations, note)
             calls, open_calls = await model_calls(cluster.vllm_url)
@@ -59,16 +61,16 @@ async def own(
 
 
 async def foreign(
-    seed: int, deliberations: int, faults: int, cards: Collection[Card], *, nats_url: str, note: Note
+    seed: int, deliberations: int, faults: int, cards: Collection[Card], *, settings: Settings, note: Note
 ) -> Report:
     """Somebody else's cluster: nothing but messages, and judged by what belongs to this run."""
     planned = schedule.plan(seed, faults, cards, stop_s=0.0, ack_wait_s=ACK_WAIT_S)
     began = time.time()
-    async with _connected(nats_url) as nc:
+    async with _connected(settings) as nc:
         try:
             info = await nc.jetstream().stream_info(subjects.DELIBERATIONS)
         except APIError as error:
-            raise Unreachable(f"no fleet has run at {nats_url}: {error.description}") from None
+            raise Unreachable(f"no fleet has run at {settings.nats}: {error.description}") from None
         recorder = Recorder(nc, first_sequence=info.state.last_seq + 1)
         seen = await _run(Target(nc, recorder), planned, seed, deliberations, note)
     return _report(history.of_its_own(History(**seen)), seed, deliberations, faults, began)
@@ -178,14 +180,9 @@ async def _quiet(recorder: Recorder) -> tuple[list[Backlog], dict[str, int]]:
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Client]:
+async def _connected(settings: Settings) -> AsyncIterator[Client]:
     """A connection that outlives every restart of its server."""
-    try:
-        nc = await nats.connect(
-            url, name="fleet-chaos", reconnect_time_wait=0.2, max_reconnect_attempts=-1, error_cb=_quietly
-        )
-    except (OSError, nats.errors.Error) as error:
-        raise Unreachable(f"no NATS server answers at {url}: {error}") from None
+    nc = await connection.connect(settings, "fleet-chaos", reconnect_time_wait=RECONNECT_WAIT_S)
     try:
         yield nc
     finally:

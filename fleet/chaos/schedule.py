@@ -44,9 +44,9 @@ SAFE: Final[tuple[Kind, ...]] = ("responses", "malformed")
 """What may be done to somebody else's cluster."""
 
 
-MEASURED: Final = ("dispatcher", "collector", "actor", "nats")
+MEASURED: Final = ("dispatcher", "collector", "actor", "actors", "nats")
 """A kill of one of these is left alone, so that the recovery can be measured."""
-SETTLED_S, QUIET_S = 4.0, 14.0
+SETTLED_S, QUIET_S = 8.0, 14.0
 
 
 class Fault(Struct, frozen=True, kw_only=True):

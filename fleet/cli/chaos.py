@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fleet import config
 from fleet.cli import options
 from fleet.cli.exits import Exit
 
@@ -72,7 +73,8 @@ def chaos(
     kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-chaos-")
     with kept as directory:
         if nats_url is not None:
-            running = run.foreign(chosen, deliberations, faults, cards, nats_url=nats_url, note=_note)
+            settings = config.load({**os.environ, "NATS_URL": nats_url})
+            running = run.foreign(chosen, deliberations, faults, cards, settings=settings, note=_note)
         else:
             running = run.own(
                 chosen, deliberations, faults, cards, stop_s=stop_seconds, data_dir=Path(directory), note=_note
