@@ -54,6 +54,7 @@ def ranking(state: Deliberation, now: Standings) -> Ranking:
     return Ranking(
         method="vote" if state.task.selection == "vote" else "score",
         leniency=dict(now.fit.leniency),
+        leniency_weight=now.fit.leniency_weight,
         effects=dict(now.fit.effects),
         tied=now.tied,
         decided_by=now.decided_by,

@@ -7,11 +7,13 @@ writes. So the scores are taken apart, by least squares, into
 
 with x = p − mean(p) over the m places that a reviewer was shown, where p = (1/k − 1/m) / (1 − 1/m) at place k: 1 for
 what stands first, 0 for the last, most of the fall right behind the first (x = 0 where one is shown); and y = 1 where
-reviewer and author run the same model, else 0, less its mean. What a reviewer adds to all its scores changes no rank:
-harsh and mild ones count alike. (A constant between quality and leniency is free: leniencies, each as often as its
-reviewer scored, sum to 0.) Both effects are shrunk as if one more unit of evidence had said 0, so that few scores make
-small corrections. Only `quality` ranks. (Many-facet judging, as in Linacre 1989; the effects are those that Wang et
-al. 2023, arXiv:2305.17926, and Panickssery et al. 2024, arXiv:2404.13076, measured.)
+reviewer and author run the same model, else 0, less its mean. Both effects are shrunk as if one more unit of evidence
+had said 0, so that few scores make small corrections. Leniency is shrunk by how little of it there is (empirical
+Bayes): as if w = 1 / (mean square of the leniencies, fitted alone)², at most 1, more scores had said 0. So reviewers
+who differ by less than scores err anyway are left almost as they are, and harsh and mild ones count alike. (A constant
+between quality and leniency is free: leniencies, each as often as its reviewer scored, sum to 0.) Only `quality` ranks.
+(Many-facet judging, as in Linacre 1989; the effects are those that Wang et al. 2023, arXiv:2305.17926, and Panickssery
+et al. 2024, arXiv:2404.13076, measured.)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,6 +90,8 @@ class Fit:
 
     quality: Mapping[str, float] = field(default_factory=dict)
     leniency: Mapping[str, float] = field(default_factory=dict)
+    leniency_weight: float = 1.0
+    """w of the formula above."""
     effects: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(EFFECTS, 0.0))
     """By the names in `EFFECTS`."""
     adjusted: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -98,10 +102,18 @@ def fit(scores: Sequence[Given]) -> Fit:
     """Least squares by turns, until nothing moves. Sums are exact, so the order of `scores` never shows."""
     if not scores:
         return Fit()
+    nothing = [0.0] * len(scores)
+    alone = _solve(scores, nothing, nothing, 0.0)
+    spread = fsum(value * value for value in alone.leniency.values()) / len(alone.leniency)
+    x, y = columns(scores)
+    return _solve(scores, x, y, min(1.0, 1 / spread**2) if spread else 1.0)
+
+
+def _solve(scores: Sequence[Given], x: Sequence[float], y: Sequence[float], weight: float) -> Fit:
+    """`weight`: how many more scores of 0 each leniency is shrunk by."""
     count = range(len(scores))
     author, reviewer = [given.author for given in scores], [given.reviewer for given in scores]
     by_author, by_reviewer = _places(author), _places(reviewer)
-    x, y = columns(scores)
     room_x, room_y = (fsum(value * value for value in part) + PRIOR_WEIGHT for part in (x, y))
     score = [given.score for given in scores]
 
@@ -112,7 +124,8 @@ def fit(scores: Sequence[Given]) -> Fit:
         before = (position, same_model, *quality.values(), *leniency.values())
         plain = [score[i] - position * x[i] - same_model * y[i] for i in count]
         leniency = {
-            name: fsum([plain[i] - quality[author[i]] for i in at]) / len(at) for name, at in by_reviewer.items()
+            name: fsum([plain[i] - quality[author[i]] for i in at]) / (len(at) + weight)
+            for name, at in by_reviewer.items()
         }
         quality = {
             name: fsum([plain[i] - leniency[reviewer[i]] for i in at]) / len(at) for name, at in by_author.items()
@@ -126,6 +139,7 @@ def fit(scores: Sequence[Given]) -> Fit:
     return Fit(
         quality=_rounded(quality),
         leniency=_rounded(leniency),
+        leniency_weight=round(weight, _DIGITS),
         effects=_rounded(dict(zip(EFFECTS, (position, same_model), strict=True))),
         adjusted={
             (reviewer[i], author[i]): round(

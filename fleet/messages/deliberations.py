@@ -108,11 +108,13 @@ class Ranking(Message, frozen=True, kw_only=True):
     """How the order came about.
 
     `adjusted = score − leniency[reviewer] − effects[position] · x − effects[same_model] · y` per review; `subjects.md`
-    says what x and y are. `tied`: who shared the first place before `decided_by` decided it.
+    says what x and y are, and how
+    `leniency_weight` shrinks leniency. `tied`: who shared the first place before `decided_by` decided it.
     """
 
     method: Literal["score", "vote"]
     leniency: dict[str, float] = {}
+    leniency_weight: float = 1.0
     effects: dict[str, float] = {}
     tied: tuple[str, ...] = ()
     decided_by: DecidedBy = "score"

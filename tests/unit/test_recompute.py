@@ -91,7 +91,7 @@ def test_result_scores_follow_from_the_adjusted(result: dict[str, Any]) -> None:
 
 
 def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
-    """No reviewer's residuals lean to a side; each effect is what they say of it, one unit of evidence less."""
+    """Each leniency and effect is what the residuals say of it, as if so much more evidence had said 0."""
     ranking, table = result["ranking"], rows(result)
     adjusted = {
         entry["agent_id"]: fmean(review["adjusted"] for review in entry["reviews"] if review["phase"] == "score")
@@ -105,8 +105,11 @@ def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
             - ranking["effects"]["position"] * row["x"]
             - ranking["effects"]["same_model"] * row["y"]
         )
-    for reviewer in ranking["leniency"]:
-        assert sum(row["rest"] for row in table if row["reviewer"] == reviewer) == pytest.approx(0, abs=1e-3)
+    weight = ranking["leniency_weight"]
+    assert 0 < weight <= 1
+    for reviewer, leniency in ranking["leniency"].items():
+        said = sum(row["rest"] for row in table if row["reviewer"] == reviewer)
+        assert said == pytest.approx(weight * leniency, abs=1e-3)
     assert sum(ranking["leniency"][row["reviewer"]] for row in table) == pytest.approx(0, abs=1e-3)
     for effect, column in (("position", "x"), ("same_model", "y")):
         said = sum(row["rest"] * row[column] for row in table)
