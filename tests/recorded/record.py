@@ -1,0 +1,109 @@
+"""Writes what this version of the fleet puts on the wire and into the bucket: `python -m tests.recorded.record NAME`.
+
+Once for each release, into a directory of its own that never changes again: `tests/unit/test_recorded.py` holds every
+later version against all of them. It must run in old versions too, and uses no more than the core has always had.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fleet import subjects
+from fleet.deliberation.events import Announce, CallAgent, CancelAsked, Conclude, DeadlinePassed, Requested, Responded
+from fleet.deliberation.machine import Decision, decide
+from fleet.messages import AgentProgress, AgentRequested, AgentStop, DeliberationRejected, encode
+from fleet.requests import Task
+from tests.support.agents import answer, failure
+
+NOW = 1_767_225_600_000
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "plain": {"num_agents": 3, "correlation": {"story": "S-17"}, "requirements": ("survives a restart",)},
+    "two-rounds": {"num_agents": 2, "rounds": 2, "rubric": {"correctness": 3.0, "cost": 1.0}, "early_stop": False},
+    "alone": {"num_agents": 1},
+    "mixed": {"num_agents": 4, "roles": ("DEV", "QA"), "models": ("a", "b"), "synthesis": True, "tie_margin": 0.5},
+    "vote": {"num_agents": 3, "selection": "vote", "rounds": 0},
+    "architect": {"num_agents": 3, "selection": "architect", "rounds": 0, "seed": 7},
+}
+"""Requests by task id; those with fields that a version does not know are left out there."""
+Record = dict[str, Any]
+
+
+def begin(task_id: str, fields: dict[str, Any]) -> Decision:
+    task = Task(task_description="Design a rate limiter", **fields)
+    return decide(None, Requested(task_id, task, 7, NOW, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+
+
+def called(decision: Decision) -> list[AgentRequested]:
+    return [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
+
+
+def play(task_id: str, fields: dict[str, Any], *, fails: bool) -> Iterator[Record]:
+    """One deliberation: what is published, and its states at the beginning and in the middle of every phase."""
+    decision = begin(task_id, fields)
+    while True:
+        yield from published(decision)
+        yield {"state": decision.state}
+        if decision.state.ended:
+            return
+        pending = called(decision)
+        for index, call in enumerate(pending):
+            response = failure(call) if fails and index == 0 else answer(call)
+            yield {subjects.AGENT_FAILED if fails and index == 0 else subjects.AGENT_COMPLETED: response}
+            decision = decide(decision.state, Responded(response, NOW + 1000))
+            if index == 0 and len(pending) > 1:
+                yield {"state": decision.state}
+
+
+def published(decision: Decision) -> Iterator[Record]:
+    for effect in decision.outbox:
+        if isinstance(effect, Announce):
+            yield {subjects.ACCEPTED: effect.accepted}
+        elif isinstance(effect, CallAgent):
+            yield {subjects.AGENT_REQUESTED: effect.request}
+        elif isinstance(effect, Conclude):
+            yield {"terminal": effect.event}
+
+
+def everything() -> Iterator[Record]:
+    for name, fields in SCENARIOS.items():
+        if fields.keys() <= set(Task.__struct_fields__):
+            yield from play(name, fields, fails=False)
+    yield from play("one-fails", {"num_agents": 3}, fails=True)
+    yield from play("fails", {"num_agents": 1}, fails=True)
+    running = begin("ended-early", {"num_agents": 2}).state
+    for event in (DeadlinePassed(NOW + 300_000), CancelAsked("enough", NOW + 2000)):
+        ended = decide(running, event)
+        yield from published(ended)
+        yield {"state": ended.state}
+    call = called(begin("said", {"num_agents": 1}))[0]
+    slot = {name: getattr(call, name) for name in ("task_id", "agent_id", "role", "phase", "round", "attempt")}
+    yield {
+        subjects.AGENT_PROGRESS: AgentProgress(
+            **slot, progress_pct=3, message="writing", text_delta="So ", tokens=1, timestamp="2026-01-01T00:00:00.000Z"
+        )
+    }
+    yield {subjects.AGENT_STOP: AgentStop(task_id="said")}
+    yield {
+        subjects.REJECTED: DeliberationRejected(
+            task_id="said",
+            code="invalid",
+            path="$.num_agents",
+            error="$.num_agents: Expected `int` <= 16",
+            stream_sequence=41,
+            rejected_at="2026-01-01T00:00:00.000Z",
+        )
+    }
+
+
+def main(version: str, directory: Path) -> None:
+    target = directory / version
+    target.mkdir()
+    records = [encode(record).decode() for record in everything()]
+    for name, wanted in (("states", True), ("messages", False)):
+        lines = [record for record in records if record.startswith('{"state":') is wanted]
+        (target / f"{name}.json").write_text("[\n" + ",\n".join(dict.fromkeys(lines)) + "\n]\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(__file__).parent)
