@@ -36,7 +36,13 @@ LINKS: Final = ("all", "dispatcher", "collector", "worker", "some")
 RESPONSES: Final = ("duplicate", "reordered", "late", "forged")
 MALFORMED: Final = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.CONTROL_CANCEL, subjects.AGENT_REQUESTED)
 DURABLES: Final = (subjects.DISPATCHER, subjects.COLLECTOR, subjects.CONTROLLER, subjects.WORKERS)
-STREAMS: Final = (subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES, subjects.AGENT_PROGRESS_STREAM)
+STREAMS: Final = (
+    subjects.DELIBERATION_CONTROL,
+    subjects.AGENT_REQUESTS,
+    subjects.AGENT_RESPONSES,
+    subjects.AGENT_PROGRESS_STREAM,
+)
+"""Not those whose loss nothing can repair: requests that nobody has taken yet, states, and the events themselves."""
 FULL: Final = (subjects.DELIBERATION_REQUESTS, subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES, "store")
 CLOCKS: Final = ("dispatcher +1h", "dispatcher -1h", "collector +1h", "collector -1h")
 

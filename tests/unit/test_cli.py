@@ -16,7 +16,11 @@ from fleet.cli.doctor import allowed, matches
 from fleet.cli.remembered import client_settings, locked, recall, remember
 from fleet.errors import ConfigError
 
-COMMANDS = ("up", "demo", "dispatcher", "collector", "ask", "submit", "watch", "result", "cancel", "doctor")
+COMMANDS = (
+    *("up", "demo", "dispatcher", "collector"),
+    *("ask", "submit", "watch", "result", "cancel"),
+    *("doctor", "chaos"),
+)
 GROUPS = tuple(["deadletter", name] for name in ("list", "show", "replay", "drop"))
 NOWHERE = "nats://127.0.0.1:1"
 
