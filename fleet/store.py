@@ -133,7 +133,7 @@ class MemoryStore:
         if task_id not in self._values:
             return None
         value, revision = self._values[task_id]
-        return Stored(decode(value, Deliberation), revision)
+        return Stored(_decoded(task_id, value), revision)
 
     async def save(self, state: Deliberation, revision: int) -> int:
         _, current = self._values.get(state.task_id, (b"", 0))

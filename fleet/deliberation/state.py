@@ -22,6 +22,7 @@ from fleet.messages import (
 from fleet.requests import Task
 
 SCHEMA_VERSION: Final = 1
+"""Raised with every field that is added: an older version, which would lose it, leaves such a state alone."""
 CallStatus = Literal["open", "completed", "failed"]
 
 

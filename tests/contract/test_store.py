@@ -10,8 +10,8 @@ from fleet import topology
 from fleet.config import load
 from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
-from fleet.deliberation.state import Deliberation
-from fleet.errors import StoreConflict
+from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
+from fleet.errors import NewerState, StoreConflict
 from fleet.requests import Task
 from fleet.store import KeyValueStore, MemoryStore, StateStore
 from fleet.texts import Texts
@@ -68,6 +68,19 @@ class TestStore:
         stored = await store.load("t-1")
         assert stored is not None
         assert (stored.state.round, stored.revision) == (1, second)
+
+    async def test_newer_state_is_left_alone(self, store: StateStore) -> None:
+        """What a newer version wrote is neither read nor changed: it may hold what this one does not know."""
+        await store.save(state().change(schema=SCHEMA_VERSION + 1), 0)
+        with pytest.raises(NewerState, match=f"schema {SCHEMA_VERSION + 1}"):
+            await store.load("t-1")
+
+    async def test_older_state_becomes_one_of_this_version(self, store: StateStore) -> None:
+        """So that an older version leaves alone what this one has changed."""
+        await store.save(state().change(schema=SCHEMA_VERSION - 1), 0)
+        stored = await store.load("t-1")
+        assert stored is not None
+        assert stored.state.schema == SCHEMA_VERSION
 
     async def test_state_beyond_one_message_is_whole(self, store: StateStore) -> None:
         """What does not fit one message is stored all the same."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fleet import messages, subjects
+from fleet import __version__, messages, subjects
 from fleet.deliberation.events import CallAgent, CancelAsked, Conclude, DeadlinePassed, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
-from fleet.deliberation.state import Deliberation
+from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.messages import decode, encode
 from fleet.times import from_rfc3339
 from tests.recorded.record import NOW
@@ -64,6 +64,16 @@ def test_a_recorded_message_is_understood(what: str, body: dict[str, Any]) -> No
 def test_a_recorded_state_is_understood(what: str, body: dict[str, Any]) -> None:
     """It decodes, and no field that it has was lost or changed."""
     assert contained(body, json.loads(encode(decode(encode(body), Deliberation))))
+
+
+@pytest.mark.parametrize(("what", "body"), [state for state in RUNNING if str(state.id).startswith(f"{__version__}-")])
+def test_a_state_with_new_fields_has_a_new_schema(what: str, body: dict[str, Any]) -> None:
+    """An older version would drop them: it leaves alone what has a higher schema. An end is never written again."""
+    now = json.loads(encode(decode(encode(body), Deliberation)))
+    assert contained(now, body) or body["schema"] < SCHEMA_VERSION, (
+        f"the state has fields that {__version__} was recorded without: raise SCHEMA_VERSION, "
+        f"or, if {__version__} is not released yet, record it anew (tests/recorded/record.py)"
+    )
 
 
 @pytest.mark.parametrize(("what", "body"), RUNNING)
