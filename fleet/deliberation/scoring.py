@@ -9,7 +9,7 @@ with x = p − mean(p) over the m places that a reviewer was shown, where p = (1
 what stands first, 0 for the last, most of the fall right behind the first (x = 0 where one is shown); and y = 1 where
 reviewer and author run the same model, else 0, less its mean. Both effects are shrunk as if one more unit of evidence
 had said 0, so that few scores make small corrections. Leniency is shrunk by how little of it there is (empirical
-Bayes): as if w = 1 / (mean square of the leniencies, fitted alone)², at most 1, more scores had said 0. So reviewers
+Bayes): as if w = 1 / (mean square of the leniencies, fitted alone), at most 1, more scores had said 0. So reviewers
 who differ by less than scores err anyway are left almost as they are, and harsh and mild ones count alike. (A constant
 between quality and leniency is free: leniencies, each as often as its reviewer scored, sum to 0.) Only `quality` ranks.
 (Many-facet judging, as in Linacre 1989; the effects are those that Wang et al. 2023, arXiv:2305.17926, and Panickssery
@@ -106,7 +106,7 @@ def fit(scores: Sequence[Given]) -> Fit:
     alone = _solve(scores, nothing, nothing, 0.0)
     spread = fsum(value * value for value in alone.leniency.values()) / len(alone.leniency)
     x, y = columns(scores)
-    return _solve(scores, x, y, min(1.0, 1 / spread**2) if spread else 1.0)
+    return _solve(scores, x, y, min(1.0, 1 / spread) if spread else 1.0)
 
 
 def _solve(scores: Sequence[Given], x: Sequence[float], y: Sequence[float], weight: float) -> Fit:
