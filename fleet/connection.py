@@ -1,14 +1,18 @@
 """Connecting to NATS with the configured credentials: one way for every process."""
 
+import asyncio
 import re
 import ssl
 from typing import Any
 
 import nats
+import structlog
 from nats.aio.client import Client
 
 from fleet.config import Settings
 from fleet.errors import ConfigError, Unreachable
+
+log = structlog.get_logger(__name__)
 
 RECONNECT_WAIT_S = 0.5
 OUTAGES = (nats.errors.Error, OSError, TimeoutError)
@@ -21,7 +25,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": RECONNECT_WAIT_S,
         "connect_timeout": 5,
-        "ping_interval": 10,
+        "ping_interval": 5,
         "max_outstanding_pings": 2,
         # While the server is away, publishing fails instead of piling up: the message that caused it comes again.
         "pending_size": 8 * 1024 * 1024,
@@ -63,6 +67,18 @@ async def connect(settings: Settings, name: str, **more: Any) -> Client:
         ) from None
 
 
+async def disconnect(nc: Client) -> None:
+    """Sends what there is to send, and closes, in whatever state the connection is."""
+    try:
+        await nc.drain()
+    except nats.errors.Error as error:
+        log.info("nats.not_drained", reason=error or type(error).__name__)
+        try:
+            await nc.close()
+        except (OSError, RuntimeError):
+            pass  # uvloop minds that the server has closed it already
+
+
 def _without_password(urls: str) -> str:
     """`nats://user:secret@host:4222` -> `nats://user@host:4222`."""
     return re.sub(r"(?<=://)([^:/@]*):[^/@]*@", r"\1@", urls)
@@ -73,3 +89,18 @@ def _quiet() -> dict[str, Any]:
         """The loss of a connection is logged by those who use it."""
 
     return {"error_cb": ignore}
+
+
+def _forgive_late_pongs() -> None:
+    """nats-py 2.16 stops reading, and is deaf until its pings fail, when a pong comes after its flush has timed out."""
+    process = Client._process_pong
+
+    async def process_pong(client: Any) -> None:
+        if client._pongs and client._pongs[0].done():
+            client._pongs[0] = asyncio.get_running_loop().create_future()
+        await process(client)
+
+    Client._process_pong = process_pong
+
+
+_forgive_late_pongs()

@@ -67,7 +67,8 @@ class Watchdog:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 for client in self._clients:
-                    await client.flush()
+                    # Not `flush`, which succeeds on a connection that nothing is read from any more.
+                    await client.request("$JS.API.INFO", timeout=PROBE_TIMEOUT_S)
                 missing = [name async for name in self._missing_streams()]
                 missing += [name async for name in self._missing_consumers()]
         except Exception as error:
