@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 
 from fleet import topology
 from fleet.config import Settings
-from fleet.connection import connect
+from fleet.connection import connect, disconnect
 from fleet.health import Health, serve_health
 from fleet.intake import OutboxHolder
 from fleet.outbox import Outbox
@@ -108,11 +108,8 @@ class Component:
             task.cancel()
         try:
             await self._broker.stop()
-            if hasattr(self, "nc"):
-                await self.nc.drain()
-        except nats.errors.Error as error:  # NATS is away: there is nothing left to send
-            log.warning("nats.not_drained", error=repr(error))
-            await self._broker.connection.close()
-            if hasattr(self, "nc"):
-                await self.nc.close()
+        except nats.errors.Error:  # NATS is away
+            await disconnect(self._broker.connection)
+        if hasattr(self, "nc"):
+            await disconnect(self.nc)
         log.info(f"{self.name}.stopped")

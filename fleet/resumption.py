@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 from nats.js import JetStreamContext
-from nats.js.errors import NoKeysError
 
 from fleet import subjects
 from fleet.connection import OUTAGES
@@ -85,11 +84,18 @@ class Resumption:
             log.warning("tasks.resumed", count=resumed, owed=[kind.__name__ for kind in owed])
 
     async def _tasks(self) -> list[str]:
-        try:
-            keys: list[str] = await (await self._js.key_value(subjects.BUCKET)).keys()
-        except NoKeysError:
-            return []
-        return keys
+        bucket = await self._js.key_value(subjects.BUCKET)
+        watcher = await bucket.watchall(ignore_deletes=True, meta_only=True)
+        found = []
+        async for entry in watcher:
+            if entry is None:  # that was all
+                break
+            found.append(entry.key)
+        await watcher.stop()
+        # nats-py's own `keys` leaves it behind, for five minutes.
+        consumer = (await watcher._sub.consumer_info()).name
+        await self._js.delete_consumer(f"KV_{subjects.BUCKET}", consumer)
+        return found
 
 
 def lost(accepted: DeliberationAccepted, at_ms: int) -> Deliberation:

@@ -10,7 +10,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
-import nats.errors
 import structlog
 from msgspec import Struct
 from nats.aio.client import Client
@@ -99,12 +98,7 @@ class AgentWorker:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._client.close()
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._nc.flush()
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            log.warning("worker.not_flushed", worker=self._name, error=type(error).__name__)
-        await self._nc.close()
+        await connection.disconnect(self._nc)
         log.info("worker.stopped", worker=self._name, handed_back=handed_back)
 
     def status(self) -> WorkerStatus:
