@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Launcher(Protocol):
-    """Launches, sizes and supervises the workers. `workers.pool.RayPool` is the real one."""
+    """Launches, sizes and supervises the workers. `fleet.cli.launcher.LauncherProcess` is the real one."""
 
     async def start(self) -> None:
         """Returns once at least one worker takes calls."""
