@@ -16,13 +16,14 @@ from typing import Any
 import msgspec
 import nats.errors
 import structlog
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NotFoundError
 from nats.micro import add_service
 from nats.micro.request import Request
 from nats.micro.service import EndpointConfig, ServiceConfig
 
 from fleet import __version__, subjects
 from fleet.by_reference import by_reference, whole_request
+from fleet.connection import OUTAGES
 from fleet.deliberation.state import Deliberation
 from fleet.endings import Endings
 from fleet.envelope import child_traceparent, headers
@@ -38,7 +39,7 @@ log = structlog.get_logger(__name__)
 MAX_WAIT_S = 300.0
 ASK_LIMIT_S = 3600.0 + 60.0
 """Longest timeout a request may have, and a minute for what comes before and after."""
-LEAVE_WITHIN_S = 2.0
+LEAVE_WITHIN_S, LOOK_WITHIN_S = 2.0, 10.0
 PUBLISH_WITHIN_S, PUBLISH_PAUSE_S = 10.0, 0.25
 POLL_S, CANCEL_POLL_S = 5.0, 0.5
 """How often a waiting call looks into the bucket, in case an event was missed while reconnecting."""
@@ -249,8 +250,15 @@ class Service:
             return None
 
     async def _load(self, task_id: str) -> Deliberation | None:
-        stored = await self._component.store.load(task_id)
-        return stored.state if stored else None
+        until = time.monotonic() + LOOK_WITHIN_S
+        while True:
+            try:
+                stored = await self._component.store.load(task_id)
+                return stored.state if stored else None
+            except OUTAGES:  # the bucket has no leader, for a moment
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(PUBLISH_PAUSE_S)
 
     async def _is_this(self, state: Deliberation, sequence: int) -> bool:
         """Whether the result on record answers the request at `sequence`: not while that may yet be a conflict."""
@@ -274,8 +282,10 @@ class Service:
     async def _is_stored(self, sequence: int) -> bool:
         try:
             await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
-        except APIError:
+        except NotFoundError:
             return False
+        except OUTAGES:
+            pass  # not known: as if it were
         return True
 
     async def _is_waiting_in_the_stream(self, task_id: str) -> bool:

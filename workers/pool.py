@@ -18,6 +18,7 @@ from fleet import __version__
 from fleet.config import Settings, with_own_nats
 from fleet.errors import Unreachable
 from fleet.messages import encode
+from workers.generations import UNKNOWN, Generation, generation
 
 log = structlog.get_logger(__name__)
 
@@ -61,9 +62,10 @@ async def stop_local() -> None:
 class WorkerActor:
     """Hosts one `AgentWorker`. Ray runs its methods on one event loop."""
 
-    def __init__(self, name: str, fingerprint: str, settings: Settings) -> None:
+    def __init__(self, name: str, fingerprint: str, launched_by: Generation, settings: Settings) -> None:
         self._name = name
         self._fingerprint = fingerprint
+        self._launched_by = launched_by
         self._settings = settings
         self._worker: Any = None
         self._starting = asyncio.Lock()
@@ -80,7 +82,8 @@ class WorkerActor:
                 worker = AgentWorker(with_own_nats(self._settings, os.environ), self._name)
                 await worker.start()
                 self._worker = worker
-        return {"pid": os.getpid(), "fingerprint": self._fingerprint, **_as_dict(self._worker.status())}
+        facts = {"pid": os.getpid(), "fingerprint": self._fingerprint, "launched_by": self._launched_by}
+        return {**facts, **_as_dict(self._worker.status())}
 
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""
@@ -92,11 +95,13 @@ class WorkerActor:
 class RayPool:
     """Launches, sizes and supervises the actors.
 
-    For a process of its own: Ray ends whoever is joined to a cluster whose control plane is away for a minute.
+    `began_ms`: when the dispatcher began. For a process of its own: Ray ends whoever is joined to a cluster whose
+    control plane is away for a minute.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, began_ms: int = 0) -> None:
         self._settings = settings
+        self._generation = generation(__version__, began_ms)
         self._fingerprint = hashlib.sha256(encode([__version__, settings])).hexdigest()[:12]
         # Several fleets may share a Ray: each is known by its NATS.
         fleet = hashlib.sha256(settings.nats.encode()).hexdigest()[:6]
@@ -183,9 +188,9 @@ class RayPool:
             await asyncio.sleep(pause_s)
 
     async def _ensure(self, name: str) -> None:
-        """One actor exists, runs this version with these settings, and answers."""
+        """One actor exists, runs this version with these settings (or a newer dispatcher's), and answers."""
         answer = await self._probe(name)
-        if answer["fingerprint"] != self._fingerprint:
+        if answer["fingerprint"] != self._fingerprint and answer.get("launched_by", UNKNOWN) < self._generation:
             log.info("worker.replaced", worker=name)
             await _end(name)
             self._actors.pop(name, None)
@@ -215,7 +220,7 @@ class RayPool:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=workers.num_cpus,
-        ).remote(name, self._fingerprint, self._settings)
+        ).remote(name, self._fingerprint, self._generation, self._settings)
 
 
 async def _end(name: str) -> None:

@@ -17,12 +17,15 @@ import structlog
 
 from fleet.errors import FleetError
 from fleet.supervisor import Child, ChildFailed
+from fleet.times import now_ms
 
 if TYPE_CHECKING:
     from workers.pool import RayPool
 
 log = structlog.get_logger(__name__)
 
+BEGAN = "FLEET_DISPATCHER_BEGAN"
+"""When the dispatcher began, in ms since 1970: its launcher may be started again."""
 STALE_S = 10.0
 TRY_AGAIN_S = 1.0
 STOP_WITHIN_S = 3.0
@@ -32,7 +35,9 @@ class LauncherProcess:
     """A `fleet.dispatcher.Launcher`: keeps the process running, and hears of the workers from it."""
 
     def __init__(self) -> None:
-        self._child = Child("launcher", lambda: [sys.executable, "-m", "fleet.cli.launcher"], on_line=self._heard)
+        environ = {**os.environ, BEGAN: str(now_ms())}
+        command = [sys.executable, "-m", "fleet.cli.launcher"]
+        self._child = Child("launcher", lambda: command, environ=lambda: environ, on_line=self._heard)
         self._answering = 0
         self._heard_at = 0.0
 
@@ -87,7 +92,7 @@ def main(stop: bool) -> None:
     configure_logging("launcher")
     # Ray would say that it handles no SIGTERM beside the main thread: we do.
     logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
-    pool = RayPool(config.load(os.environ))
+    pool = RayPool(config.load(os.environ), int(os.environ.get(BEGAN, 0)))
     try:
         run_until_signalled(pool.stop_workers() if stop else _supervise(pool))
     except FleetError as error:
