@@ -32,8 +32,6 @@ CONTROL_SCHEDULE: Final = "control.schedule"
 
 DEADLETTER: Final = "deadletter"
 """Prefix: `deadletter.<original subject>`."""
-REPLAYED: Final = "deadletter.replayed"
-"""Prefix: `deadletter.replayed.<sequence>` notes that a dead letter was handed in again, and where to."""
 
 # streams
 DELIBERATION_REQUESTS: Final = "DELIBERATION_REQUESTS"
@@ -80,3 +78,8 @@ def deadletter_of(subject: str) -> str:
 def exhausted(stream: str, consumer: str) -> str:
     """What NATS publishes when a message was delivered as often as `max_deliver` allows."""
     return f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}"
+
+
+def replayed(sequence: int | str) -> str:
+    """Where it is noted that, and where to, the dead letter with this sequence was handed in again."""
+    return f"{DEADLETTER}.replayed.{sequence}"

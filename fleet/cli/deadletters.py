@@ -184,7 +184,7 @@ async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_outpu
             )
             # Beyond the time in which NATS recognises the id, this tells that it was done.
             done = {"stream": ack.stream, "sequence": ack.seq, "at": rfc3339(now_ms())}
-            await fleet.js.publish(_note_of(sequence), json.dumps(done).encode())
+            await fleet.js.publish(subjects.replayed(sequence), json.dumps(done).encode())
     where = before or done
     if json_output:
         print(json.dumps({**where, "dead_letter": sequence, "before": before is not None}))
@@ -199,13 +199,12 @@ async def _drop(data_dir: Any, nats_url: str | None, sequence: int, json_output:
     async with session(client_settings(data_dir, nats_url)) as fleet:
         await _get(fleet.js, sequence)
         await fleet.js.delete_msg(subjects.DEAD_LETTERS, sequence)
-        await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=_note_of(sequence))
+        await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=subjects.replayed(sequence))
     print(json.dumps({"dead_letter": sequence, "dropped": True}) if json_output else f"dead letter {sequence} dropped")
 
 
-def _note_of(sequence: int) -> str:
-    """Where it is noted that, and where to, a dead letter was handed in again."""
-    return f"{subjects.REPLAYED}.{sequence}"
+def _is_note(letter: DeadLetter) -> bool:
+    return letter.subject.startswith(subjects.replayed(""))
 
 
 async def _whole(fleet: Any, letter: DeadLetter) -> bytes:
@@ -228,14 +227,14 @@ async def _all(js: Any) -> AsyncIterator[DeadLetter]:
         letter = await _at(js, sequence, "next")
         if letter is None:
             return
-        if not letter.subject.startswith(f"{subjects.REPLAYED}."):
+        if not _is_note(letter):
             yield replace(letter, replayed=await _noted(js, letter.sequence))
         sequence = letter.sequence + 1
 
 
 async def _get(js: Any, sequence: int) -> DeadLetter:
     letter = await _at(js, sequence)
-    if letter is None or letter.subject.startswith(f"{subjects.REPLAYED}."):
+    if letter is None or _is_note(letter):
         raise BadRequest("unknown", "$", f"there is no dead letter {sequence}: see `fleet deadletter list`")
     return replace(letter, replayed=await _noted(js, sequence))
 
@@ -244,7 +243,7 @@ async def _noted(js: Any, sequence: int) -> dict[str, Any] | None:
     from nats.js.errors import NotFoundError
 
     try:
-        note = await js.get_last_msg(subjects.DEAD_LETTERS, _note_of(sequence))
+        note = await js.get_last_msg(subjects.DEAD_LETTERS, subjects.replayed(sequence))
     except NotFoundError:
         return None
     found: dict[str, Any] = json.loads(note.data)

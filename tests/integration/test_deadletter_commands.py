@@ -99,7 +99,7 @@ async def test_replay_that_broke_off_before_its_note_is_done_once(desk: Desk) ->
     """Within the time in which NATS recognises the id."""
     await desk.bury(BODY)
     await desk.json("replay", "1")
-    await desk.js.purge_stream(subjects.DEAD_LETTERS, subject=f"{subjects.REPLAYED}.1")
+    await desk.js.purge_stream(subjects.DEAD_LETTERS, subject=subjects.replayed(1))
     await desk.json("replay", "1")
     assert await desk.requests() == 1
 
