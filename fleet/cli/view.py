@@ -81,9 +81,7 @@ class Board:
             case AgentCompleted():
                 row.percent, row.done = 100, True
                 row.tokens = event.usage.completion_tokens or row.tokens
-                self._line(
-                    f"{event.slot}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s"
-                )
+                self._line(f"{event.slot}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s")
             case AgentFailed():
                 row.done, row.error = True, event.error
                 self._line(f"{event.slot}  {row.phase}  failed: {event.error}")
