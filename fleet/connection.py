@@ -15,6 +15,7 @@ from fleet.errors import ConfigError, Unreachable
 log = structlog.get_logger(__name__)
 
 RECONNECT_WAIT_S = 0.5
+DISCONNECT_WITHIN_S = 2.0
 OUTAGES = (nats.errors.Error, OSError, TimeoutError)
 """How NATS being away, full or too slow shows."""
 
@@ -70,8 +71,9 @@ async def connect(settings: Settings, name: str, **more: Any) -> Client:
 async def disconnect(nc: Client) -> None:
     """Sends what there is to send, and closes, in whatever state the connection is."""
     try:
-        await nc.drain()
-    except nats.errors.Error as error:
+        async with asyncio.timeout(DISCONNECT_WITHIN_S):
+            await nc.drain()
+    except (nats.errors.Error, TimeoutError) as error:
         log.info("nats.not_drained", reason=error or type(error).__name__)
         try:
             await nc.close()

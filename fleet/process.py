@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import nats.errors
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
@@ -14,7 +13,7 @@ from nats.js import JetStreamContext
 
 from fleet import topology
 from fleet.config import Settings
-from fleet.connection import connect, disconnect
+from fleet.connection import OUTAGES, connect, disconnect
 from fleet.health import Health, serve_health
 from fleet.intake import OutboxHolder
 from fleet.outbox import Outbox
@@ -27,7 +26,8 @@ from fleet.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
-DRAIN_S = 15.0
+DRAIN_S, CLOSE_WITHIN_S = 8.0, 2.0
+"""With all other steps, also where NATS has stopped to answer, less than the 20 s in which a component must end."""
 
 
 class Component:
@@ -94,8 +94,9 @@ class Component:
         for subscriber in self._broker.subscribers:
             # FastStream's own way would drop what NATS has sent already, for another to have after `ack_wait`.
             if (subscription := getattr(subscriber, "subscription", None)) is not None:
-                with suppress(nats.errors.Error, TimeoutError):
-                    await subscription.drain()
+                with suppress(*OUTAGES):
+                    async with asyncio.timeout(CLOSE_WITHIN_S):
+                        await subscription.drain()
                 subscriber.subscription = None  # type: ignore[attr-defined]
             await subscriber.stop()
         if hasattr(self, "runner"):
@@ -107,8 +108,9 @@ class Component:
         for task in self._background:
             task.cancel()
         try:
-            await self._broker.stop()
-        except nats.errors.Error:  # NATS is away
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._broker.stop()
+        except OUTAGES:  # NATS is away
             await disconnect(self._broker.connection)
         if hasattr(self, "nc"):
             await disconnect(self.nc)

@@ -80,11 +80,16 @@ class Service:
 
     async def retire(self) -> None:
         """Takes no new requests, and loses none that was on its way here; those that wait go on waiting."""
-        if self._service is not None:
-            for endpoint in self._service._endpoints:
-                await endpoint._subscription.drain()  # nats-py's own way would drop what has arrived
-            self._service._endpoints.clear()
-            await self._service.stop()
+        if self._service is None:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S):
+                for endpoint in self._service._endpoints:
+                    await endpoint._subscription.drain()  # nats-py's own way would drop what has arrived
+                self._service._endpoints.clear()
+                await self._service.stop()
+        except OUTAGES as error:
+            log.info("service.not_drained", reason=repr(error))
 
     async def leave(self) -> None:
         """Hands over what still waits, or answers it with 503 where no other instance is there."""

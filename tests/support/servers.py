@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Sequence
@@ -56,6 +57,10 @@ class Server:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def look(self, what: str) -> dict[str, Any] | None:
         """What it says of itself; None while it says nothing."""
