@@ -11,7 +11,7 @@ from contextlib import suppress
 HOST = "127.0.0.1"
 _CHUNK = 64 * 1024
 _NAME = re.compile(rb'"name":\s*"([^"]*)"')
-RETRY_S = 0.1
+STOP_WITHIN_S = 2.0
 
 Which = Callable[["Link"], bool]
 
@@ -53,11 +53,11 @@ class Proxy:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+        self.heal()
         for link in list(self._links):
             link.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_WITHIN_S)
 
     def cut(self, which: Which) -> int:
         """Closes the links that match; returns how many."""
