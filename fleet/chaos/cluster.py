@@ -203,4 +203,7 @@ def _end_what_is_left() -> list[str]:
                 left.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
                 process.kill()
     psutil.wait_procs(alive, timeout=5)
+    with suppress(ChildProcessError):  # the adopted dead: nobody else would take note of them
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
     return left
