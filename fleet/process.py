@@ -26,6 +26,7 @@ from fleet.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
+DECLARE_WITHIN_S, DECLARE_PAUSE_S = 30.0, 0.5
 DRAIN_S, CLOSE_WITHIN_S = 8.0, 2.0
 """With all other steps, also where NATS has stopped to answer, less than the 20 s in which a component must end."""
 
@@ -55,7 +56,7 @@ class Component:
         """Connects and declares the topology; raises `Unreachable` when there is no server."""
         self.nc = await connect(self.settings, f"fleet-{self.name}-publisher")
         self.js = self.nc.jetstream(timeout=5.0)
-        created = await topology.declare(self.js, self.settings)
+        created = await self._declare()
         self.texts = Texts(self.js, self.nc.max_payload, self.settings.limits.results_days * DAY_S)
         self.store = await KeyValueStore.open(self.js, self.texts)
         self._holder.outbox = Outbox(self.nc, self.js, self.texts, self.name)
@@ -66,6 +67,18 @@ class Component:
         self.runner = Runner(self.store, self._holder.outbox)
         self.health.watch("NATS takes what is written", lambda: not self.runner.hindered)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
+
+    async def _declare(self) -> list[str]:
+        """Tried again while streams have no leader: a server of the cluster may have gone a moment ago."""
+        until = time.monotonic() + DECLARE_WITHIN_S
+        while True:
+            try:
+                return await topology.declare(self.js, self.settings)
+            except OUTAGES as error:
+                if time.monotonic() > until:
+                    raise
+                log.warning("topology.not_declared", error=repr(error), again_in_s=DECLARE_PAUSE_S)
+            await asyncio.sleep(DECLARE_PAUSE_S)
 
     async def start(self) -> None:
         """Begins to consume."""

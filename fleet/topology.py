@@ -94,7 +94,6 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
             storage=StorageType.MEMORY,
             max_age=limits.progress_minutes * MINUTE_S,
             max_bytes=256 * 1024 * 1024,
-            num_replicas=1,
             duplicate_window=10.0,
         ),
         # A message given up once more, by a process that was away meanwhile, is the same dead letter.

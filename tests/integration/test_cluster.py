@@ -78,7 +78,7 @@ async def events(fleet: Fleet) -> dict[str, list[dict[str, Any]]]:
 
 
 async def test_every_stream_and_bucket_has_three_replicas(tmp_path: Path) -> None:
-    """`limits.replicas = 3`; also where there was one before. Progress alone is kept once."""
+    """`limits.replicas = 3`; also where there was one before."""
     async with servers.three(tmp_path) as nodes:
         nc = await connection.connect(load({"NATS_URL": urls(nodes)}), "test")
         js = nc.jetstream(timeout=10)
@@ -87,8 +87,7 @@ async def test_every_stream_and_bucket_has_three_replicas(tmp_path: Path) -> Non
             kept = {info.config.name: info.config.num_replicas for info in await js.streams_info()}
             direct = (await js.stream_info(f"KV_{subjects.BUCKET}")).config.allow_direct
         await nc.close()
-    once = kept.pop(subjects.AGENT_PROGRESS_STREAM)
-    assert (once, set(kept.values())) == (1, {3})
+    assert set(kept.values()) == {3}
     assert not direct, "a replica may answer with an old state"
 
 
@@ -162,16 +161,19 @@ async def idle(fleet: Fleet) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_component_starts_while_a_node_of_three_is_away(tmp_path: Path) -> None:
-    """`NATS_URL` names all three, separated by commas: whichever answers is used; with none of them it says so."""
+async def test_a_fleet_starts_while_a_node_of_three_is_away(tmp_path: Path) -> None:
+    """`NATS_URL` names all three, separated by commas, and what is left has everything, what is in memory included."""
     async with servers.three(tmp_path) as nodes:
-        settings = load({"NATS_URL": urls(nodes)})
-        for node in nodes:
-            await node.kill()
-            nc = await connection.connect(settings, "test")
-            assert nc.is_connected
-            await nc.close()
-            await node.start()
-        await asyncio.gather(*(node.kill() for node in nodes))
-        with pytest.raises(Unreachable):
-            await connection.connect(settings, "test")
+        async with whole(urls(nodes), limits=LIMITS) as fleet:
+            leader = await leader_of(fleet, subjects.AGENT_PROGRESS_STREAM)
+        await next(node for node in nodes if node.name == leader).kill()
+        async with whole(urls(nodes), limits=LIMITS) as fleet:
+            code, done = await fleet.ask(subjects.ASK, {"task_description": "Design it", "num_agents": 1})
+            assert (code, done["status"]) == (None, "COMPLETED")
+
+
+async def test_without_any_node_it_says_so(tmp_path: Path) -> None:
+    """None of the servers that `NATS_URL` names answers."""
+    settings = load({"NATS_URL": urls([Server("none", tmp_path), Server("neither", tmp_path)])})
+    with pytest.raises(Unreachable, match="no NATS server answers"):
+        await connection.connect(settings, "test")
