@@ -10,7 +10,7 @@ from fleet.deliberation.judging import final_scores, standings
 from fleet.deliberation.prompts import LABELS
 from fleet.deliberation.ranking import Standings, pairs_to_compare, preferring
 from fleet.deliberation.state import Deliberation
-from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy
+from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy, slot_name
 
 CHOOSER_ROLE = "ARCHITECT"
 COMPARING_REVIEWERS = 3
@@ -30,8 +30,8 @@ class Call:
 
     @property
     def slot(self) -> str:
-        """As `AgentRequested.slot`."""
-        return self.agent_id if self.ask == 1 else f"{self.agent_id}~{self.ask}"
+        """As that of its message."""
+        return slot_name(self.agent_id, self.ask)
 
 
 def calls(state: Deliberation) -> dict[str, Call]:

@@ -22,6 +22,7 @@ from fleet.messages.calls import (
     Scorecard,
     Synthesis,
     Usage,
+    slot_name,
 )
 from fleet.messages.control import CancelRequest, DeadlineReached, Progress, ResultReply, ResultRequest
 from fleet.messages.deliberations import (
@@ -97,5 +98,6 @@ __all__ = [
     "decode",
     "decoder",
     "encode",
+    "slot_name",
     "status_of",
 ]

@@ -22,6 +22,11 @@ class Policy(Message, frozen=True, kw_only=True):
     forbidden: tuple[str, ...] = ()
 
 
+def slot_name(agent_id: str, ask: int) -> str:
+    """A call's key within its phase: the agent's id, and for further questions `~<ask>`."""
+    return agent_id if ask == 1 else f"{agent_id}~{ask}"
+
+
 class _Slot(Message, frozen=True, kw_only=True):
     """Names a call: its slot in the deliberation. `ask` numbers an agent's calls within one phase."""
 
@@ -35,8 +40,8 @@ class _Slot(Message, frozen=True, kw_only=True):
 
     @property
     def slot(self) -> str:
-        """The call's key within its phase: the agent's id, and for further questions `~<ask>`."""
-        return self.agent_id if self.ask == 1 else f"{self.agent_id}~{self.ask}"
+        """See `slot_name`."""
+        return slot_name(self.agent_id, self.ask)
 
     @property
     def call_id(self) -> str:

@@ -2,8 +2,8 @@
 
 Points are those of the scores, 0 … 10. Three sets are used: `FAIR` (judges that differ and err, but favour nothing),
 `BIASED` (all biases at once, two models in the council; a judge as consistent as GPT-4), and `WEAK` (the same with
-twice the position bias and half as much self-preference again: a judge that keeps four verdicts in ten when the order
-is swapped, as weaker models do [2]).
+twice the position bias and half as much self-preference again: a judge that keeps not half of its verdicts when the
+order is swapped, as weaker models do [2]).
 
 | trait | fair | biased | why |
 |---|---|---|---|
