@@ -93,16 +93,17 @@ class Service:
 
     async def leave(self) -> None:
         """Hands over what still waits, or answers it with 503 where no other instance is there."""
-        if not self._tasks:
+        waiting = set(self._tasks)  # some may end while the others are asked for
+        if not waiting:
             return
         try:
             await self._component.nc.request(f"$SRV.PING.{subjects.SERVICE}", timeout=LEAVE_WITHIN_S)
             self._others = True
         except (nats.errors.Error, TimeoutError):
             pass
-        log.info("service.left", waiting=len(self._tasks), handed_over=self._others)
+        log.info("service.left", waiting=len(waiting), handed_over=self._others)
         self._endings.close()
-        _, late = await asyncio.wait(self._tasks, timeout=LEAVE_WITHIN_S)
+        _, late = await asyncio.wait(waiting, timeout=LEAVE_WITHIN_S)
         for task in late:
             task.cancel()
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import nats.errors
@@ -25,6 +25,17 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
     await running.stop()
 
 
+async def stopped(pid: int) -> None:
+    """Returns once every thread of it stands still: until then it may answer."""
+    async with asyncio.timeout(10):
+        while {thread.read_text().rpartition(")")[2].split()[0] for thread in threads(pid)} != {"T"}:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def threads(pid: int) -> Iterable[Path]:
+    return Path(f"/proc/{pid}/task").glob("*/stat")
+
+
 async def test_a_flush_that_timed_out_does_not_make_the_connection_deaf(server: EmbeddedNats) -> None:
     """Its answer comes late, and messages after it: over the same connection."""
     nc = await connect(load({"NATS_URL": server.url}), "test")
@@ -37,6 +48,7 @@ async def test_a_flush_that_timed_out_does_not_make_the_connection_deaf(server: 
     await nc.flush()
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
+    await stopped(server.pid)
     try:
         with pytest.raises(nats.errors.TimeoutError):
             await nc.flush(timeout=0.2)

@@ -6,10 +6,11 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from fleet import collector, dispatcher, subjects
 from fleet.config import Settings, load
@@ -60,8 +61,18 @@ class Load:
         self.fleet = fleet
         self.asked: list[str] = []
         self.wrong: list[Any] = []
+        self._clients = clients
         self._stop = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._client(number)) for number in range(clients)]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._client(number)) for number in range(self._clients)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def more(self, count: int) -> None:
         """Waits until as many more have been asked."""
@@ -131,15 +142,15 @@ async def test_killing_any_of_them_loses_nothing(tmp_path: Path) -> None:
 async def test_rolling_restart_under_load_shows_no_error_to_clients(tmp_path: Path) -> None:
     """Plain requests to the service are all answered while every instance is ended by SIGTERM and started again."""
     async with replicas(tmp_path) as (_, components, fleet):
-        load = Load(fleet)
-        await load.more(20)
-        for component in components:
-            assert await component.end() == 0
-            await load.more(10)
-            await component.start()
-            await load.more(10)
-        await load.end()
-    assert load.wrong == []
+        async with Load(fleet) as load:
+            await load.more(20)
+            for component in components:
+                await component.drained()
+                await load.more(10)
+                await component.start()
+                await load.more(10)
+            await load.end()
+        assert load.wrong == []
 
 
 class Instances:
@@ -221,3 +232,24 @@ async def test_the_last_instance_says_503_and_where_to_ask(nats_url: str) -> Non
         code, reply = await asking
         assert code == "503"
         assert "deliberation.result" in reply["error"]
+
+
+async def test_calls_that_are_answered_while_an_instance_leaves_do_not_disturb_it(nats_url: str) -> None:
+    """It asks who else is there; until somebody says so, nothing waits any more that could be handed over."""
+    async with held(nats_url) as instances:
+        fleet = instances.fleet
+        await instances.end(1)
+        await fleet.request(task_id="slow", num_agents=1)
+        await fleet.inbox.next(subjects.ACCEPTED, task_id="slow")
+        body = json.dumps({"task_id": "slow", "wait_seconds": 1}).encode()
+        waiting = asyncio.create_task(fleet.nc.request(subjects.RESULT, body, timeout=20))
+
+        async def answer(ping: Msg) -> None:
+            await waiting
+            await ping.respond(b"{}")
+
+        await fleet.nc.subscribe(f"$SRV.PING.{subjects.SERVICE}", cb=answer)
+        await fleet.ask(subjects.RESULT, "slow")  # the one before it has arrived
+        await instances.end(0)
+        assert waiting.done()
+        assert instances.running[0].cancelled()

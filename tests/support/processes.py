@@ -52,6 +52,11 @@ class Component:
         async with asyncio.timeout(ENDED_WITHIN_S):
             return await self._process.wait()
 
+    async def drained(self) -> None:
+        """Ends it by SIGTERM, which it must obey in good order."""
+        status = await self.end()
+        assert status == 0, f"{self.kind} exited {status}:\n{self.log.read_text()[-6000:]}"
+
     def lines(self) -> list[dict[str, object]]:
         """What it has logged."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
