@@ -27,7 +27,7 @@ Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=1000)], 
 Names = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(min_length=1, max_length=MAX_AGENTS)
 ]
-SelectionMethod = Literal["score", "vote", "architect"]
+SelectionMethod = Literal["score", "vote", "architect", "checks"]
 
 
 class PolicyGiven(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -111,6 +111,7 @@ _TROUBLES = ("a restart", "a full disk", "a slow peer", "a lost packet", "a cloc
 _OPTIONS: tuple[dict[str, Any], ...] = (
     {"selection": "vote"},
     {"selection": "architect"},
+    {"selection": "checks"},
     {"synthesis": True},
     {"early_stop": False},
     {"tie_margin": 2.0},

@@ -1,9 +1,9 @@
 """Which phase comes next. A phase that nobody has anything to do in is passed over.
 
-    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote ─▶ compare? ─▶ choose? ─▶ synthesise? ─▶ completed
+    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ synthesise? ─▶ completed
 
 `stopping` may end the rounds early, a spent token budget everything. `compare` is for ties, `choose` for
-`selection: architect`, `synthesise` for `options.synthesis`.
+`selection: architect`, `synthesise` for `options.synthesis`. `selection: checks` asks nobody for scores or votes.
 """
 
 from typing import assert_never
@@ -14,6 +14,7 @@ from fleet.deliberation.judging import vote_standings, votes
 from fleet.deliberation.state import Deliberation, PhaseRecord
 from fleet.deliberation.stopping import over_budget, reason_to_stop
 from fleet.messages import Phase, StopReason
+from fleet.requests import SelectionMethod
 
 
 def advance(state: Deliberation, at_ms: int) -> Deliberation:
@@ -34,42 +35,58 @@ def _next(state: Deliberation, at_ms: int) -> Deliberation:
     if len(state.candidates) < 2:
         # Alone there is nobody to review or to compare with; with nobody left it has failed.
         return conclude_with_what_there_is(state, at_ms)
-    following = _following(state, at_ms)
-    if following is None:
+    state, phase = _following(state, at_ms)
+    if phase is None:
         return conclude_with_what_there_is(state, at_ms)
-    state, phase = following
     if over_budget(state):
         spent = f"{state.usage.total} of {state.task.max_total_tokens} tokens were used before {phase}"
         return conclude_with_what_there_is(_stopped(state, "token_budget", spent).change(cut_short=True), at_ms)
     return enter(state, phase, state.round + 1 if phase == "critique" else state.round, at_ms)
 
 
-def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase] | None:
+def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase | None]:
     """The state as the phase that has ended leaves it, and the next phase; None after the last one."""
     task = state.task
-    judge: Phase = "vote" if task.selection == "vote" else "score"
+    synthesise: Phase | None = "synthesise" if task.synthesis else None
     match state.phase:
         case "propose":
-            return state, "critique" if task.rounds else judge
+            return state, "critique" if task.rounds else _judge(task.selection) or synthesise
         case "critique":
             return state, "revise"
         case "revise":
             state = state.change(rounds_run=state.round)
-            if state.round == task.rounds:
-                return _stopped(state, "all_rounds", "every round that was asked for was run"), judge
-            given = votes(state, state.round)
-            stop = reason_to_stop(state, vote_standings(state, state.round), given, at_ms)
-            return (_stopped(state, *stop), judge) if stop else (state, "critique")
+            stop = _reason_to_stop(state, at_ms)
+            return (_stopped(state, *stop), _judge(task.selection) or synthesise) if stop else (state, "critique")
         case "score" | "vote" if task.selection != "architect" and _asks(state, "compare"):
             return state, "compare"
         case "score" | "vote" if task.selection == "architect":
             return state, "choose"
         case "score" | "vote" | "compare" | "choose":
-            return (state, "synthesise") if task.synthesis else None
+            return state, synthesise
         case "synthesise":
-            return None
+            return state, None
         case _:
             assert_never(state.phase)
+
+
+def _judge(selection: SelectionMethod) -> Phase | None:
+    """The phase in which reviewers say what is best; None where nobody is asked."""
+    match selection:
+        case "score" | "architect":
+            return "score"
+        case "vote":
+            return "vote"
+        case "checks":
+            return None
+        case _:
+            assert_never(selection)
+
+
+def _reason_to_stop(state: Deliberation, at_ms: int) -> tuple[StopReason, str] | None:
+    """Why the round that has just ended is the last one; None: go on."""
+    if state.round == state.task.rounds:
+        return "all_rounds", "every round that was asked for was run"
+    return reason_to_stop(state, vote_standings(state, state.round), votes(state, state.round), at_ms)
 
 
 def _asks(state: Deliberation, phase: Phase) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fleet.deliberation.prompts import shuffled_labels
-from fleet.deliberation.ranking import PENALTY_POINTS, Standings, by_score, by_votes
+from fleet.deliberation.ranking import PENALTY_POINTS, Standings, by_checks, by_score, by_votes
 from fleet.deliberation.scoring import Given, card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Check, Phase
@@ -66,6 +66,8 @@ def standings(state: Deliberation) -> Standings:
     if state.task.selection == "vote":
         ballots = [given for given in state.comparisons if given.phase == "vote"]
         return by_votes(agents, ballots, penalty, texts, comparisons=state.comparisons)
+    if state.task.selection == "checks":
+        return by_checks(agents, penalty, texts)
     return by_score(
         agents,
         final_scores(state),

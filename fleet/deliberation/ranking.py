@@ -135,6 +135,21 @@ def by_votes(
     )
 
 
+def by_checks(agents: Sequence[str], penalty: Mapping[str, float], texts: Mapping[str, str]) -> Standings:
+    """Ranks by fewer failed checks, then the smaller hash: nobody was asked, so there is no score and no confidence."""
+    order = tuple(sorted(agents, key=lambda agent: (penalty[agent], text_hash(texts[agent]))))
+    best = tuple(agent for agent in agents if penalty[agent] == penalty[order[0]])
+    return Standings(
+        order,
+        dict.fromkeys(agents),
+        penalty,
+        tied=best if len(best) > 1 else (),
+        separable=False,
+        decided_by="text_hash" if len(best) > 1 else "checks",
+        confidence=0.0 if len(agents) > 1 else None,
+    )
+
+
 def preferring(now: Standings, chosen: str, scores: Sequence[Given]) -> Standings:
     """The standings with one proposal put first; margin (negative, perhaps) and confidence are those of that order."""
     order = (chosen, *(agent for agent in now.order if agent != chosen))

@@ -52,7 +52,7 @@ def _place(state: Deliberation, phase: Phase, round_: int, reviewer: str, author
 def ranking(state: Deliberation, now: Standings) -> Ranking:
     """How the order came about."""
     return Ranking(
-        method="vote" if state.task.selection == "vote" else "score",
+        method="score" if state.task.selection == "architect" else state.task.selection,
         leniency=dict(now.fit.leniency),
         leniency_weight=now.fit.leniency_weight,
         effects=dict(now.fit.effects),

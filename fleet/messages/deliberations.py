@@ -112,7 +112,7 @@ class Ranking(Message, frozen=True, kw_only=True):
     `leniency_weight` shrinks leniency. `tied`: who shared the first place before `decided_by` decided it.
     """
 
-    method: Literal["score", "vote"]
+    method: Literal["score", "vote", "checks"]
     leniency: dict[str, float] = {}
     leniency_weight: float = 1.0
     effects: dict[str, float] = {}

@@ -80,6 +80,30 @@ def test_two_who_can_only_vote_for_each_other_are_no_verdict() -> None:
     assert (result.confidence, result.margin, result.ranking.decided_by) == (0.5, 0.0, "text_hash")
 
 
+def test_checks_alone_ask_nobody() -> None:
+    """`selection: checks`: no call beyond the proposals; who failed a check comes last; no score, no confidence."""
+
+    def answerer(call: AgentRequested) -> AgentResponse:
+        response = answer(call)
+        assert isinstance(response, AgentCompleted)
+        broken = Check(status="failed", findings=("line 1: no JSON",))
+        return response.change(checks={"json": broken}) if call.agent_id == "agent-dev-001" else response
+
+    result, asked = completed(answerer, selection="checks", num_agents=3, rounds=0)
+    assert phases(asked) == ["propose"]
+    assert result.results[-1].agent_id == "agent-dev-001"
+    assert {ranked.score for ranked in result.results} == {None}
+    assert (result.ranking.method, result.ranking.decided_by, result.confidence) == ("checks", "text_hash", 0.0)
+    assert set(result.ranking.tied) == {"agent-dev-002", "agent-dev-003"}
+
+
+def test_checks_end_after_the_last_round() -> None:
+    """The rounds are run, and reported, all the same."""
+    result, asked = completed(selection="checks", num_agents=3, rounds=1)
+    assert phases(asked) == ["propose", "critique 1", "revise 1"]
+    assert (result.rounds_run, result.stop_reason) == (1, "all_rounds")
+
+
 def choosing(favourite: str | None) -> Any:
     """An architect that always wants one, or (None) always the first that it is shown."""
 

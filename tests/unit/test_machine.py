@@ -196,7 +196,7 @@ def schedules(draw: st.DrawFn) -> tuple[dict[str, Any], Slots, bool, int]:
         "num_agents": agents,
         "rounds": rounds,
         "seed": draw(st.integers(0, 2**32)),
-        "selection": draw(st.sampled_from(["score", "vote", "architect"])),
+        "selection": draw(st.sampled_from(["score", "vote", "architect", "checks"])),
         "early_stop": draw(st.booleans()),
         "synthesis": draw(st.booleans()),
     }
