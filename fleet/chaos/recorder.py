@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -16,10 +17,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
-from fleet.chaos.cluster import TITLES, descendants
 from fleet.chaos.history import Backlog, Event, Memory, ModelCall
 from fleet.config import Settings
 from fleet.texts import Texts
+from fleet.titles import TITLES, descendants, kind_of
 from fleet.topology import consumers
 
 BATCH = 500
@@ -178,12 +179,8 @@ async def model_calls(url: str) -> tuple[tuple[ModelCall, ...], int]:
 def _memory() -> list[Memory]:
     at, found = time.time(), []
     for process in descendants():
-        try:
-            title = process.cmdline()[0].rpartition("/")[2]
-            size = process.memory_info().rss
-        except (psutil.Error, IndexError):
-            continue
-        for kind, titles in TITLES.items():
-            if title.startswith(titles):
-                found.append(Memory(at=at, process=f"{kind} {process.pid}", bytes=size))
+        with suppress(psutil.Error):
+            kind = kind_of(process)
+            if kind in TITLES:
+                found.append(Memory(at=at, process=f"{kind} {process.pid}", bytes=process.memory_info().rss))
     return found

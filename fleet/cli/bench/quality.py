@@ -1,30 +1,17 @@
-"""`fleet bench`: what this software is worth, measured where it runs."""
+"""`fleet bench quality`: is deliberation worth its tokens?"""
 
 import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fleet.cli import options
+from fleet.cli.bench import shared
 
 if TYPE_CHECKING:
     from fleet.config import Settings
 
-app = typer.Typer(
-    help="Measure what the fleet is worth: ratios taken within one run.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
 
-
-@app.callback()
-def bench() -> None:
-    """Measure what the fleet is worth: ratios taken within one run."""
-
-
-@app.command()
 def quality(
     trials: Annotated[
         int, typer.Option("--trials", min=20, help="Simulated deliberations for each rate; more make it surer.")
@@ -82,9 +69,7 @@ def quality(
         float, typer.Option("--max-seconds", min=10, help="Time for all real tasks; then the rest is left out.")
     ] = 1800,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=64, help="Most tokens of one real answer.")] = 2048,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw it as a PNG, too (needs the extra `bench`).")
-    ] = None,
+    plot: shared.Plot = None,
     json_output: options.Json = False,
 ) -> None:
     """Is deliberation worth its tokens? Compared with one answer, best of N and simpler rankings, at equal tokens.
@@ -107,24 +92,21 @@ def quality(
     )
     found = None
     if settings is None:
-        _note("no VLLM_URL: real tasks are left out")
+        shared.note("no VLLM_URL: real tasks are left out")
     else:
         from fleet.bench.quality.real import Bounds
 
         # First, for it may fail.
         bounds = Bounds(at_once, max_seconds, max_tokens)
-        found = receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=_note)
-    receipt = receipts.simulated(receipts.scenarios(both, biases), trials=trials, agents=agents, seed=seed, note=_note)
+        found = receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=shared.note)
+    receipt = receipts.simulated(
+        receipts.scenarios(both, biases), trials=trials, agents=agents, seed=seed, note=shared.note
+    )
     if found is not None:
         receipt = receipts.with_real(receipt, found)
     if plot is not None:
         plots.quality(receipt, plot)
-    if json_output:
-        print(receipt.report.json())
-        return
-    from rich.console import Console
-
-    receipt.report.show(Console())
+    shared.show(receipt.report, json_output=json_output)
 
 
 def _given(**traits: float | None) -> dict[str, float]:
@@ -142,8 +124,3 @@ def _settings(vllm_url: str | None) -> "Settings | None":
     os.environ.setdefault("FLEET_LOG_LEVEL", "critical")  # calls that fail are counted in the report
     configure_logging("bench")
     return settings
-
-
-def _note(text: str) -> None:
-    """Progress, for a person: never on standard output."""
-    print(text, file=sys.stderr, flush=True)

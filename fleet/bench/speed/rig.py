@@ -1,0 +1,152 @@
+"""Everything that is measured, on this machine and on loopback: NATS, a model server, a fleet, and the baseline `bare`.
+
+NATS and the model server are shared by all that is compared.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import nats
+from nats.aio.client import Client
+
+from fleet.embedded import EmbeddedNats
+from fleet.supervisor import Child
+
+GRACE_S = 40.0
+OURS = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
+MOST_RECORDED = 1_000_000
+
+
+class Rig:
+    """`async with Rig(data_dir) as rig:` all that it has answers inside; nothing is left afterwards.
+
+    `vllm_url`: a model server that is there; without one the simulated one is started with `pace`. `config`: the
+    fleet's TOML. `bare`: whether the baseline of that name is started.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        pace: Sequence[str] = (),
+        vllm_url: str | None = None,
+        config: str = "",
+        bare: bool = True,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.logs = data_dir / "logs"
+        self.vllm_url = vllm_url or ""
+        self.nats = EmbeddedNats(data_dir)
+        self.ready_s = 0.0
+        self.nc: Client
+        self._config = config
+        self._more = dict(environ or {})
+        self._pace = pace
+        self.model = None if vllm_url else self._child("simulator", self._simulator)
+        self.bare = self._child("bare", self._bare) if bare else None
+        self.fleet = self._child("fleet-up", self._fleet_up)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def fleet_pids(self) -> list[int]:
+        """The fleet's and NATS': their descendants belong to them."""
+        return [pid for pid in (self.fleet.pid, self.nats.pid) if pid is not None]
+
+    @property
+    def bare_pids(self) -> list[int]:
+        """The baseline's and NATS'."""
+        assert self.bare is not None
+        return [pid for pid in (self.bare.pid, self.nats.pid) if pid is not None]
+
+    async def configure_model(self, **change: Any) -> None:
+        """Changes the simulated server's pace for the requests that follow."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.put(f"{self.vllm_url}/simulator/config", json=change) as response,
+        ):
+            response.raise_for_status()
+
+    async def model_calls(self, limit: int) -> list[dict[str, Any]]:
+        """The latest calls that the simulated server has answered, without their bodies."""
+        asked = {"limit": str(limit), "bodies": "no"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.vllm_url}/simulator/calls", params=asked) as response,
+        ):
+            response.raise_for_status()
+            calls: list[dict[str, Any]] = (await response.json())["calls"]
+            return calls
+
+    async def generated_tokens(self) -> float:
+        """All that the model server has written since it began, by its own account."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.vllm_url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        counts = [line for line in lines if line.startswith("vllm:generation_tokens_total")]
+        return sum(float(line.rpartition(" ")[2]) for line in counts)
+
+    async def _start(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "bench.toml").write_text(self._config)
+        self._stack.push_async_callback(self.nats.stop)
+        await self.nats.start()
+        if self.model is not None:
+            self._stack.push_async_callback(self.model.stop, 2.0)
+            self.vllm_url = await self.model.start()
+        self._stack.push_async_callback(self.fleet.stop, GRACE_S)
+        began = time.monotonic()
+        await self.fleet.start()
+        self.ready_s = time.monotonic() - began
+        if self.bare is not None:
+            self._stack.push_async_callback(self.bare.stop, 2.0)
+            await self.bare.start()
+        self.nc = await nats.connect(self.nats.url, name="fleet-bench")
+        self._stack.push_async_callback(self.nc.close)
+
+    def _child(self, name: str, command: Any) -> Child:
+        return Child(name, command, environ=self._environ, log_file=self.logs / f"{name}.log")
+
+    def _environ(self) -> dict[str, str]:
+        """Nothing of ours that would configure a fleet otherwise."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        return {
+            **kept,
+            "NATS_URL": self.nats.url,
+            "VLLM_URL": self.vllm_url,
+            "AGENT_TYPE": "vllm",
+            "FLEET_CONFIG": str(self.data_dir / "bench.toml"),
+            **self._more,
+        }
+
+    def _simulator(self) -> list[str]:
+        recorded = ("--recorded-calls", str(MOST_RECORDED))
+        return [sys.executable, "-m", "workers.simulator", "--port", "0", *recorded, *self._pace]
+
+    def _fleet_up(self) -> list[str]:
+        return [sys.executable, "-m", "fleet.cli", "up", "--json", "--data-dir", str(self.data_dir / "fleet")]
+
+    def _bare(self) -> list[str]:
+        return [sys.executable, "-m", "fleet.bench.speed.bare", self.nats.url, self.vllm_url]
+
+
+async def settled(seconds: float = 0.5) -> None:
+    """What was started or asked for before has had its time: it is not counted into what follows."""
+    await asyncio.sleep(seconds)

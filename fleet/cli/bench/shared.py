@@ -1,0 +1,29 @@
+"""What all modes of `fleet bench` share: options, progress, and showing the report."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fleet.bench.report import Report
+
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw it as a PNG, too (needs the extra `bench`).")
+]
+
+
+def note(text: str) -> None:
+    """Progress, for a person: never on standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(report: "Report", *, json_output: bool) -> None:
+    """On standard output."""
+    if json_output:
+        print(report.json())
+        return
+    from rich.console import Console
+
+    report.show(Console())
