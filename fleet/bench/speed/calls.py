@@ -1,4 +1,4 @@
-"""The model calls of the baselines: the fleet's own prompts, answered by the same server, with as little code as it takes."""
+"""The model calls of the baselines: the fleet's own prompts, the same server, as little code as it takes."""
 
 import asyncio
 import json
