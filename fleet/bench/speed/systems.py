@@ -82,10 +82,10 @@ class Direct:
 
     name = "direct"
 
-    def __init__(self, url: str, requests: list[dict[str, Any]]) -> None:
+    def __init__(self, url: str, requests: list[dict[str, Any]], http: aiohttp.ClientSession | None = None) -> None:
         self._url = url
         self._requests = requests
-        self._http: aiohttp.ClientSession = calls.session()
+        self._http = http or calls.session()
 
     def pids(self) -> Sequence[int]:
         return ()
@@ -124,11 +124,13 @@ async def bare_of(rig: Rig, agents: int = 3) -> OverNats:
     return await system.subscribe()
 
 
-async def direct(rig: Rig, agents: int = 3, max_tokens: int = bare.MAX_TOKENS) -> Direct:
-    """`direct`, with the fleet's prompts."""
+async def direct(
+    rig: Rig, agents: int = 3, max_tokens: int = bare.MAX_TOKENS, http: aiohttp.ClientSession | None = None
+) -> Direct:
+    """`direct`, with the fleet's prompts. `http`: instead of a session of its own."""
     model = await calls.model_of(rig.vllm_url)
     prompts = calls.prompts(calls.DESCRIPTION, agents)
-    return Direct(rig.vllm_url, [calls.body(model, prompt, max_tokens) for prompt in prompts])
+    return Direct(rig.vllm_url, [calls.body(model, prompt, max_tokens) for prompt in prompts], http)
 
 
 def unique(prefix: str) -> str:

@@ -13,3 +13,4 @@ app = typer.Typer(
 app.command()(quality)
 app.command()(speed.latency)
 app.command()(speed.throughput)
+app.command()(speed.parallel)

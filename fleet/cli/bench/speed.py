@@ -64,6 +64,30 @@ def throughput(
     _run(measure, plot, json_output)
 
 
+def parallel(
+    deliberations: Annotated[
+        int, typer.Option("--deliberations", min=2, help="Of each system, with each number of agents.")
+    ] = 30,
+    plot: shared.Plot = None,
+    json_output: options.Json = False,
+) -> None:
+    """Do more agents take more time? 1, 3, 5 and 16 of them, in turns, at a model of 500 ms.
+
+    No round, no call but the proposals, one deliberation after the other;
+    beside `direct` (aiohttp alone), which shows the model server's share.
+    About two and a half minutes.
+
+    [dim]Example:[/dim]  fleet bench parallel --plot parallel.png
+    """
+
+    async def measure(rig: "Rig") -> "Report":
+        from fleet.bench.speed import parallelism as mode
+
+        return await mode.measure(rig, deliberations, shared.note)
+
+    _run(measure, plot, json_output, bare=False)
+
+
 def _run(measure: Callable[["Rig"], Awaitable["Report"]], plot: Path | None, json_output: bool, **rig: Any) -> None:
     """Starts a rig for one measurement, and shows what was found."""
     from fleet.bench import plot as plots
