@@ -1,7 +1,8 @@
 """One way to move a deliberation: load -> decide -> compare-and-set -> publish the outbox -> acknowledge.
 
 Deliveries for one task are worked on one batch at a time: what arrives while a batch is being saved is folded into the
-next one, with one write. Different tasks do not wait for each other.
+next one, with one write. Answers of one phase often come together: those that do not end it wait a moment for those that
+do. Different tasks do not wait for each other.
 
 Save first, publish second: a lost publish is repaired when the delivery comes again (its id stands in the state as the
 cause of the last transition), a lost save is not.
@@ -18,7 +19,7 @@ import structlog
 
 from fleet.connection import OUTAGES
 from fleet.crashpoints import reach
-from fleet.deliberation.events import Effect, Event, Requested
+from fleet.deliberation.events import Effect, Event, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StoreConflict
@@ -30,6 +31,8 @@ MAX_CONFLICTS = 50
 CACHED_STATES = 1024
 HINDERED_FOR_S = 60.0
 """Longer than the longest pause between two tries."""
+LINGER_S = 0.01
+"""How long an answer waits for the others of its phase. It is on disk in its stream, and not acknowledged before."""
 LEASE_S = 2.5
 """Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
 
@@ -62,24 +65,53 @@ class Item:
     settled: Callable[[Deliberation], Awaitable[None]] | None = None
 
 
+class Queue:
+    """Deliveries of one task that are not being worked on yet."""
+
+    __slots__ = ("arrived", "items")
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.arrived = asyncio.Event()
+
+    def put(self, item: Item) -> None:
+        self.items.append(item)
+        self.arrived.set()
+
+    def take(self) -> list[Item]:
+        items, self.items = self.items, []
+        return items
+
+    async def grow_to(self, count: int, within_s: float) -> None:
+        """Returns once there are so many, or the time is over."""
+        try:
+            async with asyncio.timeout(within_s):
+                while len(self.items) < count:
+                    self.arrived.clear()
+                    await self.arrived.wait()
+        except TimeoutError:
+            pass
+
+
 class Runner:
     """Folds events into states. One per process; replicas meet in compare-and-set."""
 
     def __init__(self, store: StateStore, outbox: Publisher) -> None:
         self._store = store
         self._outbox = outbox
-        self._waiting: dict[str, list[Item]] = {}
+        self._queues: dict[str, Queue] = {}
         self._hindered_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._cache: OrderedDict[str, Stored] = OrderedDict()
 
     def submit(self, task_id: str, item: Item) -> None:
         """Takes a delivery over: it is acknowledged when applied, or handed back for another try."""
-        waiting = self._waiting.get(task_id)
-        if waiting is not None:
-            waiting.append(item)
+        queue = self._queues.get(task_id)
+        if queue is not None:
+            queue.put(item)
             return
-        self._waiting[task_id] = [item]
+        self._queues[task_id] = queue = Queue()
+        queue.put(item)
         task = asyncio.create_task(self._work(task_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -100,10 +132,33 @@ class Runner:
             await asyncio.wait(self._tasks, timeout=grace_s)
 
     async def _work(self, task_id: str) -> None:
-        while batch := self._waiting[task_id]:
-            self._waiting[task_id] = []
-            await self._handle(task_id, batch)
-        del self._waiting[task_id]
+        queue = self._queues[task_id]
+        while queue.items:
+            await self._linger(task_id, queue)
+            await self._handle(task_id, queue.take())
+        del self._queues[task_id]
+
+    async def _linger(self, task_id: str, queue: Queue) -> None:
+        """Waits for the other answers of the phase, if there is nothing but some of them."""
+        if any(not isinstance(item.event, Responded) or item.delivery.redelivered for item in queue.items):
+            return
+        try:
+            stored = await self._known(task_id)
+        except Exception:
+            return  # it will be told when the batch is handled
+        if stored is not None:
+            open_ = list(stored.state.calls.values()).count("open")
+            if len(queue.items) < open_:
+                await queue.grow_to(open_, LINGER_S)
+
+    async def _known(self, task_id: str) -> Stored | None:
+        """The state as it was last seen here, or is now."""
+        stored = self._cache.get(task_id)
+        if stored is None:
+            stored = await self._store.load(task_id)
+            if stored is not None:
+                self._remember(stored)
+        return stored
 
     async def _handle(self, task_id: str, batch: Sequence[Item]) -> None:
         try:
@@ -131,9 +186,11 @@ class Runner:
 
     async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
         """Applies the events in order; returns the state they led to, None for a task nobody knows."""
-        for _ in range(MAX_CONFLICTS):
+        for attempt in range(MAX_CONFLICTS):
             cached = self._cache.get(task_id)
-            stored = cached or await self._store.load(task_id)
+            # What is asked for the first time is most likely new: no need to look, the store refuses what exists.
+            new = attempt == 0 and cached is None and all(_is_first(item) for item in batch)
+            stored = None if new else cached or await self._store.load(task_id)
             before = stored.state if stored else None
             state, moved = _fold(before, batch)
             if state is None:
@@ -203,6 +260,10 @@ def _fold(state: Deliberation | None, batch: Sequence[Item]) -> tuple[Deliberati
         state = decision.state
         moved = moved or bool(decision.outbox)
     return state, moved
+
+
+def _is_first(item: Item) -> bool:
+    return isinstance(item.event, Requested) and not item.delivery.redelivered
 
 
 def _owes(state: Deliberation, item: Item) -> bool:

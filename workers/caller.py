@@ -39,7 +39,7 @@ class Caller:
         report = ProgressReport(
             request, limits.progress_interval_ms, lambda event, number: self._publish(event, number, traceparent)
         )
-        log.info("agent.started", delivery=num_delivered, **facts(request))
+        log.debug("agent.started", delivery=num_delivered, **facts(request))
         response: AgentResponse
         try:
             ask = resolve(self._settings, request)

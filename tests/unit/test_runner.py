@@ -13,7 +13,7 @@ from fleet.errors import StoreConflict
 from fleet.messages import AgentRequested
 from fleet.requests import Task
 from fleet.runner import Item, Runner
-from fleet.store import MemoryStore
+from fleet.store import MemoryStore, Stored
 from tests.support.agents import answer
 
 NOW = 1_767_225_600_000
@@ -235,3 +235,61 @@ async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: p
     )
     assert outcomes == ["acked", "retried", "acked"]
     assert not runner.hindered
+
+
+class Counting(MemoryStore):
+    """A store that counts its writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saves = 0
+        self.loads = 0
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        self.saves += 1
+        return await super().save(state, revision)
+
+    async def load(self, task_id: str) -> Stored | None:
+        self.loads += 1
+        return await super().load(task_id)
+
+
+async def test_answers_that_come_one_after_the_other_are_one_write() -> None:
+    """Those that do not end the phase wait for the one that does; a collector of its own has to look once."""
+    store, sent = Counting(), Sent()
+    await deliver(Runner(store, sent), "R:7", requested(num_agents=3))
+    assert (store.loads, store.saves) == (0, 1)
+    collector, calls = Runner(store, sent), sent.calls
+    deliveries = [Delivered(f"A:{number}") for number in range(3)]
+    for call, delivery in zip(calls, deliveries, strict=True):
+        collector.submit("t-1", Item(responded(call), delivery))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*(delivery.settled for delivery in deliveries)) == ["acked"] * 3
+    assert (store.loads, store.saves) == (1, 2)
+    assert {call.phase for call in sent.calls} == {"critique"}
+
+
+async def test_an_answer_does_not_wait_for_others_for_long() -> None:
+    """It is saved and acknowledged on its own where the others take their time."""
+    store, sent = Counting(), Sent()
+    runner = Runner(store, sent)
+    await deliver(runner, "R:7", requested(num_agents=3))
+    assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
+    assert store.saves == 2
+
+
+async def test_a_request_for_what_exists_is_found_out() -> None:
+    """Nobody looks before a request is recorded for the first time; the store refuses it, and nothing is repeated."""
+    store, sent = Counting(), Sent()
+    await deliver(Runner(store, sent), "R:7", requested(num_agents=2))
+    settled: list[Deliberation] = []
+
+    async def note(state: Deliberation) -> None:
+        settled.append(state)
+
+    delivery = Delivered("R:8")
+    other = Requested("t-1", Task(task_description="Something else"), 8, NOW)
+    Runner(store, sent).submit("t-1", Item(other, delivery, note))
+    assert await delivery.settled == "acked"
+    assert [state.stream_sequence for state in settled] == [7]
+    assert len(sent.batches) == 1
