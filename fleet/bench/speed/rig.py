@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -96,12 +97,11 @@ class Rig:
             calls: list[dict[str, Any]] = (await response.json())["calls"]
             return calls
 
-    async def generated_tokens(self) -> float:
-        """All that the model server has written since it began, by its own account."""
+    async def model_metrics(self) -> dict[str, float]:
+        """What the model server counts, by name: over all its models, since it began."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.vllm_url}/metrics") as response:
-            lines = (await response.text()).splitlines()
-        counts = [line for line in lines if line.startswith("vllm:generation_tokens_total")]
-        return sum(float(line.rpartition(" ")[2]) for line in counts)
+            response.raise_for_status()
+            return totals(await response.text())
 
     async def _start(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -145,6 +145,16 @@ class Rig:
 
     def _bare(self) -> list[str]:
         return [sys.executable, "-m", "fleet.bench.speed.bare", self.nats.url, self.vllm_url]
+
+
+def totals(metrics: str) -> dict[str, float]:
+    """Metrics in Prometheus' text format, summed over their labels, by name."""
+    found: dict[str, float] = defaultdict(float)
+    for line in metrics.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            found[name.partition("{")[0]] += float(value)
+    return found
 
 
 async def settled(seconds: float = 0.5) -> None:

@@ -84,14 +84,14 @@ class Direct:
 
     def __init__(self, url: str, requests: list[dict[str, Any]], http: aiohttp.ClientSession | None = None) -> None:
         self._url = url
-        self._requests = requests
+        self.requests = requests
         self._http = http or calls.session()
 
     def pids(self) -> Sequence[int]:
         return ()
 
     async def ask(self, task_id: str) -> None:
-        await calls.fan_out(self._http, self._url, self._requests, task_id)
+        await calls.fan_out(self._http, self._url, self.requests, task_id)
 
     async def close(self) -> None:
         await self._http.close()

@@ -1,9 +1,10 @@
 """`fleet bench` latency, throughput and their like: what the fleet costs beside what one would otherwise write."""
 
+import shutil
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -13,6 +14,8 @@ from fleet.cli.bench import shared
 if TYPE_CHECKING:
     from fleet.bench.report import Report
     from fleet.bench.speed.rig import Rig
+
+T = TypeVar("T")
 
 
 def latency(
@@ -88,14 +91,86 @@ def parallel(
     _run(measure, plot, json_output, bare=False)
 
 
+def saturate(
+    at_once: Annotated[
+        int,
+        typer.Option(
+            "--at-once",
+            min=1,
+            max=256,
+            help="Calls that the model server runs at once; three times as many are wanted.",
+        ),
+    ] = 64,
+    turns: Annotated[int, typer.Option("--turns", min=1, help="Windows of each system; more make it surer.")] = 4,
+    window_s: Annotated[float, typer.Option("--window", min=1, metavar="SECONDS", help="Length of a window.")] = 10,
+    vllm_url: Annotated[
+        str | None,
+        typer.Option(
+            "--vllm-url",
+            envvar="VLLM_URL",
+            metavar="URL",
+            help="A model server that nobody else uses meanwhile: measured as well, with answers of 128 tokens.",
+        ),
+    ] = None,
+    vllm_bench: Annotated[
+        str | None,
+        typer.Option(
+            "--vllm-bench",
+            metavar="PROGRAM",
+            help="A `vllm` whose `bench serve` is measured at that server, too. Default: the one on PATH, if any.",
+        ),
+    ] = None,
+    plot: shared.Plot = None,
+    json_output: options.Json = False,
+) -> None:
+    """Does the fleet keep a model server busy? Tokens per second, by the server's own counter.
+
+    On a simulated server that runs 64 calls at once, and on a real one where
+    one is given; beside a client that calls the server itself, in turns.
+    About five minutes for each.
+
+    [dim]Example:[/dim]  fleet bench saturate --vllm-url http://gpu-1:8000
+    """
+
+    from fleet.config import endpoints
+
+    urls, vllm = endpoints(vllm_url or ""), shutil.which(vllm_bench or "vllm")
+    if len(urls) > 1:
+        raise typer.BadParameter("--vllm-url: one server, for its own counter is read")
+    if vllm_bench and vllm is None:
+        raise typer.BadParameter(f"--vllm-bench: no program {vllm_bench}")
+
+    async def measured() -> "Report":
+        from fleet.bench.speed import saturation as mode
+
+        async def measure(rig: "Rig") -> mode.Server:
+            title, client = (f"simulated, {at_once} at once", None) if rig.model else ("vLLM", vllm)
+            return await mode.measure(rig, title, at_once, turns, window_s, shared.note, client)
+
+        rigs: dict[str, dict[str, Any]] = {}
+        if urls:  # first, for it may fail
+            rigs["saturation_vllm"] = {"vllm_url": urls[0]}
+        rigs[f"saturation_{at_once}"] = {"pace": mode.pace(at_once)}
+        servers = {
+            name: await _measured(measure, {**rig, "config": mode.CONFIG, "bare": False}) for name, rig in rigs.items()
+        }
+        return mode.result(servers, at_once, turns, window_s)
+
+    _show(measured, plot, json_output)
+
+
 def _run(measure: Callable[["Rig"], Awaitable["Report"]], plot: Path | None, json_output: bool, **rig: Any) -> None:
     """Starts a rig for one measurement, and shows what was found."""
+    _show(lambda: _measured(measure, rig), plot, json_output)
+
+
+def _show(measured: Callable[[], Coroutine[Any, Any, "Report"]], plot: Path | None, json_output: bool) -> None:
     from fleet.bench import plot as plots
     from fleet.cli.signals import fast_loop, run_until_signalled
 
     if plot is not None:
         plots.check()
-    report = run_until_signalled(_measured(measure, rig), loop_factory=fast_loop)
+    report = run_until_signalled(measured(), loop_factory=fast_loop)
     if report is None:
         raise typer.Exit(130)
     if plot is not None:
@@ -103,7 +178,7 @@ def _run(measure: Callable[["Rig"], Awaitable["Report"]], plot: Path | None, jso
     shared.show(report, json_output=json_output)
 
 
-async def _measured(measure: Callable[["Rig"], Awaitable["Report"]], rig: dict[str, Any]) -> "Report":
+async def _measured(measure: Callable[["Rig"], Awaitable[T]], rig: dict[str, Any]) -> T:
     from fleet.bench.speed.rig import Rig
 
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
