@@ -1,7 +1,8 @@
 """What processes have taken of the machine, by what they are."""
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -34,6 +35,15 @@ def taken(roots: Iterable[int]) -> Taken:
             cpu_s[kind] = cpu_s.get(kind, 0.0) + times.user + times.system
             memory[kind] = memory.get(kind, 0) + process.memory_full_info().pss
     return Taken(time.monotonic(), cpu_s, memory)
+
+
+async def watched(roots: Sequence[int], seconds: float) -> tuple[Mapping[str, float], Taken]:
+    """What they take in the next `seconds`: percent of one core, by kind; and what they have taken after that."""
+    before = await asyncio.to_thread(taken, roots)
+    await asyncio.sleep(seconds)
+    after = await asyncio.to_thread(taken, roots)
+    passed = after.at - before.at
+    return {kind: 100 * cpu_s / passed for kind, cpu_s in after.since(before).items()}, after
 
 
 def _trees(roots: Iterable[int]) -> Iterable[psutil.Process]:

@@ -17,6 +17,8 @@ import aiohttp
 import nats
 from nats.aio.client import Client
 
+from fleet.cli import ray_head
+from fleet.cli.remembered import recall
 from fleet.embedded import EmbeddedNats
 from fleet.supervisor import Child
 
@@ -54,6 +56,7 @@ class Rig:
         self.model = None if vllm_url else self._child("simulator", self._simulator)
         self.bare = self._child("bare", self._bare) if bare else None
         self.fleet = self._child("fleet-up", self._fleet_up)
+        self._replicas: list[Child] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -70,7 +73,8 @@ class Rig:
     @property
     def fleet_pids(self) -> list[int]:
         """The fleet's and NATS': their descendants belong to them."""
-        return [pid for pid in (self.fleet.pid, self.nats.pid) if pid is not None]
+        roots = (self.fleet.pid, self.nats.pid, *(replica.pid for replica in self._replicas))
+        return [pid for pid in roots if pid is not None]
 
     @property
     def bare_pids(self) -> list[int]:
@@ -102,6 +106,21 @@ class Rig:
         async with aiohttp.ClientSession() as session, session.get(f"{self.vllm_url}/metrics") as response:
             response.raise_for_status()
             return totals(await response.text())
+
+    async def beside(self, component: str) -> None:
+        """Starts another `dispatcher` or `collector` of the same fleet; its processor time counts as the fleet's."""
+        directory = self.data_dir / "fleet"
+
+        def environ() -> dict[str, str]:
+            ray = {"RAY_ADDRESS": recall(directory).get("ray_address") or "", **ray_head.credentials(directory)}
+            return {**self._environ(), **ray}
+
+        name = f"{component}-2"
+        command = [sys.executable, "-m", "fleet.cli", component]
+        child = Child(name, lambda: command, environ=environ, log_file=self.logs / f"{name}.log")
+        self._stack.push_async_callback(child.stop, GRACE_S)
+        await child.start()
+        self._replicas.append(child)
 
     async def _start(self) -> None:
         self.logs.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from fleet.bench.speed.rig import Rig
 
 T = TypeVar("T")
+
+
+class Part(StrEnum):
+    """Of `fleet bench scale`."""
+
+    STORED = "stored"
+    WORKERS = "workers"
+    IN_FLIGHT = "in-flight"
+    IDLE = "idle"
 
 
 def latency(
@@ -155,6 +165,81 @@ def saturate(
             name: await _measured(measure, {**rig, "config": mode.CONFIG, "bare": False}) for name, rig in rigs.items()
         }
         return mode.result(servers, at_once, turns, window_s)
+
+    _show(measured, plot, json_output)
+
+
+def scale(
+    part: Annotated[
+        list[Part] | None, typer.Option("--part", help="Measure this alone. Repeatable. Default: everything.")
+    ] = None,
+    stored: Annotated[
+        int,
+        typer.Option("--stored", min=100, max=999_999, help="Most deliberations in store; some 20 KB of disk each."),
+    ] = 100_000,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Deliberations that wait for a model.")] = 10_000,
+    deliberations: Annotated[
+        int, typer.Option("--deliberations", min=2, help="Of each fleet in each turn (stored, workers).")
+    ] = 200,
+    turns: Annotated[int, typer.Option("--turns", min=1, help="More make it surer.")] = 6,
+    starts: Annotated[int, typer.Option("--starts", min=1, help="How often `fleet up` is started (idle).")] = 3,
+    idle_s: Annotated[
+        float, typer.Option("--idle", min=1, metavar="SECONDS", help="How long an idle fleet is watched.")
+    ] = 30,
+    plot: shared.Plot = None,
+    json_output: options.Json = False,
+) -> None:
+    """What does it cost as things grow? Deliberations in store and in flight, workers, and the fleet at rest.
+
+    stored: CPU and time beside 1,000, 10,000 and 100,000 deliberations that
+    have ended, and what each takes of memory and disk. workers: 1, 2 and 4 of
+    them; and a second dispatcher and collector. in-flight: memory of 10,000
+    deliberations that wait for a model. idle: time until ready, and CPU while
+    nothing is asked. About fifteen minutes, and 2 GB in the directory for
+    temporary files.
+
+    [dim]Example:[/dim]  fleet bench scale --part idle --json
+    """
+
+    async def measured() -> "Report":
+        from fleet.bench.speed import scale as mode
+
+        sizes = mode.Sizes(
+            stored=stored,
+            deliberations=deliberations,
+            turns=turns,
+            in_flight=in_flight,
+            starts=starts,
+            idle_s=idle_s,
+        )
+        with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
+            return await mode.measure(Path(directory), part or mode.PARTS, sizes, shared.note)
+
+    _show(measured, plot, json_output)
+
+
+def progress(
+    calls: Annotated[int, typer.Option("--calls", min=1, max=256, help="Calls that write at the same time.")] = 64,
+    turns: Annotated[int, typer.Option("--turns", min=1, help="More make it surer.")] = 6,
+    window_s: Annotated[
+        float, typer.Option("--window", min=0.5, max=5, metavar="SECONDS", help="How long each is watched in a turn.")
+    ] = 4,
+    plot: shared.Plot = None,
+    json_output: options.Json = False,
+) -> None:
+    """What does it cost to tell what models write? 64 calls at 50 tokens/s, with no watcher, 1 and 8.
+
+    Beside a fleet that tells nearly nothing, in turns. CPU of the fleet and of
+    NATS; that of the watchers themselves does not count. About four minutes.
+
+    [dim]Example:[/dim]  fleet bench progress --json
+    """
+
+    async def measured() -> "Report":
+        from fleet.bench.speed import progress as mode
+
+        with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
+            return await mode.measure(Path(directory), calls, turns, window_s, shared.note)
 
     _show(measured, plot, json_output)
 

@@ -1,0 +1,112 @@
+"""Part `stored` of `fleet bench scale`: whether a deliberation costs more beside many that have ended, and what each of
+those takes of memory and disk.
+
+Fleets that differ in what they have stored run side by side, on one model server, and are measured in turns.
+"""
+
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fleet.bench import report
+from fleet.bench.report import Figure, Panel, Report, Table, ratio_of_means
+from fleet.bench.speed import copies, load, systems
+from fleet.bench.speed.load import Run, drive, quantile
+from fleet.bench.speed.parallelism import ratio_of_medians
+from fleet.bench.speed.rig import Rig, settled
+
+AGENTS = 3
+IN_FLIGHT = 16
+WARM_UP = 50
+NATS = "nats"
+
+
+async def measure(directory: Path, stored: int, deliberations: int, turns: int, note: report.Note) -> Report:
+    """With `stored` ones, a tenth and a hundredth of that. In each of the `turns` each fleet makes so many
+    `deliberations` at once with others, for the CPU, and half as many alone, for the time.
+    """
+    counts = [max(1, stored // 100), max(1, stored // 10), stored]
+    pattern = await copies.pattern(directory / "pattern", AGENTS)
+    busy: dict[int, list[Run]] = defaultdict(list)
+    alone: dict[int, list[Run]] = defaultdict(list)
+    disk: dict[int, int] = {}
+    async with AsyncExitStack() as stack:
+        fleets: dict[int, systems.OverNats] = {}
+        vllm_url = None
+        for count in counts:
+            where = directory / str(count)
+            disk[count] = await copies.fill(where, pattern, count)
+            note(f"{count:,} stored: starting a fleet on them")
+            rig = await stack.enter_async_context(Rig(where, vllm_url=vllm_url, bare=False))
+            vllm_url = rig.vllm_url
+            fleets[count] = await systems.fleet(rig, AGENTS)
+            await drive(fleets[count], WARM_UP, IN_FLIGHT)
+        for turn in range(turns):
+            for count, fleet in list(fleets.items())[:: 1 if turn % 2 else -1]:
+                await settled()
+                busy[count].append(await drive(fleet, deliberations, IN_FLIGHT))
+                await settled()
+                alone[count].append(await drive(fleet, -(-deliberations // 2), 1))
+            note(f"turn {turn + 1} of {turns}")
+    few, many = counts[0], counts[-1]
+    cpu = {count: [run.cpu_ms_each for run in busy[count]] for count in counts}
+    walls = {count: [1000 * one.seconds for run in alone[count] for one in run.asked] for count in counts}
+    memory = {count: kinds(alone[count][-1].after.memory) for count in counts}
+    each = {kind: (memory[many][kind] - memory[few][kind]) / (many - few) for kind in memory[many]}
+    figures = {
+        f"cost_{short(count)}_vs_{short(few)}_stored": Figure(
+            *ratio_of_means(cpu[count], cpu[few]),
+            of=f"CPU ms per deliberation, NATS and all processes, {count:,} stored beside {few:,}",
+        )
+        for count in counts[1:]
+    }
+    figures |= {
+        f"latency_{short(many)}_vs_{short(few)}_stored": Figure(
+            *ratio_of_medians(walls[many], walls[few]), of="median wall ms, one at a time, 0 ms model"
+        ),
+        "memory_per_stored_bytes": Figure(
+            sum(each.values()),
+            of="memory (PSS) per stored deliberation, NATS and all processes",
+            more={kind: round(value, 1) for kind, value in each.items()},
+        ),
+        "disk_per_stored_bytes": Figure((disk[many] - disk[few]) / (many - few), of="in the store of NATS"),
+    }
+    rows: list[list[Any]] = [
+        [
+            f"{count:,}",
+            sum(cpu[count]) / turns,
+            median(walls[count]),
+            quantile(walls[count], 0.99),
+            *(round(memory[count][kind] / 2**20, 1) for kind in (NATS, "fleet")),
+            round(disk[count] / 2**20, 1),
+        ]
+        for count in counts
+    ]
+    columns = ("stored", "cpu_ms_each", "p50_ms", "p99_ms", "nats_mib", "fleet_mib", "disk_mib")
+    processes = [row for count in counts for row in load.processes_rows(f"{count:,} stored", busy[count])]
+    points = [(count, sum(cpu[count]) / turns) for count in counts]
+    return Report(
+        "scale",
+        figures,
+        {"stored": stored, "deliberations": deliberations, "turns": turns, "at_once": IN_FLIGHT},
+        tables=(
+            Table("stored", "Beside so many stored deliberations", columns, rows),
+            replace(load.processes_table(processes), name="stored_processes"),
+        ),
+        panels=(
+            Panel("Cost beside what is stored", "stored", "CPU ms per deliberation", {"fleet": points}, log_x=True),
+        ),
+    )
+
+
+def kinds(memory: dict[str, int] | Any) -> dict[str, int]:
+    """NATS' part of it, and the rest, which is the fleet's."""
+    return {NATS: memory.get(NATS, 0), "fleet": sum(size for kind, size in memory.items() if kind != NATS)}
+
+
+def short(count: int) -> str:
+    """`100k` for 100,000: for the name of a figure."""
+    return f"{count // 1000}k" if count and count % 1000 == 0 else str(count)
