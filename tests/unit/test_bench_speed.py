@@ -59,7 +59,8 @@ def metrics(tokens: float, running: float, waiting: float) -> dict[str, float]:
 def test_window_tells_the_rate_between_its_ends() -> None:
     """Whatever was written before it began; queues are averages."""
     samples = [(10.0, metrics(500, 4, 8)), (11.0, metrics(900, 4, 6)), (14.0, metrics(1300, 1, 1))]
-    assert saturation.window(samples) == Window(tokens_per_second=200, running=3, waiting=5)
+    seen = saturation.window(samples, {"nats": 0.08})
+    assert seen == Window(tokens_per_second=200, running=3, waiting=5, cpu_us={"nats": 100})
 
 
 async def test_load_is_kept_up_and_ends_with_its_last_calls() -> None:
@@ -98,14 +99,16 @@ async def test_load_that_fails_is_an_error() -> None:
 def test_report_holds_the_fleet_against_direct() -> None:
     """A figure and a panel for each server, a row for each system of it."""
     windows = {
-        name: [Window(rate, 4, 8, 100), Window(rate, 4, 8, 120)] for name, rate in (("fleet", 9), ("direct", 10))
+        "fleet": [Window(9, 4, 8, 100, {"nats": 15}), Window(9, 4, 8, 120, {"nats": 25})],
+        "direct": [Window(10, 4, 8, 110), Window(10, 4, 8, 110)],
+        "vllm_bench": [Window(8, 4, 8)],
     }
-    windows["vllm_bench"] = [Window(8, 4, 8)]
     told = saturation.result({"saturation_4": Server("simulated", windows)}, 4, 2, 1.0)
     facts = json.loads(told.json())
     figure = facts["figures"]["saturation_4"]
     assert (figure["value"], figure["baseline"], figure["ratio"], figure["vllm_bench"]) == (9, 10, 0.9, 8)
     assert [row["tokens_each"] for row in facts["servers"]] == [110, 110, None]
+    assert facts["processes"] == [{"process": "nats, simulated", "cpu_us": 20}]
     assert facts["settings"]["calls_wanted"] == 12
     assert len(told.panels) == 1
 

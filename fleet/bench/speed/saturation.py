@@ -13,14 +13,15 @@ from asyncio.subprocess import Process
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any, Final
 
 from fleet.bench import report
 from fleet.bench.report import Figure, Panel, Report, Table, ratio_of_means
 from fleet.bench.speed import calls, systems
+from fleet.bench.speed.processes import taken
 from fleet.bench.speed.rig import Rig
 from fleet.errors import FleetError
 from fleet.supervisor import Child, first_line
@@ -38,18 +39,22 @@ _RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 
 Load = Callable[[], AbstractAsyncContextManager[None]]
 """Keeps the server busy inside."""
+Clock = Callable[[], Mapping[str, float]]
+"""Processor seconds that it has taken so far, by kind of process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """What the server said of one. `running`, `waiting`: calls, on average. `tokens_each`: of a call, of all that ended
-    from the load's beginning to its end; None where it was broken off.
+    from the load's beginning to its end; None where it was broken off. `cpu_us`: processor time that the load took per
+    token, in microseconds, by kind of process.
     """
 
     tokens_per_second: float
     running: float
     waiting: float
     tokens_each: float | None = None
+    cpu_us: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,15 @@ class Server:
             for name, windows in self.windows.items()
         ]
 
+    def cpu_rows(self) -> list[list[object]]:
+        """One for each kind of process, of both sides."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for kind, cpu_us in (
+            each for windows in self.windows.values() for one in windows for each in one.cpu_us.items()
+        ):
+            found[f"{kind}, {self.title}"].append(cpu_us)
+        return [[kind, fmean(each)] for kind, each in found.items()]
+
 
 def pace(at_once: int) -> list[str]:
     """The simulated server's options."""
@@ -115,6 +129,11 @@ async def measure(
             "fleet": lambda: kept_up(fleet.ask, at_once, systems.unique("bench-fleet")),
             "direct": lambda: kept_up(direct.ask, wanted, systems.unique("bench-direct")),
         }
+        clocks: dict[str, Clock] = defaultdict(
+            lambda: dict,  # what others take is not known
+            fleet=lambda: taken(rig.fleet_pids).cpu_s,
+            direct=lambda: {"direct": process_time()},
+        )
         if vllm:
             loads[BENCH] = await vllm_bench(vllm, rig, direct.requests[0], wanted)
         for turn in range(turns):
@@ -122,7 +141,7 @@ async def measure(
                 before = await idle(rig)
                 async with load():
                     await ramped(rig, wanted)
-                    seen = await observed(rig, window_s)
+                    seen = await observed(rig, window_s, clocks[name])
                 after = await idle(rig)
                 tokens_each = (after[_TOKENS] - before[_TOKENS]) / (after[_FINISHED] - before[_FINISHED])
                 windows[name].append(replace(seen, tokens_each=None if name == BENCH else tokens_each))
@@ -150,6 +169,12 @@ def result(servers: Mapping[str, Server], at_once: int, turns: int, window_s: fl
                 "The server's account",
                 ("system", "tokens_per_second", "running", "waiting", "tokens_each"),
                 [row for server in servers.values() for row in server.rows()],
+            ),
+            Table(
+                "processes",
+                "Processor time of each side, µs per token: a server on the same machine has to do without it",
+                ("process", "cpu_us"),
+                [row for server in servers.values() for row in server.cpu_rows()],
             ),
         ),
         panels=[
@@ -243,20 +268,24 @@ async def _until(
     return now
 
 
-async def observed(rig: Rig, window_s: float) -> Window:
+async def observed(rig: Rig, window_s: float, clock: Clock) -> Window:
     """What the server does for so many seconds from now on."""
+    before = await asyncio.to_thread(clock)
     samples = [(monotonic(), await rig.model_metrics())]
     while samples[-1][0] - samples[0][0] < window_s:
         await asyncio.sleep(POLL_S)
         samples.append((monotonic(), await rig.model_metrics()))
-    return window(samples)
+    after = await asyncio.to_thread(clock)
+    return window(samples, {kind: cpu_s - before.get(kind, 0.0) for kind, cpu_s in after.items()})
 
 
-def window(samples: Sequence[tuple[float, Mapping[str, float]]]) -> Window:
-    """Of the server's metrics, each with its time in seconds."""
+def window(samples: Sequence[tuple[float, Mapping[str, float]]], cpu_s: Mapping[str, float]) -> Window:
+    """Of the server's metrics, each with its time in seconds, and the processor seconds of the load meanwhile."""
     (began, first), (ended, last) = samples[0], samples[-1]
+    tokens = last[_TOKENS] - first[_TOKENS]
     return Window(
-        (last[_TOKENS] - first[_TOKENS]) / (ended - began),
+        tokens / (ended - began),
         fmean(now[_RUNNING] for _, now in samples),
         fmean(now[_WAITING] for _, now in samples),
+        cpu_us={kind: 1e6 * spent / tokens for kind, spent in cpu_s.items()} if tokens else {},
     )
