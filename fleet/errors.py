@@ -46,6 +46,13 @@ class StoreConflict(FleetError):
         self.revision = revision
 
 
+class StillOut(FleetError):
+    """The terminal event of a task may be on its way already: whoever decided it has not been heard."""
+
+    def __init__(self, task_id: str, why: str) -> None:
+        super().__init__(f"the end of {task_id} may be on its way: {why}")
+
+
 class NewerState(StoreConflict):
     """A newer version of the fleet wrote this state: only such a one may change it."""
 

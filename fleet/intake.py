@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from fleet.config import Settings
 from fleet.connection import OUTAGES, options, servers
 from fleet.crashpoints import reach
-from fleet.errors import StoreConflict
+from fleet.errors import StillOut, StoreConflict
 from fleet.outbox import Outbox
 from fleet.topology import MAX_DELIVER
 from fleet.undeliverable import Lost, Undeliverable
@@ -89,7 +89,7 @@ class JetStreamDelivery:
 
         While NATS takes no writes nothing can be handled, which is no fault of this message's.
         """
-        tries = MAX_DELIVER if isinstance(reason, (*OUTAGES, StoreConflict)) else POISON_AFTER
+        tries = MAX_DELIVER if isinstance(reason, (*OUTAGES, StillOut, StoreConflict)) else POISON_AFTER
         if self._deliveries >= tries:
             await self.give_up(f"failed {self._deliveries} times, last: {reason!r}")
             return

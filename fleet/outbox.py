@@ -1,7 +1,7 @@
 """Carries the core's effects to NATS. Every message has a deterministic id, so publishing one again changes nothing."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -25,6 +25,7 @@ from fleet.deliberation.events import (
 )
 from fleet.deliberation.state import Deliberation
 from fleet.envelope import child_traceparent, headers
+from fleet.fence import Fence
 from fleet.history import events
 from fleet.messages import (
     AgentFailed,
@@ -53,23 +54,34 @@ _TERMINAL_SUBJECT = {
 
 
 class Outbox:
-    """Publishes effects on behalf of `component` (`dispatcher` or `collector`)."""
+    """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
+
+    `nc` should keep nothing while it is disconnected: what is not published is published again by somebody.
+    """
 
     def __init__(self, nc: Client, js: JetStreamContext, texts: Texts, component: str) -> None:
+        self.fence = Fence(nc)
         self._nc = nc
         self._js = js
         self._texts = texts
         self._source = f"/fleet/{component}"
 
+    @property
+    def instance(self) -> str:
+        """The name of this process."""
+        return self.fence.instance
+
     async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
         """Publishes all, or raises. `repeated`: they may have been published before.
 
-        Calls go out together; a terminal event is stored before its deadline is taken back.
+        Calls go out together, before a terminal event, which is stored before its deadline is taken back.
         """
-        together = []
+        together: list[Coroutine[Any, Any, None]] = []
         for effect in effects:
             match effect:
                 case Conclude(event):
+                    await asyncio.gather(*together)
+                    together.clear()
                     reach("outbox.stopped")
                     await self._conclude(state, event, repeated=repeated)
                     reach("outbox.concluded")
@@ -145,7 +157,7 @@ class Outbox:
         """Exactly once: within the duplicate window by message id; when it may be older, or may have reached core
         subscribers, by looking into the stream first.
         """
-        if repeated and await self._is_concluded(state.task_id):
+        if repeated and await self.is_out(state):
             return
         body = encode(event)
         if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
@@ -167,6 +179,12 @@ class Outbox:
             if not self._texts.too_large(body):
                 return body
         return encode(event)
+
+    async def is_out(self, state: Deliberation) -> bool:
+        """Whether the terminal event of `state` is in its stream. Raises `StillOut` while it may be on its way."""
+        if state.written_by:
+            await self.fence.wait_for(state.written_by, state.task_id)
+        return await self._is_concluded(state.task_id)
 
     async def _is_concluded(self, task_id: str) -> bool:
         """Reads the stream's headers since the end was decided. Rare: only after a crash or a pause."""

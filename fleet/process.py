@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 
 from fleet import topology
 from fleet.config import Settings
-from fleet.connection import OUTAGES, connect, disconnect
+from fleet.connection import OUTAGES, connect, connect_unbuffered, disconnect
 from fleet.health import Health, serve_health
 from fleet.intake import OutboxHolder
 from fleet.outbox import Outbox
@@ -45,6 +45,8 @@ class Component:
         self._holder = holder
         self._background: list[asyncio.Task[None]] = []
         self.nc: Client
+        self.out: Client
+        """What the events leave by."""
         self.js: JetStreamContext
         self.texts: Texts
         self.store: KeyValueStore
@@ -59,12 +61,14 @@ class Component:
         created = await self._declare()
         self.texts = Texts(self.js, self.nc.max_payload, self.settings.limits.results_days * DAY_S)
         self.store = await KeyValueStore.open(self.js, self.texts)
-        self._holder.outbox = Outbox(self.nc, self.js, self.texts, self.name)
+        self.out = await connect_unbuffered(self.settings, f"fleet-{self.name}-outbox")
+        self._holder.outbox = Outbox(self.out, self.out.jetstream(timeout=5.0), self.texts, self.name)
         self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
         self._holder.undeliverable = self.undeliverable
         self.resumption = Resumption(self.js, self.store, self._holder.outbox)
         self.resumption.after_loss_of(created)
         self.runner = Runner(self.store, self._holder.outbox)
+        await self._holder.outbox.fence.start(self.runner.works_on)
         self.health.watch("NATS takes what is written", lambda: not self.runner.hindered)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
 
@@ -95,7 +99,8 @@ class Component:
     async def watchdog(self) -> None:
         """Looks for what is wedged, for ever. Raises `Unreachable` where only a new process can help."""
         broker: Client = self._broker.connection
-        dog = Watchdog(self.settings, self.health, self.js, (self.nc, broker), self._reads, self.resumption)
+        clients = (self.nc, self.out, broker)
+        dog = Watchdog(self.settings, self.health, self.js, clients, self._reads, self.resumption)
         watching = asyncio.create_task(dog.run())
         self._background.append(watching)
         # On its own: nats-py takes a cancellation for the end of its time, and the watchdog would go on.
@@ -125,6 +130,7 @@ class Component:
                 await self._broker.stop()
         except OUTAGES:  # NATS is away
             await disconnect(self._broker.connection)
-        if hasattr(self, "nc"):
-            await disconnect(self.nc)
+        for client in ("out", "nc"):
+            if hasattr(self, client):
+                await disconnect(getattr(self, client))
         log.info(f"{self.name}.stopped")

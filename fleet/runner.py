@@ -1,8 +1,8 @@
 """One way to move a deliberation: load -> decide -> compare-and-set -> publish the outbox -> acknowledge.
 
 Deliveries for one task are worked on one batch at a time: what arrives while a batch is being saved is folded into the
-next one, with one write. Answers of one phase often come together: those that do not end it wait a moment for those that
-do. Different tasks do not wait for each other.
+next one, with one write. Answers of one phase often come together: those that do not end it wait a moment for the one
+that does. Different tasks do not wait for each other.
 
 Save first, publish second: a lost publish is repaired when the delivery comes again (its id stands in the state as the
 cause of the last transition), a lost save is not.
@@ -19,10 +19,10 @@ import structlog
 
 from fleet.connection import OUTAGES
 from fleet.crashpoints import reach
-from fleet.deliberation.events import Effect, Event, Requested, Responded
+from fleet.deliberation.events import Conclude, Effect, Event, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
-from fleet.errors import StoreConflict
+from fleet.errors import StillOut, StoreConflict
 from fleet.store import StateStore, Stored
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,13 @@ LEASE_S = 2.5
 
 class Publisher(Protocol):
     """Carries effects out; `fleet.outbox.Outbox` is the real one."""
+
+    @property
+    def instance(self) -> str:
+        """The name of this process, by which others ask for it."""
+
+    async def is_out(self, state: Deliberation) -> bool:
+        """Whether the terminal event is published. Raises `StillOut` where that cannot be told yet."""
 
     async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
         """Publishes all, or raises. `repeated`: they may have been published before."""
@@ -121,6 +128,10 @@ class Runner:
         """Whether NATS lately did not take what had to be written (a full disk or stream, say), and has not since."""
         return self._hindered_at is not None and time.monotonic() - self._hindered_at < HINDERED_FOR_S
 
+    def works_on(self, task_id: str) -> bool:
+        """Whether deliveries of this task are being applied."""
+        return task_id in self._queues
+
     @property
     def busy(self) -> int:
         """Tasks being worked on."""
@@ -170,7 +181,7 @@ class Runner:
             self._cache.pop(task_id, None)
             if isinstance(error, OUTAGES):
                 self._hindered_at = time.monotonic()
-            elif len(batch) > 1 and not isinstance(error, StoreConflict):
+            elif len(batch) > 1 and not isinstance(error, StillOut | StoreConflict):
                 # One of them is at fault: the others must not wait for it.
                 for item in batch:
                     await self._handle(task_id, [item])
@@ -205,7 +216,8 @@ class Runner:
                     await self._repair(stored, batch)
                 return state
             if moved:
-                state = state.change(cause=tuple(item.delivery.id for item in batch))
+                cause = tuple(item.delivery.id for item in batch)
+                state = state.change(cause=cause, written_by=self._outbox.instance)
             reach("runner.decided")
             try:
                 revision = await self._store.save(state, stored.revision if stored else 0)
@@ -214,23 +226,40 @@ class Runner:
                 continue
             reach("runner.saved")
             self._remember(Stored(state, revision))
-            if moved:
+            if moved and state.ended and _lease_is_over(batch):
+                await self._end_again(Stored(state, revision), due(state))
+            elif moved:
                 await self._outbox.publish(state, due(state), repeated=_lease_is_over(batch))
             return state
         raise StoreConflict(task_id, 0)
 
     async def _repair(self, stored: Stored, batch: Sequence[Item]) -> None:
-        """A delivery that was applied before came again: its process may have died before publishing.
+        """A delivery that was applied before came again: its process may have died before publishing."""
+        state = stored.state
+        owed = [item for item in batch if item.delivery.redelivered and _owes(state, item)]
+        if not owed:
+            return
+        log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
+        effects = recover(state, asked=any(isinstance(item.event, Requested) for item in owed))
+        if state.ended:
+            await self._end_again(stored, effects)
+        else:
+            await self._outbox.publish(state, effects, repeated=True)
 
-        An end is claimed first, by saving it once more: of two that repair it one goes on, and only while the disk
-        takes what is written. What JetStream refuses core subscribers have seen already, and would see again.
+    async def _end_again(self, stored: Stored, effects: Sequence[Effect]) -> None:
+        """Publishes an end that another process may have published, or may be about to.
+
+        It is looked for first, and then claimed, by saving it once more: of two that repair it one goes on, and only
+        while the disk takes what is written. What JetStream refuses core subscribers have seen already, and would see
+        again.
         """
         state = stored.state
-        if any(item.delivery.redelivered and _owes(state, item) for item in batch):
-            log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
-            if state.ended:
-                await self._store.save(state, stored.revision)
-            await self._outbox.publish(state, recover(state), repeated=True)
+        if await self._outbox.is_out(state):
+            effects = [effect for effect in effects if not isinstance(effect, Conclude)]
+        else:
+            state = state.change(written_by=self._outbox.instance)
+            await self._store.save(state, stored.revision)
+        await self._outbox.publish(state, effects, repeated=False)
 
     def _remember(self, stored: Stored) -> None:
         task_id = stored.state.task_id

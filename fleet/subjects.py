@@ -65,6 +65,11 @@ UNDERTAKERS: Final = "fleet-undertakers"
 """Queue group that shares the advisories of exhausted messages."""
 
 
+def instance_of(instance: str) -> str:
+    """Where one dispatcher or collector is asked whether it is at work on a task."""
+    return f"fleet.instance.{instance}"
+
+
 def schedule_of(task_id: str) -> str:
     """The subject that holds the scheduled deadline of one task."""
     return f"{CONTROL_SCHEDULE}.{task_id}"

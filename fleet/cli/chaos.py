@@ -2,9 +2,9 @@
 
 import os
 import secrets
+import shutil
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +37,11 @@ def chaos(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", metavar="DIR", help="Keep data and logs there. Default: a temporary directory."),
+        typer.Option(
+            "--data-dir",
+            metavar="DIR",
+            help="Keep data, logs and the record there. Default: a temporary one, kept if an invariant breaks.",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -70,16 +74,20 @@ def chaos(
     if faults and not cards:
         kinds = dict.fromkeys(kind for kind, _ in schedule.cards(safe=nats_url is not None))
         raise typer.BadParameter(f"--only: expected a kind ({', '.join(kinds)}) or KIND:TARGET")
-    kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-chaos-")
-    with kept as directory:
+    directory = data_dir or Path(tempfile.mkdtemp(prefix="fleet-chaos-"))
+    found = None
+    try:
         if nats_url is not None:
             settings = config.load({**os.environ, "NATS_URL": nats_url})
             running = run.foreign(chosen, deliberations, faults, cards, settings=settings, note=_note)
         else:
-            running = run.own(
-                chosen, deliberations, faults, cards, stop_s=stop_seconds, data_dir=Path(directory), note=_note
-            )
+            running = run.own(chosen, deliberations, faults, cards, stop_s=stop_seconds, data_dir=directory, note=_note)
         found = run_until_signalled(running)
+    finally:
+        if data_dir is None and (found is None or found.holds):
+            shutil.rmtree(directory, ignore_errors=True)
+    if found is not None and not found.holds:
+        _note(f"the record of this run is in {directory}")
     if found is None:
         raise typer.Exit(Exit.INTERRUPTED)
     if json_output:

@@ -94,9 +94,14 @@ def due(state: Deliberation) -> tuple[Effect, ...]:
     return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *open_)
 
 
-def recover(state: Deliberation) -> tuple[Effect, ...]:
-    """`due`, and while the task runs the beginning's effects too: after a crash nobody knows which of them got out."""
-    if state.ended or state.phase == "propose":
+def recover(state: Deliberation, *, asked: bool = False) -> tuple[Effect, ...]:
+    """`due`, and while the task runs the beginning's effects too: after a crash nobody knows which of them got out.
+
+    `asked`: the request itself came again, so that even of a task that has ended the acceptance may be missing.
+    """
+    if state.ended:
+        return (Announce(_accepted(state)), *due(state)) if asked else due(state)
+    if state.phase == "propose":
         return due(state)
     return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *due(state))
 

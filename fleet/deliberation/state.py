@@ -58,7 +58,8 @@ class PhaseRecord(Message, frozen=True, kw_only=True):
 class Deliberation(Message, frozen=True, kw_only=True):
     """State of one task. `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
     last transition came from, so that a redelivery of one of them publishes what it owed (see `machine.due`).
-    `rubric`: the request's, or its role's; null: the default one.
+    `rubric`: the request's, or its role's; null: the default one. `written_by`: the process that decided the last
+    transition and publishes what it owes; empty: not known.
     """
 
     task_id: str
@@ -87,6 +88,7 @@ class Deliberation(Message, frozen=True, kw_only=True):
     usage: Usage = Usage()
     calls_ended: int = 0
     cause: tuple[str, ...] = ()
+    written_by: str = ""
     traceparent: str | None = None
     result: TerminalEvent | None = None
     schema: int = SCHEMA_VERSION

@@ -532,6 +532,7 @@ SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} 
     subjects.schedule_of("t"),
     subjects.deadletter_of(subjects.REQUESTED),
     subjects.deadletter_of(subjects.AGENT_REQUESTED),
+    subjects.instance_of("i"),
 }
 
 
@@ -695,6 +696,7 @@ PUBLISHES = {
         subjects.RESULT,
         subjects.ASK,
         subjects.schedule_of("t"),
+        subjects.instance_of("i"),
         subjects.deadletter_of(subjects.REQUESTED),
         subjects.deadletter_of(subjects.AGENT_REQUESTED),
     },

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from fleet.deliberation.events import CallAgent, Conclude, Effect, Event, Requested, Responded
-from fleet.deliberation.machine import Decision, decide
+from fleet.deliberation.events import Announce, CallAgent, Conclude, Effect, Event, Requested, Responded
+from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
-from fleet.errors import StoreConflict
+from fleet.errors import StillOut, StoreConflict
 from fleet.messages import AgentRequested
 from fleet.requests import Task
 from fleet.runner import Item, Runner
@@ -22,9 +22,17 @@ NOW = 1_767_225_600_000
 class Sent:
     """A publisher that remembers; the next `failures` publications are lost, as in a crash."""
 
+    instance = "here"
+
     def __init__(self) -> None:
         self.batches: list[tuple[list[Effect], bool]] = []
         self.failures = 0
+        self.unheard = False
+
+    async def is_out(self, state: Deliberation) -> bool:
+        if self.unheard:
+            raise StillOut(state.task_id, "silent")
+        return self.conclusions > 0
 
     async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
         if self.failures:
@@ -293,3 +301,49 @@ async def test_a_request_for_what_exists_is_found_out() -> None:
     assert await delivery.settled == "acked"
     assert [state.stream_sequence for state in settled] == [7]
     assert len(sent.batches) == 1
+
+
+async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:
+    """The request comes again after its task has ended: that it was accepted is said all the same, its end once."""
+    store, sent = MemoryStore(), Sent()
+    runner = Runner(store, sent)
+    sent.failures = 1
+    assert await deliver(runner, "R:7", requested(num_agents=1)) == "retried"
+    stored = await store.load("t-1")
+    assert stored is not None
+    (call,) = [effect.request for effect in due(stored.state) if isinstance(effect, CallAgent)]
+    assert await deliver(runner, "A:1", responded(call)) == "acked"
+    assert await deliver(runner, "R:7", requested(num_agents=1), redelivered=True) == "acked"
+    assert any(isinstance(effect, Announce) for effect in sent.batches[-1][0])
+    assert sent.conclusions == 1
+
+
+async def test_who_repairs_an_end_is_on_record_before_it_is_said() -> None:
+    """The next one that finds it unsaid asks the right process."""
+    store, sent = MemoryStore(), Sent()
+    await deliver(Runner(store, sent), "R:7", requested(num_agents=1))
+    (call,) = sent.calls
+    sent.failures = 1
+    assert await deliver(Runner(store, sent), "A:1", responded(call)) == "retried"
+    other = Sent()
+    other.instance = "there"
+    assert await deliver(Runner(store, other), "A:1", responded(call), redelivered=True) == "acked"
+    stored = await store.load("t-1")
+    assert stored is not None
+    assert (stored.state.written_by, other.conclusions) == ("there", 1)
+
+
+async def test_an_end_that_may_be_on_its_way_is_not_said_again() -> None:
+    """The delivery is handed back, and nothing is written, until it can be told."""
+    store, sent = Refusing(), Sent()
+    runner = Runner(store, sent)
+    await deliver(runner, "R:7", requested(num_agents=1))
+    (call,) = sent.calls
+    sent.failures = 1
+    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    sent.unheard = True
+    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "retried"
+    assert sent.conclusions == 0
+    sent.unheard = False
+    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "acked"
+    assert sent.conclusions == 1
