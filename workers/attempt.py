@@ -11,6 +11,7 @@ from fleet.errors import AgentCallError
 from workers import window
 from workers.endpoints import Card, Endpoint, card_of
 from workers.http import Http
+from workers.pace import Pace, Stream
 from workers.roles import Ask
 from workers.sse import SseDecoder, StreamedAnswer
 
@@ -36,6 +37,7 @@ class Attempts:
     def __init__(self, settings: Settings) -> None:
         self._stall_timeout_s = settings.workers.stall_timeout_s
         self._http = Http(settings)
+        self._pace = Pace()
         self._learning: dict[Endpoint, asyncio.Task[tuple[Card, ...]]] = {}
 
     async def close(self) -> None:
@@ -51,7 +53,8 @@ class Attempts:
         max_tokens = await self._room(endpoint, ask, card)
         async with self._http.chat(endpoint, _body(ask, card, max_tokens), request_id) as response:
             try:
-                await _listen(response, heard, lambda text: wrote(text, heard.deltas, max_tokens))
+                with self._pace.stream() as stream:
+                    await _listen(response, heard, stream, lambda text: wrote(text, heard.deltas, max_tokens))
             except aiohttp.ServerTimeoutError:
                 silence = f"silent for {self._stall_timeout_s:g} s after {heard.deltas} pieces of text"
                 raise AgentCallError("StreamStalled", silence, retryable=True) from None
@@ -139,7 +142,9 @@ def _body(ask: Ask, card: Card, max_tokens: int) -> dict[str, Any]:
     return body
 
 
-async def _listen(response: aiohttp.ClientResponse, heard: StreamedAnswer, wrote: Callable[[str], None]) -> None:
+async def _listen(
+    response: aiohttp.ClientResponse, heard: StreamedAnswer, stream: Stream, wrote: Callable[[str], None]
+) -> None:
     decoder = SseDecoder()
     async for chunk in response.content.iter_any():
         text = "".join([heard.take(event) for event in decoder.feed(chunk) if not heard.done])
@@ -147,6 +152,7 @@ async def _listen(response: aiohttp.ClientResponse, heard: StreamedAnswer, wrote
             wrote(text)
         if heard.done:
             return
+        await stream.rest(response, heard.deltas)
     text = "".join([heard.take(event) for event in decoder.finish()])
     if text:
         wrote(text)
