@@ -1,15 +1,13 @@
-"""`fleet bench scale` and `progress` as a user starts them, small: every figure is there. No number is judged."""
+"""`fleet bench scale` and `progress`, small: every figure is there. No time is judged."""
 
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
-import pytest
-
+from fleet.bench.speed import replicas, stored
 from tests.e2e.conftest import environment
-
-SMALL = ("--turns", "1", "--deliberations", "4", "--stored", "200", "--in-flight", "30", "--starts", "1", "--idle", "1")
 
 
 async def bench(*arguments: str) -> dict[str, Any]:
@@ -36,30 +34,41 @@ def check(report: dict[str, Any], mode: str, compared: set[str], alone: set[str]
         assert (figure["baseline"] is None) == (figure["ratio"] is None) == (name in alone), name
 
 
-async def test_waiting_and_resting(nats_binary: None) -> None:
+async def test_in_flight(nats_binary: None) -> None:
     """Parts are measured alone where they are asked for."""
-    report = await bench("scale", *SMALL, "--part", "in-flight", "--part", "idle")
-    check(report, "scale", set(), {"memory_per_in_flight_bytes", "ready_s", "idle_cpu_percent"})
-    for table in ("idle_processes", "in_flight_processes"):
-        assert {"nats", "dispatcher", "collector", "actor"} <= {row["process"] for row in report[table]}
+    report = await bench("scale", "--part", "in-flight", "--in-flight", "30", "--idle", "1")
+    check(report, "scale", set(), {"memory_per_in_flight_bytes"})
+    assert {"nats", "dispatcher", "collector", "actor"} <= {row["process"] for row in report["in_flight_processes"]}
     assert report["settings"]["in_flight"] == 30
 
 
-async def test_stored(nats_binary: None) -> None:
-    """The figures are named by what was stored."""
-    report = await bench("scale", *SMALL, "--part", "stored")
-    compared = {"cost_20_vs_2_stored", "cost_200_vs_2_stored", "latency_200_vs_2_stored"}
-    check(report, "scale", compared, {"memory_per_stored_bytes", "disk_per_stored_bytes"})
-    assert [row["stored"] for row in report["stored"]] == ["2", "20", "200"]
+async def test_idle(nats_binary: None) -> None:
+    """Every kind of process is told of."""
+    report = await bench("scale", "--part", "idle", "--starts", "1", "--idle", "1")
+    check(report, "scale", set(), {"ready_s", "idle_cpu_percent"})
+    assert {"nats", "dispatcher", "collector", "actor"} <= {row["process"] for row in report["idle_processes"]}
 
 
-@pytest.mark.timeout(300)
-async def test_workers(nats_binary: None) -> None:
-    """A second dispatcher and collector work beside the first ones."""
-    report = await bench("scale", *SMALL, "--part", "workers")
-    workers = {"throughput_1_vs_2_workers", "throughput_4_vs_2_workers", "throughput_2_vs_1_dispatchers"}
-    check(report, "scale", workers, set())
-    assert len(report["crews"]) == 4
+async def test_stored(nats_binary: None, tmp_path: Path) -> None:
+    """Fleets find what was written into their stores, and work beside it."""
+    report = await stored.measure(tmp_path, [1, 20], 2, 1, print)
+    assert report.figures.keys() == {
+        "cost_20_vs_1_stored",
+        "latency_20_vs_1_stored",
+        "memory_per_stored_bytes",
+        "disk_per_stored_bytes",
+    }
+
+
+async def test_second_dispatcher_and_collector(nats_binary: None, tmp_path: Path) -> None:
+    """They work beside the first ones, and their processor time counts."""
+    name = "throughput_2_vs_1_dispatchers"
+    report = await replicas.measure(tmp_path, 4, 1, print, {name: replicas.OTHERS[name]})
+    assert report.figures.keys() == {name}
+    memory = {row["process"]: row["memory_mib"] for row in report.tables[1].facts()}
+    for kind in ("dispatcher", "collector"):
+        alone, both = (memory[f"{kind}, {crew.title}"] for crew in (replicas.USUAL, replicas.OTHERS[name]))
+        assert both > 1.5 * alone
 
 
 async def test_progress(nats_binary: None) -> None:

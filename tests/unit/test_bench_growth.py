@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from fleet.bench.speed import progress, stored
+from fleet.bench.speed import progress, replicas, stored
 from fleet.bench.speed.copies import Kept, Pattern
+from fleet.bench.speed.load import Asked, Run
+from fleet.bench.speed.processes import Taken
 from fleet.bench.speed.progress import EIGHT, NOBODY, ONE, TELLS_NOTHING, Window
 from fleet.bench.speed.scale import PARTS
 from fleet.cli.bench.speed import Part
@@ -36,6 +38,44 @@ def test_copies_are_not_taken_for_repetitions() -> None:
 @pytest.mark.parametrize(("count", "name"), [(100_000, "100k"), (1_000, "1k"), (1_500, "1500"), (20, "20"), (0, "0")])
 def test_figures_are_named_by_how_many_are_stored(count: int, name: str) -> None:
     assert stored.short(count) == name
+
+
+def run(task_ms: float, cpu_s: float, memory: Mapping[str, int]) -> Run:
+    """Ten deliberations, one after the other."""
+    asked = [Asked(str(number), 0.0, task_ms / 1000) for number in range(10)]
+    cpu = {"actor": cpu_s / 2, "nats": cpu_s / 2}
+    return Run("fleet", asked, task_ms / 100, cpu, Taken(0.0, cpu, {"actor": 0, **memory}))
+
+
+def test_what_is_stored_is_compared_with_the_fewest() -> None:
+    """And what each takes is the difference between the most and the fewest."""
+    found = stored.result(
+        {
+            1_000: ([run(20, 0.1, {})] * 2, [run(20, 0.1, {"nats": 1_000})] * 2, 50_000),
+            10_000: ([run(20, 0.2, {})] * 2, [run(20, 0.2, {"nats": 1_000})] * 2, 0),
+            100_000: ([run(20, 0.3, {})] * 2, [run(40, 0.3, {"nats": 991_000})] * 2, 2_030_000),
+        }
+    ).figures
+    assert stored.counts(100_000) == [1_000, 10_000, 100_000]
+    assert found["cost_10k_vs_1k_stored"].ratio == pytest.approx(2)
+    assert found["cost_100k_vs_1k_stored"].ratio == pytest.approx(3)
+    assert found["latency_100k_vs_1k_stored"].ratio == pytest.approx(2)
+    assert found["memory_per_stored_bytes"].value == pytest.approx(10)
+    assert found["disk_per_stored_bytes"].value == pytest.approx(20)
+
+
+def test_crews_are_compared_with_the_usual_one() -> None:
+    """Twice the throughput for the same processor time is a ratio of two, at a CPU ratio of one."""
+    usual, others = [run(20, 0.1, {})] * 2, [run(10, 0.1, {})] * 2
+    runs = {replicas.USUAL: usual, **dict.fromkeys(replicas.OTHERS.values(), others)}
+    figures = replicas.result(runs, replicas.OTHERS).figures
+    assert list(figures) == [
+        "throughput_1_vs_2_workers",
+        "throughput_4_vs_2_workers",
+        "throughput_2_vs_1_dispatchers",
+    ]
+    assert {figure.ratio for figure in figures.values()} == {2.0}
+    assert {figure.more["cpu_ratio"] for figure in figures.values()} == {1.0}
 
 
 def test_memory_is_that_of_nats_and_the_rest() -> None:

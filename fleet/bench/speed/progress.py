@@ -1,6 +1,6 @@
 """`fleet bench progress`: what it costs to tell what a model writes while it writes.
 
-Two fleets on one model server, one of which tells nearly nothing (once per call, at its end). As many calls as are
+Two fleets side by side, one of which tells nearly nothing (once per call, at its end). As many calls as are
 wanted are opened at once; when all of them write, the processor time of a window is taken, and they are cancelled.
 Watchers are core subscriptions of this process, each with a connection of its own: their own processor time does not
 count, that of NATS does.
@@ -24,7 +24,7 @@ from fleet.bench import report
 from fleet.bench.report import Figure, Report, Table, ratio_of_means
 from fleet.bench.speed import systems
 from fleet.bench.speed.processes import watched
-from fleet.bench.speed.rig import Rig
+from fleet.bench.speed.rig import Rig, side_by_side
 
 TOKENS_PER_SECOND, ANSWER_TOKENS = 50, 500
 """Answers differ by up to 40 %: the shortest one takes 6 s, and no window may be longer."""
@@ -58,11 +58,9 @@ class Window:
 async def measure(directory: Path, calls: int, turns: int, window_s: float, note: report.Note) -> Report:
     """In each of the `turns` one window of each, with so many `calls` open. Raises TimeoutError."""
     windows: dict[str, list[Window]] = defaultdict(list)
-    async with AsyncExitStack() as stack:
-        telling = await stack.enter_async_context(Rig(directory / "telling", pace=PACE, bare=False))
-        silent = await stack.enter_async_context(
-            Rig(directory / "silent", config=SILENT, vllm_url=telling.vllm_url, bare=False)
-        )
+    telling = Rig(directory / "telling", pace=PACE, bare=False)
+    silent = Rig(directory / "silent", pace=PACE, config=SILENT, bare=False)
+    async with side_by_side((telling, silent)):
         for turn in range(-1, turns):
             for name, watchers in WATCHERS.items():
                 window = await _window(silent if name == TELLS_NOTHING else telling, calls, watchers, window_s)

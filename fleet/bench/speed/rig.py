@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -174,6 +174,19 @@ def totals(metrics: str) -> dict[str, float]:
             name, _, value = line.rpartition(" ")
             found[name.partition("{")[0]] += float(value)
     return found
+
+
+@asynccontextmanager
+async def side_by_side(rigs: Sequence[Rig]) -> AsyncIterator[None]:
+    """All of them answer inside. They are started one after the other, so that each is ready in time, and ended
+    together.
+    """
+    try:
+        for rig in rigs:
+            await rig.__aenter__()
+        yield
+    finally:
+        await asyncio.gather(*(rig.__aexit__() for rig in rigs))
 
 
 async def settled(seconds: float = 0.5) -> None:

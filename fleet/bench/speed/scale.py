@@ -33,7 +33,8 @@ async def measure(directory: Path, parts: Collection[str], sizes: Sizes, note: r
     return Report(
         "scale",
         {name: figure for one in found for name, figure in one.figures.items()},
-        {name: value for one in found for name, value in one.settings.items()},
+        {"deliberations": sizes.deliberations, "turns": sizes.turns}
+        | {name: value for one in found for name, value in one.settings.items()},
         report.machine(),
         tables=[table for one in found for table in one.tables],
         panels=[panel for one in found for panel in one.panels],
@@ -46,7 +47,8 @@ async def _part(part: str, directory: Path, sizes: Sizes, note: report.Note) -> 
 
     match part:
         case "stored":
-            return await stored.measure(directory, sizes.stored, sizes.deliberations, sizes.turns, noted)
+            counts = stored.counts(sizes.stored)
+            return await stored.measure(directory, counts, sizes.deliberations, sizes.turns, noted)
         case "workers":
             return await replicas.measure(directory, sizes.deliberations, sizes.turns, noted)
         case "in-flight":

@@ -1,14 +1,14 @@
 """Part `stored` of `fleet bench scale`: whether a deliberation costs more beside many that have ended, and what each of
 those takes of memory and disk.
 
-Fleets that differ in what they have stored run side by side, on one model server, and are measured in turns.
+Fleets that differ in what they have stored run side by side and are measured in turns.
 """
 
 from collections import defaultdict
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from fleet.bench import report
@@ -16,7 +16,7 @@ from fleet.bench.report import Figure, Panel, Report, Table, ratio_of_means
 from fleet.bench.speed import copies, load, systems
 from fleet.bench.speed.load import Run, drive, quantile
 from fleet.bench.speed.parallelism import ratio_of_medians
-from fleet.bench.speed.rig import Rig, settled
+from fleet.bench.speed.rig import Rig, settled, side_by_side
 
 AGENTS = 3
 IN_FLIGHT = 16
@@ -24,26 +24,27 @@ WARM_UP = 50
 NATS = "nats"
 
 
-async def measure(directory: Path, stored: int, deliberations: int, turns: int, note: report.Note) -> Report:
-    """With `stored` ones, a tenth and a hundredth of that. In each of the `turns` each fleet makes so many
+def counts(stored: int) -> list[int]:
+    """How many are stored: a hundredth of it, a tenth, and all."""
+    return [max(1, stored // 100), max(1, stored // 10), stored]
+
+
+async def measure(directory: Path, stored: Sequence[int], deliberations: int, turns: int, note: report.Note) -> Report:
+    """As many fleets as numbers of `stored` ones, growing. In each of the `turns` each fleet makes so many
     `deliberations` at once with others, for the CPU, and half as many alone, for the time.
     """
-    counts = [max(1, stored // 100), max(1, stored // 10), stored]
     pattern = await copies.pattern(directory / "pattern", AGENTS)
+    disk: dict[int, int] = {}
+    for count in stored:
+        disk[count] = await copies.fill(directory / str(count), pattern, count)
+        note(f"{count:,} are stored")
+    rigs = {count: Rig(directory / str(count), bare=False) for count in stored}
     busy: dict[int, list[Run]] = defaultdict(list)
     alone: dict[int, list[Run]] = defaultdict(list)
-    disk: dict[int, int] = {}
-    async with AsyncExitStack() as stack:
-        fleets: dict[int, systems.OverNats] = {}
-        vllm_url = None
-        for count in counts:
-            where = directory / str(count)
-            disk[count] = await copies.fill(where, pattern, count)
-            note(f"{count:,} stored: starting a fleet on them")
-            rig = await stack.enter_async_context(Rig(where, vllm_url=vllm_url, bare=False))
-            vllm_url = rig.vllm_url
-            fleets[count] = await systems.fleet(rig, AGENTS)
-            await drive(fleets[count], WARM_UP, IN_FLIGHT)
+    async with side_by_side(list(rigs.values())):
+        fleets = {count: await systems.fleet(rig, AGENTS) for count, rig in rigs.items()}
+        for fleet in fleets.values():
+            await drive(fleet, WARM_UP, IN_FLIGHT)
         for turn in range(turns):
             for count, fleet in list(fleets.items())[:: 1 if turn % 2 else -1]:
                 await settled()
@@ -51,17 +52,26 @@ async def measure(directory: Path, stored: int, deliberations: int, turns: int, 
                 await settled()
                 alone[count].append(await drive(fleet, -(-deliberations // 2), 1))
             note(f"turn {turn + 1} of {turns}")
-    few, many = counts[0], counts[-1]
-    cpu = {count: [run.cpu_ms_each for run in busy[count]] for count in counts}
-    walls = {count: [1000 * one.seconds for run in alone[count] for one in run.asked] for count in counts}
-    memory = {count: kinds(alone[count][-1].after.memory) for count in counts}
+    return result({count: (busy[count], alone[count], disk[count]) for count in stored})
+
+
+def result(found: Mapping[int, tuple[Sequence[Run], Sequence[Run], int]]) -> Report:
+    """Of (runs of many at once, runs of one at a time, bytes on the disk) by how many are stored, growing."""
+    few, many = min(found), max(found)
+    cpu = {count: [run.cpu_ms_each for run in busy] for count, (busy, _, _) in found.items()}
+    walls = {
+        count: [1000 * one.seconds for run in alone for one in run.asked] for count, (_, alone, _) in found.items()
+    }
+    memory = {count: kinds(alone[-1].after.memory) for count, (_, alone, _) in found.items()}
+    disk = {count: taken for count, (_, _, taken) in found.items()}
     each = {kind: (memory[many][kind] - memory[few][kind]) / (many - few) for kind in memory[many]}
     figures = {
         f"cost_{short(count)}_vs_{short(few)}_stored": Figure(
             *ratio_of_means(cpu[count], cpu[few]),
             of=f"CPU ms per deliberation, NATS and all processes, {count:,} stored beside {few:,}",
         )
-        for count in counts[1:]
+        for count in found
+        if count != few
     }
     figures |= {
         f"latency_{short(many)}_vs_{short(few)}_stored": Figure(
@@ -77,21 +87,21 @@ async def measure(directory: Path, stored: int, deliberations: int, turns: int, 
     rows: list[list[Any]] = [
         [
             f"{count:,}",
-            sum(cpu[count]) / turns,
+            fmean(cpu[count]),
             median(walls[count]),
             quantile(walls[count], 0.99),
             *(round(memory[count][kind] / 2**20, 1) for kind in (NATS, "fleet")),
             round(disk[count] / 2**20, 1),
         ]
-        for count in counts
+        for count in found
     ]
     columns = ("stored", "cpu_ms_each", "p50_ms", "p99_ms", "nats_mib", "fleet_mib", "disk_mib")
-    processes = [row for count in counts for row in load.processes_rows(f"{count:,} stored", busy[count])]
-    points = [(count, sum(cpu[count]) / turns) for count in counts]
+    processes = [row for count, (busy, _, _) in found.items() for row in load.processes_rows(f"{count:,} stored", busy)]
+    points = [(count, fmean(cpu[count])) for count in found]
     return Report(
         "scale",
         figures,
-        {"stored": stored, "deliberations": deliberations, "turns": turns, "at_once": IN_FLIGHT},
+        {"stored": many},
         tables=(
             Table("stored", "Beside so many stored deliberations", columns, rows),
             replace(load.processes_table(processes), name="stored_processes"),
@@ -102,7 +112,7 @@ async def measure(directory: Path, stored: int, deliberations: int, turns: int, 
     )
 
 
-def kinds(memory: dict[str, int] | Any) -> dict[str, int]:
+def kinds(memory: Mapping[str, int]) -> dict[str, int]:
     """NATS' part of it, and the rest, which is the fleet's."""
     return {NATS: memory.get(NATS, 0), "fleet": sum(size for kind, size in memory.items() if kind != NATS)}
 

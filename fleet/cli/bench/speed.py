@@ -184,7 +184,7 @@ def scale(
     turns: Annotated[int, typer.Option("--turns", min=1, help="More make it surer.")] = 6,
     starts: Annotated[int, typer.Option("--starts", min=1, help="How often `fleet up` is started (idle).")] = 3,
     idle_s: Annotated[
-        float, typer.Option("--idle", min=1, metavar="SECONDS", help="How long an idle fleet is watched.")
+        float, typer.Option("--idle", min=1, metavar="SECONDS", help="How long a fleet is watched (idle, in-flight).")
     ] = 30,
     plot: shared.Plot = None,
     json_output: options.Json = False,
@@ -195,7 +195,7 @@ def scale(
     have ended, and what each takes of memory and disk. workers: 1, 2 and 4 of
     them; and a second dispatcher and collector. in-flight: memory of 10,000
     deliberations that wait for a model. idle: time until ready, and CPU while
-    nothing is asked. About fifteen minutes, and 2 GB in the directory for
+    nothing is asked. Ten to fifteen minutes, and 2 GB in the directory for
     temporary files.
 
     [dim]Example:[/dim]  fleet bench scale --part idle --json
