@@ -91,7 +91,8 @@ def due(state: Deliberation) -> tuple[Effect, ...]:
     )
     if state.phase != "propose":
         return open_
-    return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *open_)
+    # What the models wait for goes before what nobody waits for yet.
+    return (Announce(_accepted(state)), *open_, SetDeadline(state.task_id, state.deadline_at))
 
 
 def recover(state: Deliberation, *, asked: bool = False) -> tuple[Effect, ...]:
