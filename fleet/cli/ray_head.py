@@ -19,7 +19,21 @@ from fleet.errors import FleetError
 MARK = "FLEET_RAY_OF"
 """In the environment of every process of a local Ray: the fleet's data directory."""
 PARTS = ("gcs_server", "raylet")
+SPARE = ("dashboard.py", "log_monitor.py", "monitor.py")
+"""Python scripts that Ray starts whatever one says, and that nothing here needs: a dashboard without pages, one that
+collects logs for drivers that want none, and one that would ask a cloud for more nodes."""
 LOOK_EVERY_S = 0.5
+QUIET = {
+    "METRICS_RECORD_INTERVAL_S": "60",
+    "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_memory_monitor_refresh_ms": "2000",
+    "RAY_metrics_report_interval_ms": "60000",
+    "RAY_raylet_report_resources_period_milliseconds": "1000",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
+"""Ray's own reports, which nobody here reads, cost more when nothing happens than the whole fleet. What is set in the
+environment wins."""
 
 
 def credentials(data_dir: Path) -> dict[str, str]:
@@ -67,6 +81,8 @@ def main(data_dir: Path, port: int) -> None:
     end_remains(data_dir)
     os.environ[MARK] = str(data_dir.absolute())
     os.environ["RAY_GCS_SERVER_PORT"] = str(port)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     os.environ.update(credentials(data_dir))
     try:
         run_until_signalled(_serve())
@@ -87,6 +103,7 @@ async def _serve() -> None:
         first = str(error).partition("\n")[0]
         raise FleetError(f"no local Ray could be started: {first} (or set RAY_ADDRESS to one that runs)") from error
     reclaim()
+    _end_spare_parts()
     parts = [part for part in psutil.Process().children(recursive=True) if part.name() in PARTS]
     print(address, flush=True)
     try:
@@ -96,6 +113,13 @@ async def _serve() -> None:
         await stop_local()
         raise
     raise FleetError("a part of Ray has died")
+
+
+def _end_spare_parts() -> None:
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(part.rpartition("/")[2] in SPARE for part in process.cmdline()[:4]):
+                process.kill()  # on SIGTERM one of them would cry out, as if something had failed
 
 
 if __name__ == "__main__":
