@@ -116,11 +116,9 @@ def _given(**traits: float | None) -> dict[str, float]:
 def _settings(vllm_url: str | None) -> "Settings | None":
     """None without a model server."""
     from fleet import config
-    from fleet.observability import configure_logging
 
     settings = config.load({**os.environ, "VLLM_URL": vllm_url} if vllm_url else os.environ)
     if not settings.vllm_urls:
         return None
-    os.environ.setdefault("FLEET_LOG_LEVEL", "critical")  # calls that fail are counted in the report
-    configure_logging("bench")
+    shared.configure_logging()
     return settings

@@ -1,5 +1,6 @@
 """What all modes of `fleet bench` share: options, progress, and showing the report."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", help="Draw it as a PNG, too (needs the extra `bench`).")
 ]
+
+
+def configure_logging() -> None:
+    """What goes wrong is counted in the report, and children say it in logs of their own."""
+    from fleet import observability
+
+    os.environ.setdefault("FLEET_LOG_LEVEL", "critical")
+    observability.configure_logging("bench")
 
 
 def note(text: str) -> None:

@@ -253,6 +253,7 @@ def _show(measured: Callable[[], Coroutine[Any, Any, "Report"]], plot: Path | No
     from fleet.bench import plot as plots
     from fleet.cli.signals import fast_loop, run_until_signalled
 
+    shared.configure_logging()
     if plot is not None:
         plots.check()
     report = run_until_signalled(measured(), loop_factory=fast_loop)
@@ -267,6 +268,6 @@ async def _measured(measure: Callable[["Rig"], Awaitable[T]], rig: dict[str, Any
     from fleet.bench.speed.rig import Rig
 
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
-        shared.note("starting NATS, a simulated model, a fleet and the baselines …")
+        shared.note("starting what is measured …")
         async with Rig(Path(directory), **rig) as running:
             return await measure(running)
