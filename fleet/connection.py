@@ -68,19 +68,6 @@ async def connect(settings: Settings, name: str, **more: Any) -> Client:
         ) from None
 
 
-async def connect_unbuffered(settings: Settings, name: str) -> Client:
-    """As `connect`, but nothing is kept for later: while the server is away publishing fails, and what was not yet on
-    its way when the connection was lost is dropped. For messages that somebody else may send in the meantime.
-    """
-
-    async def drop() -> None:
-        nc._pending.clear()
-        nc._pending_data_size = 0
-
-    nc = await connect(settings, name, pending_size=0, disconnected_cb=drop)
-    return nc
-
-
 async def disconnect(nc: Client) -> None:
     """Sends what there is to send, and closes, in whatever state the connection is."""
     try:

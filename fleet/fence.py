@@ -1,48 +1,83 @@
 """Whether what a process has sent may still be on its way.
 
 A message that was written into a link that then fell silent arrives when the link speaks again, and core subscribers
-see it even if its stream has it already. So nobody repeats a terminal event while the process that decided it may still
-publish it: that process is asked, and its answer leaves by the connection that its events leave by, so that whatever it
-had sent before has arrived. A process that is gone has no subscription any more, and NATS says so at once. One that is
-silent is waited for: NATS closes its connection after some pings, and then nothing of it can arrive.
+see it even if its stream has it already. So nobody repeats a terminal event while the connection that it may have been
+sent by is open: it is asked by name, and its answer leaves by the connection itself, so that whatever was sent before
+has arrived. A connection that is gone has no subscription any more, and NATS says so at once. One that is silent is
+waited for: NATS closes it after some pings that nobody answers, and then nothing of it can arrive.
 """
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleet import subjects
-from fleet.errors import StillOut
+from fleet.config import Settings
+from fleet.connection import connect
+from fleet.errors import StillOut, Unreachable
 
 ANSWER_WITHIN_S = 1.0
 IDLE, BUSY = b"idle", b"busy"
 
 
 class Fence:
-    """Of one process; `nc` is the connection that its events leave by."""
+    """Of one process. `instance` names its connection as it is now: after a reconnect it has another name, for what was
+    sent by the old one may arrive for as long as the server holds that.
+
+    Nothing is kept for later: while the server is away publishing fails, and what had not yet left when the connection
+    was lost is dropped, for somebody else may say it in the meantime.
+    """
 
     def __init__(self, nc: Client) -> None:
-        self.instance = uuid.uuid4().hex[:12]
+        self.instance = _name()
         self._nc = nc
+        self._works_on: Callable[[str], bool] = lambda task_id: False
+        self._sub: Any = None
+
+    @classmethod
+    async def connect(cls, settings: Settings, name: str) -> "Fence":
+        """With a connection of its own, `nc`. Raises `Unreachable`."""
+        made: list[Fence] = []
+
+        async def lost() -> None:
+            for fence in made:
+                fence._lost()
+
+        async def found() -> None:
+            for fence in made:
+                await fence._subscribe()
+
+        nc = await connect(settings, name, pending_size=0, disconnected_cb=lost, reconnected_cb=found)
+        made.append(cls(nc))
+        return made[0]
+
+    @property
+    def nc(self) -> Client:
+        """The connection that events leave by."""
+        return self._nc
 
     async def start(self, works_on: Callable[[str], bool]) -> None:
-        """Answers the others from now on. `works_on`: whether this process is busy with a task."""
-
-        async def answer(msg: Msg) -> None:
-            busy = bool(msg.data) and works_on(msg.data.decode(errors="replace"))
-            await msg.respond(BUSY if busy else IDLE)
-
-        await self._nc.subscribe(subjects.instance_of(self.instance), cb=answer)
-        await self._nc.flush()
-
-    async def wait_for(self, instance: str, task_id: str) -> None:
-        """Returns once nothing that `instance` has sent about the task can still arrive. Raises `StillOut`."""
-        own = instance == self.instance
+        """Answers from now on. `works_on`: whether this process is busy with a task. Raises `Unreachable`."""
+        self._works_on = works_on
+        await self._subscribe()
         try:
-            # To itself through the server and back: of its own work it knows.
+            await self.wait_for(self.instance, "", at_work=True)
+        except StillOut:
+            subject = subjects.instance_of("*")
+            raise Unreachable(f"NATS delivers nothing on {subject}: may this user publish and subscribe it?") from None
+
+    async def wait_for(self, instance: str, task_id: str, *, at_work: bool) -> None:
+        """Returns once nothing that was sent about the task under this name can still arrive. Raises `StillOut`.
+
+        `at_work`: whoever asks is the one who works on the task in this process.
+        """
+        own = instance == self.instance and at_work
+        try:
+            # To itself through the server and back.
             answer = await self._nc.request(
                 subjects.instance_of(instance), b"" if own else task_id.encode(), timeout=ANSWER_WITHIN_S
             )
@@ -52,3 +87,23 @@ class Fence:
             raise StillOut(task_id, f"{instance} is silent") from None
         if answer.data != IDLE:
             raise StillOut(task_id, f"{instance} is at work on it")
+
+    async def _subscribe(self) -> None:
+        self._sub = await self._nc.subscribe(subjects.instance_of(self.instance), cb=self._answer)
+        await self._nc.flush()
+
+    async def _answer(self, msg: Msg) -> None:
+        busy = bool(msg.data) and self._works_on(msg.data.decode(errors="replace"))
+        await msg.respond(BUSY if busy else IDLE)
+
+    def _lost(self) -> None:
+        self._nc._pending.clear()
+        self._nc._pending_data_size = 0
+        if self._sub is not None:  # or it would be subscribed again, and answer for bytes that it knows nothing of
+            self._nc._remove_sub(self._sub._id)
+            self._sub = None
+        self.instance = _name()
+
+
+def _name() -> str:
+    return uuid.uuid4().hex[:12]

@@ -66,14 +66,15 @@ async def find_rejection(js: JetStreamContext, sequence: int, within_s: float) -
 async def find_unended(js: JetStreamContext, within_s: float) -> list[DeliberationAccepted]:
     """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
     begun: dict[str, DeliberationAccepted] = {}
+    ended: set[str] = set()  # an acceptance may have been said after the end
     async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as found:
         async for msg in found:
             if msg.subject == subjects.ACCEPTED:
                 accepted = decode(msg.data, DeliberationAccepted)
                 begun[accepted.task_id] = accepted
             else:
-                begun.pop((msg.headers or {}).get("Task-Id", ""), None)
-    return list(begun.values())
+                ended.add((msg.headers or {}).get("Task-Id", ""))
+    return [accepted for task_id, accepted in begun.items() if task_id not in ended]
 
 
 def _ago(seconds: float) -> datetime:

@@ -25,6 +25,7 @@ from fleet.deliberation.events import (
 )
 from fleet.deliberation.state import Deliberation
 from fleet.envelope import child_traceparent, headers
+from fleet.errors import StillOut
 from fleet.fence import Fence
 from fleet.history import events
 from fleet.messages import (
@@ -56,11 +57,13 @@ _TERMINAL_SUBJECT = {
 class Outbox:
     """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
 
-    `nc` should keep nothing while it is disconnected: what is not published is published again by somebody.
+    `fence`: of the connection `nc`; None: one that nobody asks.
     """
 
-    def __init__(self, nc: Client, js: JetStreamContext, texts: Texts, component: str) -> None:
-        self.fence = Fence(nc)
+    def __init__(
+        self, nc: Client, js: JetStreamContext, texts: Texts, component: str, fence: Fence | None = None
+    ) -> None:
+        self._fence = fence or Fence(nc)
         self._nc = nc
         self._js = js
         self._texts = texts
@@ -68,11 +71,11 @@ class Outbox:
 
     @property
     def instance(self) -> str:
-        """The name of this process."""
-        return self.fence.instance
+        """The name of the connection that events leave by now."""
+        return self._fence.instance
 
-    async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
-        """Publishes all, or raises. `repeated`: they may have been published before.
+    async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        """Publishes all, or raises. A terminal event leaves only by the connection that the state names.
 
         Calls go out together, before a terminal event, which is stored before its deadline is taken back.
         """
@@ -83,7 +86,7 @@ class Outbox:
                     await asyncio.gather(*together)
                     together.clear()
                     reach("outbox.stopped")
-                    await self._conclude(state, event, repeated=repeated)
+                    await self._conclude(state, event)
                     reach("outbox.concluded")
                 case ClearDeadline(task_id):
                     await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
@@ -153,15 +156,13 @@ class Outbox:
                     body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
                 await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
 
-    async def _conclude(self, state: Deliberation, event: TerminalEvent, *, repeated: bool) -> None:
-        """Exactly once: within the duplicate window by message id; when it may be older, or may have reached core
-        subscribers, by looking into the stream first.
-        """
-        if repeated and await self.is_out(state):
-            return
+    async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
         body = encode(event)
         if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
             body = await self._referring(event)
+        if state.written_by != self.instance:
+            # The connection was lost since it was decided: others may have heard that nobody is there.
+            raise StillOut(state.task_id, f"it was for {state.written_by or 'nobody'} to say")
         await self._send(
             _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}.terminal", state.task_id, state.traceparent
         )
@@ -180,10 +181,10 @@ class Outbox:
                 return body
         return encode(event)
 
-    async def is_out(self, state: Deliberation) -> bool:
+    async def is_out(self, state: Deliberation, *, at_work: bool) -> bool:
         """Whether the terminal event of `state` is in its stream. Raises `StillOut` while it may be on its way."""
         if state.written_by:
-            await self.fence.wait_for(state.written_by, state.task_id)
+            await self._fence.wait_for(state.written_by, state.task_id, at_work=at_work)
         return await self._is_concluded(state.task_id)
 
     async def _is_concluded(self, task_id: str) -> bool:

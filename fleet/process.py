@@ -13,7 +13,8 @@ from nats.js import JetStreamContext
 
 from fleet import topology
 from fleet.config import Settings
-from fleet.connection import OUTAGES, connect, connect_unbuffered, disconnect
+from fleet.connection import OUTAGES, connect, disconnect
+from fleet.fence import Fence
 from fleet.health import Health, serve_health
 from fleet.intake import OutboxHolder
 from fleet.outbox import Outbox
@@ -61,14 +62,15 @@ class Component:
         created = await self._declare()
         self.texts = Texts(self.js, self.nc.max_payload, self.settings.limits.results_days * DAY_S)
         self.store = await KeyValueStore.open(self.js, self.texts)
-        self.out = await connect_unbuffered(self.settings, f"fleet-{self.name}-outbox")
-        self._holder.outbox = Outbox(self.out, self.out.jetstream(timeout=5.0), self.texts, self.name)
+        fence = await Fence.connect(self.settings, f"fleet-{self.name}-outbox")
+        self.out = fence.nc
+        self._holder.outbox = Outbox(self.out, self.out.jetstream(timeout=5.0), self.texts, self.name, fence)
         self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
         self._holder.undeliverable = self.undeliverable
         self.resumption = Resumption(self.js, self.store, self._holder.outbox)
         self.resumption.after_loss_of(created)
         self.runner = Runner(self.store, self._holder.outbox)
-        await self._holder.outbox.fence.start(self.runner.works_on)
+        await fence.start(self.runner.works_on)
         self.health.watch("NATS takes what is written", lambda: not self.runner.hindered)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
 

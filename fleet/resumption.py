@@ -21,8 +21,9 @@ from fleet.errors import StoreConflict
 from fleet.history import find_unended
 from fleet.messages import AllFailed, DeliberationAccepted
 from fleet.outbox import Outbox
+from fleet.repair import end_again
 from fleet.requests import Task
-from fleet.store import StateStore
+from fleet.store import StateStore, Stored
 from fleet.times import from_rfc3339, now_ms, rfc3339
 
 log = structlog.get_logger(__name__)
@@ -63,13 +64,13 @@ class Resumption:
     async def fail_the_lost(self) -> None:
         """Ends every task that was accepted, has not ended, and has no state."""
         for accepted in await find_unended(self._js, LONGEST_TASK_S):
-            state = lost(accepted, now_ms())
+            state = lost(accepted, now_ms()).change(written_by=self._outbox.instance)
             try:
-                await self._store.save(state, 0)
+                stored = Stored(state, await self._store.save(state, 0))
             except StoreConflict:  # It has one, or another process was faster.
                 continue
             log.error("task.lost", task_id=state.task_id)
-            await self._outbox.publish(state, due(state), repeated=True)
+            await end_again(self._store, self._outbox, stored, due(state), at_work=False)
 
     async def resume(self, owed: tuple[type[Any], ...]) -> None:
         """Publishes the effects of kinds `owed` of every task that runs."""
@@ -78,7 +79,7 @@ class Resumption:
             stored = await self._store.load(task_id)
             if stored is not None and not stored.state.ended:
                 effects = [_anew(effect) for effect in recover(stored.state) if isinstance(effect, owed)]
-                await self._outbox.publish(stored.state, effects, repeated=True)
+                await self._outbox.publish(stored.state, effects)
                 resumed += 1
         if resumed:
             log.warning("tasks.resumed", count=resumed, owed=[kind.__name__ for kind in owed])

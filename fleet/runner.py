@@ -11,7 +11,7 @@ cause of the last transition), a lost save is not.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +19,11 @@ import structlog
 
 from fleet.connection import OUTAGES
 from fleet.crashpoints import reach
-from fleet.deliberation.events import Conclude, Effect, Event, Requested, Responded
+from fleet.deliberation.events import DeadlinePassed, Event, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StillOut, StoreConflict
+from fleet.repair import Publisher, end_again
 from fleet.store import StateStore, Stored
 
 log = structlog.get_logger(__name__)
@@ -35,20 +36,6 @@ LINGER_S = 0.01
 """How long an answer waits for the others of its phase. It is on disk in its stream, and not acknowledged before."""
 LEASE_S = 2.5
 """Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
-
-
-class Publisher(Protocol):
-    """Carries effects out; `fleet.outbox.Outbox` is the real one."""
-
-    @property
-    def instance(self) -> str:
-        """The name of this process, by which others ask for it."""
-
-    async def is_out(self, state: Deliberation) -> bool:
-        """Whether the terminal event is published. Raises `StillOut` where that cannot be told yet."""
-
-    async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
-        """Publishes all, or raises. `repeated`: they may have been published before."""
 
 
 class Delivery(Protocol):
@@ -144,10 +131,12 @@ class Runner:
 
     async def _work(self, task_id: str) -> None:
         queue = self._queues[task_id]
-        while queue.items:
-            await self._linger(task_id, queue)
-            await self._handle(task_id, queue.take())
-        del self._queues[task_id]
+        try:
+            while queue.items:
+                await self._linger(task_id, queue)
+                await self._handle(task_id, queue.take())
+        finally:
+            del self._queues[task_id]
 
     async def _linger(self, task_id: str, queue: Queue) -> None:
         """Waits for the other answers of the phase, if there is nothing but some of them."""
@@ -227,39 +216,26 @@ class Runner:
             reach("runner.saved")
             self._remember(Stored(state, revision))
             if moved and state.ended and _lease_is_over(batch):
-                await self._end_again(Stored(state, revision), due(state))
+                await end_again(self._store, self._outbox, Stored(state, revision), due(state), at_work=True)
             elif moved:
-                await self._outbox.publish(state, due(state), repeated=_lease_is_over(batch))
+                await self._outbox.publish(state, due(state))
             return state
         raise StoreConflict(task_id, 0)
 
     async def _repair(self, stored: Stored, batch: Sequence[Item]) -> None:
-        """A delivery that was applied before came again: its process may have died before publishing."""
+        """A delivery that was applied before came again: its process may have died before publishing. So it may where
+        the deadline of a task comes that has ended: it is taken back once the end is out.
+        """
         state = stored.state
-        owed = [item for item in batch if item.delivery.redelivered and _owes(state, item)]
+        owed = [item for item in batch if _owes(state, item)]
         if not owed:
             return
         log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
         effects = recover(state, asked=any(isinstance(item.event, Requested) for item in owed))
         if state.ended:
-            await self._end_again(stored, effects)
+            await end_again(self._store, self._outbox, stored, effects, at_work=True)
         else:
-            await self._outbox.publish(state, effects, repeated=True)
-
-    async def _end_again(self, stored: Stored, effects: Sequence[Effect]) -> None:
-        """Publishes an end that another process may have published, or may be about to.
-
-        It is looked for first, and then claimed, by saving it once more: of two that repair it one goes on, and only
-        while the disk takes what is written. What JetStream refuses core subscribers have seen already, and would see
-        again.
-        """
-        state = stored.state
-        if await self._outbox.is_out(state):
-            effects = [effect for effect in effects if not isinstance(effect, Conclude)]
-        else:
-            state = state.change(written_by=self._outbox.instance)
-            await self._store.save(state, stored.revision)
-        await self._outbox.publish(state, effects, repeated=False)
+            await self._outbox.publish(state, effects)
 
     def _remember(self, stored: Stored) -> None:
         task_id = stored.state.task_id
@@ -296,6 +272,10 @@ def _is_first(item: Item) -> bool:
 
 
 def _owes(state: Deliberation, item: Item) -> bool:
+    if state.ended and isinstance(item.event, DeadlinePassed):
+        return True
+    if not item.delivery.redelivered:
+        return False
     if isinstance(item.event, Requested) and item.event.sequence == state.stream_sequence:
         return True
     return item.delivery.id in state.cause

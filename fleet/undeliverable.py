@@ -19,9 +19,10 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
-from fleet.deliberation.machine import recover
+from fleet.deliberation.machine import due, recover
 from fleet.messages import DeliberationRejected, Message, decode
 from fleet.outbox import Outbox
+from fleet.repair import end_again
 from fleet.salvage import correlation_of, failed_call, readable
 from fleet.store import StateStore, is_key
 from fleet.times import now_ms, rfc3339
@@ -144,6 +145,7 @@ class Undeliverable:
                 failed = failed_call(lost.headers, lost.body, reason, now_ms())
                 if failed is not None:
                     await self._outbox.fail_call(failed)
+                await self._say_an_end_that_is_owed(readable(lost.body).get("task_id"))
 
     async def _end_or_recover(self, lost: Lost, reason: str) -> None:
         """What was recorded gets what it is owed; what was not is rejected, though its client did nothing wrong."""
@@ -151,7 +153,11 @@ class Undeliverable:
         task_id = named if isinstance(named, str) and is_key(named) else f"d-{lost.sequence}"
         stored = await self._store.load(task_id)
         if stored is not None and stored.state.stream_sequence == lost.sequence:
-            await self._outbox.publish(stored.state, recover(stored.state), repeated=True)
+            effects = recover(stored.state, asked=True)
+            if stored.state.ended:
+                await end_again(self._store, self._outbox, stored, effects, at_work=False)
+            else:
+                await self._outbox.publish(stored.state, effects)
             return
         rejected = DeliberationRejected(
             task_id=task_id,
@@ -164,11 +170,18 @@ class Undeliverable:
         )
         await self._outbox.reject(rejected, (lost.headers or {}).get("traceparent"))
 
+    async def _say_an_end_that_is_owed(self, task_id: object) -> None:
+        """The message may be the one that led to the end of the task, and was given up before that was said."""
+        stored = await self._store.load(task_id) if isinstance(task_id, str) else None
+        if stored is not None and stored.state.ended:
+            await end_again(self._store, self._outbox, stored, due(stored.state), at_work=False)
+
     async def _try_anew(self, lost: Lost) -> None:
         """Without its deadline a task might never end."""
         named = readable(lost.body).get("task_id")
         stored = await self._store.load(named) if isinstance(named, str) else None
         if stored is None or stored.state.ended:
+            await self._say_an_end_that_is_owed(named)
             return
         msg_id = f"{lost.stream}.{lost.sequence}.again"
         if lost.subject == subjects.CONTROL_DEADLINE:

@@ -9,7 +9,7 @@ nobody who watches could tell, and an answer that comes all at once does not wai
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import aiohttp
 
@@ -21,6 +21,8 @@ MOST_TOKENS = 8
 """So many tokens may gather, by the pace at which they have come so far."""
 SHORTEST_S = 0.005
 """Less is not worth a timer."""
+CANNOT = (AttributeError, NotImplementedError, RuntimeError)
+"""What transports raise that know no pause, or are closing: it is no more than a saving."""
 
 
 class Pace:
@@ -64,12 +66,14 @@ class Stream:
         pause_s = min(pause_s, MOST_TOKENS * token_s)
         if pause_s < SHORTEST_S or (transport := _open_transport(response)) is None:
             return
-        transport.pause_reading()
+        with suppress(*CANNOT):
+            transport.pause_reading()
         try:
             await asyncio.sleep(pause_s)
         finally:
             if (transport := _open_transport(response)) is not None:
-                transport.resume_reading()
+                with suppress(*CANNOT):
+                    transport.resume_reading()
 
 
 def _open_transport(response: aiohttp.ClientResponse) -> asyncio.Transport | None:

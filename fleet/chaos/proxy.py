@@ -66,9 +66,9 @@ class Proxy:
             link.cut()
         return len(links)
 
-    def silence(self, which: Which) -> int:
-        """Holds back every byte of the links that match, and of those to come, until `heal`; returns how many."""
-        self._silent = which
+    def silence(self, which: Which, *, coming: bool = True) -> int:
+        """Holds back every byte of the links that match until `heal`, and of those to come if `coming`; how many."""
+        self._silent = which if coming else None
         links = [link for link in self._links if which(link)]
         for link in links:
             link.open.clear()

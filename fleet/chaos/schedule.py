@@ -33,6 +33,8 @@ MODEL_FAULTS: Final = (
     "stop",
 )
 LINKS: Final = ("all", "dispatcher", "collector", "worker", "some")
+STUCK: Final = "stuck"
+"""Every link that there is; new ones pass, so that what was written to the old one and to the new one both arrive."""
 RESPONSES: Final = ("duplicate", "reordered", "late", "forged")
 MALFORMED: Final = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.CONTROL_CANCEL, subjects.AGENT_REQUESTED)
 DURABLES: Final = (subjects.DISPATCHER, subjects.COLLECTOR, subjects.CONTROLLER, subjects.WORKERS)
@@ -122,7 +124,7 @@ def _duration(rng: Random, kind: Kind, stop_s: float, ack_wait_s: float) -> floa
         case "stop":
             return rng.uniform(stop_s / 4, stop_s)
         case "partition":
-            return ack_wait_s + rng.uniform(1.0, 5.0)
+            return ack_wait_s + rng.uniform(1.0, 12.0)  # some are longer than a connection lives without pongs
         case "model" | "full":
             return rng.uniform(2.0, 6.0)
         case "clock" | "crash":
@@ -137,7 +139,7 @@ CATALOGUE: Final[tuple[Card, ...]] = (
     *(("stop", target) for target in PROCESSES),
     *(("crash", point) for point in crashpoints.POINTS),
     *(("clock", target) for target in CLOCKS),
-    *(("partition", target) for target in LINKS),
+    *(("partition", target) for target in (*LINKS, STUCK)),
     *(("cut", target) for target in LINKS),
     *(("model", fault) for fault in MODEL_FAULTS),
     *(("responses", how) for how in RESPONSES),

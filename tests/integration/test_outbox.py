@@ -13,9 +13,12 @@ from fleet.config import load
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide, due
 from fleet.deliberation.state import Deliberation
+from fleet.errors import StillOut
 from fleet.messages import AgentRequested, decode, encode
 from fleet.outbox import Outbox
+from fleet.repair import end_again
 from fleet.requests import Task
+from fleet.store import KeyValueStore, Stored
 from fleet.texts import Texts
 from fleet.times import now_ms, rfc3339
 from tests.support.agents import answer
@@ -38,6 +41,20 @@ def ended(task_id: str = "t-1", description: str = "Build it") -> Deliberation:
     return decide(begun.state, Responded(answer(call), NOW + 1000)).state
 
 
+async def say(nc: Any, state: Deliberation, **more: Any) -> None:
+    """Publishes what an ended state owes, as the process that decided it."""
+    made = outbox(nc, **more)
+    await made.publish(state.change(written_by=made.instance), due(state))
+
+
+async def say_again(nc: Any, state: Deliberation) -> None:
+    """As another process does that finds it, on record, after a crash."""
+    js = nc.jetstream()
+    store = await KeyValueStore.open(js, Texts(js, nc.max_payload))
+    stored = await store.load(state.task_id) or Stored(state, await store.save(state, 0))
+    await end_again(store, outbox(nc), stored, due(state), at_work=True)
+
+
 def outbox(nc: Any, *, max_payload: int | None = None) -> Outbox:
     js = nc.jetstream()
     return Outbox(nc, js, Texts(js, max_payload or nc.max_payload), "collector")
@@ -52,9 +69,9 @@ async def test_terminal_event_published_again_reaches_nobody_twice(nc: Any) -> N
 
     await nc.subscribe(subjects.COMPLETED, cb=take)
     for number in range(3):
-        await outbox(nc).publish(ended(f"other-{number}"), due(ended(f"other-{number}")), repeated=False)
-    await outbox(nc).publish(ended(), due(ended()), repeated=False)
-    await outbox(nc).publish(ended(), due(ended()), repeated=True)
+        await say(nc, ended(f"other-{number}"))
+    await say(nc, ended())
+    await say_again(nc, ended())
     await nc.flush()
     await nc.flush()
     assert [json.loads(body)["task_id"] for body in seen].count("t-1") == 1
@@ -75,16 +92,23 @@ async def test_terminal_event_is_found_whatever_the_clock_of_who_decided_it(nc: 
     state = state.change(result=replace(state.result, completed_at=ahead))
     js = nc.jetstream()
     await (await js.key_value(subjects.BUCKET)).create("t-1", encode(state))
-    await outbox(nc).publish(state, due(state), repeated=False)
-    await outbox(nc).publish(state, due(state), repeated=True)
+    await say(nc, state)
+    await say_again(nc, state)
     await nc.flush()
     assert len(seen) == 1
 
 
 async def test_terminal_event_that_never_got_out_is_published(nc: Any) -> None:
     """Looked for after a crash, not found: published."""
-    await outbox(nc).publish(ended(), due(ended()), repeated=True)
+    await say_again(nc, ended())
     assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 1
+
+
+async def test_an_end_is_said_by_none_but_the_connection_that_decided_it(nc: Any) -> None:
+    """After a reconnect it has another name, and others may have heard that nobody is there: it looks first."""
+    with pytest.raises(StillOut, match="for earlier to say"):
+        await outbox(nc).publish(ended().change(written_by="earlier"), due(ended()))
+    assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 0
 
 
 async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:
@@ -95,7 +119,7 @@ async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:
     (result,) = state.result.results  # type: ignore[union-attr]
     proposal = replace(result.proposal, content=text)
     state = state.change(result=replace(state.result, results=(replace(result, proposal=proposal),)))
-    await outbox(nc, max_payload=32_768).publish(state, due(state), repeated=False)
+    await say(nc, state, max_payload=32_768)
     js = nc.jetstream()
     event = json.loads((await js.get_msg(subjects.DELIBERATIONS, seq=1)).data)
     sent = event["results"][0]["proposal"]
@@ -108,7 +132,7 @@ async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:
 async def test_call_beyond_one_message_travels_whole(nc: Any) -> None:
     """A prompt larger than one message reaches the worker as it was."""
     begun = decide(None, Requested("t-1", Task(task_description="y" * 60_000, num_agents=1), 7, NOW))
-    await outbox(nc, max_payload=32_768).publish(begun.state, begun.outbox, repeated=False)
+    await outbox(nc, max_payload=32_768).publish(begun.state, begun.outbox)
     js = nc.jetstream()
     message = await js.get_msg(subjects.AGENT_REQUESTS, seq=1)
     assert len(message.data) < 1000

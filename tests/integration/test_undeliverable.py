@@ -13,12 +13,12 @@ from fleet import subjects, topology
 from fleet.config import load
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
-from fleet.messages import AgentCompleted, AgentRequested
+from fleet.messages import AgentCompleted, AgentRequested, encode
 from fleet.outbox import Outbox
 from fleet.requests import Task
 from fleet.store import KeyValueStore
 from fleet.texts import Texts
-from fleet.undeliverable import QUEUES, Undeliverable
+from fleet.undeliverable import QUEUES, Lost, Undeliverable
 from tests.support import agents
 from tests.support.control import Fleet, running
 
@@ -170,6 +170,23 @@ async def test_an_exhausted_request_that_was_recorded_gets_what_it_is_owed(stage
         [effect for effect in begun.outbox if isinstance(effect, CallAgent)]
     )
     assert await stage.count(subjects.DELIBERATION_CONTROL) == 1
+
+
+async def test_an_answer_that_is_given_up_leaves_no_end_unsaid(stage: Stage) -> None:
+    """It led to an end that was recorded, and was never published: that is done before it is let go."""
+    undeliverable = await stage.undeliverable()
+    store = await KeyValueStore.open(stage.js, Texts(stage.js, stage.nc.max_payload))
+    begun = decide(None, Requested("t-1", Task(task_description="x", num_agents=1), 1, 1_767_225_600_000))
+    (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
+    response = agents.answer(call)
+    ended = decide(begun.state, Responded(response, 1_767_225_601_000)).state
+    await store.save(ended.change(written_by="gone"), 0)
+    lost = Lost(subjects.AGENT_RESPONSES, 1, subjects.AGENT_COMPLETED, encode(response), {"Task-Id": "t-1"})
+    await undeliverable.give_up(lost, "failed 50 times")
+    await undeliverable.give_up(lost, "failed 50 times")
+    completed, _ = await stage.last(subjects.DELIBERATIONS, subjects.COMPLETED)
+    assert completed["task_id"] == "t-1"
+    assert await stage.count(subjects.DELIBERATIONS) == 1
 
 
 async def test_an_exhausted_deadline_is_tried_anew_while_its_task_runs(stage: Stage) -> None:

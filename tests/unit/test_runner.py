@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from fleet.deliberation.events import Announce, CallAgent, Conclude, Effect, Event, Requested, Responded
+from fleet.deliberation.events import Announce, CallAgent, Conclude, DeadlinePassed, Effect, Event, Requested, Responded
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StillOut, StoreConflict
@@ -25,29 +25,30 @@ class Sent:
     instance = "here"
 
     def __init__(self) -> None:
-        self.batches: list[tuple[list[Effect], bool]] = []
+        self.batches: list[list[Effect]] = []
         self.failures = 0
         self.unheard = False
 
-    async def is_out(self, state: Deliberation) -> bool:
+    async def is_out(self, state: Deliberation, *, at_work: bool) -> bool:
+        assert at_work
         if self.unheard:
             raise StillOut(state.task_id, "silent")
         return self.conclusions > 0
 
-    async def publish(self, state: Deliberation, effects: Iterable[Effect], *, repeated: bool) -> None:
+    async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
         if self.failures:
             self.failures -= 1
             raise ConnectionError("lost before it was published")
-        self.batches.append((list(effects), repeated))
+        self.batches.append(list(effects))
 
     @property
     def calls(self) -> list[AgentRequested]:
         """Of the last batch."""
-        return [effect.request for effect in self.batches[-1][0] if isinstance(effect, CallAgent)]
+        return [effect.request for effect in self.batches[-1] if isinstance(effect, CallAgent)]
 
     @property
     def conclusions(self) -> int:
-        return sum(isinstance(effect, Conclude) for effects, _ in self.batches for effect in effects)
+        return sum(isinstance(effect, Conclude) for effects in self.batches for effect in effects)
 
 
 class Delivered:
@@ -314,7 +315,7 @@ async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:
     (call,) = [effect.request for effect in due(stored.state) if isinstance(effect, CallAgent)]
     assert await deliver(runner, "A:1", responded(call)) == "acked"
     assert await deliver(runner, "R:7", requested(num_agents=1), redelivered=True) == "acked"
-    assert any(isinstance(effect, Announce) for effect in sent.batches[-1][0])
+    assert any(isinstance(effect, Announce) for effect in sent.batches[-1])
     assert sent.conclusions == 1
 
 
@@ -346,4 +347,18 @@ async def test_an_end_that_may_be_on_its_way_is_not_said_again() -> None:
     assert sent.conclusions == 0
     sent.unheard = False
     assert await deliver(runner, "A:1", responded(call), redelivered=True) == "acked"
+    assert sent.conclusions == 1
+
+
+async def test_a_deadline_that_comes_after_the_end_finds_an_end_that_was_never_said() -> None:
+    """It would have been taken back; whatever became of the delivery that led to the end, it is said now."""
+    store, sent = MemoryStore(), Sent()
+    runner = Runner(store, sent)
+    await deliver(runner, "R:7", requested(num_agents=1))
+    (call,) = sent.calls
+    sent.failures = 1
+    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000)) == "acked"
+    assert sent.conclusions == 1
+    assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000), redelivered=True) == "acked"
     assert sent.conclusions == 1

@@ -4,12 +4,12 @@ import asyncio
 
 from fleet.chaos.faults.target import Target
 from fleet.chaos.proxy import Link, Which
-from fleet.chaos.schedule import Fault
+from fleet.chaos.schedule import STUCK, Fault
 
 
 async def partition(target: Target, fault: Fault) -> str:
     """Nothing passes for longer than `ack_wait`; then everything that was held back arrives, late."""
-    held = target.cluster.proxy.silence(_which(fault))
+    held = target.cluster.proxy.silence(_which(fault), coming=fault.target != STUCK)
     try:
         await asyncio.sleep(fault.for_s)
     finally:
@@ -23,7 +23,7 @@ async def cut(target: Target, fault: Fault) -> str:
 
 
 def _which(fault: Fault) -> Which:
-    if fault.target == "all":
+    if fault.target in ("all", STUCK):
         return lambda link: True
     if fault.target == "some":
         # By connection: of one process the one that publishes may be cut off, the one that listens not.
