@@ -272,10 +272,9 @@ def _is_first(item: Item) -> bool:
 
 
 def _owes(state: Deliberation, item: Item) -> bool:
+    # NATS need not say that it came again: a durable that was made anew counts deliveries from one.
     if state.ended and isinstance(item.event, DeadlinePassed):
         return True
-    if not item.delivery.redelivered:
-        return False
     if isinstance(item.event, Requested) and item.event.sequence == state.stream_sequence:
         return True
     return item.delivery.id in state.cause

@@ -362,3 +362,13 @@ async def test_a_deadline_that_comes_after_the_end_finds_an_end_that_was_never_s
     assert sent.conclusions == 1
     assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000), redelivered=True) == "acked"
     assert sent.conclusions == 1
+
+
+async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_its_sequence() -> None:
+    """Its first delivery was saved and not published; this one says that it is the first."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    sent.failures = 1
+    assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
+    assert await deliver(runner, "R:7", requested(num_agents=2)) == "acked"
+    assert [call.agent_id for call in sent.calls] == ["agent-dev-001", "agent-dev-002"]
