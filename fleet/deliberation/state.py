@@ -58,8 +58,8 @@ class PhaseRecord(Message, frozen=True, kw_only=True):
 class Deliberation(Message, frozen=True, kw_only=True):
     """State of one task. `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
     last transition came from, so that a redelivery of one of them publishes what it owed (see `machine.due`).
-    `rubric`: the request's, or its role's; null: the default one. `written_by`: the process that decided the last
-    transition and publishes what it owes; empty: not known.
+    `rubric`: the request's, or its role's; null: the default one. `written_by`: the connection of the process that
+    decided the last transition, by which what it owes leaves; empty: not known.
     """
 
     task_id: str
