@@ -19,10 +19,12 @@ from fleet import connection, subjects
 from fleet.config import Settings
 from fleet.crashpoints import reach
 from fleet.envelope import child_traceparent
+from fleet.errors import AgentCallError
 from fleet.messages import AgentCompleted, AgentRequested, AgentStop, decode
 from fleet.salvage import failed_call
 from fleet.texts import MissingText
 from fleet.times import from_rfc3339, now_ms
+from workers import responses
 from workers.caller import Caller
 from workers.doubts import Doubts
 from workers.endpoints import EndpointStatus
@@ -154,7 +156,8 @@ class AgentWorker:
         lease.request = request
         if skipped := await self._why_not(msg, request, deadline_ms):
             log.info("agent.skipped", reason=skipped, **facts(request))
-            return "ack"
+            late = skipped == "deadline" and await self._is_waited_for(request)
+            return await self._too_late(request, msg) if late else "ack"
         traceparent = child_traceparent((msg.headers or {}).get("traceparent"))
         reach("worker.taken")
         response = await self._caller.call(request, msg.metadata.num_delivered, traceparent)
@@ -167,6 +170,17 @@ class AgentWorker:
         else:
             self._failed += 1
         return "ack"
+
+    async def _is_waited_for(self, request: AgentRequested) -> bool:
+        standing = await self._outlet.standing(request.task_id)
+        return standing is not None and standing.wants(request)
+
+    async def _too_late(self, request: AgentRequested, msg: Msg) -> Outcome:
+        """The deadline has passed and its own message has not ended the task: NATS drops it while the disk is full."""
+        error = AgentCallError("DeadlineExceeded", "the deadline had passed before the call began", retryable=False)
+        failed = responses.failed(request, error, msg.metadata.num_delivered, 0)
+        stored = await self._outlet.respond(failed, child_traceparent((msg.headers or {}).get("traceparent")))
+        return "ack" if stored else "nak later"
 
     async def _give_up(self, msg: Msg, reason: str) -> Outcome:
         """Nobody can make this call: its deliberation must not wait for it."""

@@ -230,6 +230,17 @@ async def test_a_call_past_its_deadline_is_not_run(plane: Plane) -> None:
     assert not plane.of(subjects.AGENT_FAILED)
 
 
+async def test_a_call_past_its_deadline_whose_task_goes_on_ends_it(plane: Plane) -> None:
+    """The deadline's own message was lost: NATS cannot store it while the disk is full, and does not try again."""
+    await plane.put_state()
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(deadline_at="2026-01-01T00:00:00.000Z"))
+        body = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        await plane.settled()
+        assert simulator.requests == 0
+    assert (body["error_type"], body["retryable"]) == ("DeadlineExceeded", False)
+
+
 async def test_a_redelivered_call_whose_slot_is_filled_is_not_run_again(plane: Plane) -> None:
     """A duplicate costs no GPU time."""
     await plane.submit(request())
