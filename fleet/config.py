@@ -116,6 +116,7 @@ _NAMES = {
     "VLLM_API_KEY": "vllm_api_key",
 }
 _TABLES = {"roles", "limits", "workers"}
+_PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -176,3 +177,8 @@ def _roles(given: Any, path: str | None) -> dict[str, Any]:
         if not (name.isascii() and name.replace("_", "").isalnum() and name == name.upper() and len(name) <= 32):
             raise ConfigError(f"{path}: roles.{name}: a role is named in capitals, digits and _, at most 32")
     return {name: {**shipped.get(name, {}), **given.get(name, {})} for name in {**shipped, **given}}
+
+
+def unconfigured(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without anything that would configure a fleet, or the Ray below it."""
+    return {name: value for name, value in environ.items() if not name.startswith(_PREFIXES)}

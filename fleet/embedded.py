@@ -36,7 +36,7 @@ def find_server() -> Path:
 class EmbeddedNats:
     """`port` None: a free one, kept for as long as this object lives, also when the server is started again.
 
-    `max_store_bytes` None: as much as the disk holds.
+    `max_store_bytes` None: as much as the disk holds. `sync_interval`: how often it calls fsync.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class EmbeddedNats:
         *,
         max_payload: str = MAX_PAYLOAD,
         max_store_bytes: int | None = None,
+        sync_interval: str = SYNC_INTERVAL,
         on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = data_dir / "nats"
@@ -54,6 +55,7 @@ class EmbeddedNats:
         self._port = port
         self._max_payload = max_payload
         self._max_store_bytes = max_store_bytes
+        self._sync_interval = sync_interval
         self.child = Child(
             "nats-server", self._command, ready=self._listening, log_file=self.log_file, on_restart=on_restart
         )
@@ -85,7 +87,9 @@ class EmbeddedNats:
     def _command(self) -> Sequence[str]:
         for stale in self.store.glob("*.ports"):
             stale.unlink(missing_ok=True)
-        self.config_file.write_text(config(self.store, self._port, self._max_payload, self._max_store_bytes))
+        self.config_file.write_text(
+            config(self.store, self._port, self._max_payload, self._max_store_bytes, self._sync_interval)
+        )
         return [str(find_server()), "--config", str(self.config_file)]
 
     async def _listening(self, process: Process) -> str:
@@ -100,7 +104,13 @@ class EmbeddedNats:
         raise ChildFailed(f"ended with status {process.returncode} before it was ready")
 
 
-def config(store: Path, port: int | None, max_payload: str = MAX_PAYLOAD, max_store_bytes: int | None = None) -> str:
+def config(
+    store: Path,
+    port: int | None,
+    max_payload: str = MAX_PAYLOAD,
+    max_store_bytes: int | None = None,
+    sync_interval: str = SYNC_INTERVAL,
+) -> str:
     """The server's configuration file; it leaves the name of its store to `jetstream {`, with the space it needs."""
     path = json.dumps(str(store.absolute()))
     max_store = "" if max_store_bytes is None else f"\n  max_file_store: {max_store_bytes}"
@@ -115,7 +125,7 @@ ping_interval: "5s"
 ping_max: 2
 jetstream {{
   store_dir: {path}
-  # A write is on the disk before it is acknowledged.
-  sync_interval: {SYNC_INTERVAL}{max_store}
+  # `always`: a write is on the disk before it is acknowledged.
+  sync_interval: "{sync_interval}"{max_store}
 }}
 """

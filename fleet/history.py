@@ -18,11 +18,16 @@ FETCH_WITHIN_S = 5.0
 
 
 async def events(
-    js: JetStreamContext, wanted: Sequence[str], since: datetime | None, *, headers_only: bool = False
+    js: JetStreamContext,
+    wanted: Sequence[str],
+    since: datetime | None,
+    *,
+    headers_only: bool = False,
+    stream: str = subjects.DELIBERATIONS,
 ) -> AsyncGenerator[Msg, None]:
     """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them."""
     consumer = await js.add_consumer(
-        subjects.DELIBERATIONS,
+        stream,
         ConsumerConfig(
             filter_subjects=list(wanted),
             deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
@@ -35,7 +40,7 @@ async def events(
         ),
     )
     left = consumer.num_pending or 0
-    sub = await js.pull_subscribe_bind(consumer.name, stream=subjects.DELIBERATIONS)
+    sub = await js.pull_subscribe_bind(consumer.name, stream=stream)
     try:
         while left > 0:
             batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
@@ -45,7 +50,7 @@ async def events(
     finally:
         await sub.unsubscribe()
         try:
-            await js.delete_consumer(subjects.DELIBERATIONS, consumer.name)
+            await js.delete_consumer(stream, consumer.name)
         except NotFoundError:
             pass
 

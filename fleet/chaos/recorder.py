@@ -5,7 +5,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-import aiohttp
 import msgspec
 import nats
 import nats.errors
@@ -22,6 +21,7 @@ from fleet.config import Settings
 from fleet.texts import Texts
 from fleet.titles import TITLES, descendants, kind_of
 from fleet.topology import consumers
+from workers import simulator_client
 
 BATCH = 500
 TIMEOUT_S = 5.0
@@ -166,13 +166,7 @@ class Recorder:
 
 async def model_calls(url: str) -> tuple[tuple[ModelCall, ...], int]:
     """All calls that the simulated model server has recorded, and how many are open."""
-    asked = {"limit": "100000000", "bodies": "no"}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"{url}/simulator/calls", params=asked) as response,
-    ):
-        response.raise_for_status()
-        calls = msgspec.convert((await response.json())["calls"], tuple[ModelCall, ...])
+    calls = msgspec.convert(await simulator_client.calls(url), tuple[ModelCall, ...])
     return calls, sum(call.ended is None for call in calls)
 
 

@@ -13,6 +13,7 @@ import typer
 from fleet import subjects
 from fleet.cli import options
 from fleet.cli.exits import Exit
+from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
 from fleet.cli.remembered import client_settings, recall
 from fleet.config import Settings
 from fleet.errors import Unreachable
@@ -21,34 +22,6 @@ LEAST_VERSION = (2, 12, 3)
 PROBE_WITHIN_S = 5.0
 RAY_WITHIN_S = 20.0
 LEAST_CONTEXT_TOKENS = 8192
-
-PUBLISHES = (
-    subjects.REQUESTED,
-    subjects.ACCEPTED,
-    *subjects.TERMINAL,
-    subjects.REJECTED,
-    subjects.AGENT_REQUESTED,
-    subjects.AGENT_COMPLETED,
-    subjects.AGENT_FAILED,
-    subjects.AGENT_PROGRESS,
-    subjects.AGENT_STOP,
-    subjects.schedule_of("example"),
-    subjects.deadletter_of(subjects.REQUESTED),
-    f"$KV.{subjects.BUCKET}.example",
-    f"$JS.API.STREAM.INFO.{subjects.DELIBERATIONS}",
-    f"$JS.API.STREAM.MSG.DELETE.{subjects.AGENT_REQUESTS}",
-)
-SUBSCRIBES = (
-    subjects.ASK,
-    subjects.RESULT,
-    subjects.CANCEL,
-    subjects.AGENT_STOP,
-    subjects.DELIVER_REQUESTS,
-    subjects.DELIVER_RESPONSES,
-    subjects.DELIVER_CONTROL,
-    subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS),
-    "_INBOX.example",
-)
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -197,26 +170,6 @@ async def _permissions(nc: Any) -> Finding:
             "fine for a client; a component needs them: add them to its permissions",
         )
     return Finding("ok", "permissions", "may publish and subscribe what a component needs")
-
-
-def allowed(rules: dict[str, list[str]] | None, subject: str) -> bool:
-    """What NATS would decide; no rules, or none of a kind, allow everything."""
-    rules = rules or {}
-    allow, deny = rules.get("allow"), rules.get("deny") or []
-    return (not allow or any(matches(rule, subject) for rule in allow)) and not any(
-        matches(rule, subject) for rule in deny
-    )
-
-
-def matches(pattern: str, subject: str) -> bool:
-    """Whether `pattern`, with `*` and `>`, covers `subject`."""
-    wanted, given = pattern.split(" ")[0].split("."), subject.split(".")
-    for position, token in enumerate(wanted):
-        if token == ">":
-            return len(given) > position
-        if position >= len(given) or token not in ("*", given[position]):
-            return False
-    return len(wanted) == len(given)
 
 
 async def _ray(settings: Settings) -> list[Finding]:

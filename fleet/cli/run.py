@@ -16,7 +16,6 @@ from fleet.cli.exits import Exit
 from fleet.cli.signals import fast_loop, run_until_signalled
 from fleet.config import Settings
 from fleet.errors import ConfigError
-from fleet.memory import settle
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,7 +152,6 @@ def _component(name: str) -> Settings:
 
 
 def _ready(component: str) -> None:
-    settle()
     print(json.dumps({"ready": True, "component": component}), flush=True)
 
 

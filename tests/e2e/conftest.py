@@ -13,6 +13,7 @@ from typing import Any
 import nats
 import pytest
 
+from fleet.config import unconfigured
 from tests.e2e.stub import StubModel
 
 READY_WITHIN_S = 90
@@ -49,10 +50,7 @@ class Up:
 
 def environment(**given: str) -> dict[str, str]:
     """This process's, without any setting of the fleet."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("NATS_", "RAY_", "VLLM_", "FLEET_"))
-    }
-    return {**kept, **given}
+    return {**unconfigured(os.environ), **given}
 
 
 async def start(data_dir: Path, **env: str) -> Up:

@@ -9,11 +9,13 @@ import json
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from fleet.titles import kind_of
 from tests.e2e.conftest import Up, start, stop
 
 BURST = int(os.environ.get("BURST", "300"))
@@ -22,12 +24,7 @@ PUBLISHED_AT_ONCE = 500
 GROWTH_MIB = 100
 """What a process may need beyond its start, whatever the size of the burst."""
 BODY = {"task_description": "Design a rate limiter", "num_agents": 2, "rounds": 0}
-TITLES = {
-    "dispatcher": "fleet-dispatcher",
-    "collector": "fleet-collector",
-    "worker": "ray::WorkerActor",
-    "nats-server": "nats-server",
-}
+KINDS = ("dispatcher", "collector", "actor", "nats")
 
 
 class Memory:
@@ -41,13 +38,10 @@ class Memory:
     def now(self) -> dict[str, int]:
         found: Counter[str] = Counter()
         for process in self._family.children(recursive=True):
-            try:
-                title, resident = process.cmdline()[:1], process.memory_info().rss
-            except psutil.Error:
-                continue
-            for kind, prefix in TITLES.items():
-                if title and title[0].rpartition("/")[2].startswith(prefix):
-                    found[kind] += resident >> 20
+            with suppress(psutil.Error):
+                kind = kind_of(process)
+                if kind in KINDS:
+                    found[kind] += process.memory_info().rss >> 20
         return dict(found)
 
     async def watch(self) -> None:
@@ -106,5 +100,5 @@ async def test_a_burst_is_worked_off_with_bounded_memory(tmp_path: Path) -> None
         print(f"{kind:14}{before:8}{memory.most[kind]:8}{after.get(kind, 0):8}")
     assert await stop(up) == 0
     assert endings.statuses == {task_id: ["COMPLETED"] for task_id in ids}
-    for kind in ("dispatcher", "collector", "worker"):
+    for kind in ("dispatcher", "collector", "actor"):
         assert memory.most[kind] - memory.before[kind] < GROWTH_MIB, kind

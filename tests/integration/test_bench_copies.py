@@ -62,8 +62,8 @@ async def test_copies_are_what_a_fleet_leaves_behind(nats_binary: None, tmp_path
 
 async def test_only_filling_does_without_syncing(nats_binary: None, tmp_path: Path) -> None:
     """The server that is measured later is started with the interval that every fleet has."""
-    filling, usual = copies.Unsynced(tmp_path), EmbeddedNats(tmp_path)
-    wanted = f"sync_interval: {SYNC_INTERVAL}\n"
+    filling, usual = EmbeddedNats(tmp_path, sync_interval=copies.SELDOM), EmbeddedNats(tmp_path)
+    wanted = f'sync_interval: "{SYNC_INTERVAL}"\n'
     for server, syncs in ((filling, False), (usual, True)):
         await server.start()
         assert (wanted in server.config_file.read_text()) is syncs

@@ -8,6 +8,8 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
+from fleet.config import unconfigured
+
 READY_WITHIN_S = 60
 ENDED_WITHIN_S = 30
 COMMANDS = {
@@ -28,15 +30,13 @@ class Component:
 
     async def start(self) -> None:
         """Returns once it is ready."""
-        prefixes = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
         with self.log.open("ab") as log:
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *COMMANDS[self.kind],
                 stdout=PIPE,
                 stderr=log,
-                env={**kept, "FLEET_LOG": "json", **self._environ},
+                env={**unconfigured(os.environ), "FLEET_LOG": "json", **self._environ},
             )
         assert process.stdout is not None
         async with asyncio.timeout(READY_WITHIN_S):

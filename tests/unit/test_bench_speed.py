@@ -6,8 +6,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from fleet.bench.speed import parallelism, rig, saturation
-from fleet.bench.speed.parallelism import ratio_of_medians
+from fleet.bench import report
+from fleet.bench.report import ratio_of_medians
+from fleet.bench.speed import rig, saturation
 from fleet.bench.speed.saturation import Server, Window
 from fleet.cli.app import app
 from fleet.errors import FleetError
@@ -21,7 +22,7 @@ def test_median_ratio_has_an_error_from_enough_pairs_on() -> None:
     """A few pairs say nothing of how sure the ratio is."""
     values, baselines = [110.0, 120.0, 130.0], [100.0, 100.0, 400.0]
     assert ratio_of_medians(values, baselines) == (120, 100, None)
-    enough = ratio_of_medians(values * parallelism.FEWEST, baselines * parallelism.FEWEST)
+    enough = ratio_of_medians(values * report.FEWEST, baselines * report.FEWEST)
     assert enough[:2] == (120, 100)
     assert enough[2] is not None
     assert 0 < enough[2] < 1

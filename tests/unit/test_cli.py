@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fleet.cli import options
 from fleet.cli.app import app
 from fleet.cli.deadletters import replayed_headers
-from fleet.cli.doctor import allowed, matches
+from fleet.cli.permissions import allowed, matches
 from fleet.cli.remembered import client_settings, locked, recall, remember
 from fleet.errors import ConfigError
 

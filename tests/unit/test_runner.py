@@ -92,6 +92,15 @@ async def test_saved_but_not_published_is_published_when_it_comes_again() -> Non
     assert [call.agent_id for call in sent.calls] == ["agent-dev-001", "agent-dev-002"]
 
 
+async def unsaid(runner: Runner, sent: Sent) -> Responded:
+    """The answer that led to an end which is on record, and was never published."""
+    await deliver(runner, "R:7", requested(num_agents=1))
+    (call,) = sent.calls
+    sent.failures = 1
+    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    return responded(call)
+
+
 @pytest.mark.parametrize("fails", range(4))
 async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
     """Whichever transition's outbox is lost, its delivery comes again and the deliberation still ends once."""
@@ -129,15 +138,12 @@ async def test_an_end_is_repaired_by_one_and_while_the_store_takes_it(why: Excep
     """Otherwise core subscribers would see what the stream refuses, or what another one publishes as well."""
     store, sent = Refusing(), Sent()
     runner = Runner(store, sent)
-    await deliver(runner, "R:7", requested(num_agents=1))
-    (call,) = sent.calls
-    sent.failures = 1
-    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    last = await unsaid(runner, sent)
     store.refuses = why
-    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "retried"
+    assert await deliver(runner, "A:1", last, redelivered=True) == "retried"
     assert sent.conclusions == 0
     store.refuses = None
-    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "acked"
+    assert await deliver(runner, "A:1", last, redelivered=True) == "acked"
     assert sent.conclusions == 1
 
 
@@ -322,13 +328,10 @@ async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:
 async def test_who_repairs_an_end_is_on_record_before_it_is_said() -> None:
     """The next one that finds it unsaid asks the right process."""
     store, sent = MemoryStore(), Sent()
-    await deliver(Runner(store, sent), "R:7", requested(num_agents=1))
-    (call,) = sent.calls
-    sent.failures = 1
-    assert await deliver(Runner(store, sent), "A:1", responded(call)) == "retried"
+    last = await unsaid(Runner(store, sent), sent)
     other = Sent()
     other.instance = "there"
-    assert await deliver(Runner(store, other), "A:1", responded(call), redelivered=True) == "acked"
+    assert await deliver(Runner(store, other), "A:1", last, redelivered=True) == "acked"
     stored = await store.load("t-1")
     assert stored is not None
     assert (stored.state.written_by, other.conclusions) == ("there", 1)
@@ -338,15 +341,12 @@ async def test_an_end_that_may_be_on_its_way_is_not_said_again() -> None:
     """The delivery is handed back, and nothing is written, until it can be told."""
     store, sent = Refusing(), Sent()
     runner = Runner(store, sent)
-    await deliver(runner, "R:7", requested(num_agents=1))
-    (call,) = sent.calls
-    sent.failures = 1
-    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    last = await unsaid(runner, sent)
     sent.unheard = True
-    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "retried"
+    assert await deliver(runner, "A:1", last, redelivered=True) == "retried"
     assert sent.conclusions == 0
     sent.unheard = False
-    assert await deliver(runner, "A:1", responded(call), redelivered=True) == "acked"
+    assert await deliver(runner, "A:1", last, redelivered=True) == "acked"
     assert sent.conclusions == 1
 
 
@@ -354,10 +354,7 @@ async def test_a_deadline_that_comes_after_the_end_finds_an_end_that_was_never_s
     """It would have been taken back; whatever became of the delivery that led to the end, it is said now."""
     store, sent = MemoryStore(), Sent()
     runner = Runner(store, sent)
-    await deliver(runner, "R:7", requested(num_agents=1))
-    (call,) = sent.calls
-    sent.failures = 1
-    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    await unsaid(runner, sent)
     assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000)) == "acked"
     assert sent.conclusions == 1
     assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000), redelivered=True) == "acked"

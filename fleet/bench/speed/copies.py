@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from fleet import embedded, subjects, topology
+from fleet import subjects, topology
 from fleet.bench.speed import systems
 from fleet.bench.speed.rig import Rig
 from fleet.config import Settings
@@ -25,6 +25,8 @@ KEPT_IN: Final = (subjects.STATES, subjects.DELIBERATIONS, subjects.AGENT_RESPON
 AT_ONCE = 250
 """Copies after which NATS is waited for: it drops what it has not got to, beyond some thousands of messages."""
 WITHIN_S = 60.0
+SELDOM: Final = "10m"
+"""Filling would wait for the disk half a million times. What is measured syncs always."""
 OWN_IDS: Final = ("Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
 """Headers that a copy leaves out. NATS remembers message ids for two minutes only: these are older than that."""
 
@@ -61,16 +63,6 @@ class Pattern:
         return [kept.renamed(self.task_id, other) for kept in self.messages]
 
 
-class Unsynced(EmbeddedNats):
-    """For filling, which would otherwise wait for the disk half a million times. What is measured syncs always."""
-
-    def _command(self) -> Sequence[str]:
-        command = super()._command()
-        always, seldom = f"sync_interval: {embedded.SYNC_INTERVAL}", 'sync_interval: "10m"'
-        self.config_file.write_text(self.config_file.read_text().replace(always, seldom))
-        return command
-
-
 async def pattern(directory: Path, agents: int) -> Pattern:
     """Of a deliberation that a fleet in `directory` makes for this."""
     async with Rig(directory, bare=False) as rig:
@@ -85,7 +77,7 @@ async def fill(directory: Path, pattern: Pattern, count: int) -> int:
 
     Raises `FleetError` when NATS did not take them all.
     """
-    server = Unsynced(directory)
+    server = EmbeddedNats(directory, sync_interval=SELDOM)
     await server.start()
     try:
         nc = await nats.connect(server.url, name="fleet-bench-copies")

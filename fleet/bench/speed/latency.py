@@ -7,11 +7,11 @@ of the client, of the messages in their streams, and of the model server's recor
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
 from itertools import pairwise
 from typing import Any, Final
 
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from fleet import subjects
 from fleet.bench import report
@@ -19,6 +19,7 @@ from fleet.bench.report import Figure, Panel, Report, Table
 from fleet.bench.speed import load, systems
 from fleet.bench.speed.load import Asked, Run, drive, quantile
 from fleet.bench.speed.rig import Rig, settled
+from fleet.history import events
 
 MODELS_MS: Final = (0, 100)
 AGENTS = 3
@@ -31,7 +32,6 @@ STAGES: Final = (
     "response stored → decided",
     "decided → delivered",
 )
-BATCH = 500
 SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -125,17 +125,10 @@ async def stages_ms(
 
 async def stored_at(js: JetStreamContext, stream: str, subject: str) -> dict[str, float]:
     """Task id -> when the last such message was stored, in seconds since the epoch."""
-    config = ConsumerConfig(
-        deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, filter_subject=subject, headers_only=True
-    )
-    reading = await js.pull_subscribe(subject, stream=stream, config=config)
-    info = await reading.consumer_info()
-    left, found = info.num_pending or 0, {}
-    while left > 0:
-        for msg in await reading.fetch(min(BATCH, left), timeout=10):
+    found = {}
+    async with aclosing(events(js, (subject,), None, headers_only=True, stream=stream)) as stored:
+        async for msg in stored:
             found[(msg.headers or {})["Task-Id"]] = msg.metadata.timestamp.timestamp()
-            left -= 1
-    await reading.unsubscribe()
     return found
 
 

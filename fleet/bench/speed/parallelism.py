@@ -4,14 +4,12 @@ At best as long as with one. `direct` shows how much of the rest is the model se
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from random import Random
-from statistics import median, pstdev
+from statistics import median
 from time import monotonic
 from typing import Final
 
 from fleet.bench import report
-from fleet.bench.report import Figure, Panel, Report, Table
+from fleet.bench.report import Figure, Panel, Report, Table, ratio_of_medians
 from fleet.bench.speed import calls, systems
 from fleet.bench.speed.load import quantile
 from fleet.bench.speed.rig import Rig, settled
@@ -20,8 +18,6 @@ from fleet.bench.speed.systems import System
 AGENTS: Final = (1, 3, 5, 16)
 MODEL_MS = 500
 WARM_UP = 5
-RESAMPLES, FEWEST = 1000, 8
-"""For a standard error: samples drawn from the turns, and the fewest turns that have something to tell."""
 
 
 async def measure(rig: Rig, deliberations: int, note: report.Note) -> Report:
@@ -82,19 +78,3 @@ def _figure(walls: dict[tuple[str, int], list[float]], count: int) -> Figure:
         of=f"median wall ms, {count} agents beside 1, {MODEL_MS} ms model",
         more={"direct": round(direct / alone, report.DIGITS)},
     )
-
-
-def ratio_of_medians(values: Sequence[float], baselines: Sequence[float]) -> tuple[float, float, float | None]:
-    """(median, median of the baselines, standard error of their ratio), for pairs.
-
-    The error is that of the bootstrap over the pairs; None for fewer than `FEWEST`.
-    """
-    value, baseline = median(values), median(baselines)
-    if len(values) < FEWEST:
-        return value, baseline, None
-    rng, pairs = Random(0), list(zip(values, baselines, strict=True))
-    ratios = []
-    for _ in range(RESAMPLES):
-        drawn = rng.choices(pairs, k=len(pairs))
-        ratios.append(median(one for one, _ in drawn) / median(other for _, other in drawn))
-    return value, baseline, pstdev(ratios)

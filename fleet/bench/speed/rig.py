@@ -19,11 +19,12 @@ from nats.aio.client import Client
 
 from fleet.cli import ray_head
 from fleet.cli.remembered import recall
+from fleet.config import unconfigured
 from fleet.embedded import EmbeddedNats
 from fleet.supervisor import Child
+from workers import simulator_client
 
 GRACE_S = 40.0
-OURS = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 MOST_RECORDED = 1_000_000
 
 
@@ -84,22 +85,11 @@ class Rig:
 
     async def configure_model(self, **change: Any) -> None:
         """Changes the simulated server's pace for the requests that follow."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.put(f"{self.vllm_url}/simulator/config", json=change) as response,
-        ):
-            response.raise_for_status()
+        await simulator_client.configure(self.vllm_url, **change)
 
     async def model_calls(self, limit: int) -> list[dict[str, Any]]:
         """The latest calls that the simulated server has answered, without their bodies."""
-        asked = {"limit": str(limit), "bodies": "no"}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{self.vllm_url}/simulator/calls", params=asked) as response,
-        ):
-            response.raise_for_status()
-            calls: list[dict[str, Any]] = (await response.json())["calls"]
-            return calls
+        return await simulator_client.calls(self.vllm_url, limit)
 
     async def model_metrics(self) -> dict[str, float]:
         """What the model server counts, by name: over all its models, since it began."""
@@ -145,9 +135,8 @@ class Rig:
 
     def _environ(self) -> dict[str, str]:
         """Nothing of ours that would configure a fleet otherwise."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         return {
-            **kept,
+            **unconfigured(os.environ),
             "NATS_URL": self.nats.url,
             "VLLM_URL": self.vllm_url,
             "AGENT_TYPE": "vllm",

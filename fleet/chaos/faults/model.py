@@ -3,12 +3,10 @@
 import asyncio
 import os
 import signal
-from typing import Any
-
-import aiohttp
 
 from fleet.chaos.faults.target import Target
 from fleet.chaos.schedule import Fault
+from workers.simulator_client import configure
 
 FLAPPING_S = 1.0
 RETRY_AFTER_S = 0.5
@@ -22,10 +20,10 @@ async def spoil(target: Target, fault: Fault) -> str:
     share = round(LEAST_SHARE + (1 - LEAST_SHARE) * fault.chance, 2)
     faults = {"flapping": FLAPPING_S} if fault.target == "flapping" else {fault.target: share}
     try:
-        await _configure(target, {**faults, "retry_after_s": RETRY_AFTER_S})
+        await configure(target.cluster.vllm_url, faults={**faults, "retry_after_s": RETRY_AFTER_S})
         await asyncio.sleep(fault.for_s)
     finally:
-        await _configure(target, {})
+        await configure(target.cluster.vllm_url, faults={})
     return ", ".join(f"{name} {value}" for name, value in faults.items())
 
 
@@ -38,11 +36,3 @@ async def _stop(target: Target, fault: Fault) -> str:
     finally:
         os.kill(pid, signal.SIGCONT)
     return f"SIGSTOP {pid}"
-
-
-async def _configure(target: Target, faults: dict[str, Any]) -> None:
-    timeout = aiohttp.ClientTimeout(total=120)  # it may be stopped
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        url = f"{target.cluster.vllm_url}/simulator/config"
-        async with session.put(url, json={"faults": faults}) as response:
-            response.raise_for_status()
