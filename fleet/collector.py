@@ -28,13 +28,13 @@ class Collector:
         reads = ((subjects.AGENT_RESPONSES, subjects.COLLECTOR), (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER))
         self.component = Component(settings, "collector", self.broker, self.holder, reads)
         self.broker.subscriber(
-            "agent.response.*",
+            subjects.AGENT_RESPONSE,
             title="responses",
             description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
             **durable(subjects.AGENT_RESPONSES, subjects.COLLECTOR),
         )(self.on_response)
         self.broker.subscriber(
-            "control.*",
+            subjects.CONTROL,
             title="control",
             description="Deadlines, which NATS delivers when their time has come, and cancellations.",
             **durable(subjects.DELIBERATION_CONTROL, subjects.CONTROLLER),

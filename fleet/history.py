@@ -25,11 +25,15 @@ async def events(
     headers_only: bool = False,
     stream: str = subjects.DELIBERATIONS,
 ) -> AsyncGenerator[Msg, None]:
-    """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them."""
+    """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them.
+
+    Of several subjects NATS 2.15 leaves out what comes before the first message of the last of them, where a consumer
+    begins at a time: it is asked for everything then.
+    """
     consumer = await js.add_consumer(
         stream,
         ConsumerConfig(
-            filter_subjects=list(wanted),
+            filter_subject=wanted[0] if len(wanted) == 1 else None,
             deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
             opt_start_time=since and since.isoformat(),
             ack_policy=AckPolicy.NONE,
@@ -46,7 +50,8 @@ async def events(
             batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
             left -= len(batch)
             for msg in batch:
-                yield msg
+                if msg.subject in wanted:
+                    yield msg
     finally:
         await sub.unsubscribe()
         try:

@@ -21,12 +21,16 @@ AGENT_REQUESTED: Final = "agent.requested"
 AGENT_COMPLETED: Final = "agent.response.completed"
 AGENT_FAILED: Final = "agent.response.failed"
 AGENT_PROGRESS: Final = "agent.response.progress"
+AGENT_RESPONSE: Final = "agent.response.*"
+"""What the collector reads of its stream, which has no progress in it."""
 AGENT_STOP: Final = "agent.stop"
 """Core NATS, no stream: close every open call of a task that has ended."""
 
 # fleet -> fleet
 CONTROL_CANCEL: Final = "control.cancel"
 CONTROL_DEADLINE: Final = "control.deadline"
+CONTROL: Final = "control.*"
+"""What the collector reads of it: no schedules."""
 CONTROL_SCHEDULE: Final = "control.schedule"
 """Prefix: `control.schedule.<task_id>` holds the scheduled message that becomes `control.deadline`."""
 

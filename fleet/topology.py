@@ -102,16 +102,19 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
 
 
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
-    """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers."""
+    """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers.
+
+    One filter each: with several of them NATS has left out messages, more than once.
+    """
 
     def push(
-        stream: str, name: str, deliver: str, *filters: str, pending: int = MAX_PENDING
+        stream: str, name: str, deliver: str, filter_: str, pending: int = MAX_PENDING
     ) -> tuple[str, ConsumerConfig]:
         config = ConsumerConfig(
             durable_name=name,
             deliver_subject=deliver,
             deliver_group=name,
-            filter_subjects=list(filters),
+            filter_subject=filter_,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=CONTROL_ACK_WAIT_S,
             max_deliver=MAX_DELIVER,
@@ -130,15 +133,13 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
         subjects.AGENT_RESPONSES,
         subjects.COLLECTOR,
         subjects.DELIVER_RESPONSES,
-        subjects.AGENT_COMPLETED,
-        subjects.AGENT_FAILED,
+        subjects.AGENT_RESPONSE,
     )
     yield push(
         subjects.DELIBERATION_CONTROL,
         subjects.CONTROLLER,
         subjects.DELIVER_CONTROL,
-        subjects.CONTROL_CANCEL,
-        subjects.CONTROL_DEADLINE,
+        subjects.CONTROL,
     )
     yield (
         subjects.AGENT_REQUESTS,

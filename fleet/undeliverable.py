@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 QUEUES = (
     (subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER, subjects.REQUESTED),
-    (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER, "control.*"),
+    (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER, subjects.CONTROL),
     (subjects.AGENT_REQUESTS, subjects.WORKERS, subjects.AGENT_REQUESTED),
 )
 """Work queues, their consumers, and what these take."""

@@ -25,7 +25,7 @@ from fleet.salvage import failed_call
 from fleet.texts import MissingText
 from fleet.times import from_rfc3339, now_ms
 from workers import responses
-from workers.caller import Caller
+from workers.caller import Caller, note
 from workers.doubts import Doubts
 from workers.endpoints import EndpointStatus
 from workers.leases import Lease, Leases, Outcome, settle
@@ -165,6 +165,7 @@ class AgentWorker:
         if not await self._outlet.respond(response, traceparent):
             return "nak later"
         reach("worker.stored")
+        note(response)
         if isinstance(response, AgentCompleted):
             self._done += 1
         else:

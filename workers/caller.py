@@ -58,11 +58,11 @@ class Caller:
         finally:
             report.close()
         await report.sent()
-        _note(response)
         return response
 
 
-def _note(response: AgentResponse) -> None:
+def note(response: AgentResponse) -> None:
+    """In the log."""
     told = {"attempt": response.attempt, "duration_ms": response.duration_ms, **facts(response)}
     if isinstance(response, AgentFailed):
         log.warning("agent.failed", error_type=response.error_type, **told)

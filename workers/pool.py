@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ RESTARTING_INTERVAL_S = 0.3
 """Between two looks at an actor that Ray is starting again."""
 PROBE_TIMEOUT_S = 5.0
 STALE_S = 15.0
-DRAIN_S = 10.0
+DRAIN_S = 8.0
 CONNECT_TIMEOUT_S = 2.0
 LOST_AFTER = 2
 """Failed looks at Ray's control plane in a row."""
@@ -58,38 +59,43 @@ async def stop_local() -> None:
     await asyncio.to_thread(ray.shutdown)
 
 
-@ray.remote(max_restarts=-1, max_task_retries=0, max_concurrency=16)
+@ray.remote(max_restarts=-1, max_task_retries=0)
 class WorkerActor:
-    """Hosts one `AgentWorker`. Ray runs its methods on one event loop."""
+    """Hosts one `AgentWorker`. Ray runs its methods one after the other, on the main thread of the process."""
 
     def __init__(self, name: str, fingerprint: str, launched_by: Generation, settings: Settings) -> None:
-        self._name = name
+        from fleet.observability import configure_logging
+        from workers.host import Host, Pauses
+
+        configure_logging("worker")
+        # A node may have credentials of its own: a worker may publish what a dispatcher may not.
+        self._host = Host(with_own_nats(settings, os.environ), name)
         self._fingerprint = fingerprint
         self._launched_by = launched_by
-        self._settings = settings
-        self._worker: Any = None
-        self._starting = asyncio.Lock()
+        self._pauses = Pauses(STALE_S)
 
-    async def probe(self) -> dict[str, Any]:
+    def probe(self) -> dict[str, Any]:
         """Starts the worker if it is not running (the actor is new, or Ray has started it again); says how it is."""
-        from fleet.observability import configure_logging
-        from workers.agent import AgentWorker
+        status = self._host.status()
+        return {
+            "pid": os.getpid(),
+            "fingerprint": self._fingerprint,
+            "launched_by": self._launched_by,
+            **{field: getattr(status, field) for field in status.__struct_fields__},
+        }
 
-        async with self._starting:
-            if self._worker is None:
-                configure_logging("worker")
-                # A node may have credentials of its own: a worker may publish what a dispatcher may not.
-                worker = AgentWorker(with_own_nats(self._settings, os.environ), self._name)
-                await worker.start()
-                self._worker = worker
-        facts = {"pid": os.getpid(), "fingerprint": self._fingerprint, "launched_by": self._launched_by}
-        return {**facts, **_as_dict(self._worker.status())}
+    def probe_after(self, pause_s: float, watcher: str) -> dict[str, Any]:
+        """`probe`, after a pause that all who watch share.
 
-    async def drain(self, grace_s: float) -> None:
+        A pause here and not there: Ray wakes a main thread that has nothing to run a hundred times a second, which
+        costs more than everything else that a worker does at rest.
+        """
+        time.sleep(self._pauses.share_s(watcher, pause_s, time.monotonic()))
+        return self.probe()
+
+    def drain(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""
-        if self._worker is not None:
-            worker, self._worker = self._worker, None
-            await worker.stop(grace_s)
+        self._host.stop(grace_s)
 
 
 class RayPool:
@@ -108,6 +114,7 @@ class RayPool:
         self._names = [f"{PREFIX}-{fleet}-{index}" for index in range(settings.workers.count)]
         self._actors: dict[str, Any] = {}
         self._last_answer: dict[str, float] = {}
+        self._watcher = uuid.uuid4().hex
 
     async def start(self) -> None:
         """Joins the cluster and returns once every actor has taken up work. Raises `Unreachable`."""
@@ -178,23 +185,24 @@ class RayPool:
             await _reach("Ray's control service", host, port)
 
     async def _keep(self, name: str) -> None:
+        pause_s = PROBE_INTERVAL_S
         while True:
             try:
-                await self._ensure(name)
+                await self._ensure(name, pause_s)
                 pause_s = PROBE_INTERVAL_S
             except Exception as error:
                 log.warning("worker.probe_failed", worker=name, error=f"{type(error).__name__}: {error}"[:300])
-                pause_s = RESTARTING_INTERVAL_S
-            await asyncio.sleep(pause_s)
+                pause_s = 0.0
+                await asyncio.sleep(RESTARTING_INTERVAL_S)
 
-    async def _ensure(self, name: str) -> None:
+    async def _ensure(self, name: str, pause_s: float = 0.0) -> None:
         """One actor exists, runs this version with these settings (or a newer dispatcher's), and answers."""
-        answer = await self._probe(name)
+        answer = await self._probe(name, pause_s)
         if answer["fingerprint"] != self._fingerprint and answer.get("launched_by", UNKNOWN) < self._generation:
             log.info("worker.replaced", worker=name)
             await _end(name)
             self._actors.pop(name, None)
-            answer = await self._probe(name)
+            answer = await self._probe(name, 0.0)
         if name not in self._last_answer:
             log.info("worker.ready", worker=name, pid=answer["pid"])
         if answer["last_fetch_age_s"] < STALE_S:
@@ -202,12 +210,14 @@ class RayPool:
         else:
             log.warning("worker.silent", worker=name, last_fetch_age_s=answer["last_fetch_age_s"])
 
-    async def _probe(self, name: str) -> dict[str, Any]:
-        async with asyncio.timeout(PROBE_TIMEOUT_S * (1 if name in self._last_answer else 6)):
+    async def _probe(self, name: str, pause_s: float) -> dict[str, Any]:
+        async with asyncio.timeout(pause_s + PROBE_TIMEOUT_S * (1 if name in self._last_answer else 6)):
             if name not in self._actors:
                 self._actors[name] = await asyncio.to_thread(self._actor, name)
+            actor = self._actors[name]
             try:
-                answer: dict[str, Any] = await self._actors[name].probe.remote()
+                answering = actor.probe_after.remote(pause_s, self._watcher) if pause_s else actor.probe.remote()
+                answer: dict[str, Any] = await answering
             except ray.exceptions.ActorDiedError:
                 del self._actors[name]  # for good: the next look makes another
                 raise
@@ -229,7 +239,7 @@ async def _end(name: str) -> None:
     except ValueError:
         return
     try:
-        async with asyncio.timeout(DRAIN_S + 2):
+        async with asyncio.timeout(DRAIN_S + PROBE_TIMEOUT_S):  # after the probes that are under way
             await actor.drain.remote(DRAIN_S)
     except (ray.exceptions.RayError, TimeoutError) as error:
         log.warning("worker.not_drained", worker=name, error=repr(error))
@@ -244,10 +254,6 @@ async def _reach(what: str, host: str, port: str | int) -> None:
     except (OSError, TimeoutError, ValueError) as error:
         raise Unreachable(f"{what} does not answer at {host}:{port} ({error or type(error).__name__})") from None
     writer.close()
-
-
-def _as_dict(status: Any) -> dict[str, Any]:
-    return {field: getattr(status, field) for field in status.__struct_fields__}
 
 
 def _keep_quiet() -> None:

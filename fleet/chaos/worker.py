@@ -7,7 +7,8 @@ import os
 from setproctitle import setproctitle
 
 from fleet import config
-from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.cli.signals import run_until_signalled
+from fleet.event_loop import fast_loop
 from fleet.observability import configure_logging
 from workers.agent import AgentWorker
 

@@ -27,13 +27,22 @@ QUIET = {
     "METRICS_RECORD_INTERVAL_S": "60",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
     "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_gcs_pull_resource_loads_period_milliseconds": "10000",
+    "RAY_io_context_monitor_probe_interval_ms": "10000",
+    "RAY_kill_idle_workers_interval_ms": "5000",
+    "RAY_local_fs_monitor_interval_ms": "10000",
     "RAY_memory_monitor_refresh_ms": "2000",
     "RAY_metrics_report_interval_ms": "60000",
+    "RAY_object_manager_timer_freq_ms": "5000",
+    "RAY_raylet_check_gc_period_milliseconds": "5000",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
+    "RAY_report_worker_backlog_interval_ms": "10000",
+    "RAY_task_events_report_interval_ms": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
 }
-"""Ray's own reports, which nobody here reads, cost more when nothing happens than the whole fleet. What is set in the
-environment wins."""
+"""Ray's own reports, and its looks at objects and idle workers that there are none of here, cost more when nothing
+happens than the whole fleet. What is set in the environment wins."""
 
 
 def credentials(data_dir: Path) -> dict[str, str]:

@@ -13,9 +13,10 @@ import typer
 from fleet import config
 from fleet.cli import options
 from fleet.cli.exits import Exit
-from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.cli.signals import run_until_signalled
 from fleet.config import Settings
 from fleet.errors import ConfigError
+from fleet.event_loop import fast_loop
 
 if TYPE_CHECKING:
     from rich.console import Console

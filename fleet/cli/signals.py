@@ -54,12 +54,3 @@ def reclaim() -> None:
     """Takes the signals back from Ray, whose first `ray.init` puts a handler in place that aborts the process."""
     for number in STOPS:
         signal.signal(number, signal.getsignal(number))
-
-
-def fast_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where there is one."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

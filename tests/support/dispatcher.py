@@ -4,7 +4,8 @@ import json
 import os
 
 from fleet import config, dispatcher
-from fleet.cli.signals import fast_loop, run_until_signalled
+from fleet.cli.signals import run_until_signalled
+from fleet.event_loop import fast_loop
 from fleet.observability import configure_logging
 from tests.support.control import NoWorkers
 

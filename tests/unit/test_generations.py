@@ -26,7 +26,7 @@ async def test_only_the_workers_of_an_older_dispatcher_are_replaced(
     made = pool.RayPool(Settings(), began_ms=5)
     ended = []
 
-    async def probe(name: str) -> dict[str, Any]:
+    async def probe(name: str, pause_s: float) -> dict[str, Any]:
         return {"fingerprint": "another", "launched_by": launched_by, "pid": 1, "last_fetch_age_s": 0.0}
 
     async def end(name: str) -> None:
