@@ -53,8 +53,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The actor pool and what each call may take."""
 
-    count: Count = 2
-    calls_per_worker: Count = 256
+    count: Count = 1
+    calls_per_worker: Count = 512
     num_cpus: Annotated[float, Meta(ge=0)] = 0.0
     """Ray CPUs that one actor reserves; actors wait on the network, they do not compute."""
     ack_wait_s: Annotated[float, Meta(ge=1)] = 9.0
@@ -75,7 +75,7 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A call that has run this many times the median of its phase's last calls is made a second time, at another
     endpoint, and the first valid answer wins. Absent: never."""
     progress_interval_ms: Count = 200
-    """Least time between two progress events of one call."""
+    """Least time between two progress events of one call; with many calls at once it is more."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):

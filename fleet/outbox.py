@@ -77,11 +77,16 @@ class Outbox:
     async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
         """Publishes all, or raises. A terminal event leaves only by the connection that the state names.
 
-        Calls go out together, before a terminal event, which is stored before its deadline is taken back.
+        Calls are stored before what nobody waits for yet: the disk would make them wait for one another. A terminal
+        event is stored before its deadline is taken back.
         """
+        effects = tuple(effects)
+        await asyncio.gather(*(self._store(state, effect) for effect in effects if isinstance(effect, CallAgent)))
         together: list[Coroutine[Any, Any, None]] = []
         for effect in effects:
             match effect:
+                case CallAgent():
+                    pass
                 case Conclude(event):
                     await asyncio.gather(*together)
                     together.clear()
@@ -96,7 +101,7 @@ class Outbox:
                         encode(AgentStop(task_id=task_id)),
                         headers=self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent),
                     )
-                case Announce() | SetDeadline() | CallAgent():
+                case Announce() | SetDeadline():
                     together.append(self._store(state, effect))
                 case _:
                     assert_never(effect)

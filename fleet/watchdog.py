@@ -21,7 +21,7 @@ from fleet.resumption import Resumption
 
 log = structlog.get_logger(__name__)
 
-PROBE_INTERVAL_S = 2.0
+PROBE_INTERVAL_S = 3.0
 PROBE_TIMEOUT_S = 5.0
 DECLARE_TIMEOUT_S = 8.0
 STALLED_AFTER_S = 10.0

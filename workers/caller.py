@@ -11,7 +11,7 @@ from fleet.config import Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
 from workers import answers, checks, responses
-from workers.progress import ProgressReport
+from workers.progress import ProgressReport, Tempo
 from workers.retry import most_attempts
 from workers.roles import resolve
 from workers.slots import facts
@@ -30,15 +30,13 @@ class Caller:
         self._settings = settings
         self._client = client
         self._publish = publish
+        self._tempo = Tempo(settings.workers.progress_interval_ms)
 
     async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
         """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
         began = time.monotonic()
-        limits = self._settings.workers
-        first_attempt = (num_delivered - 1) * most_attempts(limits.max_attempts) + 1
-        report = ProgressReport(
-            request, limits.progress_interval_ms, lambda event, number: self._publish(event, number, traceparent)
-        )
+        first_attempt = (num_delivered - 1) * most_attempts(self._settings.workers.max_attempts) + 1
+        report = ProgressReport(request, self._tempo, lambda event, number: self._publish(event, number, traceparent))
         log.debug("agent.started", delivery=num_delivered, **facts(request))
         response: AgentResponse
         try:

@@ -1,4 +1,8 @@
-"""Tells watchers what a call writes, a few times a second. Best effort: the work never waits for it."""
+"""Tells watchers what a call writes, a few times a second. Best effort: the work never waits for it.
+
+With many calls at once each is told of less often: to tell is work for NATS, and on one machine with a model server, for
+the cores that the model would have.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -12,13 +16,31 @@ from workers.slots import slot_of
 Send = Callable[[AgentProgress, int], Coroutine[Any, Any, None]]
 """Publishes an event; the number counts the events of its attempt, from 1."""
 
+MOST_PER_S = 100
+"""Events of one worker, of all its calls together, beside the last one of each."""
+
+
+class Tempo:
+    """How often the calls of one worker are told of. `interval_ms`: at the most often."""
+
+    def __init__(self, interval_ms: int) -> None:
+        self._least_s = interval_ms / 1000
+        self.writing = 0
+        """Calls that write just now."""
+
+    @property
+    def interval_s(self) -> float:
+        """Between two events of one call."""
+        return max(self._least_s, self.writing / MOST_PER_S)
+
 
 class ProgressReport:
     """A `workers.vllm.Watcher`. Gathers text and sends it once per interval, and what is left when an attempt ends."""
 
-    def __init__(self, request: AgentRequested, interval_ms: int, send: Send) -> None:
+    def __init__(self, request: AgentRequested, tempo: Tempo, send: Send) -> None:
         self._request = request
-        self._interval_s = interval_ms / 1000
+        self._tempo = tempo
+        self._writing = False
         self._send = send
         self._attempt = 0
         self._sent = 0
@@ -36,6 +58,9 @@ class ProgressReport:
             self._schedule()
 
     def wrote(self, text: str, tokens: int, max_tokens: int) -> None:
+        if not self._writing:
+            self._writing = True
+            self._tempo.writing += 1
         self._text.append(text)
         self._tokens = tokens
         self._pct = min(99, tokens * 100 // max_tokens)
@@ -52,6 +77,9 @@ class ProgressReport:
 
     def close(self) -> None:
         """Sends nothing more of its own accord."""
+        if self._writing:
+            self._writing = False
+            self._tempo.writing -= 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -63,7 +91,7 @@ class ProgressReport:
 
     def _schedule(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self._tempo.interval_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

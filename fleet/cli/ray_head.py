@@ -22,7 +22,7 @@ PARTS = ("gcs_server", "raylet")
 SPARE = ("dashboard.py", "log_monitor.py", "monitor.py")
 """Python scripts that Ray starts whatever one says, and that nothing here needs: a dashboard without pages, one that
 collects logs for drivers that want none, and one that would ask a cloud for more nodes."""
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 1.0
 QUIET = {
     "METRICS_RECORD_INTERVAL_S": "60",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",

@@ -91,8 +91,7 @@ def due(state: Deliberation) -> tuple[Effect, ...]:
     )
     if state.phase != "propose":
         return open_
-    # What the models wait for goes before what nobody waits for yet.
-    return (Announce(_accepted(state)), *open_, SetDeadline(state.task_id, state.deadline_at))
+    return (*open_, Announce(_accepted(state)), SetDeadline(state.task_id, state.deadline_at))
 
 
 def recover(state: Deliberation, *, asked: bool = False) -> tuple[Effect, ...]:

@@ -8,9 +8,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from fleet import config
 from fleet.deliberation.events import CallAgent, Requested
 from fleet.deliberation.machine import decide
 from fleet.requests import Task
+from workers.roles import resolve
 
 DESCRIPTION = "Design a rate limiter for the public REST API: thousands of clients, no single point of failure."
 
@@ -20,10 +22,12 @@ Messages = list[dict[str, str]]
 
 @cache
 def prompts(description: str, agents: int) -> list[Messages]:
-    """The messages of each agent's first call, as the fleet would send them. Kept: a baseline has simpler ones."""
+    """The messages of each agent's first call, as a worker sends them. Kept: a baseline has simpler ones."""
     task = Task(task_description=description, num_agents=agents)
     decision = decide(None, Requested("d-1", task, sequence=1, at_ms=0))
-    return [msgspec.to_builtins(effect.request.messages) for effect in decision.outbox if isinstance(effect, CallAgent)]
+    asked = [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
+    settings = config.load({})
+    return [msgspec.to_builtins(resolve(settings, request).messages) for request in asked]
 
 
 def body(model: str, messages: Messages, max_tokens: int) -> dict[str, Any]:

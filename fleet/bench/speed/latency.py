@@ -20,13 +20,15 @@ from fleet.bench.speed import load, systems
 from fleet.bench.speed.load import Asked, Run, drive, quantile
 from fleet.bench.speed.rig import Rig, settled
 from fleet.history import events
+from fleet.messages import DeliberationAccepted, decode
+from fleet.times import from_rfc3339
 
 MODELS_MS: Final = (0, 100)
 AGENTS = 3
 WARM_UP, BLOCK = 20, 25
 STAGES: Final = (
-    "publish → recorded",
-    "recorded → at the model",
+    "publish → dispatched",
+    "dispatched → at the model",
     "model",
     "model → response stored",
     "response stored → decided",
@@ -106,20 +108,32 @@ async def stages_ms(
     js: JetStreamContext, asked: Sequence[Asked], paths: Mapping[str, tuple[float, float]]
 ) -> list[list[float]]:
     """How long each deliberation spent in each of `STAGES`."""
-    accepted = await stored_at(js, subjects.DELIBERATIONS, subjects.ACCEPTED)
+    dispatched = await dispatched_at(js)
     responded = await stored_at(js, subjects.AGENT_RESPONSES, subjects.AGENT_COMPLETED)
     ended = await stored_at(js, subjects.DELIBERATIONS, subjects.COMPLETED)
     found = []
     for one in asked:
         at = (
             one.began,
-            accepted[one.task_id],
+            dispatched[one.task_id],
             *paths[one.task_id],
             responded[one.task_id],
             ended[one.task_id],
             one.ended,
         )
         found.append([1000 * (later - earlier) for earlier, later in pairwise(at)])
+    return found
+
+
+async def dispatched_at(js: JetStreamContext) -> dict[str, float]:
+    """Task id -> when a dispatcher took its request up, in seconds since the epoch: half way through a millisecond, for
+    that is as much as the event says.
+    """
+    found = {}
+    async with aclosing(events(js, (subjects.ACCEPTED,), None)) as stored:
+        async for msg in stored:
+            accepted = decode(msg.data, DeliberationAccepted)
+            found[accepted.task_id] = from_rfc3339(accepted.accepted_at) / 1000 + 0.0005
     return found
 
 
