@@ -1,7 +1,7 @@
 """Tells watchers what a call writes, a few times a second. Best effort: the work never waits for it.
 
-With many calls at once each is told of less often: to tell is work for NATS, and on one machine with a model server, for
-the cores that the model would have.
+With many calls at once each is told of less often: to tell is work for NATS, and it takes cores that a model server on
+the same machine would have.
 """
 
 import asyncio

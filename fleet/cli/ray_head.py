@@ -34,6 +34,7 @@ QUIET = {
     "RAY_local_fs_monitor_interval_ms": "10000",
     "RAY_memory_monitor_refresh_ms": "2000",
     "RAY_metrics_report_interval_ms": "60000",
+    "RAY_num_workers_soft_limit": "0",
     "RAY_object_manager_timer_freq_ms": "5000",
     "RAY_raylet_check_gc_period_milliseconds": "5000",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
@@ -41,8 +42,8 @@ QUIET = {
     "RAY_task_events_report_interval_ms": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
 }
-"""Ray's own reports, and its looks at objects and idle workers that there are none of here, cost more when nothing
-happens than the whole fleet. What is set in the environment wins."""
+"""Ray's own reports, its looks at objects that there are none of, and processes that it keeps for tasks that never come
+cost more when nothing happens than the whole fleet. What is set in the environment wins."""
 
 
 def credentials(data_dir: Path) -> dict[str, str]:
