@@ -2,15 +2,12 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import aclosing
-from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.crashpoints import reach
@@ -27,7 +24,6 @@ from fleet.deliberation.state import Deliberation
 from fleet.envelope import child_traceparent, headers
 from fleet.errors import StillOut
 from fleet.fence import Fence
-from fleet.history import events
 from fleet.messages import (
     AgentFailed,
     AgentStop,
@@ -37,14 +33,13 @@ from fleet.messages import (
     encode,
     status_of,
 )
+from fleet.said import SUFFIX, Said
 from fleet.texts import Texts
 from fleet.topology import DUPLICATE_WINDOW_S
 
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
-SCAN_MARGIN = timedelta(seconds=60)
-"""How far the clocks of NATS servers may differ when a terminal event is looked for by time."""
 
 _TERMINAL_SUBJECT = {
     "COMPLETED": subjects.COMPLETED,
@@ -67,6 +62,7 @@ class Outbox:
         self._nc = nc
         self._js = js
         self._texts = texts
+        self._said = Said(js)
         self._source = f"/fleet/{component}"
 
     @property
@@ -169,7 +165,7 @@ class Outbox:
             # The connection was lost since it was decided: others may have heard that nobody is there.
             raise StillOut(state.task_id, f"it was for {state.written_by or 'nobody'} to say")
         await self._send(
-            _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}.terminal", state.task_id, state.traceparent
+            _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent
         )
         log.info("deliberation.ended", task_id=state.task_id, status=status_of(event), duration_ms=event.duration_ms)
 
@@ -190,26 +186,7 @@ class Outbox:
         """Whether the terminal event of `state` is in its stream. Raises `StillOut` while it may be on its way."""
         if state.written_by:
             await self._fence.wait_for(state.written_by, state.task_id, at_work=at_work)
-        return await self._is_concluded(state.task_id)
-
-    async def _is_concluded(self, task_id: str) -> bool:
-        """Reads the stream's headers since the end was decided. Rare: only after a crash or a pause."""
-        since = await self._decided_at(task_id)
-        async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as found:
-            async for msg in found:
-                if (msg.header or {}).get("Nats-Msg-Id") == f"{task_id}.terminal":
-                    return True
-        return False
-
-    async def _decided_at(self, task_id: str) -> datetime | None:
-        """A moment before which its terminal event cannot have been stored, by NATS' own clock: whoever decided the
-        end may have a clock that is off. None: since ever.
-        """
-        try:
-            value = await self._js.get_last_msg(f"KV_{subjects.BUCKET}", f"$KV.{subjects.BUCKET}.{task_id}")
-        except NotFoundError:
-            return None
-        return None if value.time is None else value.time - SCAN_MARGIN
+        return await self._said.has_ended(state.task_id)
 
     async def _send(
         self,
