@@ -24,6 +24,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from fleet import subjects
 from fleet.config import Settings
 from fleet.texts import LETTERS_S
+from fleet.times import now_ms
 
 log = structlog.get_logger(__name__)
 
@@ -208,12 +209,34 @@ async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
     try:
         existing = (await js.stream_info(wanted.name)).config
     except NotFoundError:
-        await js.add_stream(wanted)
+        await _add_stream(js, wanted)
         return True
     if changes := differences(existing, wanted):
         log.warning("stream.updated", stream=wanted.name, changes=changes)
-        await js.update_stream(wanted)
+        await js.update_stream(wanted.evolve(first_seq=existing.first_seq))
     return False
+
+
+async def _add_stream(js: JetStreamContext, wanted: StreamConfig) -> None:
+    """Numbers name things: a request's its task, any message's its dead letter. In a stream that replaces a lost one
+    they go on, beyond all that there were: milliseconds since 1970. (The bucket is what a new fleet creates last.)
+    """
+    if await _exists(js, subjects.STATES):
+        wanted = wanted.evolve(first_seq=now_ms())
+    try:
+        await js.add_stream(wanted)
+    except BadRequestError as error:
+        if not await _exists(js, str(wanted.name)):
+            raise
+        log.info("stream.declared_elsewhere", stream=wanted.name, reason=str(error))
+
+
+async def _exists(js: JetStreamContext, stream: str) -> bool:
+    try:
+        await js.stream_info(stream)
+    except NotFoundError:
+        return False
+    return True
 
 
 async def _declare_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:

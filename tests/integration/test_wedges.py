@@ -7,6 +7,7 @@ from typing import Any
 
 import nats
 import pytest
+from msgspec.structs import replace
 from nats.js.errors import NotFoundError
 
 from fleet import subjects, topology
@@ -73,6 +74,25 @@ async def test_a_stream_that_is_deleted_is_declared_again_and_used(nats_url: str
             if of == stream:
                 await again(lambda durable=durable: js.consumer_info(stream, durable))  # type: ignore[misc]
         await completes(fleet)
+
+
+async def test_numbers_of_requests_go_on_where_their_stream_was_deleted(nats_url: str) -> None:
+    """They name tasks: a new request is not taken for one that has ended. Settings of the stream may still change."""
+    async with running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        ended = set()
+        for description in ("first", "second"):
+            body = json.dumps({"task_description": description, "num_agents": 1}).encode()
+            task_id = f"d-{(await js.publish(subjects.REQUESTED, body)).seq}"
+            ended.add((await fleet.inbox.next(subjects.COMPLETED, task_id=task_id))["task_id"])
+            await js.delete_stream(subjects.DELIBERATION_REQUESTS)
+            await again(lambda: js.consumer_info(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER))
+        assert len(ended) == 2
+        changed = replace(load({}), limits=Limits(max_waiting_requests=7))
+        await topology.declare(js, changed)
+        info = await js.stream_info(subjects.DELIBERATION_REQUESTS)
+        assert info.config.max_msgs == 7
+        assert (info.config.first_seq or 0) > 10**12
 
 
 async def test_a_deadline_that_was_lost_with_its_stream_is_set_again(nats_url: str) -> None:

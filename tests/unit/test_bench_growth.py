@@ -70,8 +70,8 @@ def test_crews_are_compared_with_the_usual_one() -> None:
     runs = {replicas.USUAL: usual, **dict.fromkeys(replicas.OTHERS.values(), others)}
     figures = replicas.result(runs, replicas.OTHERS).figures
     assert list(figures) == [
-        "throughput_1_vs_2_workers",
-        "throughput_4_vs_2_workers",
+        "throughput_2_vs_1_workers",
+        "throughput_4_vs_1_workers",
         "throughput_2_vs_1_dispatchers",
     ]
     assert {figure.ratio for figure in figures.values()} == {2.0}

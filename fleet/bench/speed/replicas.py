@@ -25,7 +25,7 @@ WARM_UP = 100
 class Crew:
     """`controls`: dispatchers, and as many collectors."""
 
-    workers: int = 2
+    workers: int = 1
     controls: int = 1
 
     @property
@@ -35,8 +35,8 @@ class Crew:
 
 USUAL: Final = Crew()
 OTHERS: Final = {
-    "throughput_1_vs_2_workers": Crew(workers=1),
-    "throughput_4_vs_2_workers": Crew(workers=4),
+    "throughput_2_vs_1_workers": Crew(workers=2),
+    "throughput_4_vs_1_workers": Crew(workers=4),
     "throughput_2_vs_1_dispatchers": Crew(controls=2),
 }
 """Figure -> who is compared with `USUAL`."""
