@@ -59,9 +59,11 @@ class Collector:
             if received.msg.subject == subjects.CONTROL_DEADLINE:
                 reached = decode(received.body, DeadlineReached)
                 self._submit(reached.task_id, DeadlinePassed(now_ms()), received)
-            else:
+            elif received.msg.subject == subjects.CONTROL_CANCEL:
                 cancel = decode(received.body, CancelRequest)
                 self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), received)
+            else:
+                await received.delivery.give_up(f"nothing is known of {received.msg.subject}")
         except UNDECODABLE as error:
             await received.delivery.give_up(reason_of(error))
 

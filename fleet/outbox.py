@@ -73,11 +73,13 @@ class Outbox:
     async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
         """Publishes all, or raises. A terminal event leaves only by the connection that the state names.
 
-        Calls are stored before what nobody waits for yet: the disk would make them wait for one another. A terminal
-        event is stored before its deadline is taken back.
+        Calls are stored before what nobody waits for yet: the disk would make them wait for one another. Where they
+        cannot be, the rest goes out nevertheless: a task that does not get on needs its deadline. A terminal event is
+        stored before its deadline is taken back.
         """
         effects = tuple(effects)
-        await asyncio.gather(*(self._store(state, effect) for effect in effects if isinstance(effect, CallAgent)))
+        calls = (self._store(state, effect) for effect in effects if isinstance(effect, CallAgent))
+        stored = await asyncio.gather(*calls, return_exceptions=True)
         together: list[Coroutine[Any, Any, None]] = []
         for effect in effects:
             match effect:
@@ -102,6 +104,9 @@ class Outbox:
                 case _:
                     assert_never(effect)
         await asyncio.gather(*together)
+        for failure in stored:
+            if failure is not None:
+                raise failure
 
     async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
         """`deliberation.rejected`."""

@@ -65,8 +65,9 @@ class Said:
         left = set(questions)
         async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as found:
             async for msg in found:
-                task_id = (msg.header or {}).get("Nats-Msg-Id", "").removesuffix(SUFFIX)
-                if task_id in left:
+                msg_id = (msg.header or {}).get("Nats-Msg-Id", "")
+                task_id = msg_id.removesuffix(SUFFIX)
+                if task_id in left and msg_id.endswith(SUFFIX):
                     left.remove(task_id)
                     questions[task_id].answer.set_result(True)
                 if not left:

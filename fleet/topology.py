@@ -219,9 +219,9 @@ async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
 
 async def _add_stream(js: JetStreamContext, wanted: StreamConfig) -> None:
     """Numbers name things: a request's its task, any message's its dead letter. In a stream that replaces a lost one
-    they go on, beyond all that there were: milliseconds since 1970. (The bucket is what a new fleet creates last.)
+    they go on, beyond all that there were: milliseconds since 1970. (The buckets are what a new fleet creates last.)
     """
-    if await _exists(js, subjects.STATES):
+    if await _exists(js, subjects.STATES) or await _exists(js, f"OBJ_{subjects.TEXTS}"):
         wanted = wanted.evolve(first_seq=now_ms())
     try:
         await js.add_stream(wanted)
@@ -264,7 +264,8 @@ def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
             continue
         actual = getattr(existing, field)
         if field == "filter_subject" and existing.filter_subjects:
-            actual = existing.filter_subjects[0]
+            first, *others = existing.filter_subjects
+            actual = existing.filter_subjects if others else first
         if isinstance(value, float) and isinstance(actual, int | float):
             same = abs(value - actual) < 1e-6
         else:

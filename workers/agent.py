@@ -79,7 +79,12 @@ class AgentWorker:
         self._outlet = Outlet(self._nc)
         self._doubts = Doubts(self._leases, self._outlet.standing)
         self._caller = Caller(self._settings, self._client, self._outlet.report)
-        await self._nc.subscribe(subjects.AGENT_STOP, cb=self._on_stop)
+        try:
+            await self._nc.subscribe(subjects.AGENT_STOP, cb=self._on_stop)
+        except BaseException:
+            await self._client.close()
+            await connection.disconnect(self._nc)
+            raise
         self._pull = Pull(
             self._nc, subjects.AGENT_REQUESTS, subjects.WORKERS, free=self._free, deliver=self._on_message
         )

@@ -30,8 +30,8 @@ class Host:
     def status(self) -> WorkerStatus:
         """Of the worker, which is started if it does not run."""
         if self._worker is None:
-            self._worker = self._run(self._start(), START_WITHIN_S)
-        return self._run(self._ask(self._worker), ANSWER_WITHIN_S)
+            self._run(self._start(), START_WITHIN_S)
+        return self._run(self._ask(), ANSWER_WITHIN_S)
 
     def stop(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""
@@ -39,13 +39,14 @@ class Host:
         if worker is not None:
             self._run(worker.stop(grace_s))
 
-    async def _start(self) -> AgentWorker:
+    async def _start(self) -> None:
         worker = AgentWorker(self._settings, self._name)
         await worker.start()
-        return worker
+        self._worker = worker  # here: one that is ready as the time is over is not lost
 
-    async def _ask(self, worker: AgentWorker) -> WorkerStatus:
-        return worker.status()  # on its own loop: one that is stuck does not answer
+    async def _ask(self) -> WorkerStatus:
+        assert self._worker is not None
+        return self._worker.status()  # on its own loop: one that is stuck does not answer
 
     def _run(self, work: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

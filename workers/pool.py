@@ -30,10 +30,13 @@ RESTARTING_INTERVAL_S = 0.3
 """Between two looks at an actor that Ray is starting again."""
 PROBE_TIMEOUT_S = 5.0
 STALE_S = 15.0
-DRAIN_S = 8.0
+DRAIN_S, ENDED_WITHIN_S = 6.0, 10.0
+"""A probe that pauses is over before a drain begins."""
 CONNECT_TIMEOUT_S = 2.0
 LOST_AFTER = 2
 """Failed looks at Ray's control plane in a row."""
+METHODS = 2
+"""Version of what a dispatcher calls in an actor: those with another one are replaced."""
 
 
 def start_local() -> str:
@@ -108,10 +111,11 @@ class RayPool:
     def __init__(self, settings: Settings, began_ms: int = 0) -> None:
         self._settings = settings
         self._generation = generation(__version__, began_ms)
-        self._fingerprint = hashlib.sha256(encode([__version__, settings])).hexdigest()[:12]
+        self._fingerprint = hashlib.sha256(encode([__version__, METHODS, settings])).hexdigest()[:12]
         # Several fleets may share a Ray: each is known by its NATS.
         fleet = hashlib.sha256(settings.nats.encode()).hexdigest()[:6]
-        self._names = [f"{PREFIX}-{fleet}-{index}" for index in range(settings.workers.count)]
+        self._prefix = f"{PREFIX}-{fleet}-"
+        self._names = [f"{self._prefix}{index}" for index in range(settings.workers.count)]
         self._actors: dict[str, Any] = {}
         self._last_answer: dict[str, float] = {}
         self._watcher = uuid.uuid4().hex
@@ -120,6 +124,7 @@ class RayPool:
         """Joins the cluster and returns once every actor has taken up work. Raises `Unreachable`."""
         await self._join()
         await asyncio.gather(*(self._ensure(name) for name in self._names))
+        await self._end_surplus()
 
     async def supervise(self, report: Callable[[int], None]) -> None:
         """Keeps the actors up, and reports how many answered lately. Raises `Unreachable` without a control plane."""
@@ -138,7 +143,7 @@ class RayPool:
     async def stop_workers(self) -> None:
         """Drains and ends the actors: for a fleet that goes away as a whole. Raises `Unreachable`."""
         await self._join()
-        await asyncio.gather(*(_end(name) for name in self._names), return_exceptions=True)
+        await asyncio.gather(*(_end(name) for name in await self._all_names()), return_exceptions=True)
         await self.stop()
 
     async def _join(self) -> None:
@@ -210,6 +215,24 @@ class RayPool:
         else:
             log.warning("worker.silent", worker=name, last_fetch_age_s=answer["last_fetch_age_s"])
 
+    async def _end_surplus(self) -> None:
+        """Of a fleet that had more actors: those that an older dispatcher launched, and ours are without."""
+        for name in sorted({*await self._all_names()} - {*self._names}):
+            try:
+                answer = await self._probe(name, 0.0)
+                if answer.get("launched_by", UNKNOWN) < self._generation:
+                    log.info("worker.surplus", worker=name)
+                    await _end(name)
+            except (ray.exceptions.RayError, TimeoutError) as error:
+                log.warning("worker.probe_failed", worker=name, error=f"{type(error).__name__}: {error}"[:300])
+            self._actors.pop(name, None)
+
+    async def _all_names(self) -> list[str]:
+        """Of the actors that this fleet has, however many it should have."""
+        named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        names = (str(actor["name"]) for actor in named if actor["namespace"] == NAMESPACE)
+        return [name for name in names if name.startswith(self._prefix)]
+
     async def _probe(self, name: str, pause_s: float) -> dict[str, Any]:
         async with asyncio.timeout(pause_s + PROBE_TIMEOUT_S * (1 if name in self._last_answer else 6)):
             if name not in self._actors:
@@ -239,7 +262,7 @@ async def _end(name: str) -> None:
     except ValueError:
         return
     try:
-        async with asyncio.timeout(DRAIN_S + PROBE_TIMEOUT_S):  # after the probes that are under way
+        async with asyncio.timeout(ENDED_WITHIN_S):
             await actor.drain.remote(DRAIN_S)
     except (ray.exceptions.RayError, TimeoutError) as error:
         log.warning("worker.not_drained", worker=name, error=repr(error))

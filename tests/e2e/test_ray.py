@@ -44,6 +44,7 @@ async def test_a_local_ray_that_lost_a_part_is_started_again(up: Up, part: str) 
     """The old actors are gone, new ones take the calls, and are themselves started again."""
     pid = up.process.pid
     old = family(pid, "ray::WorkerActor")
+    assert old
     (victim,) = family(pid, part)
     psutil.Process(victim).kill()
     assert (await up.result(await up.request(rounds=0)))["status"] == "COMPLETED"

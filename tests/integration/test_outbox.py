@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 from msgspec.structs import replace
+from nats.js.api import DiscardPolicy
 
 from fleet import subjects, topology
 from fleet.config import load
@@ -76,6 +78,22 @@ async def test_terminal_event_published_again_reaches_nobody_twice(nc: Any) -> N
     await nc.flush()
     assert [json.loads(body)["task_id"] for body in seen].count("t-1") == 1
     assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 4
+
+
+async def test_a_task_whose_calls_cannot_be_stored_has_its_deadline_nevertheless(nc: Any) -> None:
+    """And its acceptance is said; whoever published hears of the failure, and tries again."""
+    js = nc.jetstream()
+    requests = (await js.stream_info(subjects.AGENT_REQUESTS)).config
+    await js.update_stream(requests.evolve(max_msgs=1, discard=DiscardPolicy.NEW))
+    begun = decide(None, Requested("t-1", Task(task_description="Build it", num_agents=3), 7, NOW))
+    for _ in range(2):
+        with pytest.raises(nats.errors.Error):
+            await outbox(nc).publish(begun.state, begun.outbox)
+    assert (await js.stream_info(subjects.DELIBERATIONS)).state.messages == 1
+    assert (await js.get_last_msg(subjects.DELIBERATION_CONTROL, subjects.schedule_of("t-1"))).data
+    await js.update_stream(requests)
+    await outbox(nc).publish(begun.state, begun.outbox)
+    assert (await js.stream_info(subjects.AGENT_REQUESTS)).state.messages == 3
 
 
 async def test_terminal_event_is_found_whatever_the_clock_of_who_decided_it(nc: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import nats
@@ -46,32 +47,54 @@ async def readings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-async def test_one_reading_answers_all_who_ask_together(js: JetStreamContext, readings: list[Any]) -> None:
-    """Each for its own task; of one whose state is gone, too."""
+async def test_one_reading_answers_all_who_ask_together(
+    js: JetStreamContext, readings: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each for its own task, from the time at which the first of them ended."""
+    monkeypatch.setattr(said, "SCAN_MARGIN", timedelta(milliseconds=1))
     await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
     for number in range(40):
         await end(js, f"t-{number}", say=number % 4 != 0)
-    await (await js.key_value(subjects.BUCKET)).purge("t-5")
     asked = Said(js)
     answers = await asyncio.gather(*(asked.has_ended(f"t-{number}") for number in range(40)))
     assert answers == [number % 4 != 0 for number in range(40)]
     assert len(readings) < 10
 
 
+async def test_of_a_task_without_a_state_everything_is_read(js: JetStreamContext) -> None:
+    """Nobody knows when it ended."""
+    await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
+    await end(js, "t", say=True)
+    await (await js.key_value(subjects.BUCKET)).purge("t")
+    asked = Said(js)
+    assert await asyncio.gather(asked.has_ended("t"), asked.has_ended("another")) == [True, False]
+
+
 async def test_who_asks_while_it_is_read_is_answered_by_the_next_reading(
-    js: JetStreamContext, readings: list[Any]
+    js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was said since its question counts."""
     await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
     await end(js, "t", say=False)
+    read, at_its_end, go_on = said.events, asyncio.Event(), asyncio.Event()
+
+    async def events(*args: Any, **more: Any) -> AsyncIterator[Any]:
+        async for msg in read(*args, **more):
+            yield msg
+        at_its_end.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(said, "events", events)
     asked = Said(js)
     first = asyncio.create_task(asked.has_ended("t"))
-    while not readings:  # noqa: ASYNC110 - it is known by a list alone
-        await asyncio.sleep(0)
+    await at_its_end.wait()
     await end(js, "t", say=True)
-    assert await asked.has_ended("t")
-    await first
-    assert len(readings) == 2
+    second = asyncio.create_task(asked.has_ended("t"))
+    async with asyncio.timeout(20):
+        while not asked._questions:  # noqa: ASYNC110 - it is known by this alone
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert (await first, await second) == (False, True)
 
 
 async def test_where_nothing_can_be_read_everybody_hears_why(js: JetStreamContext) -> None:

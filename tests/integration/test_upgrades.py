@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fleet import subjects
+import nats
+
+from fleet import subjects, topology
+from fleet.config import load
 from fleet.deliberation.events import CallAgent
 from fleet.deliberation.machine import due
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
@@ -54,6 +57,28 @@ async def deliveries(js: Any, count: int) -> None:
             if info.delivered.consumer_seq >= count:
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_durables_of_an_older_version_get_one_filter_and_keep_what_waits(nats_url: str) -> None:
+    """An older version had two."""
+    nc = await nats.connect(nats_url)
+    js = nc.jetstream()
+    await topology.declare(js, load({}))
+    older = {
+        (subjects.AGENT_RESPONSES, subjects.COLLECTOR): [subjects.AGENT_COMPLETED, subjects.AGENT_FAILED],
+        (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER): [subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE],
+    }
+    for (stream, durable), filters in older.items():
+        wanted = (await js.consumer_info(stream, durable)).config
+        await js.delete_consumer(stream, durable)
+        await js.add_consumer(stream, wanted.evolve(filter_subject=None, filter_subjects=filters))
+        for subject in filters:
+            await js.publish(subject, b"{}")
+    await topology.declare(js, load({}))
+    for (stream, durable), filter_ in zip(older, (subjects.AGENT_RESPONSE, subjects.CONTROL), strict=True):
+        info = await js.consumer_info(stream, durable)
+        assert (info.config.filter_subject, info.config.filter_subjects, info.num_pending) == (filter_, None, 2)
+    await nc.close()
 
 
 async def test_what_an_older_version_began_is_finished(nats_url: str) -> None:
