@@ -124,11 +124,10 @@ class RayPool:
         """Joins the cluster and returns once every actor has taken up work. Raises `Unreachable`."""
         await self._join()
         await asyncio.gather(*(self._ensure(name) for name in self._names))
-        await self._end_surplus()
 
     async def supervise(self, report: Callable[[int], None]) -> None:
         """Keeps the actors up, and reports how many answered lately. Raises `Unreachable` without a control plane."""
-        work = [self._report(report), *(self._keep(name) for name in self._names)]
+        work = [self._report(report), self._end_surplus(), *(self._keep(name) for name in self._names)]
         tasks = [asyncio.create_task(one) for one in work]
         try:
             await self._watch_control_plane()
