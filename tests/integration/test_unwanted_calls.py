@@ -2,19 +2,16 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from fleet import subjects
 from fleet.times import rfc3339
-from tests.support.plane import ACK_WAIT_S, SLOW, Plane, request, until, working
+from tests.support.plane import SLOW, Plane, request, until, worker_process, working
 from workers.simulator import Simulator
 
 UNAWARE_S = 600.0
@@ -27,31 +24,6 @@ async def plane(nats_server: str) -> AsyncIterator[Plane]:
     await made.open()
     yield made
     await made.nc.close()
-
-
-@asynccontextmanager
-async def worker_process(
-    plane: Plane, simulator: Simulator, tmp_path: Path
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker that can be stopped as a whole."""
-    config = tmp_path / "fleet.toml"
-    config.write_text(f"[workers]\nack_wait_s = {ACK_WAIT_S}\n[roles.DEV]\nmax_tokens = 4000\n")
-    given = {"NATS_URL": plane.url, "VLLM_URL": simulator.url, "FLEET_CONFIG": str(config)}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fleet.chaos.worker"),
-        env={**os.environ, **given},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            await process.stdout.readline()
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        async with asyncio.timeout(30):
-            await process.wait()
 
 
 async def redelivered(plane: Plane) -> None:

@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import nats
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
@@ -15,7 +19,7 @@ from fleet.config import RoleProfile, Settings, Workers
 from fleet.messages import AgentRequested, ChatMessage, encode
 from fleet.times import rfc3339
 from workers.agent import AgentWorker
-from workers.simulator import Simulator, SimulatorConfig
+from workers.simulator import SimulatorConfig
 
 SLOW = SimulatorConfig(tokens_per_second=20, answer_tokens=10_000)
 ACK_WAIT_S = 2.0
@@ -35,6 +39,13 @@ def request(**more: Any) -> AgentRequested:
         "correlation": {"story": "S-17"},
     }
     return AgentRequested(**{**given, **more})
+
+
+class ModelServer(Protocol):
+    """The simulated one, or a real one."""
+
+    @property
+    def url(self) -> str: ...
 
 
 class Plane:
@@ -113,20 +124,45 @@ async def until(fact: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def settings(plane: Plane, simulator: Simulator, **limits: Any) -> Settings:
+def settings(plane: Plane, server: ModelServer, **limits: Any) -> Settings:
     return Settings(
         nats_url=plane.url,
-        vllm_urls=(simulator.url,),
+        vllm_urls=(server.url,),
         roles={"DEV": RoleProfile(persona="You are a developer.", max_tokens=4000)},
         workers=Workers(**{"ack_wait_s": ACK_WAIT_S, "calls_per_worker": 16, **limits}),
     )
 
 
 @asynccontextmanager
-async def working(plane: Plane, simulator: Simulator, **limits: Any) -> AsyncIterator[AgentWorker]:
-    worker = AgentWorker(settings(plane, simulator, **limits), "worker-test")
+async def working(plane: Plane, server: ModelServer, **limits: Any) -> AsyncIterator[AgentWorker]:
+    worker = AgentWorker(settings(plane, server, **limits), "worker-test")
     await worker.start()
     try:
         yield worker
     finally:
         await worker.stop(0)
+
+
+@asynccontextmanager
+async def worker_process(
+    plane: Plane, server: ModelServer, tmp_path: Path, *, max_tokens: int = 4000
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A worker that can be stopped as a whole."""
+    config = tmp_path / "fleet.toml"
+    config.write_text(f"[workers]\nack_wait_s = {ACK_WAIT_S}\n[roles.DEV]\nmax_tokens = {max_tokens}\n")
+    given = {"NATS_URL": plane.url, "VLLM_URL": server.url, "FLEET_CONFIG": str(config)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleet.chaos.worker"),
+        env={**os.environ, **given},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            await process.stdout.readline()
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        async with asyncio.timeout(30):
+            await process.wait()

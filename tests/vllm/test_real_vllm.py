@@ -3,11 +3,15 @@
 import asyncio
 import json
 import re
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 
+from fleet import subjects
 from tests.e2e.conftest import Up, start, stop
+from tests.support.plane import Plane, request, worker_process, working
 
 ROLE = '[roles.DEV]\npersona = "You write code."\ntemperature = 0.8\nmax_tokens = {max_tokens}\n'
 STEPS = ["cache it", "count it", "queue it", "shard it", "retry it", "log it", "drop it", "price it"]
@@ -121,6 +125,28 @@ async def test_the_deadline_stops_the_generation(real_vllm: str, tmp_path: Path)
     assert {call["error_type"] for call in done["failed_agents"]} == {"DeadlineExceeded"}
     await nothing_is_generated(real_vllm)
     assert await stop(up) == 0
+
+
+async def test_a_duplicates_end_stops_its_generation(real_vllm: str, nats_url: str, tmp_path: Path) -> None:
+    """A worker stood still, another one makes its call again: neither goes on once the call is answered."""
+    plane, served = Plane(nats_url), SimpleNamespace(url=real_vllm)
+    await plane.open()
+    await plane.put_state()
+    # As many as the window holds: the first call must not be over when the second one begins.
+    async with worker_process(plane, served, tmp_path, max_tokens=7500) as zombie:
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        zombie.send_signal(signal.SIGSTOP)
+        async with working(plane, served):
+            async with asyncio.timeout(60):
+                while await metric(real_vllm, "vllm:num_requests_running") != 2:  # noqa: ASYNC110 (it is remote)
+                    await asyncio.sleep(0.02)
+            zombie.send_signal(signal.SIGCONT)
+            await plane.put_state(calls="completed")
+            await nothing_is_generated(real_vllm)
+            await plane.settled()
+    assert not plane.of(subjects.AGENT_COMPLETED) + plane.of(subjects.AGENT_FAILED)
+    await plane.nc.close()
 
 
 async def test_prompt_beyond_the_window_is_refused_clearly(real_vllm: str, tmp_path: Path) -> None:
