@@ -215,10 +215,13 @@ class Runner:
                 continue
             reach("runner.saved")
             self._remember(Stored(state, revision))
+            # What came again together with something new may not have been published for.
+            owed = [item for item in batch if before is not None and _owes(before, item)]
+            effects = recover(state, asked=_asked(owed)) if owed else due(state)
             if moved and state.ended and _lease_is_over(batch):
-                await end_again(self._store, self._outbox, Stored(state, revision), due(state), at_work=True)
-            elif moved:
-                await self._outbox.publish(state, due(state))
+                await end_again(self._store, self._outbox, Stored(state, revision), effects, at_work=True)
+            elif moved or owed:
+                await self._outbox.publish(state, effects)
             return state
         raise StoreConflict(task_id, 0)
 
@@ -231,7 +234,7 @@ class Runner:
         if not owed:
             return
         log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
-        effects = recover(state, asked=any(isinstance(item.event, Requested) for item in owed))
+        effects = recover(state, asked=_asked(owed))
         if state.ended:
             await end_again(self._store, self._outbox, stored, effects, at_work=True)
         else:
@@ -269,6 +272,10 @@ def _fold(state: Deliberation | None, batch: Sequence[Item]) -> tuple[Deliberati
 
 def _is_first(item: Item) -> bool:
     return isinstance(item.event, Requested) and not item.delivery.redelivered
+
+
+def _asked(items: Sequence[Item]) -> bool:
+    return any(isinstance(item.event, Requested) for item in items)
 
 
 def _owes(state: Deliberation, item: Item) -> bool:

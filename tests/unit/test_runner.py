@@ -369,3 +369,25 @@ async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_i
     assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
     assert await deliver(runner, "R:7", requested(num_agents=2)) == "acked"
     assert [call.agent_id for call in sent.calls] == ["agent-dev-001", "agent-dev-002"]
+
+
+async def test_what_is_owed_is_published_also_where_something_new_came_with_it() -> None:
+    """The answer that began a phase comes again, together with one of the phase, all of whose calls were lost but one."""
+    store, sent = MemoryStore(), Sent()
+    runner = Runner(store, sent)
+    await runner.apply("t-1", [Item(requested(num_agents=2, rounds=0), Delivered("R:1"))])
+    first, second = sent.calls
+    await runner.apply("t-1", [Item(responded(first), Delivered("A:1"))])
+    sent.failures = 1
+    with pytest.raises(ConnectionError):
+        await runner.apply("t-1", [Item(responded(second), Delivered("A:2"))])
+    stored = await store.load("t-1")
+    assert stored is not None
+    published = [effect.request for effect in due(stored.state) if isinstance(effect, CallAgent)]
+    assert len(published) == 2
+    batch = [
+        Item(responded(second), Delivered("A:2", redelivered=True)),
+        Item(responded(published[0]), Delivered("A:3")),
+    ]
+    await runner.apply("t-1", batch)
+    assert [call.agent_id for call in sent.calls] == [published[1].agent_id]
