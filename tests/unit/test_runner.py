@@ -372,7 +372,7 @@ async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_i
 
 
 async def test_what_is_owed_is_published_also_where_something_new_came_with_it() -> None:
-    """The answer that began a phase comes again, together with one of the phase, all of whose calls were lost but one."""
+    """The answer that began a phase comes again with one of that phase, of whose calls all but one were lost."""
     store, sent = MemoryStore(), Sent()
     runner = Runner(store, sent)
     await runner.apply("t-1", [Item(requested(num_agents=2, rounds=0), Delivered("R:1"))])
