@@ -1,7 +1,6 @@
 """One worker between a real nats-server and the simulated model server; the control plane is played by the test."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,6 @@ CRITIQUE = {
     "properties": {"A": {"type": "object", "properties": {"strengths": POINTS}, "required": ["strengths"]}},
     "required": ["A"],
 }
-
-
-@pytest.fixture
-async def plane(nats_server: str) -> AsyncIterator[Plane]:
-    made = Plane(nats_server)
-    await made.open()
-    yield made
-    await made.nc.close()
 
 
 async def test_a_proposal_is_published_with_its_headers_and_then_acknowledged(plane: Plane) -> None:

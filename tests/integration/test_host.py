@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 
 import pytest
 from msgspec.structs import replace
@@ -13,14 +12,6 @@ from tests.support.plane import Plane, request, settings
 from workers import host
 from workers.host import Host, Pauses
 from workers.simulator import Simulator
-
-
-@pytest.fixture
-async def plane(nats_server: str) -> AsyncIterator[Plane]:
-    made = Plane(nats_server)
-    await made.open()
-    yield made
-    await made.nc.close()
 
 
 async def test_a_worker_starts_when_it_is_asked_for_stops_and_starts_again(plane: Plane) -> None:

@@ -4,10 +4,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from fleet import subjects
 from fleet.times import rfc3339
@@ -16,14 +13,6 @@ from workers.simulator import Simulator
 
 UNAWARE_S = 600.0
 """A worker that takes this for the `ack_wait` never tells NATS that it is still at work."""
-
-
-@pytest.fixture
-async def plane(nats_server: str) -> AsyncIterator[Plane]:
-    made = Plane(nats_server)
-    await made.open()
-    yield made
-    await made.nc.close()
 
 
 async def redelivered(plane: Plane) -> None:
