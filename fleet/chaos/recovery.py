@@ -3,10 +3,11 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from msgspec import Struct
 
-from fleet import subjects
+from fleet import crashpoints, subjects
 from fleet.chaos.history import Backlog, Event, History, Injected, ModelCall
 
 TAKEN_OVER_WITHIN_S = 10.0
@@ -15,6 +16,15 @@ CALLS_SLACK_S = 3.0
 ALONE_S = 12.0
 DEAD_WITHIN_S = 2.0
 """A call of a killed worker is seen to be aborted by then."""
+ACKNOWLEDGED_WITHIN_S = 2.0
+"""After the model has said its last word, on a machine with too much to do."""
+
+CONTROL_PLANE: Final = ("dispatcher", "collector")
+CALLS_PASS: Final = (subjects.WORKERS, subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES, "store")
+"""What a call and its answer pass through, and may be caught in."""
+RAY: Final = ("raylet", "gcs")
+RAY_FALLS_WITHIN_S = 15.0
+"""After one of these has died: the local head is started again, and takes its actors with it."""
 
 _CONSUMER = {"dispatcher": subjects.DISPATCHER, "collector": subjects.COLLECTOR}
 
@@ -33,8 +43,9 @@ class Recovery(Struct, frozen=True, kw_only=True):
 
 class Repeated(Struct, frozen=True, kw_only=True):
     """Model calls made, and needed (one per agent call); `aborted` had to be left because somebody died or stopped
-    waiting; `again` were made although another attempt at the same call had been answered well. `in_flight`: open
-    while something was broken.
+    waiting; `again` were made although another attempt at the same call had been answered well. `in_flight`: needed
+    ones that were in flight while something was broken that could strand them; `without_need`: those answered again
+    that were not.
     """
 
     calls: int
@@ -42,6 +53,7 @@ class Repeated(Struct, frozen=True, kw_only=True):
     aborted: int
     again: int
     in_flight: int
+    without_need: tuple[str, ...] = ()
 
 
 def recoveries(history: History, ack_wait_s: float) -> tuple[Recovery, ...]:
@@ -71,20 +83,44 @@ def repeated(history: History) -> Repeated | None:
     """None where the model server keeps no record."""
     if history.calls is None:
         return None
-    answered: dict[str, int] = defaultdict(int)
+    attempts: dict[str, list[ModelCall]] = defaultdict(list)
     for call in history.calls:
-        answered[call.call_id] += call.outcome == "completed"
-    broken = [(injected.began, injected.ended) for injected in history.injected if _disturbs(injected)]
+        attempts[call.call_id].append(call)
+    answered = {call_id: sum(one.outcome == "completed" for one in made) for call_id, made in attempts.items()}
+    stranded = {call_id for call_id, made in attempts.items() if _was_stranded(made, history.injected)}
     return Repeated(
         calls=len(history.calls),
-        needed=len(answered),
+        needed=len(attempts),
         aborted=sum(call.outcome == "aborted" for call in history.calls),
         again=sum(max(0, count - 1) for count in answered.values()),
-        in_flight=sum(
-            any(call.started <= ended and began <= (call.ended or ended) for began, ended in broken)
-            for call in history.calls
-        ),
+        in_flight=len(stranded),
+        without_need=tuple(call_id for call_id, count in answered.items() if count > 1 and call_id not in stranded),
     )
+
+
+def _was_stranded(attempts: Sequence[ModelCall], injected: Sequence[Injected]) -> bool:
+    """Whether something broke from when the first of them began until its answer was stored and acknowledged."""
+    first = min(attempts, key=lambda call: call.started)
+    until = (first.ended or first.started) + ACKNOWLEDGED_WITHIN_S
+    return any(one.began <= until and first.started <= _over_at(one) for one in injected if _strands_calls(one))
+
+
+def _over_at(injected: Injected) -> float:
+    over_at = max(injected.ended, injected.ready_at or 0.0)
+    return over_at + RAY_FALLS_WITHIN_S if injected.target in RAY else over_at
+
+
+def _strands_calls(injected: Injected) -> bool:
+    """Whether calls may have to be made again because of it: not where it hit the control plane alone."""
+    match injected.kind:
+        case "kill" | "term" | "stop" | "partition" | "cut":
+            return injected.target not in CONTROL_PLANE
+        case "crash":
+            return injected.target in crashpoints.WORKER
+        case "delete" | "full":
+            return injected.target in CALLS_PASS
+        case _:
+            return False
 
 
 def _is_alone(one: Injected, others: Iterable[Injected]) -> bool:

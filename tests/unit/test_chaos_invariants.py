@@ -209,7 +209,7 @@ def test_repeated_work_is_counted() -> None:
     calls = (
         ModelCall(request_id="t.0.propose.a.1", started=1.0, ended=3.0, outcome="aborted"),
         ModelCall(request_id="t.0.propose.a.2", started=9.0, ended=10.0, outcome="completed"),
-        ModelCall(request_id="t.0.propose.b.1", started=1.0, ended=1.5, outcome="completed"),
+        ModelCall(request_id="t.0.propose.b.1", started=-9.0, ended=-8.5, outcome="completed"),
         ModelCall(request_id="t.0.propose.b.5", started=9.0, ended=10.0, outcome="completed"),
     )
     kill = Injected(number=0, kind="kill", target="actor", began=2.0, ended=2.0, what="")
@@ -217,6 +217,7 @@ def test_repeated_work_is_counted() -> None:
     counted = repeated(found)
     assert counted is not None
     assert (counted.calls, counted.needed, counted.aborted, counted.again, counted.in_flight) == (4, 2, 1, 1, 1)
+    assert counted.without_need == ("t.0.propose.b",)
     assert [recovery.times for recovery in recoveries(found, 9.0)] == [(), (7.0,), ()]
 
 
@@ -234,12 +235,20 @@ def test_what_others_do_is_left_out() -> None:
 
 
 def test_work_repeated_without_need_is_seen() -> None:
-    """Answered twice, and nothing was broken meanwhile."""
+    """Answered twice, and nothing was broken meanwhile that could strand a call."""
     calls = tuple(
         ModelCall(request_id=f"t.0.propose.b.{n}", started=1.0, ended=2.0, outcome="completed", digest=digest_of(TEXT))
         for n in (1, 5)
     )
+
+    def after(kind: str, target: str, at: float) -> set[str]:
+        fault = Injected(number=0, kind=kind, target=target, began=at, ended=at, what="")
+        return broken(history(calls=calls, injected=(fault,)))
+
     assert broken(history(calls=calls)) == {"repeated work bounded"}
+    assert after("kill", "actor", 1.5) == after("crash", "worker.stored", 1.5) == set()
+    assert after("kill", "actor", 9.0) == {"repeated work bounded"}
+    assert after("kill", "collector", 1.5) == after("crash", "runner.saved", 1.5) == {"repeated work bounded"}
 
 
 def test_what_does_not_run_again_is_seen() -> None:
