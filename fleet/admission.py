@@ -19,7 +19,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 GOOD_FOR_S = 1.0
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 1.0
 KEEP_EVERY_S = 1.5
 
 
@@ -72,6 +72,7 @@ class Admission:
                 await self._look()
             except Exception as error:
                 log.warning("admission.look_failed", error=repr(error))
+                await asyncio.sleep(LOOK_AGAIN_S)
             while self._held and self._room > 0:
                 self._room -= 1
                 _, admit = self._held.popleft()

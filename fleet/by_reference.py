@@ -6,7 +6,7 @@ import msgspec
 
 from fleet import subjects
 from fleet.errors import BadRequest
-from fleet.messages import Message, encode
+from fleet.messages import UNDECODABLE, Message, encode
 from fleet.texts import ContentRef, MissingText, Texts
 
 FIELD = "content_ref"
@@ -54,6 +54,6 @@ async def by_reference(data: bytes, texts: Texts) -> bytes:
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
         found = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     return found if isinstance(found, dict) else None

@@ -9,8 +9,8 @@ from faststream.nats import NatsBroker
 from fleet import subjects
 from fleet.config import Settings
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
-from fleet.intake import UNDECODABLE, OutboxHolder, Received, broker, durable, reason_of
-from fleet.messages import AgentResponse, CancelRequest, DeadlineReached, decode, decoder
+from fleet.intake import OutboxHolder, Received, broker, durable, reason_of
+from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, decode, decoder
 from fleet.process import Component
 from fleet.runner import Item
 from fleet.service import Service

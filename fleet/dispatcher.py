@@ -74,18 +74,21 @@ class Dispatcher:
             if state.stream_sequence != delivery.sequence and state.task != task:
                 await self._conflict(task_id, task, received)
 
-        rubric = self._roles[task.role].rubric
-        event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
-        item = Item(event, delivery, settled)
+        def admit() -> None:
+            # Its time runs from now, not from when it began to wait for room.
+            rubric = self._roles[task.role].rubric
+            event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
+            self.component.runner.submit(task_id, Item(event, delivery, settled))
+
         try:
             begun = delivery.redelivered and await self.component.store.load(task_id) is not None
         except Exception as failure:
             await delivery.retry_later(failure)
             return
         if begun:  # It has its room already, and may be owed its first calls.
-            self.component.runner.submit(task_id, item)
+            admit()
         else:
-            self.admission.submit(delivery, lambda: self.component.runner.submit(task_id, item))
+            self.admission.submit(delivery, admit)
 
     async def _in_progress(self) -> int:
         """Deliberations that have not ended, those being recorded just now included."""

@@ -1,19 +1,29 @@
 """Who waits for the end of a task hears of it from its event."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
+import structlog
 from nats.aio.msg import Msg
 
 from fleet import subjects
-from fleet.messages import DeliberationRejected, decode
+from fleet.connection import OUTAGES
+from fleet.errors import FleetError
+from fleet.messages import UNDECODABLE, DeliberationRejected, decode
+
+log = structlog.get_logger(__name__)
 
 RECENT_REJECTIONS = 1024
 
 
 class Endings:
-    """Tells those who wait that a task has ended, or that a request was rejected."""
+    """Tells those who wait that a task has ended, or that a request was rejected.
 
-    def __init__(self) -> None:
+    `inline` makes a body whole that travels by reference.
+    """
+
+    def __init__(self, inline: Callable[[bytes], Awaitable[bytes]]) -> None:
+        self._inline = inline
         self._closed = False
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._rejected: dict[int, bytes] = {}
@@ -21,7 +31,10 @@ class Endings:
     async def on_event(self, msg: Msg) -> None:
         """Terminal events and rejections, from core NATS."""
         if msg.subject == subjects.REJECTED:
-            self.note_rejection(msg.data)
+            try:
+                self.note_rejection(await self._inline(msg.data))
+            except (FleetError, *UNDECODABLE, *OUTAGES) as error:
+                log.warning("rejection.unreadable", error=repr(error))  # who waits for it looks into the stream
         elif task_id := (msg.headers or {}).get("Task-Id"):
             self._wake(task_id)
 

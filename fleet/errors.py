@@ -61,6 +61,15 @@ class NewerState(StoreConflict):
         self.args = (f"{key} was written by a newer version of the fleet (schema {schema})",)
 
 
+class UnreadableState(FleetError):
+    """What lies under `key`, at `revision`, is no state any more."""
+
+    def __init__(self, key: str, revision: int, why: Exception) -> None:
+        super().__init__(f"the state of {key} cannot be read: {why}")
+        self.key = key
+        self.revision = revision
+
+
 class AgentCallError(FleetError):
     """One attempt at a model call failed.
 

@@ -7,11 +7,13 @@ has arrived. A connection that is gone has no subscription any more, and NATS sa
 waited for: NATS closes it after some pings that nobody answers, and then nothing of it can arrive.
 """
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import nats.errors
+import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -20,13 +22,17 @@ from fleet.config import Settings
 from fleet.connection import connect
 from fleet.errors import StillOut, Unreachable
 
+log = structlog.get_logger(__name__)
+
 ANSWER_WITHIN_S = 1.0
+SUBSCRIBE_PAUSE_S = 0.5
 IDLE, BUSY = b"idle", b"busy"
 
 
 class Fence:
     """Of one process. `instance` names its connection as it is now: after a reconnect it has another name, for what was
-    sent by the old one may arrive for as long as the server holds that.
+    sent by the old one may arrive for as long as the server holds that. It is empty until the connection answers to
+    its name: others would take it for gone.
 
     Nothing is kept for later: while the server is away publishing fails, and what had not yet left when the connection
     was lost is dropped, for somebody else may say it in the meantime.
@@ -49,7 +55,7 @@ class Fence:
 
         async def found() -> None:
             for fence in made:
-                await fence._subscribe()
+                await fence._found()
 
         nc = await connect(settings, name, pending_size=0, disconnected_cb=lost, reconnected_cb=found)
         made.append(cls(nc))
@@ -88,9 +94,21 @@ class Fence:
         if answer.data != IDLE:
             raise StillOut(task_id, f"{instance} is at work on it")
 
+    async def _found(self) -> None:
+        while self._nc.is_connected:
+            try:
+                await self._subscribe()
+                return
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.warning("fence.not_subscribed", error=repr(error))
+                await asyncio.sleep(SUBSCRIBE_PAUSE_S)
+
     async def _subscribe(self) -> None:
-        self._sub = await self._nc.subscribe(subjects.instance_of(self.instance), cb=self._answer)
+        self._forget_name()
+        name = _name()
+        self._sub = await self._nc.subscribe(subjects.instance_of(name), cb=self._answer)
         await self._nc.flush()
+        self.instance = name
 
     async def _answer(self, msg: Msg) -> None:
         busy = bool(msg.data) and self._works_on(msg.data.decode(errors="replace"))
@@ -99,10 +117,13 @@ class Fence:
     def _lost(self) -> None:
         self._nc._pending.clear()
         self._nc._pending_data_size = 0
+        self._forget_name()
+
+    def _forget_name(self) -> None:
+        self.instance = ""
         if self._sub is not None:  # or it would be subscribed again, and answer for bytes that it knows nothing of
             self._nc._remove_sub(self._sub._id)
             self._sub = None
-        self.instance = _name()
 
 
 def _name() -> str:

@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
-from fleet.messages import DeliberationAccepted, DeliberationRejected, decode
+from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode
+from fleet.texts import MissingText, Texts
 
 BATCH = 500
 FETCH_WITHIN_S = 5.0
@@ -60,27 +60,30 @@ async def events(
             pass
 
 
-async def find_rejection(js: JetStreamContext, sequence: int, within_s: float) -> bytes | None:
+async def find_rejection(js: JetStreamContext, texts: Texts, sequence: int, within_s: float) -> bytes | None:
     """The body of `deliberation.rejected` for the request at `sequence`, of the last `within_s` seconds."""
     async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as found:
         async for msg in found:
-            body: bytes = msg.data
             try:
+                body = await texts.inline(msg.data)
                 if decode(body, DeliberationRejected).stream_sequence == sequence:
                     return body
-            except msgspec.MsgspecError:
+            except (MissingText, *UNDECODABLE):
                 continue  # no rejection, whoever published it
     return None
 
 
-async def find_unended(js: JetStreamContext, within_s: float) -> list[DeliberationAccepted]:
+async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> list[DeliberationAccepted]:
     """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
     begun: dict[str, DeliberationAccepted] = {}
     ended: set[str] = set()  # an acceptance may have been said after the end
     async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as found:
         async for msg in found:
             if msg.subject == subjects.ACCEPTED:
-                accepted = decode(msg.data, DeliberationAccepted)
+                try:
+                    accepted = decode(await texts.inline(msg.data), DeliberationAccepted)
+                except (MissingText, *UNDECODABLE):
+                    continue  # no acceptance, whoever published it
                 begun[accepted.task_id] = accepted
             else:
                 ended.add((msg.headers or {}).get("Task-Id", ""))

@@ -7,7 +7,6 @@ durable bounds what is in flight.
 import time
 from typing import Any, Generic, TypeVar
 
-import msgspec
 import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage
@@ -167,6 +166,3 @@ def reason_of(error: Exception) -> str:
     """Why a body is no such message, in one line."""
     kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "undecodable"
     return f"{kind}: {error}"
-
-
-UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -21,7 +21,7 @@ from fleet.deliberation.events import (
     StopCalls,
 )
 from fleet.deliberation.state import Deliberation
-from fleet.envelope import child_traceparent, headers
+from fleet.envelope import child_traceparent, headers, line, of_dead_letter
 from fleet.errors import StillOut
 from fleet.fence import Fence
 from fleet.messages import (
@@ -111,7 +111,7 @@ class Outbox:
     async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
         """`deliberation.rejected`."""
         sequence = rejected.stream_sequence
-        task_id = _header_text(rejected.task_id or f"d-{sequence}")
+        task_id = line(rejected.task_id or f"d-{sequence}")
         await self._send(subjects.REJECTED, encode(rejected), f"{sequence}.rejected", task_id, traceparent)
 
     async def dead_letter(
@@ -121,16 +121,13 @@ class Outbox:
 
         A body that leaves no room for them goes by reference.
         """
-        # Headers that NATS understands would be obeyed here again.
-        kept = {name: value for name, value in (given or {}).items() if not name.startswith("Nats-")}
-        kept |= {
-            "Dead-Letter-Reason": _header_text(reason),
-            "Dead-Letter-Stream": stream,
-            "Dead-Letter-Sequence": str(sequence),
-            "Nats-Msg-Id": f"{stream}.{sequence}",
-        }
         body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", body)
-        ack = await self._js.publish(subjects.deadletter_of(subject), body, headers=kept, timeout=PUBLISH_TIMEOUT_S)
+        ack = await self._js.publish(
+            subjects.deadletter_of(subject),
+            body,
+            headers=of_dead_letter(given, stream=stream, sequence=sequence, reason=reason),
+            timeout=PUBLISH_TIMEOUT_S,
+        )
         return not ack.duplicate
 
     async def set_deadline(self, state: Deliberation, at: str, msg_id: str) -> None:
@@ -166,7 +163,7 @@ class Outbox:
         body = encode(event)
         if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
             body = await self._referring(event)
-        if state.written_by != self.instance:
+        if not self.instance or state.written_by != self.instance:
             # The connection was lost since it was decided: others may have heard that nobody is there.
             raise StillOut(state.task_id, f"it was for {state.written_by or 'nobody'} to say")
         await self._send(
@@ -205,7 +202,7 @@ class Outbox:
         given = self._headers(subject, msg_id, task_id, traceparent)
         if self._texts.too_large(body):
             facts = msgspec.json.decode(body)
-            top = {name: facts[name] for name in ("task_id", "status") if name in facts}
+            top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
             body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
         return await self._js.publish(subject, body, headers={**given, **(more or {})}, timeout=PUBLISH_TIMEOUT_S)
 
@@ -214,8 +211,3 @@ class Outbox:
 
 
 assert DUPLICATE_WINDOW_S >= 60, "a terminal event is published again within a minute of a crash"
-
-
-def _header_text(text: str) -> str:
-    """A header holds one line."""
-    return " ".join(text.split())[:1000]

@@ -67,9 +67,9 @@ class Component:
         self._holder.outbox = Outbox(self.out, self.out.jetstream(timeout=5.0), self.texts, self.name, fence)
         self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
         self._holder.undeliverable = self.undeliverable
-        self.resumption = Resumption(self.js, self.store, self._holder.outbox)
+        self.resumption = Resumption(self.js, self.store, self._holder.outbox, self.texts)
         self.resumption.after_loss_of(created)
-        self.runner = Runner(self.store, self._holder.outbox)
+        self.runner = Runner(self.store, self._holder.outbox, self.resumption.fail_if_lost)
         await fence.start(self.runner.works_on)
         self.health.watch("NATS takes what is written", lambda: not self.runner.hindered)
         self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)

@@ -22,7 +22,7 @@ from fleet.crashpoints import reach
 from fleet.deliberation.events import DeadlinePassed, Event, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
-from fleet.errors import StillOut, StoreConflict
+from fleet.errors import StillOut, StoreConflict, UnreadableState
 from fleet.repair import Publisher, end_again
 from fleet.store import StateStore, Stored
 
@@ -88,11 +88,17 @@ class Queue:
 
 
 class Runner:
-    """Folds events into states. One per process; replicas meet in compare-and-set."""
+    """Folds events into states. One per process; replicas meet in compare-and-set.
 
-    def __init__(self, store: StateStore, outbox: Publisher) -> None:
+    `fail_if_lost` is called for a task whose deadline has come and whose state is gone.
+    """
+
+    def __init__(
+        self, store: StateStore, outbox: Publisher, fail_if_lost: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
         self._store = store
         self._outbox = outbox
+        self._fail_if_lost = fail_if_lost
         self._queues: dict[str, Queue] = {}
         self._hindered_at: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,11 +196,17 @@ class Runner:
             cached = self._cache.get(task_id)
             # What is asked for the first time is most likely new: no need to look, the store refuses what exists.
             new = attempt == 0 and cached is None and all(_is_first(item) for item in batch)
-            stored = None if new else cached or await self._store.load(task_id)
+            try:
+                stored = None if new else cached or await self._store.load(task_id)
+            except UnreadableState:
+                if await self._end_what_is_lost(task_id, batch):
+                    return None
+                raise
             before = stored.state if stored else None
             state, moved = _fold(before, batch)
             if state is None:
                 log.info("event.unknown_task", task_id=task_id, events=[type(item.event).__name__ for item in batch])
+                await self._end_what_is_lost(task_id, batch)
                 return None
             if state is before:
                 if cached is not None:
@@ -224,6 +236,13 @@ class Runner:
                 await self._outbox.publish(state, effects)
             return state
         raise StoreConflict(task_id, 0)
+
+    async def _end_what_is_lost(self, task_id: str, batch: Sequence[Item]) -> bool:
+        """A task whose state is gone ends at its deadline. Whether that has come."""
+        due_now = any(isinstance(item.event, DeadlinePassed) for item in batch)
+        if due_now and self._fail_if_lost is not None:
+            await self._fail_if_lost(task_id)
+        return due_now
 
     async def _repair(self, stored: Stored, batch: Sequence[Item]) -> None:
         """A delivery that was applied before came again: its process may have died before publishing. So it may where

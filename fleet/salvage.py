@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from fleet.messages import AgentFailed, Phase
+from fleet.messages import UNDECODABLE, AgentFailed, Phase
 from fleet.times import rfc3339
 
 UNDELIVERABLE = "Undeliverable"
@@ -48,7 +48,7 @@ def readable(body: bytes) -> dict[str, Any]:
     """The body as JSON; empty where it is no object."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -26,13 +26,12 @@ from fleet.by_reference import by_reference, whole_request
 from fleet.connection import OUTAGES
 from fleet.deliberation.state import Deliberation
 from fleet.endings import Endings
-from fleet.envelope import child_traceparent, headers
+from fleet.envelope import carried_on, child_traceparent, headers, line
 from fleet.errors import BadRequest, NewerState
 from fleet.history import find_rejection
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
 from fleet.process import Component
 from fleet.service_calls import HandOver, ServiceFault, decoded, fault, taken_over, task_id_of
-from fleet.store import is_key
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +49,7 @@ class Service:
 
     def __init__(self, component: Component) -> None:
         self._component = component
-        self._endings = Endings()
+        self._endings = Endings(lambda body: component.texts.inline(body))
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Any = None
         self._others = False
@@ -113,16 +112,15 @@ class Service:
                 return  # published, not requested: nobody to answer
             try:
                 await request.respond(await self._body(await handler(request)))
-            except ServiceFault as fault:
-                await request.respond_error(str(fault.code), fault.text, data=encode(fault.body))
+            except ServiceFault as refused:
+                await self._refuse(request, refused)
             except HandOver as leaving:
                 await self._hand_over(request, leaving)
             except NewerState as error:
-                await request.respond_error("503", str(error), data=encode({"error": str(error)}))
+                await self._refuse(request, fault(503, str(error)))
             except Exception as error:
                 log.error("service.failed", subject=request.subject, error=repr(error))
-                text = f"{type(error).__name__}: {error}"
-                await request.respond_error("500", text, data=encode({"error": text}))
+                await self._refuse(request, fault(500, f"{type(error).__name__}: {error}"))
 
         async def start(request: Request) -> None:
             task = asyncio.create_task(serve(request))
@@ -134,12 +132,19 @@ class Service:
     async def _hand_over(self, request: Request, leaving: HandOver) -> None:
         if self._others:
             msg = request._msg
-            given = {**(request.headers or {}), **leaving.headers}
+            given = {**carried_on(request.headers), **leaving.headers}
             body = await by_reference(leaving.body, self._component.texts)
             await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)
         else:
             text = "this instance is shutting down; the deliberation goes on, ask deliberation.result for it"
-            await request.respond_error("503", text, data=encode({"error": text}))
+            await self._refuse(request, fault(503, text))
+
+    async def _refuse(self, request: Request, refused: ServiceFault) -> None:
+        """Whatever the caller has sent: NATS closes a connection over a reply beyond `max_payload`."""
+        text, body = line(refused.text), encode(refused.body)
+        if self._component.texts.too_large(body):
+            body = encode({"error": text})
+        await request.respond_error(str(refused.code), text, data=body)
 
     async def _body(self, reply: Any) -> bytes:
         """The reply, or a reference to it where it does not fit one message."""
@@ -215,6 +220,8 @@ class Service:
                 state = await self._load(wanted.task_id) or state
         if cancelled and state.status == "CANCELLED":
             return {"task_id": wanted.task_id, "status": "CANCELLED"}
+        if not state.ended:
+            raise fault(504, f"{wanted.task_id} has not ended", task_id=wanted.task_id, status=state.status)
         body = {"task_id": wanted.task_id, "status": state.status, "error": f"already ended: {state.status}"}
         raise ServiceFault(409, f"{wanted.task_id} already ended: {state.status}", body)
 
@@ -281,7 +288,7 @@ class Service:
     async def _look_for_rejection(self, sequence: int) -> None:
         """A rejection whose event was missed stands in the stream before its request is taken off."""
         if self._endings.rejection(sequence) is None and not await self._is_stored(sequence):
-            missed = await find_rejection(self._component.js, sequence, ASK_LIMIT_S)
+            missed = await find_rejection(self._component.js, self._component.texts, sequence, ASK_LIMIT_S)
             if missed is not None:
                 self._endings.note_rejection(missed)
 
@@ -297,4 +304,4 @@ class Service:
     async def _is_waiting_in_the_stream(self, task_id: str) -> bool:
         """Whether `d-<seq>` names a request that no dispatcher has taken yet."""
         prefix, _, digits = task_id.partition("-")
-        return prefix == "d" and is_key(task_id) and digits.isdecimal() and await self._is_stored(int(digits))
+        return prefix == "d" and subjects.is_key(task_id) and digits.isdecimal() and await self._is_stored(int(digits))

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from nats.micro.request import Request
 
-from fleet.messages import decode
+from fleet.messages import UNDECODABLE, decode
 
 TAKEN_OVER = "Fleet-Taken-Over"
 """Header of a request that another instance began to serve; for `ask`, the sequence that it published under."""
@@ -47,14 +47,14 @@ def decoded(data: bytes, kind: type[Any]) -> Any:
         if text[:1] == b"{":
             return decode(text, kind)
         return kind(task_id=decode(text, str) if text[:1] == b'"' else text.decode())
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise fault(400, f"bad request: {error}") from None
 
 
 def task_id_of(data: bytes) -> str | None:
     try:
         body = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     task_id = body.get("task_id") if isinstance(body, dict) else None
     return task_id if isinstance(task_id, str) else None

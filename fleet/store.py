@@ -13,8 +13,8 @@ from nats.js.errors import (
 
 from fleet import subjects
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
-from fleet.errors import NewerState, StoreConflict
-from fleet.messages import Message, decode, encode
+from fleet.errors import NewerState, StoreConflict, UnreadableState
+from fleet.messages import UNDECODABLE, Message, decode, encode
 from fleet.texts import MissingText, Texts, reference
 
 LOAD_TRIES = 5
@@ -30,16 +30,11 @@ class Stored:
     revision: int
 
 
-def is_key(task_id: str) -> bool:
-    """Whether there can be a state under this name."""
-    return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)
-
-
 class StateStore(Protocol):
     """Load and compare-and-set; the same contract test runs against every implementation."""
 
     async def load(self, task_id: str) -> Stored | None:
-        """None when there is no such task (or it has expired)."""
+        """None when there is no such task (or it has expired). Raises `NewerState` and `UnreadableState`."""
 
     async def save(self, state: Deliberation, revision: int) -> int:
         """Writes if the value is still at `revision` (0: there is none); returns the new one.
@@ -64,14 +59,16 @@ class KeyValueStore:
 
     async def load(self, task_id: str) -> Stored | None:
         for _ in range(LOAD_TRIES):
-            entry = await self._entry(task_id) if is_key(task_id) else None
+            entry = await self._entry(task_id) if subjects.is_key(task_id) else None
             if entry is None:
                 return None
             try:
-                return Stored(_decoded(task_id, await self._texts.inline(entry.value)), entry.revision)
+                return Stored(_decoded(task_id, await self._texts.inline(entry.value or b"")), entry.revision)
             except MissingText as error:
-                missing = error  # replaced in the meantime
-        raise missing
+                unreadable = UnreadableState(task_id, entry.revision, error)  # or replaced in the meantime
+            except UNDECODABLE as error:
+                raise UnreadableState(task_id, entry.revision, error) from None
+        raise unreadable
 
     async def save(self, state: Deliberation, revision: int) -> int:
         value = encode(state)

@@ -92,3 +92,8 @@ def exhausted(stream: str, consumer: str) -> str:
 def replayed(sequence: int | str) -> str:
     """Where it is noted that, and where to, the dead letter with this sequence was handed in again."""
     return f"{DEADLETTER}.replayed.{sequence}"
+
+
+def is_key(task_id: str) -> bool:
+    """Whether there can be a state under this name."""
+    return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)

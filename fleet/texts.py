@@ -21,7 +21,7 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.errors import FleetError
-from fleet.messages import Message, encode
+from fleet.messages import UNDECODABLE, Message, encode
 from fleet.times import now_ms, rfc3339
 
 log = structlog.get_logger(__name__)
@@ -181,7 +181,7 @@ def reference(body: bytes) -> ContentRef | None:
         return None
     try:
         return msgspec.json.decode(body, type=_Envelope).content_ref
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

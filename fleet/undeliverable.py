@@ -20,11 +20,12 @@ from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
 from fleet.deliberation.machine import due, recover
+from fleet.errors import UnreadableState
 from fleet.messages import DeliberationRejected, Message, decode
 from fleet.outbox import Outbox
 from fleet.repair import end_again
 from fleet.salvage import correlation_of, failed_call, readable
-from fleet.store import StateStore, is_key
+from fleet.store import StateStore, Stored
 from fleet.times import now_ms, rfc3339
 
 log = structlog.get_logger(__name__)
@@ -96,7 +97,10 @@ class Undeliverable:
             except NotFoundError:
                 return
             if sequence <= floor:
-                await self._take_off(stream, sequence, "exhausted: delivered as often as its consumer allows")
+                try:
+                    await self._take_off(stream, sequence, "exhausted: delivered as often as its consumer allows")
+                except Exception as error:  # those behind it must not wait for it
+                    log.warning("exhausted.not_kept", stream=stream, sequence=sequence, error=repr(error))
 
     async def give_up(self, lost: Lost, reason: str) -> None:
         """Keeps it as a dead letter, and tells whoever waits for it. May be called again."""
@@ -116,7 +120,8 @@ class Undeliverable:
             found = await self._js.get_msg(stream, sequence)
         except NotFoundError:
             return
-        lost = Lost(stream, sequence, found.subject or "", found.data or b"", found.headers)
+        given = {name: str(value) for name, value in (found.headers or {}).items()}
+        lost = Lost(stream, sequence, found.subject or "", found.data or b"", given)
         if not await self._keep(lost, reason) and (stream, sequence) not in self._left:
             self._left.add((stream, sequence))
             return
@@ -150,8 +155,8 @@ class Undeliverable:
     async def _end_or_recover(self, lost: Lost, reason: str) -> None:
         """What was recorded gets what it is owed; what was not is rejected, though its client did nothing wrong."""
         named = readable(lost.body).get("task_id")
-        task_id = named if isinstance(named, str) and is_key(named) else f"d-{lost.sequence}"
-        stored = await self._store.load(task_id)
+        task_id = named if isinstance(named, str) and subjects.is_key(named) else f"d-{lost.sequence}"
+        stored = await self._known(task_id)
         if stored is not None and stored.state.stream_sequence == lost.sequence:
             effects = recover(stored.state, asked=True)
             if stored.state.ended:
@@ -172,14 +177,21 @@ class Undeliverable:
 
     async def _say_an_end_that_is_owed(self, task_id: object) -> None:
         """The message may be the one that led to the end of the task, and was given up before that was said."""
-        stored = await self._store.load(task_id) if isinstance(task_id, str) else None
+        stored = await self._known(task_id) if isinstance(task_id, str) else None
         if stored is not None and stored.state.ended:
             await end_again(self._store, self._outbox, stored, due(stored.state), at_work=False)
+
+    async def _known(self, task_id: str) -> Stored | None:
+        """None, too, for a state that cannot be read: its task ends at its deadline."""
+        try:
+            return await self._store.load(task_id)
+        except UnreadableState:
+            return None
 
     async def _try_anew(self, lost: Lost) -> None:
         """Without its deadline a task might never end."""
         named = readable(lost.body).get("task_id")
-        stored = await self._store.load(named) if isinstance(named, str) else None
+        stored = await self._known(named) if isinstance(named, str) else None
         if stored is None or stored.state.ended:
             await self._say_an_end_that_is_owed(named)
             return

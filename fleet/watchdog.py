@@ -4,7 +4,7 @@ and do not come. What can be repaired is; the rest turns readiness red and is na
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -63,14 +63,18 @@ class Watchdog:
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     async def _look(self) -> Sequence[str]:
-        """What is missing."""
+        """What is missing. Everything is asked at once: there are many round trips, and a link may be slow."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                for client in self._clients:
-                    # Not `flush`, which succeeds on a connection that nothing is read from any more.
-                    await client.request("$JS.API.INFO", timeout=PROBE_TIMEOUT_S)
-                missing = [name async for name in self._missing_streams()]
-                missing += [name async for name in self._missing_consumers()]
+                # Not `flush`, which succeeds on a connection that nothing is read from any more.
+                pings = (client.request("$JS.API.INFO", timeout=PROBE_TIMEOUT_S) for client in self._clients)
+                streams = (self._missing_stream(name) for name in _streams(self._settings))
+                durables = (
+                    self._missing_consumer(stream, consumer.durable_name or "")
+                    for stream, consumer in topology.consumers(self._settings)
+                )
+                await asyncio.gather(*pings)
+                missing = [name for name in await asyncio.gather(*streams, *durables) if name is not None]
         except Exception as error:
             self._health.set("nats", ok=False)
             log.warning("nats.probe_failed", error=repr(error))
@@ -78,29 +82,26 @@ class Watchdog:
         self._health.set("nats", ok=not missing)
         return missing
 
-    async def _missing_streams(self) -> AsyncIterator[str]:
-        for name in _streams(self._settings):
-            try:
-                info = await self._js.stream_info(name)
-            except NotFoundError:
-                yield name
-            else:
-                config, state = info.config, info.state
-                limits = ((state.messages, config.max_msgs), (state.bytes, config.max_bytes))
-                full = config.discard == DiscardPolicy.NEW and any(0 < (most or 0) <= now for now, most in limits)
-                self._tell(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
+    async def _missing_stream(self, name: str) -> str | None:
+        try:
+            info = await self._js.stream_info(name)
+        except NotFoundError:
+            return name
+        config, state = info.config, info.state
+        limits = ((state.messages, config.max_msgs), (state.bytes, config.max_bytes))
+        full = config.discard == DiscardPolicy.NEW and any(0 < (most or 0) <= now for now, most in limits)
+        self._tell(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
+        return None
 
-    async def _missing_consumers(self) -> AsyncIterator[str]:
-        for stream, consumer in topology.consumers(self._settings):
-            name = consumer.durable_name or ""
-            try:
-                info = await self._js.consumer_info(stream, name)
-            except NotFoundError:
-                yield f"{stream}/{name}"
-                continue
-            if flow := self._flows.get((stream, name)):
-                stalled = flow.stalled(info, time.monotonic())
-                self._tell(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
+    async def _missing_consumer(self, stream: str, name: str) -> str | None:
+        try:
+            info = await self._js.consumer_info(stream, name)
+        except NotFoundError:
+            return f"{stream}/{name}"
+        if flow := self._flows.get((stream, name)):
+            stalled = flow.stalled(info, time.monotonic())
+            self._tell(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
+        return None
 
     def _tell(self, problem: str, *, wrong: bool, **facts: Any) -> None:
         """Readiness follows; the log hears of changes."""

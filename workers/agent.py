@@ -20,7 +20,7 @@ from fleet.config import Settings
 from fleet.crashpoints import reach
 from fleet.envelope import child_traceparent
 from fleet.errors import AgentCallError
-from fleet.messages import AgentCompleted, AgentRequested, AgentStop, decode
+from fleet.messages import UNDECODABLE, AgentCompleted, AgentRequested, AgentStop, decode
 from fleet.salvage import failed_call
 from fleet.texts import MissingText
 from fleet.times import from_rfc3339, now_ms
@@ -65,13 +65,18 @@ class AgentWorker:
         self._failed = 0
         self._stopping = False
         self._background: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
 
     async def start(self) -> None:
         """Raises `ConfigError` and `Unreachable`."""
         self._client = VllmClient(self._settings)
         try:
             self._nc: Client = await connection.connect(
-                self._settings, self._name, reconnected_cb=self._on_reconnect, disconnected_cb=self._on_disconnect
+                self._settings,
+                self._name,
+                reconnected_cb=self._on_reconnect,
+                disconnected_cb=self._on_disconnect,
+                closed_cb=self._on_close,
             )
         except BaseException:
             await self._client.close()
@@ -107,6 +112,11 @@ class AgentWorker:
         await self._client.close()
         await connection.disconnect(self._nc)
         log.info("worker.stopped", worker=self._name, handed_back=handed_back)
+
+    @property
+    def closed(self) -> asyncio.Event:
+        """Set once its connection to NATS is given up for good (expired credentials, say): it can do nothing more."""
+        return self._closed
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(
@@ -219,7 +229,7 @@ class AgentWorker:
     async def _on_stop(self, msg: Msg) -> None:
         try:
             stop = decode(msg.data, AgentStop)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNDECODABLE:
             log.warning("stop.undecodable", bytes=len(msg.data))
             return
         self._leases.stop(stop.task_id)
@@ -227,6 +237,9 @@ class AgentWorker:
     async def _on_disconnect(self) -> None:
         if not self._stopping:
             log.warning("nats.disconnected", worker=self._name)
+
+    async def _on_close(self) -> None:
+        self._closed.set()
 
     async def _on_reconnect(self) -> None:
         log.info("nats.reconnected", worker=self._name)

@@ -5,9 +5,13 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import structlog
+
 from fleet.config import Settings
 from fleet.event_loop import fast_loop
 from workers.agent import AgentWorker, WorkerStatus
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -28,7 +32,10 @@ class Host:
         self._worker: AgentWorker | None = None
 
     def status(self) -> WorkerStatus:
-        """Of the worker, which is started if it does not run."""
+        """Of the worker, which is started if it does not run, or has lost its connection for good."""
+        if self._worker is not None and self._worker.closed.is_set():
+            log.error("worker.closed", worker=self._name, action="starting it again")
+            self.stop(0.0)
         if self._worker is None:
             self._run(self._start(), START_WITHIN_S)
         return self._run(self._ask(), ANSWER_WITHIN_S)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from typing import Any, get_args
 
-import msgspec
 import nats.errors
 import structlog
 from nats.aio.client import Client
@@ -12,9 +11,19 @@ from nats.aio.msg import Msg
 from nats.js.errors import KeyNotFoundError
 
 from fleet import subjects
-from fleet.envelope import child_traceparent, headers
+from fleet.envelope import child_traceparent, headers, of_dead_letter
 from fleet.errors import FleetError
-from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse, Message, Phase, decode, encode
+from fleet.messages import (
+    UNDECODABLE,
+    AgentFailed,
+    AgentProgress,
+    AgentRequested,
+    AgentResponse,
+    Message,
+    Phase,
+    decode,
+    encode,
+)
 from fleet.texts import Texts, reference
 from workers.slots import slot_of
 
@@ -105,27 +114,24 @@ class Outlet:
     async def bury(self, msg: Msg, reason: str) -> None:
         """Keeps a message that nobody could handle, whole. Raises for a dead letter that could not be stored."""
         meta = msg.metadata
-        kept = {name: value for name, value in (msg.headers or {}).items() if not name.startswith("Nats-")}
-        kept |= {
-            "Dead-Letter-Reason": " ".join(reason.split())[:1000],
-            "Dead-Letter-Stream": meta.stream,
-            "Dead-Letter-Sequence": str(meta.sequence.stream),
-            "Nats-Msg-Id": f"{meta.stream}.{meta.sequence.stream}",
-        }
-        body = await self._texts.preserve(f"deadletters/{meta.stream}-{meta.sequence.stream}", msg.data)
+        stream, sequence = meta.stream, meta.sequence.stream
+        kept = of_dead_letter(msg.headers, stream=stream, sequence=sequence, reason=reason)
+        body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", msg.data)
         await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=kept)
 
     async def standing(self, task_id: str) -> Standing | None:
         """None: not known, or not to be had just now."""
+        if not subjects.is_key(task_id):
+            return None  # NATS would close the connection over a name that is too long
         try:
             async with asyncio.timeout(LOOKUP_WITHIN_S):
                 if self._bucket is None:
                     self._bucket = await self._js.key_value(subjects.BUCKET)
                 entry = await self._bucket.get(task_id)
-                return decode(entry.value, Standing)
+                return decode(entry.value or b"", Standing)
         except KeyNotFoundError:
             return None
-        except (nats.errors.Error, FleetError, OSError, TimeoutError, msgspec.MsgspecError) as error:
+        except (nats.errors.Error, FleetError, OSError, TimeoutError, *UNDECODABLE) as error:
             log.warning("state.unreadable", task_id=task_id, error=type(error).__name__)
             return None
 

@@ -1,6 +1,5 @@
 """One worker without Ray, in a process of its own: a second place where calls run, and where crash points are armed."""
 
-import asyncio
 import json
 import os
 
@@ -17,12 +16,12 @@ GRACE_S = 10.0
 
 
 async def run() -> None:
-    """Runs until cancelled."""
+    """Runs until cancelled, or until its connection is closed for good."""
     worker = AgentWorker(config.load(os.environ), NAME)
     await worker.start()
     try:
         print(json.dumps({"ready": True, "component": "worker"}), flush=True)
-        await asyncio.Event().wait()
+        await worker.closed.wait()
     finally:
         await worker.stop(GRACE_S)
 

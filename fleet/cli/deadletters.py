@@ -209,13 +209,12 @@ def _is_note(letter: DeadLetter) -> bool:
 
 async def _whole(fleet: Any, letter: DeadLetter) -> bytes:
     """The body, wherever it lies; as it was stored where its text is gone, or it only looks like a reference."""
-    import msgspec
-
+    from fleet.messages import UNDECODABLE
     from fleet.texts import MissingText
 
     try:
         body: bytes = await fleet.texts.inline(letter.body)
-    except (MissingText, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (MissingText, *UNDECODABLE):
         return letter.body
     return body
 

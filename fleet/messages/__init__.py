@@ -3,7 +3,7 @@
 New fields have defaults, and no field changes its type.
 """
 
-from fleet.messages.base import Message, Phase, Status, decode, decoder, encode
+from fleet.messages.base import UNDECODABLE, Message, Phase, Status, decode, decoder, encode
 from fleet.messages.calls import (
     DECLINE,
     AgentCompleted,
@@ -51,6 +51,7 @@ from fleet.messages.deliberations import (
 
 __all__ = [
     "DECLINE",
+    "UNDECODABLE",
     "AgentCompleted",
     "AgentFailed",
     "AgentProgress",

@@ -11,6 +11,9 @@ Status = Literal["PENDING", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMEOUT", "CA
 
 T = TypeVar("T")
 
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""How bytes show that they are no such message."""
+
 
 class Message(Struct, frozen=True, kw_only=True):
     """Base of everything on the wire. Unknown fields are ignored, so that versions can run side by side."""

@@ -155,7 +155,7 @@ async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
     await topology.declare(js, settings)
     texts = Texts(js, nc.max_payload)
     store = await KeyValueStore.open(js, texts)
-    resumption = Resumption(js, store, Outbox(nc, js, texts, "collector"))
+    resumption = Resumption(js, store, Outbox(nc, js, texts, "collector"), texts)
     return Watchdog(settings, health, js, (nc,), ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),), resumption)
 
 
