@@ -28,6 +28,22 @@ async def test_a_worker_starts_when_it_is_asked_for_stops_and_starts_again(plane
         await asyncio.to_thread(hosted.stop, 1.0)  # nothing there: nothing to do
 
 
+async def test_a_worker_whose_connection_was_given_up_is_started_again(plane: Plane) -> None:
+    """As where its credentials have expired: nats-py tries no more."""
+    async with Simulator() as simulator:
+        hosted = Host(settings(plane, simulator), "hosted")
+        await asyncio.to_thread(hosted.status)
+        given_up = hosted._worker
+        assert given_up is not None
+        closing = asyncio.run_coroutine_threadsafe(given_up._nc.close(), hosted._loop)
+        await asyncio.to_thread(closing.result, 10)
+        await asyncio.to_thread(hosted.status)
+        assert hosted._worker is not given_up
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await asyncio.to_thread(hosted.stop, 1.0)
+
+
 async def test_a_worker_that_cannot_start_says_why_and_is_tried_again(plane: Plane) -> None:
     """The next time it is asked for."""
     async with Simulator() as simulator:

@@ -95,6 +95,19 @@ async def test_no_more_deliberations_than_max_in_flight_are_in_progress(nats_url
         assert all(fleet.inbox.of(task_id) == [subjects.ACCEPTED, subjects.COMPLETED] for task_id in ids)
 
 
+async def test_the_deadline_runs_from_acceptance_not_from_when_room_was_waited_for(nats_url: str) -> None:
+    """However long that was."""
+    async with running(nats_url, lambda call: None, Limits(max_in_flight=1)) as fleet:
+        await fleet.request(task_id="first", num_agents=1, constraints={"timeout_seconds": 2})
+        await fleet.request(task_id="second", num_agents=1, constraints={"timeout_seconds": 1})
+        first = await fleet.inbox.next(subjects.FAILED, task_id="first")
+        second = await fleet.inbox.next(subjects.FAILED, task_id="second")
+        assert first["duration_ms"] >= 2000
+        assert second["duration_ms"] >= 1000
+        accepted = await fleet.inbox.next(subjects.ACCEPTED, task_id="second")
+        assert accepted["accepted_at"] >= first["completed_at"]
+
+
 async def held_s(fleet: Fleet) -> float:
     """Since the last request was stored, which waits behind all others."""
     last = await fleet.nc.jetstream().get_last_msg(subjects.DELIBERATION_REQUESTS, subjects.REQUESTED)

@@ -150,6 +150,70 @@ async def test_a_task_whose_state_was_lost_fails_once(nats_url: str) -> None:
         assert fleet.inbox.of("ended") == [subjects.ACCEPTED, subjects.COMPLETED]
 
 
+async def delete_key(fleet: Fleet, task_id: str) -> None:
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).delete(task_id)
+
+
+async def purge(fleet: Fleet, task_id: str) -> None:
+    await fleet.nc.jetstream().purge_stream(subjects.STATES)
+
+
+async def write_garbage(fleet: Fleet, task_id: str) -> None:
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, b"\xff")
+
+
+async def write_nothing(fleet: Fleet, task_id: str) -> None:
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, b"")
+
+
+async def refer_to_nothing(fleet: Fleet, task_id: str) -> None:
+    reference = {"bucket": subjects.TEXTS, "name": "tasks/gone", "bytes": 1}
+    value = json.dumps({"task_id": task_id, "content_ref": reference}, separators=(",", ":")).encode()
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, value)
+
+
+@pytest.mark.parametrize("lose", [delete_key, purge, write_garbage, write_nothing, refer_to_nothing])
+async def test_a_task_whose_state_alone_was_lost_fails_at_its_deadline(
+    nats_url: str, lose: Callable[[Fleet, str], Awaitable[None]]
+) -> None:
+    """The bucket is still there, so nobody has noticed before. What answers meanwhile changes nothing."""
+    calls: asyncio.Queue[AgentRequested] = asyncio.Queue()
+
+    def silent_for_the_lost(call: AgentRequested) -> Any:
+        return calls.put_nowait(call) if call.task_id == "lost" else agents.answer(call)
+
+    async with running(nats_url, silent_for_the_lost) as fleet:
+        await fleet.request(task_id="lost", num_agents=1, constraints={"timeout_seconds": 3})
+        async with asyncio.timeout(WITHIN_S):
+            call = await calls.get()
+        await lose(fleet, "lost")
+        await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+        failed = await fleet.inbox.next(subjects.FAILED, task_id="lost")
+        assert (failed["status"], "lost the state" in failed["error"]) == ("FAILED", True)
+        code, reply = await fleet.ask(subjects.RESULT, {"task_id": "lost"})
+        assert (code, reply["result"]) == (None, failed)
+        await completes(fleet)
+        assert fleet.inbox.of("lost").count(subjects.FAILED) == 1
+
+
+async def test_all_fail_whose_bucket_was_lost_whatever_stands_among_the_events(nats_url: str) -> None:
+    """An event that somebody has forged keeps none of them."""
+    seen: list[AgentRequested] = []
+    async with running(nats_url, lambda call: seen.append(call)) as fleet:
+        await fleet.nc.jetstream().publish(subjects.ACCEPTED, b"{")
+        ids = [await fleet.request(num_agents=1) for _ in range(20)]
+        async with asyncio.timeout(WITHIN_S):
+            while len(seen) < len(ids):  # noqa: ASYNC110 - the test plays the workers
+                await asyncio.sleep(0.02)
+        fleet.inbox.events.clear()
+        await fleet.nc.jetstream().delete_stream(subjects.STATES)
+        for call in seen:  # the collectors work on them meanwhile
+            await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+        for task_id in ids:
+            await fleet.inbox.next(subjects.FAILED, task_id=task_id)
+        assert all(fleet.inbox.of(task_id) == [subjects.FAILED] for task_id in ids)
+
+
 async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
     js = nc.jetstream()
     await topology.declare(js, settings)
