@@ -4,6 +4,7 @@ A worker that dies lets go of its calls by silence.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -18,6 +19,8 @@ from fleet.messages import AgentRequested
 log = structlog.get_logger(__name__)
 
 REMEMBERED_STOPS = 10_000
+REMEMBERED_FOR_S = 60.0
+"""Calls of a task that was stopped are on their way for no longer; its id may be asked for anew one day."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 30.0
 
 End = Literal["stopped", "handed back"]
@@ -59,7 +62,7 @@ class Leases:
         self._freed = freed
         self._open: dict[Key, Lease] = {}
         self._refused: set[asyncio.Task[None]] = set()
-        self._stopped: OrderedDict[str, None] = OrderedDict()
+        self._stopped: OrderedDict[str, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -100,7 +103,7 @@ class Leases:
 
     def stop(self, task_id: str) -> None:
         """Cancels all calls of a deliberation, and remembers it for those that are still to come."""
-        self._stopped[task_id] = None
+        self._stopped[task_id] = time.monotonic()
         self._stopped.move_to_end(task_id)
         while len(self._stopped) > REMEMBERED_STOPS:
             self._stopped.popitem(last=False)
@@ -112,7 +115,8 @@ class Leases:
 
     def stopped(self, task_id: str) -> bool:
         """Whether `stop` was called for it, lately."""
-        return task_id in self._stopped
+        at = self._stopped.get(task_id)
+        return at is not None and time.monotonic() - at < REMEMBERED_FOR_S
 
     async def keep(self, every_s: float) -> None:
         """Runs until cancelled: one loop for all."""

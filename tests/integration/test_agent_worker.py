@@ -212,6 +212,20 @@ async def test_stop_closes_open_calls_and_nothing_is_published(plane: Plane) -> 
     assert not plane.of(subjects.AGENT_COMPLETED) + plane.of(subjects.AGENT_FAILED)
 
 
+async def test_an_id_that_was_stopped_long_ago_can_be_asked_for_again(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state has expired meanwhile; calls of its first life are on their way no longer."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
+        await plane.submit(request())
+        await plane.settled()
+        assert not simulator.calls()
+        monkeypatch.setattr("workers.leases.REMEMBERED_FOR_S", 0.0)
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+
+
 async def test_a_call_past_its_deadline_is_not_run(plane: Plane) -> None:
     """The collector's own deadline has spoken."""
     async with Simulator() as simulator, working(plane, simulator):
