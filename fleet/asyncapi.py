@@ -11,9 +11,9 @@ import msgspec
 from faststream.specification import AsyncAPI
 
 from fleet import __version__, messages, subjects
-from fleet.collector import Collector
 from fleet.config import Settings, load
-from fleet.dispatcher import Dispatcher
+from fleet.control.collector import Collector
+from fleet.control.dispatcher import Dispatcher
 
 PUBLISHED: dict[str, Any] = {
     subjects.ACCEPTED: messages.DeliberationAccepted,

@@ -1,18 +1,6 @@
 """Times on the wire: RFC 3339 in UTC with milliseconds. Inside, milliseconds since 1970."""
 
-import os
-import time
 from datetime import UTC, datetime
-from typing import Final
-
-CLOCK_OFFSET: Final = "FLEET_CLOCK_OFFSET_S"
-"""For `fleet chaos` alone: a process whose clock is that many seconds off."""
-_OFFSET_MS = round(1000 * float(os.environ.get(CLOCK_OFFSET, "0")))
-
-
-def now_ms() -> int:
-    """The clock. For the shells alone: the core is told what time it is."""
-    return time.time_ns() // 1_000_000 + _OFFSET_MS
 
 
 def rfc3339(at_ms: int) -> str:

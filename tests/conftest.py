@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.embedded import EmbeddedNats, find_server
 from fleet.errors import ConfigError
+from fleet.local.nats_server import EmbeddedNats, find_server
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import Deliberation
 from fleet.messages import AgentRequested, AgentResponse
-from fleet.requests import Task
+from fleet.requests.task import Task
 
 Rubric = dict[str, float]
 Course = Generator[list[AgentRequested], Sequence[AgentResponse], Deliberation]

@@ -18,12 +18,12 @@ import psutil
 
 from fleet import crashpoints
 from fleet.chaos.proxy import Proxy
-from fleet.cli import ray_head
-from fleet.cli.remembered import recall
 from fleet.config import unconfigured
-from fleet.embedded import EmbeddedNats
-from fleet.supervisor import Child
-from fleet.titles import descendants, is_a
+from fleet.local import ray_head
+from fleet.local.data_dir import recall
+from fleet.local.nats_server import EmbeddedNats
+from fleet.local.process_titles import descendants, is_a
+from fleet.local.supervisor import Child
 
 GRACE_S = 40.0
 ACK_WAIT_S = 9.0

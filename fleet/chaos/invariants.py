@@ -11,7 +11,7 @@ from fleet import subjects
 from fleet.chaos.cluster import WHOLE
 from fleet.chaos.history import Event, History
 from fleet.chaos.recovery import repeated
-from workers.simulated_chat import digest_of
+from workers.simulator.chat import digest_of
 
 MEMORY_GROWTH = 2.0
 MEMORY_SLACK_BYTES = 150 * 1024 * 1024

@@ -18,10 +18,10 @@ from nats.js.errors import APIError, NotFoundError
 from fleet import subjects
 from fleet.chaos.history import Backlog, Event, Memory, ModelCall
 from fleet.config import Settings
-from fleet.texts import Texts
-from fleet.titles import TITLES, descendants, kind_of
-from fleet.topology import consumers
-from workers import simulator_client
+from fleet.jetstream.payloads import Texts
+from fleet.jetstream.topology import consumers
+from fleet.local.process_titles import TITLES, descendants, kind_of
+from workers.simulator import client as simulator_client
 
 BATCH = 500
 TIMEOUT_S = 5.0

@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
-from fleet import connection, subjects
+from fleet import subjects
 from fleet.chaos import history, schedule
 from fleet.chaos.cluster import ACK_WAIT_S, Cluster
 from fleet.chaos.faults import Target, inject
@@ -25,6 +25,7 @@ from fleet.chaos.report import Report, report
 from fleet.chaos.schedule import Card, Fault
 from fleet.config import Settings
 from fleet.errors import Unreachable
+from fleet.jetstream import connection
 
 TASK_TIMEOUT_S = 60.0
 SETTLE_S = 3 * TASK_TIMEOUT_S

@@ -6,10 +6,10 @@ import os
 from setproctitle import setproctitle
 
 from fleet import config
-from fleet.cli.signals import run_until_signalled
 from fleet.event_loop import fast_loop
-from fleet.observability import configure_logging
-from workers.agent import AgentWorker
+from fleet.local.signals import run_until_signalled
+from fleet.observability.logs import configure_logging
+from workers.calls.worker import AgentWorker
 
 NAME = "fleet-worker-chaos"
 GRACE_S = 10.0

@@ -8,8 +8,8 @@ import sys
 import typer
 
 from fleet.cli import bench, chaos, client, deadletters, doctor, run
-from fleet.cli.exits import Exit
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
+from fleet.exits import Exit
 
 EPILOG = "Exit status: 0 done · 1 the deliberation failed or was cancelled · 2 bad usage or bad request · 3 no NATS."
 

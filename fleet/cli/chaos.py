@@ -12,7 +12,7 @@ import typer
 
 from fleet import config
 from fleet.cli import options
-from fleet.cli.exits import Exit
+from fleet.exits import Exit
 
 
 def chaos(
@@ -64,8 +64,8 @@ def chaos(
     [dim]Example:[/dim]  fleet chaos --deliberations 2000 --faults 200 --seed 7
     """
     from fleet.chaos import run, schedule
-    from fleet.cli.signals import run_until_signalled
-    from fleet.observability import configure_logging
+    from fleet.local.signals import run_until_signalled
+    from fleet.observability.logs import configure_logging
 
     os.environ.setdefault("FLEET_LOG_LEVEL", "critical")
     configure_logging("chaos")

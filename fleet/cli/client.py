@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from fleet.cli import options
-from fleet.cli.exits import Exit
-from fleet.cli.remembered import client_settings
 from fleet.config import Settings
 from fleet.errors import BadRequest
+from fleet.exits import Exit
+from fleet.local.data_dir import client_settings
 
 
 def ask(
@@ -165,8 +165,8 @@ async def deliberate(settings: Settings, body: dict[str, Any], *, json_output: b
     """Asks, shows the agents at work on standard error and the outcome on standard output; returns the exit status."""
     from rich.console import Console
 
-    from fleet.cli.session import session, terminal_event
     from fleet.cli.view import Board, show_outcome
+    from fleet.client.session import session, terminal_event
     from fleet.messages import DeliberationCompleted
 
     board = Board(Console(stderr=True))
@@ -183,7 +183,7 @@ async def deliberate(settings: Settings, body: dict[str, Any], *, json_output: b
 
 
 async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -> None:
-    from fleet.cli.session import session
+    from fleet.client.session import session
 
     async with session(settings) as fleet:
         receipt = await fleet.submit(body)
@@ -197,8 +197,8 @@ async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -
 async def _result(settings: Settings, task_id: str, wait_s: float, json_output: bool) -> int:
     from rich.console import Console
 
-    from fleet.cli.session import session
     from fleet.cli.view import show_outcome
+    from fleet.client.session import session
     from fleet.messages import DeliberationCompleted, ResultReply, decode
 
     async with session(settings) as fleet:
@@ -229,7 +229,7 @@ def _standing(task_id: str, status: str, progress: Any) -> str:
 
 
 async def _cancel(settings: Settings, task_id: str, reason: str | None, json_output: bool) -> None:
-    from fleet.cli.session import ServiceError, session
+    from fleet.client.session import ServiceError, session
 
     async with session(settings) as fleet:
         try:

@@ -10,9 +10,10 @@ import typer
 
 from fleet import subjects
 from fleet.cli import options
-from fleet.cli.remembered import client_settings
+from fleet.clock import now_ms
 from fleet.errors import BadRequest
-from fleet.times import now_ms, rfc3339
+from fleet.local.data_dir import client_settings
+from fleet.times import rfc3339
 
 app = typer.Typer(
     help="Look at messages nobody could handle, hand them in again, or drop them.",
@@ -125,7 +126,7 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fleet.cli.session import session
+    from fleet.client.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letters = [replace(letter, body=await _whole(fleet, letter)) async for letter in _all(fleet.js)]
@@ -152,7 +153,7 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
 
 
 async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
-    from fleet.cli.session import session
+    from fleet.client.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letter = await _get(fleet.js, sequence)
@@ -169,7 +170,7 @@ async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output:
 
 
 async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
-    from fleet.cli.session import session
+    from fleet.client.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letter = await _get(fleet.js, sequence)
@@ -194,7 +195,7 @@ async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_outpu
 
 
 async def _drop(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
-    from fleet.cli.session import session
+    from fleet.client.session import session
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         await _get(fleet.js, sequence)
@@ -209,8 +210,8 @@ def _is_note(letter: DeadLetter) -> bool:
 
 async def _whole(fleet: Any, letter: DeadLetter) -> bytes:
     """The body, wherever it lies; as it was stored where its text is gone, or it only looks like a reference."""
+    from fleet.jetstream.payloads import MissingText
     from fleet.messages import UNDECODABLE
-    from fleet.texts import MissingText
 
     try:
         body: bytes = await fleet.texts.inline(letter.body)

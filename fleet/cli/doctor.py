@@ -12,11 +12,11 @@ import typer
 
 from fleet import subjects
 from fleet.cli import options
-from fleet.cli.exits import Exit
 from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
-from fleet.cli.remembered import client_settings, recall
 from fleet.config import Settings
 from fleet.errors import Unreachable
+from fleet.exits import Exit
+from fleet.local.data_dir import client_settings, recall
 
 LEAST_VERSION = (2, 12, 3)
 PROBE_WITHIN_S = 5.0
@@ -67,7 +67,7 @@ async def _examine(settings: Settings, known: dict[str, Any]) -> list[Finding]:
 async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Finding]:
     from nats.errors import Error
 
-    from fleet.connection import connect
+    from fleet.jetstream.connection import connect
 
     try:
         nc = await connect(settings, "fleet-doctor")
@@ -102,7 +102,7 @@ def _version(nc: Any) -> Finding:
 
 
 def _durability(settings: Settings, known: dict[str, Any]) -> Finding:
-    from fleet.embedded import SYNC_INTERVAL
+    from fleet.local.nats_server import SYNC_INTERVAL
 
     if known.get("nats_embedded") and known.get("nats_url") == settings.nats:
         return Finding("ok", "durability", f"embedded server, sync_interval: {SYNC_INTERVAL}")
@@ -117,7 +117,7 @@ def _durability(settings: Settings, known: dict[str, Any]) -> Finding:
 async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
     from nats.js.errors import NotFoundError
 
-    from fleet import topology
+    from fleet.jetstream import topology
 
     declare = "start a dispatcher or a collector once: it declares what is missing"
     missing: list[str] = []

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fleet.cli.remembered import DEFAULT_DATA_DIR
+from fleet.local.data_dir import DEFAULT_DATA_DIR
 
 DataDir = Annotated[
     Path, typer.Option("--data-dir", metavar="DIR", help="Where the fleet of this machine keeps its data.")

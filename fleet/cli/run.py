@@ -12,16 +12,16 @@ import typer
 
 from fleet import config
 from fleet.cli import options
-from fleet.cli.exits import Exit
-from fleet.cli.signals import run_until_signalled
 from fleet.config import Settings
 from fleet.errors import ConfigError
 from fleet.event_loop import fast_loop
+from fleet.exits import Exit
+from fleet.local.signals import run_until_signalled
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fleet.cli.local import LocalFleet
+    from fleet.local.fleet import LocalFleet
 
 DEMO_TASK = "Design a rate limiter for the public REST API: thousands of clients, no single point of failure."
 DEMO_PACE = ("--latency-ms", "150", "--tokens-per-second", "80", "--answer-tokens", "120")
@@ -55,8 +55,8 @@ def up(
 
     [dim]Example:[/dim]  VLLM_URL=http://gpu-1:8000,http://gpu-2:8000 fleet up
     """
-    from fleet.cli.local import LocalFleet
-    from fleet.observability import configure_logging
+    from fleet.local.fleet import LocalFleet
+    from fleet.observability.logs import configure_logging
 
     configure_logging("supervisor")
     fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port)
@@ -85,8 +85,8 @@ def demo(
 
     [dim]Example:[/dim]  fleet demo "Design an outbox for our payment service" --role ARCHITECT --agents 4
     """
-    from fleet.cli.local import LocalFleet
-    from fleet.observability import configure_logging
+    from fleet.local.fleet import LocalFleet
+    from fleet.observability.logs import configure_logging
 
     os.environ.setdefault("FLEET_LOG_LEVEL", "warning")
     configure_logging("demo")
@@ -114,8 +114,8 @@ def dispatcher() -> None:
             "VLLM_URL is not set, and a dispatcher starts no model server: "
             "set it, run `fleet simulator`, or use `fleet up`"
         )
-    from fleet import dispatcher as component
-    from fleet.cli.launcher import LauncherProcess
+    from fleet.control import dispatcher as component
+    from fleet.local.launcher import LauncherProcess
 
     running = component.run(settings, LauncherProcess(), on_ready=lambda: _ready("dispatcher"))
     run_until_signalled(running, loop_factory=fast_loop)
@@ -130,14 +130,14 @@ def collector() -> None:
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 fleet collector
     """
     settings = _component("collector")
-    from fleet import collector as component
+    from fleet.control import collector as component
 
     run_until_signalled(component.run(settings, on_ready=lambda: _ready("collector")), loop_factory=fast_loop)
 
 
 def simulator(context: typer.Context) -> None:
     """Run the simulated vLLM server alone; it prints its URL. `fleet simulator --help` lists its settings."""
-    from workers import simulator as server
+    from workers.simulator import server
 
     server.main(context.args)
 
@@ -145,7 +145,7 @@ def simulator(context: typer.Context) -> None:
 def _component(name: str) -> Settings:
     from setproctitle import setproctitle
 
-    from fleet.observability import configure_logging
+    from fleet.observability.logs import configure_logging
 
     setproctitle(f"fleet-{name}")
     configure_logging(name)

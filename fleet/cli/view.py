@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from fleet.cli.session import CallEvent
+from fleet.client.session import CallEvent
 from fleet.messages import (
     AgentCompleted,
     AgentFailed,

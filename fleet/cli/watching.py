@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from fleet import subjects
-from fleet.cli.exits import Exit
-from fleet.cli.session import Session, session
 from fleet.cli.view import count
+from fleet.client.session import Session, session
 from fleet.config import Settings
-from fleet.texts import MissingText
+from fleet.exits import Exit
+from fleet.jetstream.payloads import MissingText
 
 HISTORY_WITHIN_S = 30.0
 CLOCKS_DIFFER_S = 60.0

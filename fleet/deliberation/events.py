@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fleet.messages import AgentRequested, AgentResponse, DeliberationAccepted, TerminalEvent
-from fleet.requests import Task
+from fleet.requests.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from typing import assert_never
 
 from fleet.deliberation.asking import calls, request
 from fleet.deliberation.conclusion import conclude_cancelled, conclude_with_what_there_is
-from fleet.deliberation.course import advance, enter
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -38,6 +37,7 @@ from fleet.deliberation.events import (
     SetDeadline,
     StopCalls,
 )
+from fleet.deliberation.phases import advance, enter
 from fleet.deliberation.slots import expire, fill, is_late
 from fleet.deliberation.state import Deliberation, seats
 from fleet.messages import DeliberationAccepted

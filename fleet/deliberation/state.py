@@ -19,7 +19,7 @@ from fleet.messages import (
     TerminalEvent,
     Usage,
 )
-from fleet.requests import Task
+from fleet.requests.task import Task
 
 SCHEMA_VERSION: Final = 1
 """Raised with every field that is added: an older version, which would lose it, leaves such a state alone."""

@@ -6,15 +6,15 @@ from typing import Any
 import nats
 import pytest
 
-from fleet import topology
 from fleet.config import load
+from fleet.control.store import KeyValueStore, MemoryStore, StateStore
 from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.errors import NewerState, StoreConflict
-from fleet.requests import Task
-from fleet.store import KeyValueStore, MemoryStore, StateStore
-from fleet.texts import Texts
+from fleet.jetstream import topology
+from fleet.jetstream.payloads import Texts
+from fleet.requests.task import Task
 
 
 def state(text: str = "Build it") -> Deliberation:

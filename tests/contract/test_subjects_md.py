@@ -8,8 +8,10 @@ import msgspec
 import pytest
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from fleet import messages, requests, subjects, topology
+from fleet import messages, subjects
 from fleet.config import load
+from fleet.jetstream import topology
+from fleet.requests import parse as requests
 
 PAGE = (Path(__file__).parents[2] / "subjects.md").read_text()
 SETTINGS = load({})

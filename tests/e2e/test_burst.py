@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from fleet.titles import kind_of
+from fleet.local.process_titles import kind_of
 from tests.e2e.conftest import Up, start, stop
 
 BURST = int(os.environ.get("BURST", "300"))

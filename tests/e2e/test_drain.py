@@ -7,8 +7,8 @@ import nats
 import psutil
 import pytest
 
-from fleet import topology
 from fleet.config import load
+from fleet.jetstream import topology
 from tests.e2e.conftest import start, stop
 from tests.e2e.stub import StubModel
 from tests.support import servers

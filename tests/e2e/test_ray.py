@@ -13,7 +13,7 @@ import nats
 import psutil
 import pytest
 
-from fleet.cli import ray_head
+from fleet.local import ray_head
 from tests.e2e.conftest import Up, environment
 from tests.e2e.stub import StubModel
 
@@ -84,7 +84,7 @@ async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_b
 ) -> None:
     """The dispatcher lives on meanwhile: it takes requests, and their calls run once Ray is back."""
     port, health = free_port(), free_port()
-    head = ("fleet.cli.ray_head", str(tmp_path), str(port))
+    head = ("fleet.local.ray_head", str(tmp_path), str(port))
     settings = {
         "NATS_URL": nats_url,
         "VLLM_URL": stub.url,

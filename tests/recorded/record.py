@@ -1,7 +1,7 @@
 """Writes what this version of the fleet puts on the wire and into the bucket: `python -m tests.recorded.record NAME`.
 
-Once for each release, into a directory of its own that never changes again: `tests/unit/test_recorded.py` holds every
-later version against all of them. It must run in old versions too, and uses no more than the core has always had.
+Once for each release, into a directory of its own that never changes again: `tests/unit/messages/test_recorded.py`
+holds every later version against all of them.
 """
 
 import sys
@@ -13,7 +13,7 @@ from fleet import subjects
 from fleet.deliberation.events import Announce, CallAgent, CancelAsked, Conclude, DeadlinePassed, Requested, Responded
 from fleet.deliberation.machine import Decision, decide
 from fleet.messages import AgentProgress, AgentRequested, AgentStop, DeliberationRejected, encode
-from fleet.requests import Task
+from fleet.requests.task import Task
 from tests.support.agents import answer, failure
 
 NOW = 1_767_225_600_000

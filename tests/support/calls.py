@@ -13,9 +13,9 @@ from aiohttp import web
 from fleet.config import Settings, Workers
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
-from workers.roles import Ask
-from workers.structured import parse
-from workers.vllm import Answer, VllmClient
+from workers.calls.structured import parse
+from workers.llm.client import Answer, VllmClient
+from workers.llm.roles import Ask
 
 END = 'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
 

@@ -7,7 +7,7 @@ from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import Decision, decide
 from fleet.deliberation.state import Deliberation
 from fleet.messages import AgentRequested, AgentResponse, DeliberationCompleted
-from fleet.requests import Task
+from fleet.requests.task import Task
 from tests.support.agents import answer
 
 NOW = 1_767_225_600_000

@@ -3,11 +3,12 @@
 import json
 import os
 
-from fleet import config, dispatcher
-from fleet.cli.signals import run_until_signalled
+from fleet import config
+from fleet.control import dispatcher
 from fleet.event_loop import fast_loop
-from fleet.observability import configure_logging
-from tests.support.control import NoWorkers
+from fleet.local.signals import run_until_signalled
+from fleet.observability.logs import configure_logging
+from tests.support.control_plane import NoWorkers
 
 
 def ready() -> None:

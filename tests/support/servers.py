@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from fleet.embedded import find_server
+from fleet.local.nats_server import find_server
 
 HOST = "127.0.0.1"
 READY_WITHIN_S = 60

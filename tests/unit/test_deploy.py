@@ -29,7 +29,8 @@ import yaml
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig, KeyValueConfig, StreamConfig
 
-from fleet import config, subjects, topology
+from fleet import config, subjects
+from fleet.jetstream import topology
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -248,7 +249,7 @@ def test_components_are_started_as_fleet_commands() -> None:
 
 def test_simulator_accepts_its_arguments() -> None:
     """They are parsed by the simulator itself."""
-    from workers.simulator import parse_arguments
+    from workers.simulator.server import parse_arguments
 
     parsed = parse_arguments(compose()["services"]["simulator"]["command"][3:])
     assert (parsed.host, parsed.port) == ("0.0.0.0", 8000)
@@ -550,7 +551,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 @pytest.mark.parametrize("pattern", sorted(set(permitted())))
 def test_permissions_name_only_what_exists(pattern: str) -> None:
-    """Subjects, streams, consumers and buckets are those of `fleet.subjects` and `fleet.topology`."""
+    """Subjects, streams, consumers and buckets are those of `fleet.subjects` and `fleet.jetstream.topology`."""
     tokens = pattern.split(".")
     if tokens[0] == "$KV":
         assert tokens[1] == subjects.BUCKET

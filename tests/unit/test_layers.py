@@ -1,4 +1,4 @@
-"""Who may import whom: the directions that keep the core pure and the planes apart."""
+"""Who may import whom: one table of ranks. A module imports from its own room and from rooms of a lower rank, only."""
 
 import ast
 from pathlib import Path
@@ -6,74 +6,148 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted([*(ROOT / "fleet").rglob("*.py"), *(ROOT / "workers").rglob("*.py")])
+
+RANKS: tuple[frozenset[str], ...] = (
+    frozenset({"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.exits"}),
+    frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.messages", "fleet.config"}),
+    frozenset({"fleet.jetstream", "fleet.observability"}),
+    frozenset({"fleet.requests"}),
+    frozenset({"fleet.deliberation", "workers.llm"}),
+    frozenset({"workers.checks"}),
+    frozenset({"workers.calls", "fleet.control", "fleet.client"}),
+    frozenset({"workers.ray_pool", "workers.simulator", "workers.local_model"}),
+    frozenset({"fleet.asyncapi", "fleet.local"}),
+    frozenset({"fleet.bench", "fleet.chaos"}),
+    frozenset({"fleet.cli"}),
+)
+"""Rooms, lowest first. Rooms of one rank do not know each other."""
+
+WORKERS_USE = frozenset(
+    {"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.crashpoints", "fleet.event_loop"}
+    | {"fleet.messages", "fleet.config", "fleet.jetstream", "fleet.observability", "fleet.requests"}
+)
+"""The data plane and the control plane share what is on the wire and the way to it, nothing else."""
+
+ALONE = frozenset({"workers.simulator", "workers.local_model"})
+"""They play foreign servers: they share no code with those that they are used to test."""
+
+IMPURE = frozenset(
+    {"asyncio", "time", "os", "io", "socket", "subprocess", "threading", "secrets", "uuid", "logging"}
+    | {"nats", "faststream", "aiohttp", "structlog", "ray", "regex", "jsonschema_rs", "prometheus_client", "workers"}
+)
+"""What the core reaches by no path: I/O, a clock, chance that no seed fixes."""
 
 
 def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> set[str]:
-    """Modules imported anywhere in the file, inside functions too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+MODULES = {name_of(path): path for top in ("fleet", "workers") for path in sorted((ROOT / top).rglob("*.py"))}
+
+
+def imports(module: str) -> set[str]:
+    """Modules imported anywhere in the file, inside functions too; a foreign one by its top-level name."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in full}
+    return {name if name in MODULES else name.partition(".")[0] for name in names}
 
 
-def reaches(path: Path, *prefixes: str) -> set[str]:
-    return {name for name in imports(path) for prefix in prefixes if name == prefix or name.startswith(prefix + ".")}
+GRAPH = {module: imports(module) for module in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_pool_imports_ray(path: Path) -> None:
-    """Everything else runs, and is tested, without Ray."""
-    if name_of(path) != "workers.pool":
-        assert not reaches(path, "ray")
+def room_of(module: str) -> str:
+    """The longest name of the table that the module stands under."""
+    rooms = [room for rank in RANKS for room in rank if module == room or module.startswith(room + ".")]
+    return max(rooms, key=len)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if "deliberation" in path.parts], ids=name_of)
-def test_the_core_is_pure(path: Path) -> None:
-    """No I/O, no clock, no unseeded chance; of the fleet only messages, requests, times and errors."""
-    assert not reaches(path, "asyncio", "time", "nats", "faststream", "aiohttp", "structlog", "os", "workers")
-    allowed = {"fleet.deliberation", "fleet.messages", "fleet.requests", "fleet.times", "fleet.errors"}
-    used = {".".join(name.split(".")[:2]) for name in reaches(path, "fleet")} - {"fleet"}
-    assert used <= allowed
-    assert not reaches(path, "fleet.times.now_ms")
-    calls = {
-        node.func.id
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+def rank_of(module: str) -> int:
+    room = room_of(module)
+    return next(index for index, rank in enumerate(RANKS) if room in rank)
+
+
+def reached(module: str) -> set[str]:
+    """Everything that importing the module imports, near or far. Packages on the way count: Python runs them."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for name in GRAPH.get(waiting.pop(), set()):
+            parts = name.split(".")
+            parents = {".".join(parts[:end]) for end in range(1, len(parts))} & set(MODULES)
+            for new in ({name} | parents) - seen:
+                seen.add(new)
+                waiting.append(new)
+    return seen
+
+
+def test_every_module_stands_in_a_room_of_the_table() -> None:
+    """`fleet` is its version; `workers` is a name only."""
+    assert {module for module in MODULES if module != "workers" and room_of(module) == "fleet"} == {"fleet"}
+    assert not GRAPH["fleet"] & set(MODULES)
+    assert not GRAPH["workers"] & set(MODULES)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "workers"])
+def test_imports_go_down(module: str) -> None:
+    """To the same room or to a lower rank: so no path, however long, climbs."""
+    climbing = {
+        name
+        for name in GRAPH[module] & set(MODULES) - {"workers"}
+        if room_of(name) != room_of(module) and rank_of(name) >= rank_of(module)
     }
-    assert "open" not in calls
+    assert not climbing
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith("workers")], ids=name_of)
-def test_workers_know_nothing_of_the_control_plane(path: Path) -> None:
-    """They use messages, subjects, settings and the connection; never the core, the store or the runner."""
-    control = ("deliberation", "runner", "store", "dispatcher", "collector", "service", "process", "outbox", "cli")
-    assert not reaches(path, *(f"fleet.{name}" for name in control))
+def test_no_module_imports_itself_by_any_path() -> None:
+    """Within a room, too."""
+    graph = {module: names & set(MODULES) for module, names in GRAPH.items()}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        if module not in done:
+            for name in graph[module]:
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith("fleet")], ids=name_of)
-def test_only_the_command_line_benchmarks_and_chaos_meet_the_workers(path: Path) -> None:
-    """The control plane knows workers as messages and as a `Launcher`."""
-    if not name_of(path).startswith(("fleet.cli", "fleet.bench", "fleet.chaos")):
-        assert not reaches(path, "workers")
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("fleet.deliberation")])
+def test_the_core_is_pure(module: str) -> None:
+    """By no path of imports does it reach I/O, a clock or unseeded chance."""
+    assert not {name.partition(".")[0] for name in reached(module)} & IMPURE
+    tree = ast.parse(MODULES[module].read_text())
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    assert "open" not in {call.id for call in calls if isinstance(call, ast.Name)}
+    chance = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "random"
+        for alias in node.names
+    }
+    assert chance <= {"Random"}  # which takes a seed
+    assert not any(isinstance(node, ast.Import) and node.names[0].name == "random" for node in ast.walk(tree))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_command_line_runs_benchmarks_and_chaos(path: Path) -> None:
-    """Nothing that serves depends on what measures, or breaks, it."""
-    for measuring in ("fleet.bench", "fleet.chaos"):
-        if not name_of(path).startswith(("fleet.cli", measuring)):
-            assert not reaches(path, measuring)
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("workers.")])
+def test_workers_share_only_the_wire_with_the_control_plane(module: str) -> None:
+    """Never the core, the state or what decides; those that play foreign servers share nothing at all."""
+    allowed = frozenset[str]() if room_of(module) in ALONE else WORKERS_USE
+    assert {room_of(name) for name in reached(module) if name.startswith("fleet.")} <= allowed
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if "simulat" in path.name], ids=name_of)
-def test_the_simulator_stands_alone(path: Path) -> None:
-    """It plays a foreign server: it must not share code with those it is used to test."""
-    assert not reaches(path, "fleet")
+def test_only_the_pool_imports_ray() -> None:
+    """Everything else runs, and is tested, without Ray."""
+    assert {room_of(module) for module, names in GRAPH.items() if "ray" in names} == {"workers.ray_pool"}
+
+
+def test_the_table_names_what_is_there() -> None:
+    """A room that was renamed or removed does not stay in it."""
+    assert {room for rank in RANKS for room in rank} <= set(MODULES)

@@ -11,7 +11,7 @@ import aiohttp
 
 from fleet import subjects
 from tests.e2e.conftest import Up, start, stop
-from tests.support.plane import Plane, request, worker_process, working
+from tests.support.fake_control_plane import Plane, request, worker_process, working
 
 ROLE = '[roles.DEV]\npersona = "You write code."\ntemperature = 0.8\nmax_tokens = {max_tokens}\n'
 STEPS = ["cache it", "count it", "queue it", "shard it", "retry it", "log it", "drop it", "price it"]

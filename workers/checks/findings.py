@@ -2,7 +2,7 @@
 
 from fleet.messages import Check
 from workers.checks.fences import Block
-from workers.failures import shorten
+from workers.llm.failures import shorten
 
 MAX_FINDINGS = 20
 

@@ -2,8 +2,8 @@
 
 import time
 
-from fleet import patterns
 from fleet.messages import Check, Policy
+from fleet.requests import patterns
 from workers.checks.findings import Findings
 
 SEARCH_WITHIN_S = 0.5

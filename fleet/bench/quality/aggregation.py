@@ -14,7 +14,7 @@ from fleet.bench.report import Figure, mean_and_error, ratio_of_means
 from fleet.deliberation.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.messages import DeliberationCompleted
-from fleet.requests import Task
+from fleet.requests.task import Task
 
 QUESTION = "Solve the task."
 CONFIDENT = 0.75

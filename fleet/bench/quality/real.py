@@ -29,15 +29,15 @@ from fleet.bench.quality.strategies import (
 )
 from fleet.bench.quality.tasks import Puzzle, final_answer
 from fleet.bench.report import Figure, ratio_of_means
+from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.deliberation.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
-from fleet.requests import MAX_AGENTS
-from fleet.times import now_ms
-from workers.caller import Caller
-from workers.vllm import VllmClient
+from fleet.requests.parse import MAX_AGENTS
+from workers.calls.caller import Caller
+from workers.llm.client import VllmClient
 
 REFERENCE_AGENTS = 3
 FORESIGHT_TASKS, FORESIGHT_AGENTS = 2, (2, 4)

@@ -11,8 +11,8 @@ import msgspec
 from fleet import config
 from fleet.deliberation.events import CallAgent, Requested
 from fleet.deliberation.machine import decide
-from fleet.requests import Task
-from workers.roles import resolve
+from fleet.requests.task import Task
+from workers.llm.roles import resolve
 
 DESCRIPTION = "Design a rate limiter for the public REST API: thousands of clients, no single point of failure."
 

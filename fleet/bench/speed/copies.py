@@ -13,12 +13,13 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from fleet import subjects, topology
+from fleet import subjects
 from fleet.bench.speed import systems
 from fleet.bench.speed.rig import Rig
 from fleet.config import Settings
-from fleet.embedded import EmbeddedNats
 from fleet.errors import FleetError
+from fleet.jetstream import topology
+from fleet.local.nats_server import EmbeddedNats
 
 KEPT_IN: Final = (subjects.STATES, subjects.DELIBERATIONS, subjects.AGENT_RESPONSES)
 """Streams in which an ended deliberation is kept."""

@@ -19,7 +19,7 @@ from fleet.bench.report import Figure, Panel, Report, Table
 from fleet.bench.speed import load, systems
 from fleet.bench.speed.load import Asked, Run, drive, quantile
 from fleet.bench.speed.rig import Rig, settled
-from fleet.history import events
+from fleet.jetstream.history import events
 from fleet.messages import DeliberationAccepted, decode
 from fleet.times import from_rfc3339
 

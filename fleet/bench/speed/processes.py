@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from fleet.titles import kind_of
+from fleet.local.process_titles import kind_of
 
 
 @dataclass(frozen=True, slots=True)

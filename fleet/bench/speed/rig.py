@@ -17,12 +17,12 @@ import aiohttp
 import nats
 from nats.aio.client import Client
 
-from fleet.cli import ray_head
-from fleet.cli.remembered import recall
 from fleet.config import unconfigured
-from fleet.embedded import EmbeddedNats
-from fleet.supervisor import Child
-from workers import simulator_client
+from fleet.local import ray_head
+from fleet.local.data_dir import recall
+from fleet.local.nats_server import EmbeddedNats
+from fleet.local.supervisor import Child
+from workers.simulator import client as simulator_client
 
 GRACE_S = 40.0
 MOST_RECORDED = 1_000_000

@@ -24,7 +24,7 @@ from fleet.bench.speed import calls, systems
 from fleet.bench.speed.processes import taken
 from fleet.bench.speed.rig import Rig
 from fleet.errors import FleetError
-from fleet.supervisor import Child, first_line
+from fleet.local.supervisor import Child, first_line
 
 AGENTS = 3
 MAX_TOKENS = 128

@@ -6,7 +6,7 @@ import signal
 
 from fleet.chaos.faults.target import Target
 from fleet.chaos.schedule import Fault
-from workers.simulator_client import configure
+from workers.simulator.client import configure
 
 FLAPPING_S = 1.0
 RETRY_AFTER_S = 0.5

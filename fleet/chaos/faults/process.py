@@ -12,9 +12,9 @@ from fleet import subjects
 from fleet.chaos.cluster import replica_for
 from fleet.chaos.faults.target import Target, until_done
 from fleet.chaos.schedule import Fault
+from fleet.clock import CLOCK_OFFSET
 from fleet.crashpoints import DISPATCHER, VARIABLE
-from fleet.supervisor import Child
-from fleet.times import CLOCK_OFFSET
+from fleet.local.supervisor import Child
 
 REACHED_WITHIN_S = 20.0
 LOOK_S = 0.1

@@ -11,7 +11,7 @@ from nats.js.errors import APIError, NotFoundError
 from fleet.chaos.faults.target import Target, until_done
 from fleet.chaos.schedule import DURABLES, Fault
 from fleet.config import Settings
-from fleet.topology import consumers
+from fleet.jetstream.topology import consumers
 
 BACK_WITHIN_S = 30.0
 LOOK_S = 0.2

@@ -17,7 +17,7 @@ Plot = Annotated[
 
 def configure_logging() -> None:
     """What goes wrong is counted in the report, and children say it in logs of their own."""
-    from fleet import observability
+    from fleet.observability import logs as observability
 
     os.environ.setdefault("FLEET_LOG_LEVEL", "critical")
     observability.configure_logging("bench")

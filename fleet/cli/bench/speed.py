@@ -251,8 +251,8 @@ def _run(measure: Callable[["Rig"], Awaitable["Report"]], plot: Path | None, jso
 
 def _show(measured: Callable[[], Coroutine[Any, Any, "Report"]], plot: Path | None, json_output: bool) -> None:
     from fleet.bench import plot as plots
-    from fleet.cli.signals import run_until_signalled
     from fleet.event_loop import fast_loop
+    from fleet.local.signals import run_until_signalled
 
     shared.configure_logging()
     if plot is not None:

@@ -1,0 +1,1 @@
+"""The Python client: submit a request, wait for its result, cancel it."""

@@ -1,0 +1,156 @@
+"""The dispatcher: takes `deliberation.requested`, records it, and sees to it that there are workers for its calls."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from faststream.nats import NatsBroker
+
+from fleet import subjects
+from fleet.clock import now_ms
+from fleet.config import Settings
+from fleet.control.admission import Admission
+from fleet.control.component import Component
+from fleet.control.intake import OutboxHolder, Received, broker, durable
+from fleet.control.runner import Item
+from fleet.control.service.server import Service
+from fleet.crashpoints import reach
+from fleet.deliberation.events import Requested
+from fleet.deliberation.state import Deliberation
+from fleet.errors import BadRequest
+from fleet.jetstream.connection import OUTAGES
+from fleet.messages import DeliberationRejected
+from fleet.requests.by_reference import whole_request
+from fleet.requests.parse import DeliberationRequested, parse_request
+from fleet.requests.task import Task
+from fleet.times import rfc3339
+
+log = structlog.get_logger(__name__)
+
+
+class Launcher(Protocol):
+    """Launches, sizes and supervises the workers. `fleet.local.launcher.LauncherProcess` is the real one."""
+
+    async def start(self) -> None:
+        """Returns once at least one worker takes calls."""
+
+    async def stop(self) -> None:
+        """Stops supervising; the workers go on for other dispatchers."""
+
+    def healthy(self) -> bool:
+        """Whether the last probe of the workers was answered."""
+
+
+class Dispatcher:
+    """The FastStream application of `deliberation.requested`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.holder = OutboxHolder()
+        self.broker: NatsBroker = broker(settings, "fleet-dispatcher", self.holder)
+        reads = ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),)
+        self.component = Component(settings, "dispatcher", self.broker, self.holder, reads)
+        self.admission = Admission(settings.limits.max_in_flight, self._in_progress)
+        self._roles = settings.roles
+        self.broker.subscriber(
+            subjects.REQUESTED,
+            title="requests",
+            description="Records a request and hands its first calls to the workers.",
+            **durable(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),
+        )(self.on_requested)
+
+    async def on_requested(self, received: Received[DeliberationRequested]) -> None:
+        """Validates, and gives what is valid to the runner, which records and acknowledges it."""
+        delivery = received.delivery
+        try:
+            body = await whole_request(received.body, delivery.sequence, self.component.texts)
+            task_id, task = parse_request(body, delivery.sequence, self._roles)
+        except BadRequest as error:
+            await self._reject(received, error)
+            return
+        except OUTAGES as failure:  # its text is not to be had
+            await delivery.retry_later(failure)
+            return
+
+        async def settled(state: Deliberation) -> None:
+            if state.stream_sequence != delivery.sequence and state.task != task:
+                await self._conflict(task_id, task, received)
+
+        def admit() -> None:
+            # Its time runs from now, not from when it began to wait for room.
+            rubric = self._roles[task.role].rubric
+            event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
+            self.component.runner.submit(task_id, Item(event, delivery, settled))
+
+        try:
+            begun = delivery.redelivered and await self.component.store.load(task_id) is not None
+        except Exception as failure:
+            await delivery.retry_later(failure)
+            return
+        if begun:  # It has its room already, and may be owed its first calls.
+            admit()
+        else:
+            self.admission.submit(delivery, admit)
+
+    async def _in_progress(self) -> int:
+        """Deliberations that have not ended, those being recorded just now included."""
+        busy = self.component.runner.busy
+        info = await self.component.js.stream_info(subjects.DELIBERATION_CONTROL)
+        return busy + int(info.state.messages)
+
+    async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:
+        delivery = received.delivery
+        log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
+        try:
+            await self.holder.outbox.reject(_rejection(error, delivery.sequence), received.traceparent)
+            reach("request.rejected")
+            await delivery.bury(error.error)
+        except Exception as failure:
+            await delivery.retry_later(failure)
+
+    async def _conflict(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
+        text = f"$.task_id: {task_id!r} was used before, for another request"
+        error = BadRequest("conflict", "$.task_id", text, task_id=task_id, correlation=task.correlation)
+        log.info("request.rejected", task_id=task_id, code=error.code, path=error.path)
+        await self.holder.outbox.reject(_rejection(error, received.delivery.sequence), received.traceparent)
+
+
+async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None]) -> None:
+    """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
+    dispatcher = Dispatcher(settings)
+    component = dispatcher.component
+    service = Service(component)
+    await component.connect()
+    reach("dispatcher.connected")
+    component.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: dispatcher.admission.held)
+    admitting = asyncio.create_task(dispatcher.admission.run())
+    launching = asyncio.create_task(launcher.start())
+    try:
+        await service.start()
+        await component.start()
+        await launching
+        reach("dispatcher.launched")
+        component.watch("workers", launcher.healthy)
+        on_ready()
+        log.info("dispatcher.ready")
+        await component.watchdog()
+    finally:
+        launching.cancel()
+        admitting.cancel()
+        await service.retire()
+        await component.drain()
+        await service.leave()
+        await component.close()
+        await launcher.stop()
+
+
+def _rejection(error: BadRequest, sequence: int) -> DeliberationRejected:
+    return DeliberationRejected(
+        task_id=error.task_id,
+        code=error.code,  # type: ignore[arg-type]
+        path=error.path,
+        error=error.error,
+        stream_sequence=sequence,
+        rejected_at=rfc3339(now_ms()),
+        correlation=error.correlation,
+    )

@@ -1,0 +1,213 @@
+"""Carries the core's effects to NATS. Every message has a deterministic id, so publishing one again changes nothing."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from fleet import subjects
+from fleet.control.fence import Fence
+from fleet.control.terminal_events import SUFFIX, Said
+from fleet.crashpoints import reach
+from fleet.deliberation.events import (
+    Announce,
+    CallAgent,
+    ClearDeadline,
+    Conclude,
+    Effect,
+    SetDeadline,
+    StopCalls,
+)
+from fleet.deliberation.state import Deliberation
+from fleet.errors import StillOut
+from fleet.jetstream.payloads import Texts
+from fleet.jetstream.topology import DUPLICATE_WINDOW_S
+from fleet.messages import (
+    AgentFailed,
+    AgentStop,
+    DeliberationCompleted,
+    DeliberationRejected,
+    TerminalEvent,
+    encode,
+    status_of,
+)
+from fleet.messages.headers import child_traceparent, headers, line, of_dead_letter
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_TIMEOUT_S = 5.0
+
+_TERMINAL_SUBJECT = {
+    "COMPLETED": subjects.COMPLETED,
+    "FAILED": subjects.FAILED,
+    "TIMEOUT": subjects.FAILED,
+    "CANCELLED": subjects.CANCELLED,
+}
+
+
+class Outbox:
+    """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
+
+    `fence`: of the connection `nc`; None: one that nobody asks.
+    """
+
+    def __init__(
+        self, nc: Client, js: JetStreamContext, texts: Texts, component: str, fence: Fence | None = None
+    ) -> None:
+        self._fence = fence or Fence(nc)
+        self._nc = nc
+        self._js = js
+        self._texts = texts
+        self._said = Said(js)
+        self._source = f"/fleet/{component}"
+
+    @property
+    def instance(self) -> str:
+        """The name of the connection that events leave by now."""
+        return self._fence.instance
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        """Publishes all, or raises. A terminal event leaves only by the connection that the state names.
+
+        Calls are stored before what nobody waits for yet: the disk would make them wait for one another. Where they
+        cannot be, the rest goes out nevertheless: a task that does not get on needs its deadline. A terminal event is
+        stored before its deadline is taken back.
+        """
+        effects = tuple(effects)
+        calls = (self._store(state, effect) for effect in effects if isinstance(effect, CallAgent))
+        stored = await asyncio.gather(*calls, return_exceptions=True)
+        together: list[Coroutine[Any, Any, None]] = []
+        for effect in effects:
+            match effect:
+                case CallAgent():
+                    pass
+                case Conclude(event):
+                    await asyncio.gather(*together)
+                    together.clear()
+                    reach("outbox.stopped")
+                    await self._conclude(state, event)
+                    reach("outbox.concluded")
+                case ClearDeadline(task_id):
+                    await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
+                case StopCalls(task_id):
+                    await self._nc.publish(
+                        subjects.AGENT_STOP,
+                        encode(AgentStop(task_id=task_id)),
+                        headers=self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent),
+                    )
+                case Announce() | SetDeadline():
+                    together.append(self._store(state, effect))
+                case _:
+                    assert_never(effect)
+        await asyncio.gather(*together)
+        for failure in stored:
+            if failure is not None:
+                raise failure
+
+    async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
+        """`deliberation.rejected`."""
+        sequence = rejected.stream_sequence
+        task_id = line(rejected.task_id or f"d-{sequence}")
+        await self._send(subjects.REJECTED, encode(rejected), f"{sequence}.rejected", task_id, traceparent)
+
+    async def dead_letter(
+        self, subject: str, body: bytes, given: Mapping[str, str] | None, *, stream: str, sequence: int, reason: str
+    ) -> bool:
+        """Keeps a message that nobody could handle, whole, with the reason in its headers; False: it was kept before.
+
+        A body that leaves no room for them goes by reference.
+        """
+        body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", body)
+        ack = await self._js.publish(
+            subjects.deadletter_of(subject),
+            body,
+            headers=of_dead_letter(given, stream=stream, sequence=sequence, reason=reason),
+            timeout=PUBLISH_TIMEOUT_S,
+        )
+        return not ack.duplicate
+
+    async def set_deadline(self, state: Deliberation, at: str, msg_id: str) -> None:
+        """Schedules `control.deadline`, in place of what may be scheduled for this task."""
+        await self._send(
+            subjects.schedule_of(state.task_id),
+            encode({"task_id": state.task_id}),
+            msg_id,
+            state.task_id,
+            state.traceparent,
+            {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
+        )
+
+    async def fail_call(self, failed: AgentFailed) -> None:
+        """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
+        msg_id = f"{failed.msg_id}.undeliverable"
+        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, None)
+
+    async def _store(self, state: Deliberation, effect: Announce | SetDeadline | CallAgent) -> None:
+        task_id = state.task_id
+        match effect:
+            case Announce(accepted):
+                await self._send(subjects.ACCEPTED, encode(accepted), f"{task_id}.accepted", task_id, state.traceparent)
+            case SetDeadline(_, at):
+                await self.set_deadline(state, at, f"{task_id}.deadline")
+            case CallAgent(call):
+                body = encode(call)
+                if self._texts.too_large(body):
+                    body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
+                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
+
+    async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
+        body = encode(event)
+        if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
+            body = await self._referring(event)
+        if not self.instance or state.written_by != self.instance:
+            # The connection was lost since it was decided: others may have heard that nobody is there.
+            raise StillOut(state.task_id, f"it was for {state.written_by or 'nobody'} to say")
+        await self._send(
+            _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent
+        )
+        log.info("deliberation.ended", task_id=state.task_id, status=status_of(event), duration_ms=event.duration_ms)
+
+    async def _referring(self, event: DeliberationCompleted) -> bytes:
+        """The event with its longest texts in the object store, as many as it takes to fit."""
+        results = list(event.results)
+        for index in sorted(range(len(results)), key=lambda i: -len(results[i].proposal.content)):
+            proposal = results[index].proposal
+            ref = await self._texts.put(f"tasks/{event.task_id}/{proposal.author_id}", proposal.content.encode())
+            moved = msgspec.structs.replace(proposal, content="", content_ref=msgspec.to_builtins(ref))
+            results[index] = msgspec.structs.replace(results[index], proposal=moved)
+            body = encode(msgspec.structs.replace(event, results=tuple(results)))
+            if not self._texts.too_large(body):
+                return body
+        return encode(event)
+
+    async def is_out(self, state: Deliberation, *, at_work: bool) -> bool:
+        """Whether the terminal event of `state` is in its stream. Raises `StillOut` while it may be on its way."""
+        if state.written_by:
+            await self._fence.wait_for(state.written_by, state.task_id, at_work=at_work)
+        return await self._said.has_ended(state.task_id)
+
+    async def _send(
+        self,
+        subject: str,
+        body: bytes,
+        msg_id: str,
+        task_id: str,
+        traceparent: str | None,
+        more: dict[str, str] | None = None,
+    ) -> Any:
+        given = self._headers(subject, msg_id, task_id, traceparent)
+        if self._texts.too_large(body):
+            facts = msgspec.json.decode(body)
+            top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
+            body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
+        return await self._js.publish(subject, body, headers={**given, **(more or {})}, timeout=PUBLISH_TIMEOUT_S)
+
+    def _headers(self, subject: str, msg_id: str, task_id: str, traceparent: str | None) -> dict[str, str]:
+        return headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
+
+
+assert DUPLICATE_WINDOW_S >= 60, "a terminal event is published again within a minute of a crash"

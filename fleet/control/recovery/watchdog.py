@@ -1,0 +1,150 @@
+"""Sees wedges: a connection that is dead, a stream or a durable that is gone, a stream that is full, messages that wait
+and do not come. What can be repaired is; the rest turns readiness red and is named in the log, once.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.config import Settings
+from fleet.control.recovery.lost_streams import Resumption
+from fleet.errors import Unreachable
+from fleet.jetstream import topology
+from fleet.observability.health import Health
+
+log = structlog.get_logger(__name__)
+
+PROBE_INTERVAL_S = 3.0
+PROBE_TIMEOUT_S = 5.0
+DECLARE_TIMEOUT_S = 8.0
+STALLED_AFTER_S = 10.0
+
+
+class Watchdog:
+    """Of one process. `reads` are the (stream, consumer) that it serves, `clients` its connections."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        health: Health,
+        js: JetStreamContext,
+        clients: Sequence[Client],
+        reads: Sequence[tuple[str, str]],
+        resumption: Resumption,
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._js = js
+        self._clients = clients
+        self._flows = {read: Flow() for read in reads}
+        self._resumption = resumption
+        self._known: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `Unreachable` where only a new process can help."""
+        while True:
+            self._health.beat()
+            if any(client.is_closed for client in self._clients):
+                # The client has given up for good (a protocol violation, say): a new process connects anew.
+                raise Unreachable("a connection to NATS was closed")
+            missing = await self._look()
+            self._health.beat()
+            if missing:
+                log.error("topology.missing", missing=missing, action="declaring it again")
+                await self._declare(missing)
+                self._health.beat()
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _look(self) -> Sequence[str]:
+        """What is missing. Everything is asked at once: there are many round trips, and a link may be slow."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                # Not `flush`, which succeeds on a connection that nothing is read from any more.
+                pings = (client.request("$JS.API.INFO", timeout=PROBE_TIMEOUT_S) for client in self._clients)
+                streams = (self._missing_stream(name) for name in _streams(self._settings))
+                durables = (
+                    self._missing_consumer(stream, consumer.durable_name or "")
+                    for stream, consumer in topology.consumers(self._settings)
+                )
+                await asyncio.gather(*pings)
+                missing = [name for name in await asyncio.gather(*streams, *durables) if name is not None]
+        except Exception as error:
+            self._health.set("nats", ok=False)
+            log.warning("nats.probe_failed", error=repr(error))
+            return ()
+        self._health.set("nats", ok=not missing)
+        return missing
+
+    async def _missing_stream(self, name: str) -> str | None:
+        try:
+            info = await self._js.stream_info(name)
+        except NotFoundError:
+            return name
+        config, state = info.config, info.state
+        limits = ((state.messages, config.max_msgs), (state.bytes, config.max_bytes))
+        full = config.discard == DiscardPolicy.NEW and any(0 < (most or 0) <= now for now, most in limits)
+        self._tell(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
+        return None
+
+    async def _missing_consumer(self, stream: str, name: str) -> str | None:
+        try:
+            info = await self._js.consumer_info(stream, name)
+        except NotFoundError:
+            return f"{stream}/{name}"
+        if flow := self._flows.get((stream, name)):
+            stalled = flow.stalled(info, time.monotonic())
+            self._tell(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
+        return None
+
+    def _tell(self, problem: str, *, wrong: bool, **facts: Any) -> None:
+        """Readiness follows; the log hears of changes."""
+        if wrong or problem in self._known:
+            self._health.set(problem, ok=not wrong)
+        if wrong and problem not in self._known:
+            self._known.add(problem)
+            log.error("wedged", problem=problem, **facts)
+        elif not wrong and problem in self._known:
+            self._known.discard(problem)
+            self._health.forget(problem)
+            log.info("unwedged", problem=problem)
+
+    async def _declare(self, missing: Sequence[str]) -> None:
+        try:
+            async with asyncio.timeout(DECLARE_TIMEOUT_S):
+                created = await topology.declare(self._js, self._settings)
+        except Exception as error:
+            log.warning("topology.declare_failed", error=repr(error))
+            return
+        log.info("topology.declared_again", missing=missing)
+        self._resumption.after_loss_of(created)
+
+
+class Flow:
+    """Whether a push consumer's messages come: work that waits, room for it, and no movement is a stall."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Any, ...] = ()
+        self._since = 0.0
+
+    def stalled(self, info: Any, now: float) -> bool:
+        """`info` is what NATS says of the consumer at `now`, in seconds of any clock."""
+        seen = (info.delivered.consumer_seq, info.ack_floor.consumer_seq, info.num_ack_pending)
+        room = info.num_ack_pending < info.config.max_ack_pending
+        waits = bool(info.num_pending) and room
+        if not waits or seen != self._seen:
+            self._seen, self._since = seen, now
+        return now - self._since > STALLED_AFTER_S
+
+
+def _streams(settings: Settings) -> Iterator[str]:
+    yield from (str(stream.name) for stream in topology.streams(settings))
+    yield subjects.STATES
+    yield f"OBJ_{subjects.TEXTS}"

@@ -1,0 +1,141 @@
+"""Where the state of a deliberation lives: one JSON value per task, changed by compare-and-set only."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nats.js import JetStreamContext
+from nats.js.errors import (
+    KeyDeletedError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+)
+
+from fleet import subjects
+from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
+from fleet.errors import NewerState, StoreConflict, UnreadableState
+from fleet.jetstream.payloads import MissingText, Texts, reference
+from fleet.messages import UNDECODABLE, Message, decode, encode
+
+LOAD_TRIES = 5
+TOP_LEVEL = ("task_id", "status", "phase", "round", "calls")
+"""What stands in the bucket even of a state that is elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A state and the revision it was read at."""
+
+    state: Deliberation
+    revision: int
+
+
+class StateStore(Protocol):
+    """Load and compare-and-set; the same contract test runs against every implementation."""
+
+    async def load(self, task_id: str) -> Stored | None:
+        """None when there is no such task (or it has expired). Raises `NewerState` and `UnreadableState`."""
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        """Writes if the value is still at `revision` (0: there is none); returns the new one.
+
+        Raises `StoreConflict`.
+        """
+
+
+class KeyValueStore:
+    """The JetStream bucket `deliberations`. A state beyond `max_payload` goes to the object store, whole; the bucket
+    then holds its top level and a reference. The object of a state that was replaced is deleted.
+    """
+
+    def __init__(self, bucket: Any, texts: Texts) -> None:
+        self._bucket = bucket
+        self._texts = texts
+
+    @classmethod
+    async def open(cls, js: JetStreamContext, texts: Texts) -> "KeyValueStore":
+        """The bucket must exist: `topology.declare` makes it."""
+        return cls(await js.key_value(subjects.BUCKET), texts)
+
+    async def load(self, task_id: str) -> Stored | None:
+        for _ in range(LOAD_TRIES):
+            entry = await self._entry(task_id) if subjects.is_key(task_id) else None
+            if entry is None:
+                return None
+            try:
+                return Stored(_decoded(task_id, await self._texts.inline(entry.value or b"")), entry.revision)
+            except MissingText as error:
+                unreadable = UnreadableState(task_id, entry.revision, error)  # or replaced in the meantime
+            except UNDECODABLE as error:
+                raise UnreadableState(task_id, entry.revision, error) from None
+        raise unreadable
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        value = encode(state)
+        if not self._texts.too_large(value):
+            return await self._write(state, revision, value)
+        replaced = await self._entry(state.task_id) if revision else None
+        top = {name: getattr(state, name) for name in TOP_LEVEL}
+        name = f"tasks/{state.task_id}/state-{revision + 1}-{uuid.uuid4().hex[:8]}"  # never shared with a replica
+        ref = await self._texts.put(name, value)
+        try:
+            written = await self._write(state, revision, encode({**top, "content_ref": ref}))
+        except StoreConflict:
+            await self._texts.delete(ref)
+            raise
+        if replaced is not None and (old := reference(replaced.value)):
+            await self._texts.delete(old)
+        return written
+
+    async def _entry(self, task_id: str) -> Any:
+        try:
+            return await self._bucket.get(task_id)
+        except (KeyNotFoundError, KeyDeletedError):
+            return None
+
+    async def _write(self, state: Deliberation, revision: int, value: bytes) -> int:
+        try:
+            if revision == 0:
+                created: int = await self._bucket.create(state.task_id, value)
+                return created
+            updated: int = await self._bucket.update(state.task_id, value, last=revision)
+            return updated
+        except KeyWrongLastSequenceError:
+            raise StoreConflict(state.task_id, revision) from None
+
+
+class _Versioned(Message, frozen=True):
+    """The part of a state that every version of the fleet understands."""
+
+    schema: int = SCHEMA_VERSION
+
+
+def _decoded(task_id: str, value: bytes) -> Deliberation:
+    """Of this version, or an older one. Raises `NewerState`: what is not understood would be lost in writing it."""
+    written_by = decode(value, _Versioned).schema
+    if written_by > SCHEMA_VERSION:
+        raise NewerState(task_id, written_by)
+    state = decode(value, Deliberation)
+    return state if written_by == SCHEMA_VERSION else state.change(schema=SCHEMA_VERSION)
+
+
+class MemoryStore:
+    """For tests: the same contract, gone with the process. Values pass through JSON as they do on NATS."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, tuple[bytes, int]] = {}
+        self._revision = 0
+
+    async def load(self, task_id: str) -> Stored | None:
+        if task_id not in self._values:
+            return None
+        value, revision = self._values[task_id]
+        return Stored(_decoded(task_id, value), revision)
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        _, current = self._values.get(state.task_id, (b"", 0))
+        if current != revision:
+            raise StoreConflict(state.task_id, revision)
+        self._revision += 1
+        self._values[state.task_id] = (encode(state), self._revision)
+        return self._revision

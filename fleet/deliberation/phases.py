@@ -1,0 +1,97 @@
+"""Which phase comes next. A phase that nobody has anything to do in is passed over.
+
+    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ synthesise? ─▶ completed
+
+`stopping` may end the rounds early, a spent token budget everything. `compare` is for ties, `choose` for
+`selection: architect`, `synthesise` for `options.synthesis`. `selection: checks` asks nobody for scores or votes.
+"""
+
+from typing import assert_never
+
+from fleet.deliberation.asking import calls
+from fleet.deliberation.conclusion import conclude_with_what_there_is
+from fleet.deliberation.judging import vote_standings, votes
+from fleet.deliberation.state import Deliberation, PhaseRecord
+from fleet.deliberation.stopping import over_budget, reason_to_stop
+from fleet.messages import Phase, StopReason
+from fleet.requests.task import SelectionMethod
+
+
+def advance(state: Deliberation, at_ms: int) -> Deliberation:
+    """Moves on while the current phase has no open call."""
+    while not state.ended and "open" not in state.calls.values():
+        state = _next(state, at_ms)
+    return state
+
+
+def enter(state: Deliberation, phase: Phase, round_: int, at_ms: int) -> Deliberation:
+    """The state at the beginning of a phase, all its calls open."""
+    record = PhaseRecord(phase=phase, round=round_, began_ms=at_ms)
+    entered = state.change(phase=phase, round=round_, phases=(*state.phases, record))
+    return entered.change(calls=dict.fromkeys(calls(entered), "open"))
+
+
+def _next(state: Deliberation, at_ms: int) -> Deliberation:
+    if len(state.candidates) < 2:
+        # Alone there is nobody to review or to compare with; with nobody left it has failed.
+        return conclude_with_what_there_is(state, at_ms)
+    state, phase = _following(state, at_ms)
+    if phase is None:
+        return conclude_with_what_there_is(state, at_ms)
+    if over_budget(state):
+        spent = f"{state.usage.total} of {state.task.max_total_tokens} tokens were used before {phase}"
+        return conclude_with_what_there_is(_stopped(state, "token_budget", spent).change(cut_short=True), at_ms)
+    return enter(state, phase, state.round + 1 if phase == "critique" else state.round, at_ms)
+
+
+def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase | None]:
+    """The state as the phase that has ended leaves it, and the next phase; None after the last one."""
+    task = state.task
+    synthesise: Phase | None = "synthesise" if task.synthesis else None
+    match state.phase:
+        case "propose":
+            return state, "critique" if task.rounds else _judge(task.selection) or synthesise
+        case "critique":
+            return state, "revise"
+        case "revise":
+            state = state.change(rounds_run=state.round)
+            stop = _reason_to_stop(state, at_ms)
+            return (_stopped(state, *stop), _judge(task.selection) or synthesise) if stop else (state, "critique")
+        case "score" | "vote" if task.selection != "architect" and _asks(state, "compare"):
+            return state, "compare"
+        case "score" | "vote" if task.selection == "architect":
+            return state, "choose"
+        case "score" | "vote" | "compare" | "choose":
+            return state, synthesise
+        case "synthesise":
+            return state, None
+        case _:
+            assert_never(state.phase)
+
+
+def _judge(selection: SelectionMethod) -> Phase | None:
+    """The phase in which reviewers say what is best; None where nobody is asked."""
+    match selection:
+        case "score" | "architect":
+            return "score"
+        case "vote":
+            return "vote"
+        case "checks":
+            return None
+        case _:
+            assert_never(selection)
+
+
+def _reason_to_stop(state: Deliberation, at_ms: int) -> tuple[StopReason, str] | None:
+    """Why the round that has just ended is the last one; None: go on."""
+    if state.round == state.task.rounds:
+        return "all_rounds", "every round that was asked for was run"
+    return reason_to_stop(state, vote_standings(state, state.round), votes(state, state.round), at_ms)
+
+
+def _asks(state: Deliberation, phase: Phase) -> bool:
+    return bool(calls(state.change(phase=phase)))
+
+
+def _stopped(state: Deliberation, reason: StopReason, explanation: str) -> Deliberation:
+    return state.change(stop_reason=reason, stop_explanation=explanation)

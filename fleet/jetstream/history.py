@@ -1,0 +1,94 @@
+"""Reading back in the stream of a deliberation's events. Rare: only after something was lost or missed."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.jetstream.payloads import MissingText, Texts
+from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode
+
+BATCH = 500
+FETCH_WITHIN_S = 5.0
+
+
+async def events(
+    js: JetStreamContext,
+    wanted: Sequence[str],
+    since: datetime | None,
+    *,
+    headers_only: bool = False,
+    stream: str = subjects.DELIBERATIONS,
+) -> AsyncGenerator[Msg, None]:
+    """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them.
+
+    Of several subjects NATS 2.15 leaves out what comes before the first message of the last of them, where a consumer
+    begins at a time: it is asked for everything then.
+    """
+    consumer = await js.add_consumer(
+        stream,
+        ConsumerConfig(
+            filter_subject=wanted[0] if len(wanted) == 1 else None,
+            deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
+            opt_start_time=since and since.isoformat(),
+            ack_policy=AckPolicy.NONE,
+            headers_only=headers_only,
+            mem_storage=True,
+            num_replicas=1,
+            inactive_threshold=30.0,
+        ),
+    )
+    left = consumer.num_pending or 0
+    sub = await js.pull_subscribe_bind(consumer.name, stream=stream)
+    try:
+        while left > 0:
+            batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
+            left -= len(batch)
+            for msg in batch:
+                if msg.subject in wanted:
+                    yield msg
+    finally:
+        await sub.unsubscribe()
+        try:
+            await js.delete_consumer(stream, consumer.name)
+        except NotFoundError:
+            pass
+
+
+async def find_rejection(js: JetStreamContext, texts: Texts, sequence: int, within_s: float) -> bytes | None:
+    """The body of `deliberation.rejected` for the request at `sequence`, of the last `within_s` seconds."""
+    async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as found:
+        async for msg in found:
+            try:
+                body = await texts.inline(msg.data)
+                if decode(body, DeliberationRejected).stream_sequence == sequence:
+                    return body
+            except (MissingText, *UNDECODABLE):
+                continue  # no rejection, whoever published it
+    return None
+
+
+async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> list[DeliberationAccepted]:
+    """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
+    begun: dict[str, DeliberationAccepted] = {}
+    ended: set[str] = set()  # an acceptance may have been said after the end
+    async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as found:
+        async for msg in found:
+            if msg.subject == subjects.ACCEPTED:
+                try:
+                    accepted = decode(await texts.inline(msg.data), DeliberationAccepted)
+                except (MissingText, *UNDECODABLE):
+                    continue  # no acceptance, whoever published it
+                begun[accepted.task_id] = accepted
+            else:
+                ended.add((msg.headers or {}).get("Task-Id", ""))
+    return [accepted for task_id, accepted in begun.items() if task_id not in ended]
+
+
+def _ago(seconds: float) -> datetime:
+    return datetime.now(UTC) - timedelta(seconds=seconds)

@@ -1,0 +1,201 @@
+"""What does not fit one NATS message travels by reference: the body goes to the object store, whole, and the message
+carries `content_ref` (`{"bucket", "name", "bytes"}`) beside what fits. Nothing is ever cut.
+
+An object lives as long as what refers to it. A name begins with its kind, and the kind says for how long at most; a
+call's object is deleted once the call is answered, a state's once the next state is saved.
+
+The layout is that of every JetStream object store. It is written here because nats-py's chunks are larger than some
+`max_payload`, and because its reading leaves a consumer behind and may ask a replica that has not all of it yet.
+"""
+
+import base64
+import hashlib
+import uuid
+from typing import Any
+
+import msgspec
+import nats.errors
+import structlog
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.clock import now_ms
+from fleet.errors import FleetError
+from fleet.messages import UNDECODABLE, Message, encode
+from fleet.times import rfc3339
+
+log = structlog.get_logger(__name__)
+
+HEADROOM = 8 * 1024
+"""Bytes of `max_payload` kept free for headers."""
+MAX_CHUNK = 512 * 1024
+MAX_BYTES = 64 * 1024 * 1024
+"""The longest body that is read into memory."""
+HOUR_S, DAY_S = 3600, 86_400
+CALLS_S, ANSWERS_S, LETTERS_S = 2 * HOUR_S, DAY_S, 30 * DAY_S
+"""As their streams."""
+
+
+CLIENTS_OWN = "requests/"
+"""Names that clients choose; all others end with the digest of what was stored."""
+
+
+class ContentRef(Message, frozen=True, kw_only=True):
+    """Where a body lies."""
+
+    bucket: str
+    name: str
+    bytes: int
+
+
+class MissingText(FleetError):
+    """A reference to an object that has expired, or was never stored."""
+
+
+class _Object(Message, frozen=True, kw_only=True):
+    """What the object store says of an object; chunks lie under its `nuid`."""
+
+    name: str
+    bucket: str
+    nuid: str
+    size: int
+    chunks: int = 0
+    digest: str = ""
+    mtime: str = ""
+    deleted: bool = False
+
+
+class _Envelope(Message, frozen=True):
+    """A message that stands for another one."""
+
+    content_ref: ContentRef | None = None
+
+
+class Texts:
+    """The object store `deliberation-texts`, and the limit above which it is used."""
+
+    def __init__(self, js: JetStreamContext, max_payload: int, results_s: float = 7 * DAY_S) -> None:
+        self._js = js
+        self._limit = max_payload - HEADROOM
+        self._lifetimes_s = {
+            "tasks": results_s,
+            "calls": CALLS_S,
+            "answers": min(ANSWERS_S, results_s),
+            "requests": results_s,
+            "deadletters": LETTERS_S,
+        }
+
+    def too_large(self, body: bytes) -> bool:
+        """Whether `body` needs a reference."""
+        return len(body) > self._limit
+
+    async def put(self, name: str, body: bytes) -> ContentRef:
+        """Stores `body` under a name that ends with its digest: what is referred to never changes, and is stored once.
+
+        `name` is `<kind>/…`; the kinds are those of `_lifetimes_s`.
+        """
+        digest = hashlib.sha256(body)
+        unique = f"{name}-{digest.hexdigest()[:32]}"
+        if await self._find(unique) is None:
+            ttl = {"Nats-TTL": f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"}
+            found = _Object(
+                name=unique,
+                bucket=subjects.TEXTS,
+                nuid=uuid.uuid4().hex,
+                size=len(body),
+                chunks=-(-len(body) // self._chunk),
+                digest=_digest(digest.digest()),
+                mtime=rfc3339(now_ms()),
+            )
+            for start in range(0, len(body), self._chunk):
+                await self._js.publish(_chunks(found.nuid), body[start : start + self._chunk], headers=ttl)
+            await self._js.publish(_meta(unique), encode(found), headers={**ttl, "Nats-Rollup": "sub"})
+        return ContentRef(bucket=subjects.TEXTS, name=unique, bytes=len(body))
+
+    async def get(self, ref: ContentRef) -> bytes:
+        """Raises `MissingText`."""
+        found = await self._find(ref.name) if ref.bucket == subjects.TEXTS else None
+        if found is not None and found.size > MAX_BYTES:
+            raise MissingText(f"{ref.bucket}/{ref.name} has {found.size} bytes, more than {MAX_BYTES}")
+        body, sequence = bytearray(), 0
+        try:
+            while found is not None and len(body) < found.size:
+                chunk = await self._js.get_msg(_STREAM, sequence + 1, subject=_chunks(found.nuid), next=True)
+                body += chunk.data or b""
+                sequence = chunk.seq
+        except NotFoundError:
+            found = None
+        digest = hashlib.sha256(body)
+        if found is None or _digest(digest.digest()) != found.digest:
+            raise MissingText(f"{ref.bucket}/{ref.name} is gone")
+        if not ref.name.startswith(CLIENTS_OWN) and not ref.name.endswith(digest.hexdigest()[:32]):
+            raise MissingText(f"{ref.bucket}/{ref.name} is not what was stored")
+        return bytes(body)
+
+    async def delete(self, ref: ContentRef) -> None:
+        """Nobody refers to it any more; it may be gone already. What cannot be deleted now expires."""
+        try:
+            if (found := await self._find(ref.name)) is not None:
+                await self._js.purge_stream(_STREAM, subject=_meta(ref.name))
+                await self._js.purge_stream(_STREAM, subject=_chunks(found.nuid))
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.info("text.not_deleted", name=ref.name, error=repr(error))
+
+    async def refer(self, name: str, body: bytes, top: dict[str, Any]) -> bytes:
+        """Stores `body`, and returns the message that stands for it: `top` and a `content_ref`."""
+        return encode({**top, "content_ref": await self.put(name, body)})
+
+    async def preserve(self, name: str, body: bytes) -> bytes:
+        """`body` as a dead letter keeps it: what it refers to lives as long as that."""
+        ref = reference(body)
+        if ref is None:
+            return await self.refer(name, body, {}) if self.too_large(body) else body
+        try:
+            whole = await self.get(ref)
+        except MissingText:
+            return body
+        top = msgspec.json.decode(body)
+        return await self.refer(name, whole, {field: top[field] for field in top if field != "content_ref"})
+
+    async def inline(self, body: bytes) -> bytes:
+        """The body itself, or what it refers to."""
+        ref = reference(body)
+        return body if ref is None else await self.get(ref)
+
+    @property
+    def _chunk(self) -> int:
+        return min(self._limit, MAX_CHUNK)
+
+    async def _find(self, name: str) -> _Object | None:
+        try:
+            meta = await self._js.get_last_msg(_STREAM, _meta(name))
+            found = msgspec.json.decode(meta.data or b"", type=_Object)
+        except (NotFoundError, msgspec.MsgspecError):
+            return None
+        return None if found.deleted else found
+
+
+def reference(body: bytes) -> ContentRef | None:
+    """What a message of the fleet refers to as a whole; None for one that is complete."""
+    if b'"content_ref":{' not in body[-512:]:
+        return None
+    try:
+        return msgspec.json.decode(body, type=_Envelope).content_ref
+    except UNDECODABLE:
+        return None
+
+
+_STREAM = f"OBJ_{subjects.TEXTS}"
+
+
+def _meta(name: str) -> str:
+    return f"$O.{subjects.TEXTS}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+
+def _chunks(nuid: str) -> str:
+    return f"$O.{subjects.TEXTS}.C.{nuid}"
+
+
+def _digest(sha256: bytes) -> str:
+    return f"SHA-256={base64.urlsafe_b64encode(sha256).decode()}"

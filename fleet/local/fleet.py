@@ -1,0 +1,251 @@
+"""A whole fleet on this machine: what is not given is started, and ended in the reverse order."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import structlog
+from msgspec import structs
+
+from fleet.config import Settings
+from fleet.errors import ConfigError
+from fleet.local import launcher, ray_head
+from fleet.local.data_dir import forget, locked, remember
+from fleet.local.nats_server import EmbeddedNats
+from fleet.local.supervisor import Child
+
+log = structlog.get_logger(__name__)
+
+GRACE_S = 20.0
+"""For dispatcher, workers and collector together."""
+WORKERS_GRACE_S = 13.0
+"""A little more than the workers give their calls."""
+MODEL_GRACE_S = 2.0
+LOCAL_MODEL_TOKENS = 400
+"""Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
+
+ModelSource = Literal["given", "simulated", "local"]
+
+
+class LocalFleet:
+    """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
+
+    `simulator` are extra arguments of the simulator. `quiet`: the components log
+    into `data_dir/logs`, not to our standard error.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data_dir: Path,
+        *,
+        nats_port: int | None = None,
+        local_model: bool = False,
+        simulator: Sequence[str] = (),
+        quiet: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.data_dir = data_dir
+        self.logs = data_dir / "logs"
+        self._quiet = quiet
+        self._simulator = simulator
+        self._stack = AsyncExitStack()
+        self.ray = self._ray_head() if settings.ray_address is None else None
+        self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
+        self.nats = EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
+        self.model_server = self._model_server()
+        self.dispatcher = self._component("dispatcher")
+        self.collector = self._component("collector")
+
+    @property
+    def nats_url(self) -> str:
+        return self.nats.url if self.nats else self.settings.nats
+
+    @property
+    def vllm_url(self) -> str:
+        return ",".join(self.settings.vllm_urls)
+
+    @property
+    def ray_is_local(self) -> bool:
+        return self.ray is not None
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        """Of the processes that run now."""
+        return {"dispatcher": self.dispatcher.pid, "collector": self.collector.pid}
+
+    def facts(self) -> dict[str, Any]:
+        """What `fleet up --json` prints."""
+        return {"ready": True, "nats_url": self.nats_url, "vllm_url": self.vllm_url, "pids": self.pids}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def kill(self) -> None:
+        """Ends everything at once, for the impatient."""
+        import psutil
+
+        for child in (self.dispatcher, self.collector, self.ray, self.model_server, self.nats and self.nats.child):
+            if child:
+                child.kill()
+        for process in psutil.Process().children(recursive=True):
+            process.kill()
+        if self.ray:
+            ray_head.end_remains(self.data_dir)
+
+    async def _start(self) -> None:
+        self._stack.enter_context(locked(self.data_dir))
+        self.logs.mkdir(exist_ok=True)
+        self._stack.callback(forget, self.data_dir)
+        started = asyncio.get_running_loop().time()
+        # What ends last comes first.
+        if self.nats:
+            self._stack.push_async_callback(self.nats.stop)
+        if self.model_server:
+            self._stack.push_async_callback(self.model_server.stop, MODEL_GRACE_S)
+        self._stack.push_async_callback(self._stop_components)
+
+        ray = asyncio.create_task(self._start_ray())
+        self._stack.callback(ray.cancel)
+        await _all(self._start_nats(), self._start_model())
+        # The collector has no use for Ray: it starts meanwhile.
+        await _all(self.collector.start(), ray)
+        await self.dispatcher.start()
+        self._remember()
+        log.info("fleet.ready", seconds=round(asyncio.get_running_loop().time() - started, 1))
+
+    async def _start_nats(self) -> None:
+        if self.nats:
+            self._use(nats_url=await self.nats.start())
+
+    async def _start_model(self) -> None:
+        if self.model_server:
+            url = await self.model_server.start()
+            self._use(vllm_urls=(url.rstrip("/"),), agent_type="vllm" if self.model == "local" else "mock")
+        if self.model == "local" and "FLEET_CONFIG" not in os.environ:
+            self._short_answers().write_text(
+                "".join(f"[roles.{role}]\nmax_tokens = {LOCAL_MODEL_TOKENS}\n" for role in self.settings.roles)
+            )
+
+    async def _start_ray(self) -> None:
+        if self.ray:
+            self._use(ray_address=await self.ray.start())
+
+    async def _stop_components(self) -> None:
+        """Nothing new first, then the calls in flight, then what takes their answers."""
+        until = asyncio.get_running_loop().time() + GRACE_S
+
+        def left_s() -> float:
+            return max(until - asyncio.get_running_loop().time(), 1.0)
+
+        await self.dispatcher.stop(GRACE_S - WORKERS_GRACE_S)
+        if self.ray:
+            await self.ray.stop(min(WORKERS_GRACE_S, left_s()))
+            await asyncio.to_thread(ray_head.end_remains, self.data_dir)
+        elif self.dispatcher.pid is not None:
+            try:
+                await launcher.stop_workers(self._environ(), min(WORKERS_GRACE_S, left_s()))
+            except TimeoutError:
+                log.warning("workers.not_stopped")
+        await self.collector.stop(left_s())
+
+    def _use(self, **changes: Any) -> None:
+        self.settings = structs.replace(self.settings, **changes)
+
+    def _remember(self) -> None:
+        more = {
+            "ray_address": self.settings.ray_address,
+            "nats_embedded": self.nats is not None,
+            "supervisor": os.getpid(),
+        }
+        remember(self.data_dir, {**self.facts(), **more})
+
+    def _environ(self) -> dict[str, str]:
+        """Ours, and where everything is."""
+        where = {
+            "NATS_URL": self.nats_url,
+            "VLLM_URL": self.vllm_url,
+            "AGENT_TYPE": self.settings.agent_type,
+            "RAY_ADDRESS": self.settings.ray_address or "",
+        }
+        if self.ray:
+            where |= ray_head.credentials(self.data_dir)
+        if self.model == "local" and "FLEET_CONFIG" not in os.environ:
+            where["FLEET_CONFIG"] = str(self._short_answers())
+        return {**os.environ, **{name: value for name, value in where.items() if value}}
+
+    def _short_answers(self) -> Path:
+        """The configuration of a fleet on the local model: on a CPU every token is waited for."""
+        return self.data_dir / "local-model.toml"
+
+    def _component(self, name: str) -> Child:
+        return Child(
+            name,
+            lambda: [sys.executable, "-m", "fleet.cli", name],
+            environ=self._environ,
+            log_file=self.logs / f"{name}.log" if self._quiet else None,
+            on_restart=self._remember,
+        )
+
+    def _ray_head(self) -> Child:
+        port = _free_port()
+        return Child(
+            "ray",
+            lambda: [sys.executable, "-m", "fleet.local.ray_head", str(self.data_dir), str(port)],
+            log_file=self.logs / "ray.log",
+        )
+
+    def _model_server(self) -> Child | None:
+        if self.model == "given":
+            return None
+        if self.model == "local":
+            from workers import local_model
+
+            if not local_model.available():
+                raise ConfigError(f"the local model is not installed: {local_model.INSTALL}")
+            return Child(
+                "local-model",
+                lambda: local_model.command(self._model_port()),
+                log_file=self.logs / "local-model.log",
+            )
+        return Child(
+            "simulator",
+            lambda: [
+                *(sys.executable, "-m", "workers.simulator", "--port", str(self._model_port())),
+                *self._simulator,
+            ],
+            log_file=self.logs / "simulator.log",
+        )
+
+    def _model_port(self) -> int:
+        """A free one at first, the same one after a restart."""
+        started = self.model_server is not None and self.model_server.pid is not None
+        return int(self.settings.vllm_urls[0].rpartition(":")[2]) if started and self.settings.vllm_urls else 0
+
+
+async def _all(*steps: Any) -> None:
+    """Waits for all of them, then raises the first error: nothing is left half started unseen."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+def _free_port() -> int:
+    """Ray's control service keeps it over restarts, and clients find it again."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port: int = free.getsockname()[1]
+        return port

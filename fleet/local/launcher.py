@@ -1,0 +1,117 @@
+"""The dispatcher's launcher of workers, as a process of its own: Ray ends whoever is joined to it when its control
+service is away for a minute, and the dispatcher has other things to do.
+
+`python -m fleet.local.launcher` prints how many workers answer, line by line, and ends when the control plane is gone;
+`python -m fleet.local.launcher stop` drains and ends the workers.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from fleet.clock import now_ms
+from fleet.errors import FleetError
+from fleet.local.supervisor import Child, ChildFailed
+
+if TYPE_CHECKING:
+    from workers.ray_pool.pool import RayPool
+
+log = structlog.get_logger(__name__)
+
+BEGAN = "FLEET_DISPATCHER_BEGAN"
+"""When the dispatcher began, in ms since 1970: its launcher may be started again."""
+STALE_S = 10.0
+TRY_AGAIN_S = 1.0
+STOP_WITHIN_S = 3.0
+
+
+class LauncherProcess:
+    """A `fleet.control.dispatcher.Launcher`: keeps the process running, and hears of the workers from it."""
+
+    def __init__(self) -> None:
+        environ = {**os.environ, BEGAN: str(now_ms())}
+        command = [sys.executable, "-m", "fleet.local.launcher"]
+        self._child = Child("launcher", lambda: command, environ=lambda: environ, on_line=self._heard)
+        self._answering = 0
+        self._heard_at = 0.0
+
+    async def start(self) -> None:
+        """Returns once every worker takes calls; while Ray is away it goes on trying."""
+        while True:
+            try:
+                self._heard(await self._child.start())
+            except ChildFailed as error:
+                log.error("workers.not_launched", error=str(error), again_in_s=TRY_AGAIN_S)
+                await asyncio.sleep(TRY_AGAIN_S)
+            else:
+                return
+
+    async def stop(self) -> None:
+        """The workers go on."""
+        await self._child.stop(STOP_WITHIN_S)
+
+    def healthy(self) -> bool:
+        """Whether Ray's control plane and some worker have answered lately."""
+        return self._answering > 0 and time.monotonic() - self._heard_at < STALE_S
+
+    def _heard(self, line: str) -> None:
+        if line.strip().isdecimal():
+            self._answering = int(line)
+            self._heard_at = time.monotonic()
+        else:
+            sys.stderr.write(line)  # Ray's own words
+
+
+async def stop_workers(environ: Mapping[str, str], within_s: float) -> None:
+    """Drains and ends the workers of a fleet on a Ray that was there before it. Raises TimeoutError."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "fleet.local.launcher", "stop", env=environ)
+    try:
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+
+
+def main(stop: bool) -> None:
+    from setproctitle import setproctitle
+
+    from fleet import config
+    from fleet.local.signals import run_until_signalled
+    from fleet.observability.logs import configure_logging
+    from workers.ray_pool.pool import RayPool
+
+    setproctitle("fleet-launcher")
+    configure_logging("launcher")
+    # Ray would say that it handles no SIGTERM beside the main thread: we do.
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
+    pool = RayPool(config.load(os.environ), int(os.environ.get(BEGAN, 0)))
+    try:
+        run_until_signalled(pool.stop_workers() if stop else _supervise(pool))
+    except FleetError as error:
+        log.error("launcher.ended", error=str(error))
+        # Not politely: Ray would wait for what is gone.
+        os._exit(1)
+
+
+async def _supervise(pool: "RayPool") -> None:
+    from fleet.local.signals import reclaim
+
+    await pool.start()
+    reclaim()
+    try:
+        await pool.supervise(lambda answering: print(answering, flush=True))
+    except asyncio.CancelledError:
+        await pool.stop()
+        raise
+
+
+if __name__ == "__main__":
+    main("stop" in sys.argv[1:])

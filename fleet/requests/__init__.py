@@ -1,0 +1,1 @@
+"""Bytes of a client become a `Task`, or a `BadRequest` that names the field."""

@@ -1,0 +1,216 @@
+"""`deliberation.requested`: from bytes to a `Task` with every default filled in, or to a `BadRequest`."""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from fleet.errors import BadRequest
+from fleet.messages import Message, Policy, decoder
+from fleet.requests.depth import check_depth
+from fleet.requests.patterns import bad_pattern
+from fleet.requests.schemas import bad_schema
+from fleet.requests.task import DEFAULT_AGENTS, SelectionMethod, Task
+
+MAX_TASK_CHARACTERS = 65_536
+MAX_AGENTS = 16
+
+TASK_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
+_GENERATED_ID = re.compile(r"d-\d+\Z")
+
+TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
+Weight = Annotated[float, Meta(gt=0, le=100)]
+Rubric = str | Annotated[dict[str, Weight], Meta(max_length=20)]
+Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=1000)], ...], Meta(max_length=50)]
+Names = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(min_length=1, max_length=MAX_AGENTS)
+]
+
+
+class PolicyGiven(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """`constraints.policy` as sent: regular expressions."""
+
+    required: Patterns | None = None
+    forbidden: Patterns | None = None
+
+
+class Constraints(Message, frozen=True, kw_only=True):
+    """`constraints` as sent: null means absent."""
+
+    rubric: Rubric | None = None
+    requirements: tuple[str, ...] | None = None
+    metadata: dict[str, Any] | None = None
+    timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
+    policy: PolicyGiven | None = None
+    architect_rubric: Rubric | None = None
+
+
+class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """`options` as sent. An unknown key is an error: a typo here costs GPU time."""
+
+    early_stop: bool | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    roles: Names | None = None
+    models: Names | None = None
+    selection: SelectionMethod | None = None
+    top_k: Annotated[int, Meta(ge=2, le=MAX_AGENTS)] | None = None
+    tie_margin: Annotated[float, Meta(ge=0, le=10)] | None = None
+    synthesis: bool | None = None
+    output_schema: dict[str, Any] | None = None
+    max_total_tokens: Annotated[int, Meta(ge=1)] | None = None
+
+
+class DeliberationRequested(Message, frozen=True, kw_only=True):
+    """`deliberation.requested` as sent: null means absent."""
+
+    task_description: Annotated[str, Meta(min_length=1, max_length=MAX_TASK_CHARACTERS)]
+    task_id: TaskId | None = None
+    role: str | None = None
+    num_agents: Annotated[int, Meta(ge=1, le=MAX_AGENTS)] | None = None
+    rounds: Annotated[int, Meta(ge=0, le=5)] | None = None
+    constraints: Constraints | None = None
+    correlation: dict[str, str] | None = None
+    options: Options | None = None
+
+
+def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> tuple[str, Task]:
+    """Returns the task's id (`d-<sequence>` when the request names none) and the task. Raises `BadRequest`.
+
+    `roles`: those there are; None: not known here, any will do.
+    """
+    try:
+        check_depth(data)
+        request = decoder(DeliberationRequested).decode(data)
+    except msgspec.ValidationError as error:
+        raise _explain(data, str(error), sequence) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest("malformed", "$", f"{error} (at $)") from None
+    except UnicodeDecodeError as error:
+        raise BadRequest("malformed", "$", f"not UTF-8: {error.reason} (at $)") from None
+
+    task_id = request.task_id or f"d-{sequence}"
+    for path, problem in _problems(request, roles):
+        raise BadRequest("invalid", path, f"{path}: {problem}", task_id=task_id, correlation=request.correlation)
+    return task_id, _task(request)
+
+
+def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> Iterator[tuple[str, str]]:
+    """(path, what is wrong there) of what the types cannot say."""
+    given, options = request.constraints or Constraints(), request.options or Options()
+    if request.task_id and _GENERATED_ID.match(request.task_id):
+        yield "$.task_id", "ids of the form d-<digits> are given by the fleet"
+    if not request.task_description.strip():
+        yield "$.task_description", "must not be blank"
+    named = [("$.role", request.role)] if request.role is not None else []
+    named += [(f"$.options.roles[{index}]", role) for index, role in enumerate(options.roles or ())]
+    for path, role in named:
+        if roles is not None and role not in roles:
+            yield path, f"unknown role, expected one of {', '.join(sorted(roles))}"
+    for name, seats in (("roles", options.roles), ("models", options.models)):
+        if seats and request.num_agents is not None and len(seats) > request.num_agents:
+            yield f"$.options.{name}", f"{len(seats)} {name} for {request.num_agents} agents"
+    for name, patterns in _patterns(given.policy):
+        for index, pattern in enumerate(patterns):
+            if problem := bad_pattern(pattern):
+                yield f"$.constraints.policy.{name}[{index}]", f"no regular expression: {problem}"
+    for path, text in _texts(given, options):
+        if not text.strip():
+            yield path, "must not be blank"
+    if options.output_schema is not None and (problem := bad_schema(options.output_schema)):
+        yield "$.options.output_schema", f"no JSON Schema that stands alone: {problem}"
+
+
+def _texts(given: Constraints, options: Options) -> Iterator[tuple[str, str]]:
+    """(path, text) of what would mean nothing if it were blank."""
+    for name in ("rubric", "architect_rubric"):
+        rubric = getattr(given, name)
+        if isinstance(rubric, dict):
+            yield from ((f"$.constraints.{name}", criterion) for criterion in rubric)
+    yield from ((f"$.constraints.requirements[{index}]", text) for index, text in enumerate(given.requirements or ()))
+    yield from ((f"$.options.models[{index}]", model) for index, model in enumerate(options.models or ()))
+
+
+def _rubric(given: Rubric | None) -> Rubric | None:
+    """An empty or blank one is absent."""
+    return None if not given or (isinstance(given, str) and not given.strip()) else given
+
+
+def _patterns(policy: PolicyGiven | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if policy is not None:
+        yield "required", policy.required or ()
+        yield "forbidden", policy.forbidden or ()
+
+
+def _seats(options: Options) -> int:
+    """How many agents, where the request does not say: one for each role, and enough to use each model."""
+    return max(len(options.roles) if options.roles else DEFAULT_AGENTS, len(options.models or ()))
+
+
+def _task(request: DeliberationRequested) -> Task:
+    given, options = request.constraints or Constraints(), request.options or Options()
+    fields: dict[str, Any] = {
+        "role": request.role or (options.roles[0] if options.roles else None),
+        "num_agents": request.num_agents or _seats(options),
+        "rounds": request.rounds,
+        "rubric": _rubric(given.rubric),
+        "requirements": given.requirements,
+        "metadata": given.metadata,
+        "timeout_seconds": given.timeout_seconds,
+        "policy": Policy(**dict(_patterns(given.policy))),
+        "architect_rubric": _rubric(given.architect_rubric),
+        "correlation": request.correlation,
+        **msgspec.structs.asdict(options),
+    }
+    present = {name: value for name, value in fields.items() if value is not None}
+    return Task(task_description=request.task_description, **present)
+
+
+_AT = re.compile(r" - at `(?P<path>[^`]*)`\Z")
+_FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(?P<field>[^`]*)`")
+
+
+def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
+    """msgspec's first complaint as a rejection, with what can still be read of the body."""
+    try:
+        body = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # A wrong field in front of broken JSON: the whole is not JSON.
+        return BadRequest("malformed", "$", f"{error} (at $)")
+    at = _AT.search(problem)
+    path = at["path"] if at else "$"
+    text = problem[: at.start()] if at else problem
+    if field := _FIELD.match(text):
+        path = f"{path}.{field['field']}"
+    path = _with_key(path, body)
+    readable = body if isinstance(body, dict) else {}
+    task_id = readable.get("task_id")
+    if task_id is None and isinstance(body, dict):
+        task_id = f"d-{sequence}"
+    correlation = readable.get("correlation")
+    strings = isinstance(correlation, dict) and all(isinstance(value, str) for value in correlation.values())
+    return BadRequest(
+        "invalid",
+        path,
+        f"{path}: {text}",
+        task_id=task_id if isinstance(task_id, str) else None,
+        correlation=correlation if strings else None,
+    )
+
+
+def _with_key(path: str, body: Any) -> str:
+    """msgspec writes `[...]` for a value in a map: the key is that of the first value that is no such thing."""
+    before, unnamed, after = path.partition("[...]")
+    if not unnamed:
+        return path
+    found = body
+    for name in before.removeprefix("$").strip(".").split("."):
+        found = found.get(name, {}) if isinstance(found, dict) else {}
+    kind = Weight if "rubric" in before else str
+    for key, value in found.items() if isinstance(found, dict) else ():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return f"{before}.{key}{after}"
+    return path

@@ -1,0 +1,38 @@
+"""`Task`: a request that was understood, with every default filled in."""
+
+from typing import Any, Literal
+
+from fleet.messages import Message, Policy
+
+DEFAULT_AGENTS = 3
+
+SelectionMethod = Literal["score", "vote", "architect", "checks"]
+
+
+class Task(Message, frozen=True, kw_only=True):
+    """A request that was understood: what is compared when the same id comes again.
+
+    `roles` and `models`: what the agents take in turn; empty: all take `role`, and the role's model.
+    """
+
+    task_description: str
+    role: str = "DEV"
+    num_agents: int = DEFAULT_AGENTS
+    rounds: int = 1
+    rubric: str | dict[str, float] | None = None
+    requirements: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    timeout_seconds: float = 300.0
+    policy: Policy = Policy()
+    architect_rubric: str | dict[str, float] | None = None
+    correlation: dict[str, str] = {}
+    early_stop: bool = True
+    seed: int | None = None
+    roles: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    selection: SelectionMethod = "score"
+    top_k: int = 3
+    tie_margin: float = 0.0
+    synthesis: bool = False
+    output_schema: dict[str, Any] | None = None
+    max_total_tokens: int | None = None

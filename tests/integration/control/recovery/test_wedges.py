@@ -1,0 +1,246 @@
+"""Streams and durables that vanish, or fill, under a running fleet, on a real nats-server."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+import pytest
+from msgspec.structs import replace
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.config import Limits, Settings, load
+from fleet.control.outbox import Outbox
+from fleet.control.recovery.lost_streams import Resumption
+from fleet.control.recovery.watchdog import Watchdog
+from fleet.control.store import KeyValueStore
+from fleet.jetstream import topology
+from fleet.jetstream.payloads import Texts
+from fleet.messages import AgentRequested
+from fleet.observability.health import Health
+from tests.support import agents
+from tests.support.control_plane import Fleet, running
+
+WITHIN_S = 30
+STREAMS = [*(str(stream.name) for stream in topology.streams(load({}))), "KV_deliberations", "OBJ_deliberation-texts"]
+DURABLES = [(stream, str(consumer.durable_name)) for stream, consumer in topology.consumers(load({}))]
+
+
+@pytest.fixture(autouse=True)
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.control.recovery.watchdog.PROBE_INTERVAL_S", 0.1)
+
+
+async def again(look: Callable[[], Awaitable[Any]]) -> None:
+    """Waits until what was deleted is there again."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            try:
+                await look()
+                return
+            except NotFoundError:
+                await asyncio.sleep(0.05)
+
+
+async def completes(fleet: Fleet, **body: Any) -> dict[str, Any]:
+    return await fleet.inbox.next(subjects.COMPLETED, task_id=await fleet.request(rounds=0, **body))
+
+
+@pytest.mark.parametrize(("stream", "durable"), DURABLES)
+async def test_a_durable_that_is_deleted_is_declared_again_and_delivers(
+    nats_url: str, stream: str, durable: str
+) -> None:
+    """To the same subscriptions: what comes afterwards is handled."""
+    async with running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        await completes(fleet)
+        await js.delete_consumer(stream, durable)
+        await again(lambda: js.consumer_info(stream, durable))
+        await completes(fleet)
+        _, reply = await fleet.ask(subjects.ASK, {"task_description": "x", "num_agents": 1})
+        assert reply["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+async def test_a_stream_that_is_deleted_is_declared_again_and_used(nats_url: str, stream: str) -> None:
+    """With its consumers."""
+    async with running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        await completes(fleet)
+        await js.delete_stream(stream)
+        await again(lambda: js.stream_info(stream))
+        for of, durable in DURABLES:
+            if of == stream:
+                await again(lambda durable=durable: js.consumer_info(stream, durable))  # type: ignore[misc]
+        await completes(fleet)
+
+
+async def test_numbers_of_requests_go_on_where_their_stream_was_deleted(nats_url: str) -> None:
+    """They name tasks: a new request is not taken for one that has ended. Settings of the stream may still change."""
+    async with running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        ended = set()
+        for description in ("first", "second"):
+            body = json.dumps({"task_description": description, "num_agents": 1}).encode()
+            task_id = f"d-{(await js.publish(subjects.REQUESTED, body)).seq}"
+            ended.add((await fleet.inbox.next(subjects.COMPLETED, task_id=task_id))["task_id"])
+            await js.delete_stream(subjects.DELIBERATION_REQUESTS)
+            await again(lambda: js.consumer_info(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER))
+        assert len(ended) == 2
+        changed = replace(load({}), limits=Limits(max_waiting_requests=7))
+        await topology.declare(js, changed)
+        info = await js.stream_info(subjects.DELIBERATION_REQUESTS)
+        assert info.config.max_msgs == 7
+        assert (info.config.first_seq or 0) > 10**12
+
+
+async def test_a_deadline_that_was_lost_with_its_stream_is_set_again(nats_url: str) -> None:
+    """A task whose workers are silent ends nevertheless."""
+    async with running(nats_url, lambda call: None) as fleet:
+        task_id = await fleet.request(constraints={"timeout_seconds": 3})
+        await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
+        await fleet.nc.jetstream().delete_stream(subjects.DELIBERATION_CONTROL)
+        assert (await fleet.inbox.next(subjects.FAILED, task_id=task_id))["status"] == "TIMEOUT"
+
+
+@pytest.mark.parametrize("stream", [subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES])
+async def test_calls_that_were_lost_with_their_stream_are_made_again(nats_url: str, stream: str) -> None:
+    """The task completes long before its deadline, and nothing is counted twice."""
+    seen: list[AgentRequested] = []
+
+    def second_time(call: AgentRequested) -> Any:
+        seen.append(call)
+        return agents.answer(call) if call.attempt > 1 or call.phase != "propose" else None
+
+    async with running(nats_url, second_time) as fleet:
+        task_id = await fleet.request(rounds=0)
+        async with asyncio.timeout(WITHIN_S):
+            while len(seen) < 3:  # noqa: ASYNC110 - the test plays the workers
+                await asyncio.sleep(0.02)
+        await fleet.nc.jetstream().delete_stream(stream)
+        done = await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+    assert (done["degraded"], done["successful_responses"], done["usage"]["calls"]) == (False, 3, 6)
+
+
+async def test_a_task_whose_state_was_lost_fails_once(nats_url: str) -> None:
+    """Whoever waits for it hears so; its calls are stopped, and what had ended stays as it was."""
+    open_calls: list[AgentRequested] = []
+
+    def silent_for_the_lost(call: AgentRequested) -> Any:
+        open_calls.append(call)
+        return None if call.task_id == "lost" else agents.answer(call)
+
+    async with running(nats_url, silent_for_the_lost) as fleet:
+        stops: asyncio.Queue[Any] = asyncio.Queue()
+        await completes(fleet, task_id="ended")
+        await fleet.request(task_id="lost", correlation={"story": "S-1"})
+        async with asyncio.timeout(WITHIN_S):
+            while sum(call.task_id == "lost" for call in open_calls) < 3:  # noqa: ASYNC110 - the test plays the workers
+                await asyncio.sleep(0.02)
+        await fleet.nc.subscribe(subjects.AGENT_STOP, cb=stops.put)
+        await fleet.nc.jetstream().delete_stream("KV_deliberations")
+        failed = await fleet.inbox.next(subjects.FAILED, task_id="lost")
+        assert (failed["status"], failed["correlation"]) == ("FAILED", {"story": "S-1"})
+        assert json.loads((await stops.get()).data) == {"task_id": "lost"}
+        _, reply = await fleet.ask(subjects.RESULT, {"task_id": "lost"})
+        assert reply["result"] == failed
+        await completes(fleet)
+        assert fleet.inbox.of("lost").count(subjects.FAILED) == 1
+        assert fleet.inbox.of("ended") == [subjects.ACCEPTED, subjects.COMPLETED]
+
+
+async def delete_key(fleet: Fleet, task_id: str) -> None:
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).delete(task_id)
+
+
+async def purge(fleet: Fleet, task_id: str) -> None:
+    await fleet.nc.jetstream().purge_stream(subjects.STATES)
+
+
+async def write_garbage(fleet: Fleet, task_id: str) -> None:
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, b"\xff")
+
+
+async def write_nothing(fleet: Fleet, task_id: str) -> None:
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, b"")
+
+
+async def refer_to_nothing(fleet: Fleet, task_id: str) -> None:
+    reference = {"bucket": subjects.TEXTS, "name": "tasks/gone", "bytes": 1}
+    value = json.dumps({"task_id": task_id, "content_ref": reference}, separators=(",", ":")).encode()
+    await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, value)
+
+
+@pytest.mark.parametrize("lose", [delete_key, purge, write_garbage, write_nothing, refer_to_nothing])
+async def test_a_task_whose_state_alone_was_lost_fails_at_its_deadline(
+    nats_url: str, lose: Callable[[Fleet, str], Awaitable[None]]
+) -> None:
+    """The bucket is still there, so nobody has noticed before. What answers meanwhile changes nothing."""
+    calls: asyncio.Queue[AgentRequested] = asyncio.Queue()
+
+    def silent_for_the_lost(call: AgentRequested) -> Any:
+        return calls.put_nowait(call) if call.task_id == "lost" else agents.answer(call)
+
+    async with running(nats_url, silent_for_the_lost) as fleet:
+        await fleet.request(task_id="lost", num_agents=1, constraints={"timeout_seconds": 3})
+        async with asyncio.timeout(WITHIN_S):
+            call = await calls.get()
+        await lose(fleet, "lost")
+        await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+        failed = await fleet.inbox.next(subjects.FAILED, task_id="lost")
+        assert (failed["status"], "lost the state" in failed["error"]) == ("FAILED", True)
+        code, reply = await fleet.ask(subjects.RESULT, {"task_id": "lost"})
+        assert (code, reply["result"]) == (None, failed)
+        await completes(fleet)
+        assert fleet.inbox.of("lost").count(subjects.FAILED) == 1
+
+
+async def test_all_fail_whose_bucket_was_lost_whatever_stands_among_the_events(nats_url: str) -> None:
+    """An event that somebody has forged keeps none of them."""
+    seen: list[AgentRequested] = []
+    async with running(nats_url, lambda call: seen.append(call)) as fleet:
+        await fleet.nc.jetstream().publish(subjects.ACCEPTED, b"{")
+        ids = [await fleet.request(num_agents=1) for _ in range(20)]
+        async with asyncio.timeout(WITHIN_S):
+            while len(seen) < len(ids):  # noqa: ASYNC110 - the test plays the workers
+                await asyncio.sleep(0.02)
+        fleet.inbox.events.clear()
+        await fleet.nc.jetstream().delete_stream(subjects.STATES)
+        for call in seen:  # the collectors work on them meanwhile
+            await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+        for task_id in ids:
+            await fleet.inbox.next(subjects.FAILED, task_id=task_id)
+        assert all(fleet.inbox.of(task_id) == [subjects.FAILED] for task_id in ids)
+
+
+async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
+    js = nc.jetstream()
+    await topology.declare(js, settings)
+    texts = Texts(js, nc.max_payload)
+    store = await KeyValueStore.open(js, texts)
+    resumption = Resumption(js, store, Outbox(nc, js, texts, "collector"), texts)
+    return Watchdog(settings, health, js, (nc,), ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),), resumption)
+
+
+async def problems(health: Health, *wanted: str) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while health.problems() != list(wanted):  # noqa: ASYNC110 - health is asked, it does not tell
+            await asyncio.sleep(0.02)
+
+
+async def test_what_is_wedged_is_named_until_it_is_over(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is full, and messages that wait while nobody takes them."""
+    monkeypatch.setattr("fleet.control.recovery.watchdog.STALLED_AFTER_S", 0.2)
+    nc = await nats.connect(nats_url)
+    health = Health("test")
+    dog = await watching(nc, Settings(limits=Limits(max_waiting_requests=2)), health)
+    task = asyncio.create_task(dog.run())
+    for _ in range(2):
+        await nc.jetstream().publish(subjects.REQUESTED, json.dumps({"task_description": "x"}).encode())
+    await problems(health, "stream DELIBERATION_REQUESTS is full", "consumer dispatcher does not deliver")
+    await nc.jetstream().purge_stream(subjects.DELIBERATION_REQUESTS)
+    await problems(health)
+    task.cancel()
+    await nc.close()

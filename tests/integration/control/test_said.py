@@ -1,0 +1,110 @@
+"""Whether terminal events are in their stream, on a real nats-server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import nats
+import nats.errors
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+
+from fleet import subjects
+from fleet.control import terminal_events as said
+from fleet.control.terminal_events import Said
+
+
+@pytest.fixture
+async def js(nats_server: str) -> AsyncIterator[JetStreamContext]:
+    nc = await nats.connect(nats_server)
+    made = nc.jetstream()
+    await made.create_key_value(bucket=subjects.BUCKET)
+    yield made
+    await nc.close()
+
+
+async def end(js: JetStreamContext, task_id: str, *, say: bool) -> None:
+    """What is left of a task that has ended: its state, and its event unless that was never said."""
+    bucket = await js.key_value(subjects.BUCKET)
+    await bucket.put(task_id, b"{}")
+    await js.publish(subjects.ACCEPTED, b"", headers={"Nats-Msg-Id": f"{task_id}.accepted"})
+    if say:
+        await js.publish(subjects.COMPLETED, b"", headers={"Nats-Msg-Id": f"{task_id}.terminal"})
+
+
+@pytest.fixture
+async def readings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Counts how often the stream is read."""
+    made: list[Any] = []
+    read = said.events
+
+    def events(*args: Any, **more: Any) -> Any:
+        made.append(args)
+        return read(*args, **more)
+
+    monkeypatch.setattr(said, "events", events)
+    return made
+
+
+async def test_one_reading_answers_all_who_ask_together(
+    js: JetStreamContext, readings: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each for its own task, from the time at which the first of them ended."""
+    monkeypatch.setattr(said, "SCAN_MARGIN", timedelta(milliseconds=1))
+    await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
+    for number in range(40):
+        await end(js, f"t-{number}", say=number % 4 != 0)
+    asked = Said(js)
+    answers = await asyncio.gather(*(asked.has_ended(f"t-{number}") for number in range(40)))
+    assert answers == [number % 4 != 0 for number in range(40)]
+    assert len(readings) < 10
+
+
+async def test_of_a_task_without_a_state_everything_is_read(js: JetStreamContext) -> None:
+    """Nobody knows when it ended."""
+    await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
+    await end(js, "t", say=True)
+    await (await js.key_value(subjects.BUCKET)).purge("t")
+    asked = Said(js)
+    assert await asyncio.gather(asked.has_ended("t"), asked.has_ended("another")) == [True, False]
+
+
+async def test_who_asks_while_it_is_read_is_answered_by_the_next_reading(
+    js: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was said since its question counts."""
+    await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
+    await end(js, "t", say=False)
+    read, at_its_end, go_on = said.events, asyncio.Event(), asyncio.Event()
+
+    async def events(*args: Any, **more: Any) -> AsyncIterator[Any]:
+        async for msg in read(*args, **more):
+            yield msg
+        at_its_end.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(said, "events", events)
+    asked = Said(js)
+    first = asyncio.create_task(asked.has_ended("t"))
+    await at_its_end.wait()
+    await end(js, "t", say=True)
+    second = asyncio.create_task(asked.has_ended("t"))
+    async with asyncio.timeout(20):
+        while not asked._questions:  # noqa: ASYNC110 - it is known by this alone
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert (await first, await second) == (False, True)
+
+
+async def test_where_nothing_can_be_read_everybody_hears_why(js: JetStreamContext) -> None:
+    """And the next who asks has another chance."""
+    bucket = await js.key_value(subjects.BUCKET)
+    for task_id in ("a", "b"):
+        await bucket.put(task_id, b"{}")
+    asked = Said(js)
+    failed = await asyncio.gather(asked.has_ended("a"), asked.has_ended("b"), return_exceptions=True)
+    assert all(isinstance(error, nats.errors.Error) for error in failed)
+    await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
+    assert not await asked.has_ended("a")

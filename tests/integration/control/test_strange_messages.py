@@ -1,0 +1,111 @@
+"""What any client may send: it gets an answer, and neither the fleet nor anybody else notices."""
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from fleet import subjects
+from tests.support import agents
+from tests.support.control_plane import Fleet, running
+from tests.support.fake_control_plane import Plane, request, working
+from workers.simulator.server import Simulator
+
+BAD_BODY = b"{" + b"x" * (8 * 1024 * 1024 - 60_200)
+"""With the longest headers that JetStream takes, as long as a message can be."""
+
+
+async def publish_raw(nats_url: str, subject: str, headers: dict[str, str], body: bytes) -> None:
+    """As a client in another language may: nats-py does not send every header that it reads."""
+    reader, writer = await asyncio.open_connection(urlsplit(nats_url).hostname, urlsplit(nats_url).port)
+    head = b"NATS/1.0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items()) + b"\r\n"
+    writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
+    writer.write(f"HPUB {subject} {len(head)} {len(head) + len(body)}\r\n".encode() + head + body + b"\r\nPING\r\n")
+    async with asyncio.timeout(30):
+        while (await reader.readline()) != b"PONG\r\n":
+            pass
+    writer.close()
+
+
+async def nothing_waits(fleet: Fleet) -> None:
+    async with asyncio.timeout(30):
+        while (await fleet.nc.jetstream().stream_info(subjects.DELIBERATION_REQUESTS)).state.messages:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("subject", [subjects.RESULT, subjects.CANCEL])
+async def test_an_id_as_long_as_a_message_is_unknown(nats_url: str, subject: str, share: float) -> None:
+    """The reply would not fit one message; NATS closes connections over that."""
+    async with running(nats_url, agents.answer) as fleet:
+        code, reply = await fleet.ask(subject, b"a" * round(share * fleet.nc.max_payload))
+        assert (code, reply["error"].startswith("no task aaa")) == ("404", True)
+        code, done = await fleet.ask(subjects.ASK, {"task_description": "still there?", "num_agents": 1})
+        assert (code, done["status"]) == (None, "COMPLETED")
+
+
+async def test_an_option_whose_name_is_as_long_as_a_message_is_refused(nats_url: str) -> None:
+    """The asker hears of it, although the rejection is too long for one message."""
+    async with running(nats_url, agents.answer) as fleet:
+        name = "o" * round(0.6 * fleet.nc.max_payload)
+        code, reply = await fleet.ask(subjects.ASK, {"task_description": "x", "options": {name: 1}})
+        assert (code, "options.ooo" in reply["error"]) == ("400", True)
+
+
+async def test_a_rejection_that_travels_by_reference_reaches_who_asked(nats_url: str) -> None:
+    """It carries the correlation, which may be long."""
+    async with running(nats_url, agents.answer) as fleet:
+        story = "s" * (fleet.nc.max_payload - 1000)
+        code, reply = await fleet.ask(subjects.ASK, {"task_description": "", "correlation": {"story": story}})
+        assert (code, reply["error"].split(":")[0]) == ("400", "$.task_description")
+
+
+@pytest.mark.parametrize("traceparent", [f"00-{'a' * 32}-{'b' * 16}-{'c' * 60_000}", "00-a-b-01", "ü"])
+async def test_a_traceparent_that_is_none_begins_a_new_trace(nats_url: str, traceparent: str) -> None:
+    """It is not carried on."""
+    async with running(nats_url, agents.answer) as fleet:
+        await publish_raw(
+            nats_url, subjects.REQUESTED, {"traceparent": traceparent}, b'{"task_description": "x", "num_agents": 1}'
+        )
+        await fleet.inbox.next(subjects.COMPLETED, task_id="d-1")
+        given = next(headers for subject, headers, _ in fleet.inbox.events if subject == subjects.ACCEPTED)
+        assert [len(part) for part in given["traceparent"].split("-")] == [2, 32, 16, 2]
+        assert "a" * 32 not in given["traceparent"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x/y": "1", "a(b)": "2", "Story": "S-1"},
+        {"Story": "S-1", "X-Long": "v" * 60_000},
+        {"Nats-Expected-Stream": "DELIBERATION_REQUESTS", "Story": "S-1"},
+        {"Story": "S-1", "X-Text": "übel"},
+    ],
+    ids=["names", "long", "obeyed", "not ascii"],
+)
+async def test_a_bad_request_with_strange_headers_is_buried_once(nats_url: str, headers: dict[str, str]) -> None:
+    """With those that a message can carry."""
+    async with running(nats_url, agents.answer) as fleet:
+        await publish_raw(nats_url, subjects.REQUESTED, headers, BAD_BODY)
+        await fleet.inbox.next(subjects.REJECTED, stream_sequence=1)
+        await nothing_waits(fleet)
+        letter = await fleet.nc.jetstream().get_msg(subjects.DEAD_LETTERS, seq=1)
+        assert (letter.data, letter.headers["Story"]) == (BAD_BODY, "S-1")
+        assert not {"x/y", "a(b)", "X-Long", "Nats-Expected-Stream"} & letter.headers.keys()
+        code, done = await fleet.ask(subjects.ASK, {"task_description": "still there?", "num_agents": 1})
+        assert (code, done["status"]) == (None, "COMPLETED")
+        assert sum(subject == subjects.REJECTED for subject, _, _ in fleet.inbox.events) == 1
+
+
+async def test_a_forged_call_with_an_endless_id_harms_no_worker(plane: Plane) -> None:
+    """NATS closes a connection that asks for a key so long."""
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        late: dict[str, Any] = {"task_id": "t" * 5000, "deadline_at": "2020-01-01T00:00:00.000Z"}
+        await plane.submit(request(**late))
+        await plane.settled()
+        assert not worker.closed.is_set()
+        await plane.submit(request())
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+        assert body["task_id"] == "t"

@@ -1,0 +1,397 @@
+"""One worker between a real nats-server and the simulated model server; the control plane is played by the test."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fleet import subjects
+from fleet.config import Workers
+from fleet.local.nats_server import EmbeddedNats
+from fleet.messages import ChatMessage, Policy
+from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, working
+from workers.calls.worker import AgentWorker
+from workers.llm.retry import most_attempts
+from workers.simulator.server import Faults, Simulator, SimulatorConfig
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+POINTS = {"type": "array", "items": {"type": "string"}, "maxItems": 2}
+CRITIQUE = {
+    "type": "object",
+    "properties": {"A": {"type": "object", "properties": {"strengths": POINTS}, "required": ["strengths"]}},
+    "required": ["A"],
+}
+
+
+async def test_a_proposal_is_published_with_its_headers_and_then_acknowledged(plane: Plane) -> None:
+    """The trace of the request goes on; ids are deterministic."""
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        await plane.submit(request(revisions=2), traceparent=TRACE)
+        msg = await plane.next(subjects.AGENT_COMPLETED)
+        await plane.settled()
+        await until(lambda: worker.status().open_calls == 0)
+        assert (worker.status().done, worker.status().failed) == (1, 0)
+        (call,) = simulator.calls()
+    body = json.loads(msg.data)
+    assert (body["status"], body["task_id"], body["attempt"]) == ("completed", "t", 1)
+    assert body["correlation"] == {"story": "S-17"}
+    proposal = body["proposal"]
+    assert proposal["content"]
+    assert (proposal["author_id"], proposal["model"], proposal["revisions"]) == ("agent-dev-001", "simulated", 2)
+    assert proposal["tokens"] == body["usage"]["completion_tokens"] > 0
+    assert msg.headers["Nats-Msg-Id"] == msg.headers["ce-id"] == "t.0.propose.agent-dev-001.1"
+    assert (msg.headers["ce-type"], msg.headers["ce-source"]) == (subjects.AGENT_COMPLETED, "/fleet/worker")
+    assert msg.headers["Task-Id"] == "t"
+    assert msg.headers["traceparent"].split("-")[1] == TRACE.split("-")[1]
+    assert msg.headers["traceparent"] != TRACE
+    assert b"You are a developer." in bytes(call.body)  # type: ignore[arg-type]
+
+
+async def test_a_critique_is_mapped_to_authors(plane: Plane) -> None:
+    """Labels are the prompt's; the answer speaks of authors."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(phase="critique", round=1, answer_schema=CRITIQUE, labels={"A": "agent-dev-002"}))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert [critique["author_id"] for critique in body["critiques"]] == ["agent-dev-002"]
+    assert body["proposal"] is None
+
+
+async def test_each_phase_fills_its_own_field(plane: Plane) -> None:
+    """A choice names an author; a synthesis its sources, in their order."""
+    labels = {"A": "agent-dev-003", "B": "agent-dev-002"}
+    schema = {"type": "object", "properties": {"rationale": {"type": "string"}, "best": {"const": "B"}}}
+    async with Simulator() as simulator, working(plane, simulator):
+        for phase in ("vote", "compare", "choose"):
+            await plane.submit(request(phase=phase, answer_schema=schema, labels=labels))
+        await plane.submit(request(phase="synthesise", labels=labels))
+        await plane.next(subjects.AGENT_COMPLETED, 4)
+    bodies = {body["phase"]: body for body in map(json.loads, (m.data for m in plane.of(subjects.AGENT_COMPLETED)))}
+    merged = bodies.pop("synthesise")
+    assert {body["choice"]["author_id"] for body in bodies.values()} == {"agent-dev-002"}
+    assert merged["synthesis"]["sources"] == ["agent-dev-003", "agent-dev-002"]
+    assert (merged["synthesis"]["author_id"], merged["synthesis"]["model"]) == ("agent-dev-001", "simulated")
+    assert merged["synthesis"]["content"]
+    assert merged["synthesis"]["tokens"] == merged["usage"]["completion_tokens"]
+    assert (merged["proposal"], merged["checks"]) == (None, {})
+
+
+async def test_a_proposal_is_checked(plane: Plane) -> None:
+    """Against the client's patterns, among others."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(policy=Policy(required=("no such words",))))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["checks"]["policy"]["status"] == "failed"
+
+
+async def test_a_declined_revision_has_a_reason_and_no_proposal(plane: Plane) -> None:
+    """There is nothing new to check."""
+    offered = (ChatMessage(role="user", content="Revise, or answer DECLINE: and a reason"),)
+    async with Simulator(SimulatorConfig(declines=1.0)) as simulator, working(plane, simulator):
+        await plane.submit(request(phase="revise", round=1, messages=offered))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["declined"].startswith("[simulated] ")
+    assert (body["proposal"], body["checks"]) == (None, {})
+
+
+async def test_reasoning_travels_beside_the_answer(plane: Plane) -> None:
+    """It is no part of the proposal, nor of the progress."""
+    async with Simulator(SimulatorConfig(reasoning_tokens=30)) as simulator, working(plane, simulator):
+        await plane.submit(request())
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    text = "".join(json.loads(msg.data)["text_delta"] for msg in plane.of(subjects.AGENT_PROGRESS))
+    assert text == body["proposal"]["content"]
+    assert body["reasoning"].startswith("[simulated] ")
+    assert body["proposal"]["tokens"] == body["usage"]["completion_tokens"] > 30
+
+
+async def test_questions_to_one_agent_in_one_phase_are_told_apart(plane: Plane) -> None:
+    """In ids, responses and progress."""
+    async with Simulator() as simulator, working(plane, simulator):
+        for number in (1, 2):
+            await plane.submit(request(ask=number))
+        await plane.next(subjects.AGENT_COMPLETED, 2)
+        assert {call.request_id for call in simulator.calls()} == {
+            "t.0.propose.agent-dev-001.1",
+            "t.0.propose.agent-dev-001~2.1",
+        }
+    for subject in (subjects.AGENT_COMPLETED, subjects.AGENT_PROGRESS):
+        named = {(json.loads(m.data)["ask"], m.headers["Nats-Msg-Id"].split(".")[3]) for m in plane.of(subject)}
+        assert named == {(1, "agent-dev-001"), (2, "agent-dev-001~2")}
+
+
+async def test_a_request_may_name_its_model(plane: Plane) -> None:
+    """Before the role's, and the first that the server lists."""
+    async with Simulator(SimulatorConfig(models=("first", "second"))) as simulator, working(plane, simulator):
+        await plane.submit(request(model="second"))
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["model"] == body["proposal"]["model"] == "second"
+
+
+async def test_all_deltas_of_an_attempt_are_its_whole_text(plane: Plane) -> None:
+    """And the last event says 100."""
+    pace = SimulatorConfig(tokens_per_second=200, answer_tokens=100)
+    async with Simulator(pace) as simulator, working(plane, simulator, progress_interval_ms=50):
+        await plane.submit(request())
+        content = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)["proposal"]["content"]
+    events = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_PROGRESS)]
+    assert len(events) > 1
+    assert "".join(event["text_delta"] for event in events) == content
+    assert events[-1]["progress_pct"] == 100
+    assert all(event["progress_pct"] < 100 for event in events[:-1])
+
+
+async def test_texts_of_two_attempts_do_not_mix(plane: Plane) -> None:
+    """A watcher tells them apart by `attempt`, and is told why."""
+    faults = SimulatorConfig(faults=Faults(truncate=1.0, only_first=1))
+    async with Simulator(faults) as simulator, working(plane, simulator):
+        await plane.submit(request())
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    events = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_PROGRESS)]
+    second = "".join(event["text_delta"] for event in events if event["attempt"] == 2)
+    assert (body["attempt"], second) == (2, body["proposal"]["content"])
+    assert {event["attempt"] for event in events} == {1, 2}
+
+
+async def test_a_call_that_gives_up_says_why(plane: Plane) -> None:
+    """As `agent.response.failed`."""
+    async with Simulator(SimulatorConfig(faults=Faults(http_500=1.0))) as simulator:
+        async with working(plane, simulator, max_attempts=2):
+            await plane.submit(request())
+            body = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+            await plane.settled()
+        assert simulator.requests == 2
+    assert (body["error_type"], body["retryable"], body["attempt"]) == ("ServerError", True, 2)
+
+
+async def test_what_is_no_request_is_buried_whole(plane: Plane) -> None:
+    """And disturbs nothing else."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.js.publish(subjects.AGENT_REQUESTED, b"{oops", headers={"Origin": "x"})
+        letter = await plane.next("deadletter.agent.requested")
+        await plane.settled()
+    assert letter.data == b"{oops"
+    assert (letter.headers["Dead-Letter-Stream"], letter.headers["Dead-Letter-Sequence"]) == ("AGENT_REQUESTS", "1")
+    assert letter.headers["Dead-Letter-Reason"]
+    assert letter.headers["Origin"] == "x"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"task_id": "t", "phase": "unheard of", "num_agents": 3}',
+        b'{"content_ref":{"bucket":"b","name":"n","bytes":1}}',
+    ],
+    ids=["undecodable", "its text is gone"],
+)
+async def test_a_call_that_nobody_can_make_is_answered_as_failed(
+    plane: Plane, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header names it, so its deliberation need not wait for the deadline."""
+    monkeypatch.setattr("workers.calls.leases.FIRST_DELAY_S", 0.01)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.js.publish(subjects.AGENT_REQUESTED, body, headers={"Nats-Msg-Id": request(ask=2).msg_id})
+        failed = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        await plane.settled()
+        assert simulator.requests == 0
+    assert (failed["task_id"], failed["agent_id"], failed["ask"]) == ("t", "agent-dev-001", 2)
+    assert (failed["error_type"], failed["retryable"]) == ("Undeliverable", False)
+    assert plane.of("deadletter.agent.requested")[0].data == body
+
+
+async def test_stop_closes_open_calls_and_nothing_is_published(plane: Plane) -> None:
+    """The model stops generating; queued calls of the task are not run."""
+    async with Simulator(SLOW) as simulator, working(plane, simulator) as worker:
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
+        await plane.settled()
+        await until(lambda: simulator.aborted == 1)
+        await plane.submit(request(agent_id="agent-dev-002"))
+        await plane.settled()
+        assert (simulator.requests, worker.status().done, worker.status().failed) == (1, 0, 0)
+    assert not plane.of(subjects.AGENT_COMPLETED) + plane.of(subjects.AGENT_FAILED)
+
+
+async def test_an_id_that_was_stopped_long_ago_can_be_asked_for_again(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state has expired meanwhile; calls of its first life are on their way no longer."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
+        await plane.submit(request())
+        await plane.settled()
+        assert not simulator.calls()
+        monkeypatch.setattr("workers.calls.leases.REMEMBERED_FOR_S", 0.0)
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+
+
+async def test_a_call_past_its_deadline_is_not_run(plane: Plane) -> None:
+    """The collector's own deadline has spoken."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(deadline_at="2026-01-01T00:00:00.000Z"))
+        await plane.settled()
+        assert simulator.requests == 0
+    assert not plane.of(subjects.AGENT_FAILED)
+
+
+async def test_a_call_past_its_deadline_whose_task_goes_on_ends_it(plane: Plane) -> None:
+    """The deadline's own message was lost: NATS cannot store it while the disk is full, and does not try again."""
+    await plane.put_state()
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(deadline_at="2026-01-01T00:00:00.000Z"))
+        body = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        await plane.settled()
+        assert simulator.requests == 0
+    assert (body["error_type"], body["retryable"]) == ("DeadlineExceeded", False)
+
+
+async def test_a_redelivered_call_whose_slot_is_filled_is_not_run_again(plane: Plane) -> None:
+    """A duplicate costs no GPU time."""
+    await plane.submit(request())
+    taken = await plane.js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
+    (msg,) = await taken.fetch(1)
+    await plane.put_state(calls="completed")
+    await msg.nak()
+    await taken.unsubscribe()
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.settled()
+        assert simulator.requests == 0
+
+
+async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbered_on(plane: Plane) -> None:
+    """What a first delivery may have said does not mix with this one's text."""
+    await plane.put_state()
+    await plane.submit(request())
+    taken = await plane.js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
+    (msg,) = await taken.fetch(1)
+    await msg.nak()
+    await taken.unsubscribe()
+    async with Simulator() as simulator, working(plane, simulator, max_attempts=4):
+        body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["attempt"] == 1 + most_attempts(4)
+
+
+async def test_a_long_call_keeps_its_lease(plane: Plane) -> None:
+    """Longer than `ack_wait`, and delivered once."""
+    pace = SimulatorConfig(tokens_per_second=20, answer_tokens=80)
+    async with Simulator(pace) as simulator, working(plane, simulator):
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await plane.settled()
+        assert simulator.requests == 1
+
+
+async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
+    """Another worker takes it at once."""
+    await plane.put_state()
+    async with Simulator(SLOW) as slow, Simulator() as quick:
+        first = AgentWorker(settings(plane, slow), "first")
+        await first.start()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await first.stop(0)
+        async with working(plane, quick):
+            body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
+    assert body["attempt"] == 1 + most_attempts(Workers().max_attempts)
+
+
+async def test_stop_lets_open_calls_finish_within_the_grace(plane: Plane) -> None:
+    """Nothing is lost."""
+    pace = SimulatorConfig(tokens_per_second=100, answer_tokens=60)
+    async with Simulator(pace) as simulator:
+        worker = AgentWorker(settings(plane, simulator), "worker")
+        await worker.start()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await worker.stop(30)
+    await plane.next(subjects.AGENT_COMPLETED)
+    await plane.settled()
+
+
+async def test_more_calls_than_capacity_are_all_done_and_never_too_many_at_once(plane: Plane) -> None:
+    """Demand follows free capacity."""
+    most = 0
+    async with (
+        Simulator(SimulatorConfig(latency_ms=5)) as simulator,
+        working(plane, simulator, calls_per_worker=4) as worker,
+    ):
+        for number in range(60):
+            await plane.submit(request(agent_id=f"agent-dev-{number:03d}"))
+            most = max(most, worker.status().open_calls)
+        await plane.next(subjects.AGENT_COMPLETED, 60)
+        await plane.settled()
+        assert (simulator.requests, worker.status().done) == (60, 60)
+    assert 0 < most <= 4
+
+
+async def test_a_worker_waits_for_a_consumer_that_is_not_there_yet(plane: Plane) -> None:
+    """And works once it is, also when it was deleted under it."""
+    await plane.js.delete_consumer(subjects.AGENT_REQUESTS, subjects.WORKERS)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.add_consumer()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await plane.js.delete_consumer(subjects.AGENT_REQUESTS, subjects.WORKERS)
+        await plane.add_consumer()
+        await plane.submit(request(agent_id="agent-dev-002"))
+        await plane.next(subjects.AGENT_COMPLETED, 2)
+
+
+async def test_a_worker_that_is_not_served_says_so(plane: Plane) -> None:
+    """Its silence grows while there is no consumer, however often it asks, and ends with it."""
+    await plane.js.delete_consumer(subjects.AGENT_REQUESTS, subjects.WORKERS)
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        await until(lambda: worker.status().last_fetch_age_s > 1)
+        await plane.add_consumer()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await until(lambda: worker.status().last_fetch_age_s < 1)
+
+
+async def test_after_a_restart_of_nats_work_goes_on_and_ended_tasks_are_stopped(tmp_path: Path) -> None:
+    """An `agent.stop` that was missed is found in the state."""
+    server = EmbeddedNats(tmp_path)
+    await server.start()
+    plane = Plane(server.url)
+    await plane.open()
+    try:
+        async with Simulator(SLOW) as simulator, working(plane, simulator):
+            await plane.put_state()
+            await plane.submit(request())
+            await plane.next(subjects.AGENT_PROGRESS)
+            await plane.put_state(status="CANCELLED")
+            await server.stop()
+            await server.start()
+            await until(lambda: simulator.aborted == 1)
+            await until(lambda: plane.nc.is_connected)
+            await plane.settled()
+            await plane.submit(request(task_id="u"))
+            await until(lambda: simulator.requests == 2)
+    finally:
+        await plane.nc.close()
+        await server.stop()
+
+
+async def test_an_answer_beyond_the_payload_limit_travels_by_reference(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole: the message that comes refers to it."""
+    monkeypatch.setattr("fleet.jetstream.payloads.Texts.too_large", lambda self, body: len(body) > 200)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request())
+        msg = await plane.next(subjects.AGENT_COMPLETED)
+    body = json.loads(msg.data)
+    store = await plane.js.object_store(subjects.TEXTS)
+    stored = json.loads((await store.get(body["content_ref"]["name"])).data)
+    assert (body["task_id"], body["status"]) == ("t", "completed")
+    assert stored["proposal"]["content"]
+
+
+async def test_an_unknown_role_fails_the_call_at_once(plane: Plane) -> None:
+    """Without asking the model."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request(role="POET"))
+        body = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        assert simulator.requests == 0
+    assert (body["error_type"], body["retryable"]) == ("UnknownRole", False)

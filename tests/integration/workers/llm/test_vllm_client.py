@@ -1,0 +1,283 @@
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from aiohttp import web
+from msgspec import structs
+
+from fleet.messages import ChatMessage
+from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
+from workers.llm.client import GaveUp
+from workers.simulator.server import Faults, Simulator, SimulatorConfig
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"type": "string"}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
+
+
+async def test_an_answer_has_text_model_tokens_and_usage() -> None:
+    """The first listed model is used when none is named; all deltas together are the text."""
+    async with Simulator(SimulatorConfig(model="first")) as simulator, client(simulator.url) as made:
+        heard = Heard()
+        answer = await complete(made, ask(), heard)
+        (call,) = simulator.calls()
+    assert answer.content == heard.texts[1] != ""
+    assert (answer.model, answer.attempt, answer.reasoning) == ("first", 1, None)
+    assert answer.tokens == answer.usage.completion_tokens == call.completion_tokens
+    assert answer.usage.prompt_tokens == call.prompt_tokens
+    assert call.request_id == "t.0.propose.a.1"
+
+
+async def test_a_schema_is_sent_and_its_answer_checked() -> None:
+    """Structured output."""
+    async with Simulator() as simulator, client(simulator.url) as made:
+        answer = await complete(made, ask(answer_schema=SCHEMA))
+    assert isinstance(answer.checked["verdict"], str)
+
+
+async def test_the_key_is_sent_and_never_shown() -> None:
+    """A server that repeats the key in its error does not get it into ours."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": request.headers["Authorization"]}}, status=401)
+
+    async with server(refuse) as url, client(url, key="secret-key") as made:
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask())
+    assert (raised.value.error_type, raised.value.retryable) == ("Unauthorized", False)
+    assert "Bearer ***" in raised.value.error
+    assert url in raised.value.error
+
+
+@pytest.mark.parametrize(
+    ("fault", "error_type"),
+    [
+        ("refuse", "ConnectionLost"),
+        ("http_429", "RateLimited"),
+        ("http_500", "ServerError"),
+        ("http_503", "ServerError"),
+        ("hang", "Timeout"),
+        ("stall", "StreamStalled"),
+        ("truncate", "StreamTruncated"),
+        ("malformed", "MalformedResponse"),
+        ("empty", "EmptyResponse"),
+    ],
+)
+async def test_each_fault_has_its_name_and_the_next_attempt_succeeds(fault: str, error_type: str) -> None:
+    """What is worth another try gets one; texts of two attempts never mix."""
+    # A refused request on a kept connection is tried again at once, and is no failure.
+    faults = Faults(**{fault: 1.0}, only_first=2 if fault == "refuse" else 1, retry_after_s=0.01)
+    async with (
+        Simulator(SimulatorConfig(faults=faults)) as simulator,
+        client(simulator.url, stall_timeout_s=0.3) as made,
+    ):
+        heard = Heard()
+        answer = await complete(made, ask(), heard, first_attempt=5)
+    assert heard.errors == [error_type]
+    assert answer.attempt == 6
+    assert answer.content == heard.texts[6]
+
+
+async def test_a_kept_connection_that_its_server_closed_is_no_failure() -> None:
+    """llama.cpp closes them, and says nothing."""
+    faults = Faults(refuse=1.0, only_first=1)
+    async with Simulator(SimulatorConfig(faults=faults)) as simulator, client(simulator.url) as made:
+        heard = Heard()
+        answer = await complete(made, ask(), heard)
+    assert (answer.attempt, heard.errors) == (1, [])
+
+
+async def test_after_the_last_attempt_the_last_error_stands() -> None:
+    """With its `retryable`, so that others may know."""
+    async with (
+        Simulator(SimulatorConfig(faults=Faults(http_500=1.0))) as simulator,
+        client(simulator.url, max_attempts=3) as made,
+    ):
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask())
+        assert simulator.requests == 3
+    assert (raised.value.error_type, raised.value.retryable, raised.value.attempt) == ("ServerError", True, 3)
+
+
+async def test_a_retry_after_beyond_the_deadline_ends_the_call_at_once() -> None:
+    """The last error stands, not the deadline's."""
+    async with (
+        Simulator(SimulatorConfig(faults=Faults(http_429=1.0, retry_after_s=3600))) as simulator,
+        client(simulator.url) as made,
+    ):
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask())
+        assert simulator.requests == 1
+    assert (raised.value.error_type, raised.value.retryable) == ("RateLimited", True)
+
+
+async def test_the_deadline_bounds_a_call_and_stops_the_model() -> None:
+    """The HTTP stream is closed."""
+    slow = SimulatorConfig(tokens_per_second=20, answer_tokens=10_000)
+    async with Simulator(slow) as simulator, client(simulator.url) as made:
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask(deadline_ms=round(time.time() * 1000) + 500))
+        async with asyncio.timeout(10):
+            while simulator.aborted != 1:  # noqa: ASYNC110 - a counter has no event to wait on
+                await asyncio.sleep(0.01)
+    assert (raised.value.error_type, raised.value.retryable) == ("DeadlineExceeded", False)
+
+
+async def test_a_cancelled_call_stops_the_model() -> None:
+    """The HTTP stream is closed."""
+    slow = SimulatorConfig(tokens_per_second=20, answer_tokens=10_000)
+    async with Simulator(slow) as simulator, client(simulator.url) as made:
+        heard = Heard()
+        task = asyncio.create_task(complete(made, ask(), heard))
+        async with asyncio.timeout(10):
+            await heard.started.wait()
+            task.cancel()
+            while simulator.aborted != 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_an_invalid_answer_is_shown_to_the_model_with_the_complaint() -> None:
+    """The second request goes on where the first ended, with another seed; usage is summed."""
+    bodies: list[dict[str, Any]] = []
+    usage = 'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}\n\n'
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        bodies.append(await request.json())
+        text = "no JSON" if len(bodies) == 1 else '{"verdict": "fine"}'
+        return await stream(request, said(text), usage, END)
+
+    async with server(chat) as url, client(url) as made:
+        answer = await complete(made, ask(answer_schema=SCHEMA))
+    first, second = bodies
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    assert [m["role"] for m in second["messages"]] == ["user", "assistant", "user"]
+    assert "not JSON" in second["messages"][2]["content"]
+    assert second["seed"] != first["seed"]
+    assert (answer.checked, answer.usage.prompt_tokens) == ({"verdict": "fine"}, 10)
+
+
+async def test_an_invalid_answer_is_mended_once_however_few_attempts_there_are() -> None:
+    """`max_attempts` is for other failures; the second invalid answer is the last."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        return await stream(request, said("no JSON"), END)
+
+    async with server(chat) as url, client(url, max_attempts=1) as made:
+        heard = Heard()
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask(answer_schema=SCHEMA), heard)
+    assert heard.errors == ["InvalidAnswer", "InvalidAnswer"]
+    assert (raised.value.error_type, raised.value.retryable, raised.value.attempt) == ("InvalidAnswer", True, 2)
+
+
+async def test_thoughts_are_neither_answer_nor_shown_on_repair() -> None:
+    """A server without a reasoning parser leaves them in the text."""
+    bodies: list[dict[str, Any]] = []
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        bodies.append(await request.json())
+        text = "no JSON" if len(bodies) == 1 else '{"verdict": "fine"}'
+        return await stream(request, said("<think>let me "), said("see</th"), said(f"ink>\n{text}"), END)
+
+    async with server(chat) as url, client(url) as made:
+        heard = Heard()
+        answer = await complete(made, ask(answer_schema=SCHEMA), heard)
+    assert bodies[1]["messages"][1] == {"role": "assistant", "content": "no JSON"}
+    assert (answer.reasoning, answer.content, answer.checked) == ("let me see", heard.texts[2], {"verdict": "fine"})
+
+
+async def test_reasoning_sent_apart_is_kept_apart_and_counted() -> None:
+    """vLLM's reasoning parser sends it first; its tokens are completion tokens."""
+    async with (
+        Simulator(SimulatorConfig(reasoning_tokens=20)) as simulator,
+        client(simulator.url) as made,
+    ):
+        heard = Heard()
+        answer = await complete(made, ask(), heard)
+    assert answer.reasoning
+    assert answer.content == heard.texts[1] != ""
+    assert answer.reasoning not in answer.content
+    assert answer.tokens > 20
+
+
+async def test_nothing_but_reasoning_is_an_empty_response() -> None:
+    """It is asked for again, with another seed."""
+    async with (
+        Simulator(SimulatorConfig(reasoning_tokens=600)) as simulator,
+        client(simulator.url, max_attempts=2) as made,
+    ):
+        with pytest.raises(GaveUp, match="reasoning") as raised:
+            await complete(made, ask(max_tokens=500))
+        assert simulator.requests == 2
+    assert (raised.value.error_type, raised.value.usage.completion_tokens) == ("EmptyResponse", 1000)
+
+
+async def test_an_error_within_the_stream_is_no_answer() -> None:
+    """Although the status was 200 and text had come."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        return await stream(request, said("half"), 'data: {"error": {"message": "bad", "code": 400}}\n\n')
+
+    async with server(chat) as url, client(url) as made:
+        with pytest.raises(GaveUp) as raised:
+            await complete(made, ask())
+    assert (raised.value.error_type, raised.value.retryable) == ("BadRequest", False)
+
+
+async def test_a_refused_connection_moves_the_call_to_another_endpoint() -> None:
+    """One dead server among two costs no deliberation."""
+    async with Simulator() as gone:
+        dead = gone.url
+    async with Simulator() as simulator, client(dead, simulator.url) as made:
+        found = [await complete(made, ask()) for _ in range(4)]
+    assert all(answer.content for answer in found)
+
+
+async def test_load_is_spread_over_the_endpoints() -> None:
+    """Fewest open calls first."""
+    async with Simulator() as one, Simulator() as two, client(one.url, two.url) as made:
+        await asyncio.gather(*(complete(made, ask()) for _ in range(10)))
+        assert (one.requests, two.requests) == (5, 5)
+
+
+async def test_max_tokens_is_lowered_to_what_the_window_leaves() -> None:
+    """The prompt is whole."""
+    prompt = "word " * 300
+    async with Simulator(SimulatorConfig(max_model_len=1000)) as simulator, client(simulator.url) as made:
+        await complete(made, ask(messages=(ChatMessage(role="user", content=prompt),), max_tokens=900))
+        (call,) = simulator.calls()
+    body = json.loads(bytes(call.body) if not isinstance(call.body, str) else call.body)
+    assert body["max_tokens"] == 1000 - call.prompt_tokens
+    assert body["messages"][0]["content"] == prompt
+
+
+async def test_a_prompt_that_fills_the_window_overflows() -> None:
+    """Nothing is sent, nothing is cut; the error names what to change."""
+    long = ask(messages=(ChatMessage(role="user", content="word " * 3000),))
+    async with Simulator(SimulatorConfig(max_model_len=1000)) as simulator, client(simulator.url) as made:
+        with pytest.raises(GaveUp, match="--max-model-len") as raised:
+            await complete(made, long)
+        assert simulator.requests == 0
+        with pytest.raises(GaveUp, match=r"context_window in \[roles.DEV\]"):
+            await complete(made, structs.replace(long, context_window=100))
+    assert (raised.value.error_type, raised.value.retryable) == ("ContextOverflow", False)
+
+
+async def test_without_a_tokenize_endpoint_the_estimate_stands() -> None:
+    """llama.cpp says its window in `meta.n_ctx`."""
+    bodies: list[dict[str, Any]] = []
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        bodies.append(await request.json())
+        return await stream(request, said("fine"), END)
+
+    async with server(chat, window=100) as url, client(url) as made:
+        await complete(made, ask(messages=(ChatMessage(role="user", content="x" * 200),)))
+    assert bodies[0]["max_tokens"] == 100 - (200 // 4 + 8)

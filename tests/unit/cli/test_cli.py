@@ -1,0 +1,231 @@
+"""What the command line says without any server: help, bad usage, and what can be told from here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fleet.cli import options
+from fleet.cli.app import app
+from fleet.cli.deadletters import replayed_headers
+from fleet.cli.permissions import allowed, matches
+from fleet.errors import ConfigError
+from fleet.local.data_dir import client_settings, locked, recall, remember
+
+COMMANDS = (
+    *("up", "demo", "dispatcher", "collector"),
+    *("ask", "submit", "watch", "result", "cancel"),
+    *("doctor", "chaos"),
+)
+GROUPS = tuple(["deadletter", name] for name in ("list", "show", "replay", "drop"))
+NOWHERE = "nats://127.0.0.1:1"
+
+runner = CliRunner()
+
+
+def fleet(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """The program as a user starts it."""
+    environ = {
+        name: value for name, value in os.environ.items() if name not in ("NATS_URL", "VLLM_URL", "FLEET_CONFIG")
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "fleet.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=60,
+    )
+
+
+def test_help_lists_every_command() -> None:
+    """`fleet --help` names each command."""
+    shown = runner.invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    assert all(name in shown.output for name in (*COMMANDS, "simulator", "deadletter"))
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), *GROUPS], ids=" ".join)
+def test_every_help_page_has_an_example(command: list[str]) -> None:
+    """Each command's page explains it and shows how it is used."""
+    shown = runner.invoke(app, [*command, "--help"])
+    assert shown.exit_code == 0
+    assert "Example" in shown.output
+
+
+def test_every_option_is_explained() -> None:
+    """No parameter of any command is without a sentence."""
+    from typer.main import get_command
+
+    pages = [get_command(app)]
+    while pages:
+        page = pages.pop()
+        pages += getattr(page, "commands", {}).values()
+        assert page.help, page.name
+        for parameter in page.params:
+            assert getattr(parameter, "help", None), f"{page.name} {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frobnicate"],
+        ["ask"],
+        ["ask", "x", "--agents", "0"],
+        ["ask", "x", "--agents", "17"],
+        ["ask", "x", "--rounds", "6"],
+        ["ask", "x", "--rubric", "correctness"],
+        ["ask", "x", "--rubric", "correctness=much"],
+        ["submit", "--file", "/no/such/file"],
+        ["result"],
+        ["result", "d-1", "--wait", "301"],
+        ["deadletter", "show", "first"],
+        ["up", "--nats-port", "70000"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_exits_with_2(arguments: list[str]) -> None:
+    """Bad usage is status 2, and says so before anything is connected."""
+    assert runner.invoke(app, arguments).exit_code == 2
+
+
+def test_without_nats_exits_with_3_and_one_line(tmp_path: Path) -> None:
+    """An unreachable server is one line that says what to do, and status 3."""
+    done = fleet("ask", "anything", "--nats-url", NOWHERE, "--data-dir", str(tmp_path))
+    assert done.returncode == 3
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert NOWHERE in line
+    assert "fleet up" in line
+
+
+def test_doctor_without_nats_exits_with_3_and_says_what_to_do(tmp_path: Path) -> None:
+    """The first finding is the missing server."""
+    done = fleet("doctor", "--json", "--nats-url", NOWHERE, "--data-dir", str(tmp_path))
+    findings = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert (findings[0]["what"], findings[0]["verdict"]) == ("NATS", "fail")
+    assert "fleet up" in findings[0]["todo"]
+
+
+def test_a_dispatcher_without_models_says_which_setting_is_missing() -> None:
+    """A component that lacks a setting names it, with status 2."""
+    done = fleet("dispatcher")
+    assert done.returncode == 2
+    assert "VLLM_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_does_not_import_the_heavy_libraries() -> None:
+    """Ray and FastStream are imported by the commands that need them."""
+    code = "import sys, fleet.cli.app; print([m for m in ('ray', 'faststream', 'nats', 'aiohttp') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_simulator_passes_its_options_on() -> None:
+    """`fleet simulator --help` is the simulator's own page."""
+    done = fleet("simulator", "--help")
+    assert done.returncode == 0
+    assert "--tokens-per-second" in done.stdout
+
+
+def test_options_make_the_body_of_a_request() -> None:
+    """Each option lands in its field; what is not given is absent."""
+    body = options.request(
+        "a task",
+        role="QA",
+        agents=4,
+        timeout_s=9,
+        rubric=["cost=2"],
+        seed=7,
+        all_rounds=True,
+        correlation=["story=S-1"],
+    )
+    assert body == {
+        "task_description": "a task",
+        "role": "QA",
+        "num_agents": 4,
+        "constraints": {"rubric": {"cost": 2.0}, "timeout_seconds": 9},
+        "options": {"seed": 7, "early_stop": False},
+        "correlation": {"story": "S-1"},
+    }
+    assert options.request("a task") == {"task_description": "a task"}
+
+
+def test_options_overlay_a_file(tmp_path: Path) -> None:
+    """A request from a file keeps what no option changes."""
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"task_description": "from the file", "rounds": 2, "options": {"seed": 1}}))
+    assert options.request(None, file=str(file), rounds=3) == {
+        "task_description": "from the file",
+        "rounds": 3,
+        "options": {"seed": 1},
+    }
+
+
+def test_a_replayed_letter_keeps_the_originals_headers_only() -> None:
+    """The dead letter's own headers go, and its number makes a second replay a duplicate."""
+    headers = {"traceparent": "00-a-b-01", "Nats-Msg-Id": "old", "Dead-Letter-Reason": "why", "Dead-Letter-Stream": "S"}
+    assert replayed_headers(headers, 3) == {"traceparent": "00-a-b-01", "Nats-Msg-Id": "replay.3"}
+
+
+def test_a_locked_data_directory_refuses_a_second_fleet(tmp_path: Path) -> None:
+    """The error names the process that has it."""
+    with locked(tmp_path), pytest.raises(ConfigError, match=str(os.getpid())), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_clients_find_the_fleet_of_their_data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said wins over what is remembered, and that over the default."""
+    monkeypatch.delenv("NATS_URL", raising=False)
+    assert client_settings(tmp_path).nats == "nats://127.0.0.1:4222"
+    remember(tmp_path, {"nats_url": "nats://127.0.0.1:4711"})
+    assert recall(tmp_path) == {"nats_url": "nats://127.0.0.1:4711"}
+    assert client_settings(tmp_path).nats == "nats://127.0.0.1:4711"
+    assert client_settings(tmp_path, "nats://elsewhere:4222").nats == "nats://elsewhere:4222"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("a.b", "a.b", True),
+        ("a.*", "a.b", True),
+        ("a.*", "a.b.c", False),
+        ("a.>", "a.b.c", True),
+        ("a.>", "a", False),
+        (">", "a", True),
+        ("a.b queue", "a.b", True),
+        ("a.b.c", "a.b", False),
+    ],
+)
+def test_subject_patterns_match_as_in_nats(pattern: str, subject: str, expected: bool) -> None:
+    """`*` is one token, `>` one or more."""
+    assert matches(pattern, subject) is expected
+
+
+def test_permissions_without_rules_allow_everything() -> None:
+    """A deny rule wins over an allow rule; no rules at all allow."""
+    assert allowed(None, "a")
+    assert allowed({"allow": ["a.>"]}, "a.b")
+    assert not allowed({"allow": ["b"]}, "a")
+    assert not allowed({"allow": ["a.>"], "deny": ["a.b"]}, "a.b")
+
+
+def test_options_of_the_request_are_taken_as_json_or_text() -> None:
+    """`-o` carries any of them; lists may be written with commas, and what has an option of its own goes, too."""
+    given = ["seed=7", "early_stop=false", "roles=DEV,QA", "selection=vote", 'output_schema={"type": "object"}']
+    body = options.request("x", more=given, seed=9)
+    assert body["options"] == {
+        "seed": 9,
+        "early_stop": False,
+        "roles": ["DEV", "QA"],
+        "selection": "vote",
+        "output_schema": {"type": "object"},
+    }

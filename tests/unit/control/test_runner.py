@@ -1,0 +1,393 @@
+"""The runner: what is saved is published, also after a crash in between; replicas lose no answer to each other."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from fleet.control.runner import Item, Runner
+from fleet.control.store import MemoryStore, Stored
+from fleet.deliberation.events import Announce, CallAgent, Conclude, DeadlinePassed, Effect, Event, Requested, Responded
+from fleet.deliberation.machine import Decision, decide, due
+from fleet.deliberation.state import Deliberation
+from fleet.errors import StillOut, StoreConflict
+from fleet.messages import AgentRequested
+from fleet.requests.task import Task
+from tests.support.agents import answer
+
+NOW = 1_767_225_600_000
+
+
+class Sent:
+    """A publisher that remembers; the next `failures` publications are lost, as in a crash."""
+
+    instance = "here"
+
+    def __init__(self) -> None:
+        self.batches: list[list[Effect]] = []
+        self.failures = 0
+        self.unheard = False
+
+    async def is_out(self, state: Deliberation, *, at_work: bool) -> bool:
+        assert at_work
+        if self.unheard:
+            raise StillOut(state.task_id, "silent")
+        return self.conclusions > 0
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("lost before it was published")
+        self.batches.append(list(effects))
+
+    @property
+    def calls(self) -> list[AgentRequested]:
+        """Of the last batch."""
+        return [effect.request for effect in self.batches[-1] if isinstance(effect, CallAgent)]
+
+    @property
+    def conclusions(self) -> int:
+        return sum(isinstance(effect, Conclude) for effects in self.batches for effect in effects)
+
+
+class Delivered:
+    """A delivery, by hand."""
+
+    def __init__(self, name: str, *, redelivered: bool = False) -> None:
+        self.id = name
+        self.redelivered = redelivered
+        self.received_at = time.monotonic()
+        self.settled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def ack(self) -> None:
+        self.settled.set_result("acked")
+
+    async def retry_later(self, reason: Exception) -> None:
+        self.settled.set_result("retried")
+
+
+def requested(**task: object) -> Requested:
+    return Requested("t-1", Task(task_description="Build it", **task), 7, NOW)  # type: ignore[arg-type]
+
+
+def responded(call: AgentRequested) -> Responded:
+    return Responded(answer(call), NOW + 1000)
+
+
+async def deliver(runner: Runner, name: str, event: Event, *, redelivered: bool = False) -> str:
+    delivery = Delivered(name, redelivered=redelivered)
+    runner.submit("t-1", Item(event, delivery))
+    return await delivery.settled
+
+
+async def test_saved_but_not_published_is_published_when_it_comes_again() -> None:
+    """A crash between save and publish: the redelivery finds it applied, and publishes what it owed."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    sent.failures = 1
+    assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
+    assert sent.batches == []
+    assert await deliver(runner, "R:7", requested(num_agents=2), redelivered=True) == "acked"
+    assert [call.agent_id for call in sent.calls] == ["agent-dev-001", "agent-dev-002"]
+
+
+async def unsaid(runner: Runner, sent: Sent) -> Responded:
+    """The answer that led to an end which is on record, and was never published."""
+    await deliver(runner, "R:7", requested(num_agents=1))
+    (call,) = sent.calls
+    sent.failures = 1
+    assert await deliver(runner, "A:1", responded(call)) == "retried"
+    return responded(call)
+
+
+@pytest.mark.parametrize("fails", range(4))
+async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
+    """Whichever transition's outbox is lost, its delivery comes again and the deliberation still ends once."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=2, rounds=1))
+    number = 0
+    for phase in range(4):
+        first, last = sent.calls
+        await deliver(runner, f"A:{number}", responded(first))
+        sent.failures = int(phase == fails)
+        outcome = await deliver(runner, f"A:{number + 1}", responded(last))
+        if phase == fails:
+            assert outcome == "retried"
+            assert await deliver(runner, f"A:{number + 1}", responded(last), redelivered=True) == "acked"
+        number += 2
+    assert sent.conclusions == 1
+
+
+class Refusing(MemoryStore):
+    """A store that can be full, or taken by somebody else in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses: Exception | None = None
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        if self.refuses is not None:
+            raise self.refuses
+        return await super().save(state, revision)
+
+
+@pytest.mark.parametrize("why", [ConnectionError("no space left"), StoreConflict("t-1", 3)], ids=["full", "taken"])
+async def test_an_end_is_repaired_by_one_and_while_the_store_takes_it(why: Exception) -> None:
+    """Otherwise core subscribers would see what the stream refuses, or what another one publishes as well."""
+    store, sent = Refusing(), Sent()
+    runner = Runner(store, sent)
+    last = await unsaid(runner, sent)
+    store.refuses = why
+    assert await deliver(runner, "A:1", last, redelivered=True) == "retried"
+    assert sent.conclusions == 0
+    store.refuses = None
+    assert await deliver(runner, "A:1", last, redelivered=True) == "acked"
+    assert sent.conclusions == 1
+
+
+async def test_a_repetition_without_redelivery_publishes_nothing() -> None:
+    """Somebody publishes an old response again: not a crash, so nothing is owed."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=2))
+    calls = sent.calls
+    for number, call in enumerate(calls):
+        await deliver(runner, f"A:{number}", responded(call))
+    batches = len(sent.batches)
+    assert await deliver(runner, "A:9", responded(calls[0])) == "acked"
+    assert len(sent.batches) == batches
+
+
+async def test_replicas_fold_each_others_phases() -> None:
+    """A replica whose memory of the task is old applies an answer to the phase that the other one has begun."""
+    store, sent = MemoryStore(), Sent()
+    one, other = Runner(store, sent), Runner(store, sent)
+    await deliver(one, "R:7", requested(num_agents=2, rounds=0))
+    first, second = sent.calls
+    await deliver(one, "A:1", responded(first))
+    await deliver(other, "A:2", responded(second))
+    first, second = sent.calls
+    assert first.phase == "score"
+    await deliver(one, "A:3", responded(first))
+    await deliver(other, "A:4", responded(second))
+    stored = await store.load("t-1")
+    assert stored is not None
+    assert stored.state.status == "COMPLETED"
+    assert sent.conclusions == 1
+
+
+async def test_responses_that_arrive_together_are_folded_in_any_interleaving() -> None:
+    """Two replicas at once, all answers of a phase at once: every one counts, and the end comes once."""
+    store, sent = MemoryStore(), Sent()
+    replicas = [Runner(store, sent), Runner(store, sent)]
+    await deliver(replicas[0], "R:7", requested(num_agents=16, rounds=1))
+    number = 0
+    while not sent.conclusions:
+        outcomes = []
+        for index, call in enumerate(sent.calls):
+            number += 1
+            outcomes.append(deliver(replicas[index % 2], f"A:{number}", responded(call)))
+        assert set(await asyncio.gather(*outcomes)) == {"acked"}
+    stored = await store.load("t-1")
+    assert stored is not None
+    assert stored.state.calls_ended == 64
+    assert stored.state.failures == ()
+
+
+async def test_delivery_that_cannot_be_settled_wedges_nothing() -> None:
+    """An acknowledgement that fails leaves the task open for what comes next."""
+
+    class Unsettled(Delivered):
+        async def ack(self) -> None:
+            self.settled.set_result("lost")
+            raise ConnectionError("closed")
+
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    broken = Unsettled("R:7")
+    runner.submit("t-1", Item(requested(num_agents=1), broken))
+    assert await broken.settled == "lost"
+    assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
+    assert sent.conclusions == 1
+
+
+async def test_response_to_an_unknown_task_is_let_go() -> None:
+    """Its state has expired: nothing to fill, nothing to retry."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(Runner(MemoryStore(), sent), "R:7", requested(num_agents=1))
+    assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
+
+
+async def test_what_nats_does_not_take_hinders_until_it_does() -> None:
+    """Readiness shows it."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    sent.failures = 1
+    await deliver(runner, "R:7", requested(num_agents=2))
+    assert runner.hindered
+    await deliver(runner, "R:7", requested(num_agents=2), redelivered=True)
+    assert not runner.hindered
+
+
+async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though they came together: it alone is tried again."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=3))
+    poison, *good = [responded(call) for call in sent.calls]
+
+    def breaks(state: Deliberation | None, event: Event) -> Decision:
+        if event is poison:
+            raise ZeroDivisionError
+        return decide(state, event)
+
+    monkeypatch.setattr("fleet.control.runner.decide", breaks)
+    outcomes = await asyncio.gather(
+        *(deliver(runner, f"A:{number}", event) for number, event in enumerate([good[0], poison, good[1]]))
+    )
+    assert outcomes == ["acked", "retried", "acked"]
+    assert not runner.hindered
+
+
+class Counting(MemoryStore):
+    """A store that counts its writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saves = 0
+        self.loads = 0
+
+    async def save(self, state: Deliberation, revision: int) -> int:
+        self.saves += 1
+        return await super().save(state, revision)
+
+    async def load(self, task_id: str) -> Stored | None:
+        self.loads += 1
+        return await super().load(task_id)
+
+
+async def test_answers_that_come_one_after_the_other_are_one_write() -> None:
+    """Those that do not end the phase wait for the one that does; a collector of its own has to look once."""
+    store, sent = Counting(), Sent()
+    await deliver(Runner(store, sent), "R:7", requested(num_agents=3))
+    assert (store.loads, store.saves) == (0, 1)
+    collector, calls = Runner(store, sent), sent.calls
+    deliveries = [Delivered(f"A:{number}") for number in range(3)]
+    for call, delivery in zip(calls, deliveries, strict=True):
+        collector.submit("t-1", Item(responded(call), delivery))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*(delivery.settled for delivery in deliveries)) == ["acked"] * 3
+    assert (store.loads, store.saves) == (1, 2)
+    assert {call.phase for call in sent.calls} == {"critique"}
+
+
+async def test_an_answer_does_not_wait_for_others_for_long() -> None:
+    """It is saved and acknowledged on its own where the others take their time."""
+    store, sent = Counting(), Sent()
+    runner = Runner(store, sent)
+    await deliver(runner, "R:7", requested(num_agents=3))
+    assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
+    assert store.saves == 2
+
+
+async def test_a_request_for_what_exists_is_found_out() -> None:
+    """Nobody looks before a request is recorded for the first time; the store refuses it, and nothing is repeated."""
+    store, sent = Counting(), Sent()
+    await deliver(Runner(store, sent), "R:7", requested(num_agents=2))
+    settled: list[Deliberation] = []
+
+    async def note(state: Deliberation) -> None:
+        settled.append(state)
+
+    delivery = Delivered("R:8")
+    other = Requested("t-1", Task(task_description="Something else"), 8, NOW)
+    Runner(store, sent).submit("t-1", Item(other, delivery, note))
+    assert await delivery.settled == "acked"
+    assert [state.stream_sequence for state in settled] == [7]
+    assert len(sent.batches) == 1
+
+
+async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:
+    """The request comes again after its task has ended: that it was accepted is said all the same, its end once."""
+    store, sent = MemoryStore(), Sent()
+    runner = Runner(store, sent)
+    sent.failures = 1
+    assert await deliver(runner, "R:7", requested(num_agents=1)) == "retried"
+    stored = await store.load("t-1")
+    assert stored is not None
+    (call,) = [effect.request for effect in due(stored.state) if isinstance(effect, CallAgent)]
+    assert await deliver(runner, "A:1", responded(call)) == "acked"
+    assert await deliver(runner, "R:7", requested(num_agents=1), redelivered=True) == "acked"
+    assert any(isinstance(effect, Announce) for effect in sent.batches[-1])
+    assert sent.conclusions == 1
+
+
+async def test_who_repairs_an_end_is_on_record_before_it_is_said() -> None:
+    """The next one that finds it unsaid asks the right process."""
+    store, sent = MemoryStore(), Sent()
+    last = await unsaid(Runner(store, sent), sent)
+    other = Sent()
+    other.instance = "there"
+    assert await deliver(Runner(store, other), "A:1", last, redelivered=True) == "acked"
+    stored = await store.load("t-1")
+    assert stored is not None
+    assert (stored.state.written_by, other.conclusions) == ("there", 1)
+
+
+async def test_an_end_that_may_be_on_its_way_is_not_said_again() -> None:
+    """The delivery is handed back, and nothing is written, until it can be told."""
+    store, sent = Refusing(), Sent()
+    runner = Runner(store, sent)
+    last = await unsaid(runner, sent)
+    sent.unheard = True
+    assert await deliver(runner, "A:1", last, redelivered=True) == "retried"
+    assert sent.conclusions == 0
+    sent.unheard = False
+    assert await deliver(runner, "A:1", last, redelivered=True) == "acked"
+    assert sent.conclusions == 1
+
+
+async def test_a_deadline_that_comes_after_the_end_finds_an_end_that_was_never_said() -> None:
+    """It would have been taken back; whatever became of the delivery that led to the end, it is said now."""
+    store, sent = MemoryStore(), Sent()
+    runner = Runner(store, sent)
+    await unsaid(runner, sent)
+    assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000)) == "acked"
+    assert sent.conclusions == 1
+    assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000), redelivered=True) == "acked"
+    assert sent.conclusions == 1
+
+
+async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_its_sequence() -> None:
+    """Its first delivery was saved and not published; this one says that it is the first."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    sent.failures = 1
+    assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
+    assert await deliver(runner, "R:7", requested(num_agents=2)) == "acked"
+    assert [call.agent_id for call in sent.calls] == ["agent-dev-001", "agent-dev-002"]
+
+
+async def test_what_is_owed_is_published_also_where_something_new_came_with_it() -> None:
+    """The answer that began a phase comes again with one of that phase, of whose calls all but one were lost."""
+    store, sent = MemoryStore(), Sent()
+    runner = Runner(store, sent)
+    await runner.apply("t-1", [Item(requested(num_agents=2, rounds=0), Delivered("R:1"))])
+    first, second = sent.calls
+    await runner.apply("t-1", [Item(responded(first), Delivered("A:1"))])
+    sent.failures = 1
+    with pytest.raises(ConnectionError):
+        await runner.apply("t-1", [Item(responded(second), Delivered("A:2"))])
+    stored = await store.load("t-1")
+    assert stored is not None
+    published = [effect.request for effect in due(stored.state) if isinstance(effect, CallAgent)]
+    assert len(published) == 2
+    batch = [
+        Item(responded(second), Delivered("A:2", redelivered=True)),
+        Item(responded(published[0]), Delivered("A:3")),
+    ]
+    await runner.apply("t-1", batch)
+    assert [call.agent_id for call in sent.calls] == [published[1].agent_id]

@@ -1,0 +1,185 @@
+"""Requests: every rule names its field, defaults are filled in, and null means absent."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.errors import BadRequest
+from fleet.requests.depth import MAX_DEPTH
+from fleet.requests.parse import parse_request
+from fleet.requests.task import Task
+
+ROLES = {"DEV", "QA"}
+
+
+def parse(**body: Any) -> tuple[str, Task]:
+    return parse_request(json.dumps({"task_description": "x", **body}).encode(), 7, ROLES)
+
+
+def test_defaults_are_filled_in() -> None:
+    """Only the description is required; the id comes from the stream sequence."""
+    assert parse() == ("d-7", Task(task_description="x"))
+
+
+def test_null_means_absent() -> None:
+    """Null for any optional field is its default."""
+    given_null = parse(
+        task_id=None,
+        role=None,
+        num_agents=None,
+        rounds=None,
+        constraints={"rubric": None, "requirements": None, "metadata": None, "timeout_seconds": None},
+        correlation=None,
+        options={"early_stop": None, "seed": None},
+    )
+    assert given_null == parse(constraints=None, options=None) == parse()
+
+
+@pytest.mark.parametrize("empty", [{}, ""])
+def test_empty_rubric_is_no_rubric(empty: object) -> None:
+    """An empty rubric is the same as none."""
+    assert parse(constraints={"rubric": empty}) == parse()
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"task_description": None}, "$.task_description"),
+        ({"task_description": "x" * 65_537}, "$.task_description"),
+        ({"task_id": ""}, "$.task_id"),
+        ({"task_id": "x" * 65}, "$.task_id"),
+        ({"task_id": "a\n"}, "$.task_id"),
+        ({"task_id": 5}, "$.task_id"),
+        ({"task_id": "d-5"}, "$.task_id"),
+        ({"role": "dev"}, "$.role"),
+        ({"num_agents": 0}, "$.num_agents"),
+        ({"num_agents": 1.5}, "$.num_agents"),
+        ({"num_agents": "3"}, "$.num_agents"),
+        ({"rounds": -1}, "$.rounds"),
+        ({"rounds": 6}, "$.rounds"),
+        ({"constraints": []}, "$.constraints"),
+        ({"constraints": {"rubric": {"b": 1, "a": 0}}}, "$.constraints.rubric.a"),
+        ({"constraints": {"rubric": {"a": 101}}}, "$.constraints.rubric.a"),
+        ({"constraints": {"rubric": {str(n): 1 for n in range(21)}}}, "$.constraints.rubric"),
+        ({"constraints": {"requirements": "one"}}, "$.constraints.requirements"),
+        ({"constraints": {"requirements": [1]}}, "$.constraints.requirements[0]"),
+        ({"constraints": {"timeout_seconds": 3601}}, "$.constraints.timeout_seconds"),
+        ({"correlation": {"b": "x", "a": 1}}, "$.correlation.a"),
+        ({"options": {"early_stop": "yes"}}, "$.options.early_stop"),
+        ({"options": {"nonsense": 1}}, "$.options.nonsense"),
+        ({"options": {"roles": ["DEV", "JANITOR"]}}, "$.options.roles[1]"),
+        ({"options": {"roles": []}}, "$.options.roles"),
+        ({"num_agents": 1, "options": {"roles": ["DEV", "QA"]}}, "$.options.roles"),
+        ({"num_agents": 1, "options": {"models": ["a", "b"]}}, "$.options.models"),
+        ({"options": {"models": [""]}}, "$.options.models[0]"),
+        ({"options": {"selection": "best"}}, "$.options.selection"),
+        ({"options": {"top_k": 1}}, "$.options.top_k"),
+        ({"options": {"tie_margin": -1}}, "$.options.tie_margin"),
+        ({"options": {"synthesis": 1}}, "$.options.synthesis"),
+        ({"options": {"max_total_tokens": 0}}, "$.options.max_total_tokens"),
+        ({"options": {"output_schema": {"type": "objct"}}}, "$.options.output_schema"),
+        ({"options": {"output_schema": {"$ref": "http://127.0.0.1:9/schema"}}}, "$.options.output_schema"),
+        ({"options": {"output_schema": {"$ref": "#/$defs/none"}}}, "$.options.output_schema"),
+        ({"constraints": {"policy": {"forbiden": []}}}, "$.constraints.policy.forbiden"),
+        ({"constraints": {"policy": {"required": ["a", "("]}}}, "$.constraints.policy.required[1]"),
+        ({"constraints": {"policy": {"forbidden": [""]}}}, "$.constraints.policy.forbidden[0]"),
+        ({"constraints": {"architect_rubric": {"a": "much"}}}, "$.constraints.architect_rubric.a"),
+        ({"constraints": {"rubric": {" ": 1}}}, "$.constraints.rubric"),
+        ({"constraints": {"requirements": ["fast", " "]}}, "$.constraints.requirements[1]"),
+        ({"options": {"models": [" "]}}, "$.options.models[0]"),
+        ({"constraints": {"policy": {"required": ["(a{1000}){1000}"]}}}, "$.constraints.policy.required[0]"),
+    ],
+)
+def test_broken_rule_names_its_field(body: dict[str, Any], path: str) -> None:
+    """The error's text contains the path of the field that breaks a rule."""
+    with pytest.raises(BadRequest) as caught:
+        parse(**body)
+    assert (caught.value.code, caught.value.path) == ("invalid", path)
+    assert path in caught.value.error
+
+
+def test_council_has_a_seat_for_each_role_and_model() -> None:
+    """Without `num_agents`: one agent for each role, enough for each model, three otherwise."""
+    assert parse(options={"roles": ["DEV", "QA"]})[1].num_agents == 2
+    assert parse(options={"models": ["a", "b"]})[1].num_agents == 3
+    assert parse(options={"models": ["a", "b", "c", "d"]})[1].num_agents == 4
+    assert parse()[1].num_agents == 3
+    assert parse(num_agents=5, options={"roles": ["DEV", "QA"]})[1].num_agents == 5
+
+
+def test_blank_rubric_is_an_absent_one() -> None:
+    """As an empty one is."""
+    assert parse(constraints={"rubric": "  "})[1].rubric is None
+    assert parse(constraints={"architect_rubric": {}})[1].architect_rubric is None
+
+
+def test_role_of_a_mixed_council_is_its_first() -> None:
+    """Where the request names none: its rubric is the default one."""
+    assert parse(options={"roles": ["QA", "DEV"]})[1].role == "QA"
+    assert parse(role="DEV", options={"roles": ["QA", "DEV"]})[1].role == "DEV"
+
+
+def test_roles_are_not_judged_where_they_are_not_known() -> None:
+    """A client checks what it can; which roles there are, only the fleet knows."""
+    _, task = parse_request(b'{"task_description": "x", "role": "POET", "options": {"roles": ["BARD"]}}', 7, None)
+    assert (task.role, task.roles) == ("POET", ("BARD",))
+
+
+def test_what_can_be_read_is_told() -> None:
+    """A rejection carries the task id and the correlation where they are readable."""
+    with pytest.raises(BadRequest) as caught:
+        parse(task_id="mine", correlation={"a": "b"}, rounds=9)
+    assert (caught.value.task_id, caught.value.correlation) == ("mine", {"a": "b"})
+
+
+def test_deep_nesting_in_an_ignored_field_is_refused_by_name() -> None:
+    """However deep it nests, the answer is a rejection that names the field, and the id is still read."""
+    body = b'{"task_id": "deep", "task_description": "x [[[", "extra": ' + b'{"a":[' * 60_000 + b"}"
+    with pytest.raises(BadRequest) as caught:
+        parse_request(body, 7, ROLES)
+    assert (caught.value.path, caught.value.task_id) == ("$.extra.a", "deep")
+
+
+def test_allowed_depth_is_allowed() -> None:
+    """Brackets in texts do not count, and a request as deep as allowed passes."""
+    metadata: dict[str, Any] = {}
+    for _ in range(MAX_DEPTH - 3):
+        metadata = {"a": metadata}
+    _, task = parse(task_description="[{" * 500, constraints={"metadata": metadata})
+    assert task.metadata == metadata
+
+
+@given(st.binary(max_size=300))
+@settings(deadline=None)
+def test_any_bytes_are_parsed_or_rejected(data: bytes) -> None:
+    """No input raises anything but `BadRequest`."""
+    _parsed_or_rejected(data)
+
+
+def _parsed_or_rejected(data: bytes) -> None:
+    try:
+        parse_request(data, 7, ROLES)
+    except BadRequest as error:
+        rejected = error
+    else:
+        return
+    assert rejected.path.startswith("$")
+    assert rejected.path in rejected.error
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ("task_description", "task_id", "role", "num_agents", "rounds", "constraints", "correlation", "options")
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON))
+@settings(deadline=None)
+def test_any_json_is_parsed_or_rejected(body: dict[str, Any]) -> None:
+    """Fields of any type are either understood or named."""
+    _parsed_or_rejected(json.dumps(body).encode())

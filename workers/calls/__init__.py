@@ -1,0 +1,1 @@
+"""One worker: takes agent calls from JetStream, makes them, publishes their answers."""

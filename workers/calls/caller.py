@@ -1,0 +1,73 @@
+"""One agent call from request to response: the model is asked, its proposal checked, watchers are told meanwhile."""
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from fleet.config import Settings
+from fleet.errors import AgentCallError
+from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
+from workers import checks
+from workers.calls import answers, responses
+from workers.calls.call_names import facts
+from workers.calls.progress import ProgressReport, Tempo
+from workers.llm.client import VllmClient
+from workers.llm.retry import most_attempts
+from workers.llm.roles import resolve
+
+log = structlog.get_logger(__name__)
+
+Publish = Callable[[AgentProgress, int, str], Coroutine[Any, Any, None]]
+"""Publishes a progress event: the number counts those of its attempt; last comes the traceparent."""
+
+
+class Caller:
+    """Makes all calls of one worker."""
+
+    def __init__(self, settings: Settings, client: VllmClient, publish: Publish) -> None:
+        self._settings = settings
+        self._client = client
+        self._publish = publish
+        self._tempo = Tempo(settings.workers.progress_interval_ms)
+
+    async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
+        """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
+        began = time.monotonic()
+        first_attempt = (num_delivered - 1) * most_attempts(self._settings.workers.max_attempts) + 1
+        report = ProgressReport(request, self._tempo, lambda event, number: self._publish(event, number, traceparent))
+        log.debug("agent.started", delivery=num_delivered, **facts(request))
+        response: AgentResponse
+        try:
+            ask = resolve(self._settings, request)
+            answer = await self._client.complete(
+                ask,
+                request_id=request.call_id,
+                check=partial(answers.check, request),
+                watcher=report,
+                first_attempt=first_attempt,
+            )
+            text = answer.checked.proposal
+            found = {} if text is None else await checks.check(text, request.policy)
+            response = responses.completed(request, ask, answer, found, _ms_since(began))
+        except AgentCallError as error:
+            response = responses.failed(request, error, first_attempt, _ms_since(began))
+        finally:
+            report.close()
+        await report.sent()
+        return response
+
+
+def note(response: AgentResponse) -> None:
+    """In the log."""
+    told = {"attempt": response.attempt, "duration_ms": response.duration_ms, **facts(response)}
+    if isinstance(response, AgentFailed):
+        log.warning("agent.failed", error_type=response.error_type, **told)
+    else:
+        log.info("agent.completed", **told)
+
+
+def _ms_since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

@@ -1,0 +1,147 @@
+"""What a worker publishes, and what it reads of a task: NATS as seen from one agent call."""
+
+import asyncio
+import time
+from typing import Any, get_args
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import KeyNotFoundError
+
+from fleet import subjects
+from fleet.errors import FleetError
+from fleet.jetstream.payloads import Texts, reference
+from fleet.messages import (
+    UNDECODABLE,
+    AgentFailed,
+    AgentProgress,
+    AgentRequested,
+    AgentResponse,
+    Message,
+    Phase,
+    decode,
+    encode,
+)
+from fleet.messages.headers import child_traceparent, headers, of_dead_letter
+from workers.calls.call_names import slot_of
+
+log = structlog.get_logger(__name__)
+
+SOURCE = "/fleet/worker"
+PUBLISH_TIMEOUT_S = 5.0
+PUBLISH_WITHIN_S = 30.0
+LOOKUP_WITHIN_S = 2.0
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 4.0
+
+_PHASES: tuple[Phase, ...] = get_args(Phase)
+_ENDED = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"})
+
+
+class Standing(Message, frozen=True):
+    """What a worker reads of a task's state; `calls` by slot."""
+
+    status: str
+    phase: Phase
+    round: int
+    calls: dict[str, str] = {}
+
+    @property
+    def ended(self) -> bool:
+        return self.status in _ENDED
+
+    def wants(self, request: AgentRequested | AgentFailed) -> bool:
+        """Whether the call's slot is open: it is, too, where a replica lags and the state does not know it yet."""
+        if self.ended:
+            return False
+        here, there = (self.round, _PHASES.index(self.phase)), (request.round, _PHASES.index(request.phase))
+        if here == there:
+            return self.calls.get(request.slot, "open") == "open"
+        return here < there
+
+
+class Outlet:
+    """One per worker."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._js = nc.jetstream(timeout=PUBLISH_TIMEOUT_S)
+        self._texts = Texts(self._js, nc.max_payload)
+        self._bucket: Any = None
+
+    async def inline(self, body: bytes) -> bytes:
+        """A request's body, wherever it lies."""
+        async with asyncio.timeout(PUBLISH_WITHIN_S):
+            return await self._texts.inline(body)
+
+    async def release(self, body: bytes) -> None:
+        """The call that lay elsewhere is over: nobody needs its text any more."""
+        if (ref := reference(body)) is not None:
+            await self._texts.delete(ref)
+
+    async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
+        """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""
+        subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
+        msg_id = response.msg_id
+        given = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
+        body, pause_s = encode(response), FIRST_PAUSE_S
+        try:
+            async with asyncio.timeout(PUBLISH_WITHIN_S):
+                while True:
+                    try:
+                        if self._texts.too_large(body):
+                            body = await self._referring(response, body, msg_id)
+                        await self._js.publish(subject, body, headers=given)
+                        return True
+                    except (nats.errors.Error, OSError) as error:
+                        log.warning("response.not_stored", task_id=response.task_id, error=type(error).__name__)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+        except TimeoutError:
+            return False
+
+    async def report(self, event: AgentProgress, number: int, traceparent: str) -> None:
+        """Publishes without waiting for anybody: the memory stream may be gone."""
+        msg_id = f"{event.msg_id}.p{number}"
+        given = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, event.task_id, traceparent)
+        try:
+            await self._nc.publish(subjects.AGENT_PROGRESS, encode(event), headers=given)
+        except (nats.errors.Error, OSError) as error:
+            log.debug("progress.lost", task_id=event.task_id, error=type(error).__name__)
+
+    async def bury(self, msg: Msg, reason: str) -> None:
+        """Keeps a message that nobody could handle, whole. Raises for a dead letter that could not be stored."""
+        meta = msg.metadata
+        stream, sequence = meta.stream, meta.sequence.stream
+        kept = of_dead_letter(msg.headers, stream=stream, sequence=sequence, reason=reason)
+        body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", msg.data)
+        await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=kept)
+
+    async def standing(self, task_id: str) -> Standing | None:
+        """None: not known, or not to be had just now."""
+        if not subjects.is_key(task_id):
+            return None  # NATS would close the connection over a name that is too long
+        try:
+            async with asyncio.timeout(LOOKUP_WITHIN_S):
+                if self._bucket is None:
+                    self._bucket = await self._js.key_value(subjects.BUCKET)
+                entry = await self._bucket.get(task_id)
+                return decode(entry.value or b"", Standing)
+        except KeyNotFoundError:
+            return None
+        except (nats.errors.Error, FleetError, OSError, TimeoutError, *UNDECODABLE) as error:
+            log.warning("state.unreadable", task_id=task_id, error=type(error).__name__)
+            return None
+
+    async def _referring(self, response: AgentResponse, body: bytes, msg_id: str) -> bytes:
+        """Whole, into the object store: the collector reads it from there."""
+        status = response.__struct_config__.tag
+        top = {**slot_of(response), "attempt": response.attempt, "status": status, "duration_ms": response.duration_ms}
+        return await self._texts.refer(f"answers/{msg_id}", body, top)
+
+
+def age_s(msg: Msg) -> float:
+    """Seconds since the stream stored the message."""
+    return time.time() - float(msg.metadata.timestamp.timestamp())

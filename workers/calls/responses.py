@@ -1,0 +1,80 @@
+"""What is published of a call: its answer, or why there is none."""
+
+from fleet.clock import now_ms
+from fleet.errors import AgentCallError
+from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, Check, Proposal, Synthesis, Usage
+from fleet.times import rfc3339
+from workers.calls.answers import Checked
+from workers.calls.call_names import slot_of
+from workers.llm.client import Answer, GaveUp
+from workers.llm.roles import Ask
+
+
+def completed(
+    request: AgentRequested, ask: Ask, answer: Answer, checks: dict[str, Check], duration_ms: int
+) -> AgentCompleted:
+    """`checks`: what was found in the proposal."""
+    checked: Checked = answer.checked
+    return AgentCompleted(
+        **slot_of(request),
+        attempt=answer.attempt,
+        model=answer.model,
+        num_agents=request.num_agents,
+        duration_ms=duration_ms,
+        timestamp=rfc3339(now_ms()),
+        proposal=_proposal(request, ask, answer),
+        declined=checked.declined,
+        critiques=checked.critiques,
+        scores=checked.scores,
+        choice=checked.choice,
+        synthesis=_synthesis(request, answer),
+        checks=checks,
+        reasoning=answer.reasoning,
+        diversity=request.diversity,
+        usage=answer.usage,
+        correlation=request.correlation,
+    )
+
+
+def failed(request: AgentRequested, error: AgentCallError, first_attempt: int, duration_ms: int) -> AgentFailed:
+    """`first_attempt` is the attempt of a call that came to none."""
+    return AgentFailed(
+        **slot_of(request),
+        attempt=error.attempt if isinstance(error, GaveUp) else first_attempt,
+        error=error.error,
+        error_type=error.error_type,
+        retryable=error.retryable,
+        num_agents=request.num_agents,
+        duration_ms=duration_ms,
+        timestamp=rfc3339(now_ms()),
+        usage=error.usage if isinstance(error, GaveUp) else Usage(),
+        correlation=request.correlation,
+    )
+
+
+def _proposal(request: AgentRequested, ask: Ask, answer: Answer) -> Proposal | None:
+    text = answer.checked.proposal
+    if text is None:
+        return None
+    return Proposal(
+        content=text,
+        author_id=request.agent_id,
+        author_role=request.role,
+        model=answer.model,
+        temperature=ask.temperature,
+        tokens=answer.tokens,
+        revisions=request.revisions,
+    )
+
+
+def _synthesis(request: AgentRequested, answer: Answer) -> Synthesis | None:
+    text = answer.checked.synthesis
+    if text is None:
+        return None
+    return Synthesis(
+        content=text,
+        author_id=request.agent_id,
+        model=answer.model,
+        tokens=answer.tokens,
+        sources=tuple(request.labels.values()),
+    )

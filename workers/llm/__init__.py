@@ -1,0 +1,1 @@
+"""The client of model servers: attempts, retries, hedging, circuit breakers."""

@@ -1,0 +1,1 @@
+"""A server that speaks vLLM's HTTP API, for demo, tests, benchmarks and faults."""
