@@ -32,10 +32,10 @@ class Link:
 
 
 class Proxy:
-    """`async with Proxy(port) as proxy: proxy.url`. `port` is that of the server behind it."""
+    """`upstreams` are the ports of the servers behind it. Each link gets the next one that listens."""
 
-    def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
+    def __init__(self, *upstreams: int) -> None:
+        self._upstreams = upstreams
         self._links: set[Link] = set()
         self._count = 0
         self._silent: Which | None = None
@@ -89,7 +89,7 @@ class Proxy:
         self._links.add(link)
         link.writers.append(writer)
         try:
-            server_reader, server_writer = await asyncio.open_connection(HOST, self._upstream)
+            server_reader, server_writer = await self._connect(link.number)
             link.writers.append(server_writer)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(link, reader, server_writer, self._learn))
@@ -100,6 +100,13 @@ class Proxy:
             link.cut()
             self._links.discard(link)
             self._tasks.discard(task)
+
+    async def _connect(self, number: int) -> tuple[StreamReader, StreamWriter]:
+        ports = [self._upstreams[(number + turn) % len(self._upstreams)] for turn in range(len(self._upstreams))]
+        for port in ports[:-1]:
+            with suppress(OSError):
+                return await asyncio.open_connection(HOST, port)
+        return await asyncio.open_connection(HOST, ports[-1])
 
     async def _pump(
         self, link: Link, reader: StreamReader, writer: StreamWriter, learn: Callable[[Link, bytes], None] | None

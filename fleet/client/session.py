@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from fleet import subjects
 from fleet.config import Settings
 from fleet.errors import BadRequest, FleetError, Unreachable
-from fleet.jetstream.connection import connect
+from fleet.jetstream.connection import Connection, connect
 from fleet.jetstream.payloads import ContentRef, MissingText, Texts
 from fleet.messages import (
     AgentCompleted,
@@ -72,8 +72,13 @@ class Receipt:
 async def session(settings: Settings) -> AsyncIterator["Session"]:
     """Connected inside. Whatever NATS raises there leaves as a `FleetError` that says what to do."""
     nc = await connect(settings, "fleet-cli")
+    closing = _cancel_once_closed(nc)
     try:
         yield Session(nc)
+    except asyncio.CancelledError:
+        if not nc.closed.is_set() or (task := asyncio.current_task()) is None or task.uncancel():
+            raise
+        raise Unreachable("the connection to NATS was closed for good") from None
     except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
         raise Unreachable(
             f"NATS answers at {settings.nats}, but no fleet does: start one with `fleet up`, "
@@ -92,8 +97,18 @@ async def session(settings: Settings) -> AsyncIterator["Session"]:
             f"NATS at {settings.nats} does not answer any more ({error or type(error).__name__})"
         ) from None
     finally:
+        closing.cancel()
         with suppress(Exception):
             await nc.close()
+
+
+def _cancel_once_closed(nc: Connection) -> "asyncio.Task[Any]":
+    """The task that calls, as it may wait for something that cannot come any more."""
+    waiting = asyncio.current_task()
+    assert waiting is not None
+    closing = asyncio.create_task(nc.closed.wait())
+    closing.add_done_callback(lambda done: done.cancelled() or waiting.cancel())
+    return closing
 
 
 class Session:
@@ -165,6 +180,8 @@ class Session:
                     if asking in waiting and asking.done():
                         raise  # there is no fleet
                 except (nats.errors.Error, TimeoutError):
+                    if self.nc.is_closed:  # nats-py may have taken the cancellation for the end of its time
+                        raise nats.errors.ConnectionClosedError from None
                     if asking.done():
                         waiting.discard(asking)  # NATS was away for a moment, and the answer with it
         finally:

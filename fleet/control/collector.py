@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from faststream.nats import NatsBroker
 
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.component import Component
-from fleet.control.intake import OutboxHolder, Received, broker, durable, reason_of
+from fleet.control.intake import Broker, OutboxHolder, Received, durable, reason_of
 from fleet.control.runner import Item
 from fleet.control.service.server import Service
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
@@ -24,7 +23,7 @@ class Collector:
 
     def __init__(self, settings: Settings) -> None:
         self.holder = OutboxHolder()
-        self.broker: NatsBroker = broker(settings, "fleet-collector", self.holder)
+        self.broker = Broker(settings, "fleet-collector", self.holder)
         reads = ((subjects.AGENT_RESPONSES, subjects.COLLECTOR), (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER))
         self.component = Component(settings, "collector", self.broker, self.holder, reads)
         self.broker.subscriber(

@@ -5,23 +5,23 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import structlog
-from faststream.nats import NatsBroker
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet.config import Settings
 from fleet.control.fence import Fence
-from fleet.control.intake import OutboxHolder
+from fleet.control.intake import Broker, OutboxHolder
 from fleet.control.outbox import Outbox
 from fleet.control.recovery.dead_letters import Undeliverable
 from fleet.control.recovery.lost_streams import Resumption
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
 from fleet.control.store import KeyValueStore
+from fleet.errors import Unreachable
 from fleet.jetstream import topology
-from fleet.jetstream.connection import OUTAGES, connect, disconnect
+from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
 from fleet.jetstream.payloads import DAY_S, Texts
 from fleet.observability.health import Health, serve_health
 
@@ -36,7 +36,7 @@ class Component:
     """One control-plane process, dispatcher or collector. `reads`: the (stream, consumer) that it serves."""
 
     def __init__(
-        self, settings: Settings, name: str, broker: NatsBroker, holder: OutboxHolder, reads: Sequence[tuple[str, str]]
+        self, settings: Settings, name: str, broker: Broker, holder: OutboxHolder, reads: Sequence[tuple[str, str]]
     ) -> None:
         self.settings = settings
         self._reads = reads
@@ -44,9 +44,9 @@ class Component:
         self.health = Health(name)
         self._broker = broker
         self._holder = holder
-        self._background: list[asyncio.Task[None]] = []
-        self.nc: Client
-        self.out: Client
+        self._background: list[asyncio.Task[Any]] = []
+        self.nc: Connection
+        self.out: Connection
         """What the events leave by."""
         self.js: JetStreamContext
         self.texts: Texts
@@ -100,13 +100,17 @@ class Component:
 
     async def watchdog(self) -> None:
         """Looks for what is wedged, for ever. Raises `Unreachable` where only a new process can help."""
-        broker: Client = self._broker.connection
+        broker: Connection = self._broker.connection
         clients = (self.nc, self.out, broker)
         dog = Watchdog(self.settings, self.health, self.js, clients, self._reads, self.resumption)
+        # A task of its own: nats-py takes a cancellation for the end of its time, and the watchdog would go on.
         watching = asyncio.create_task(dog.run())
-        self._background.append(watching)
-        # On its own: nats-py takes a cancellation for the end of its time, and the watchdog would go on.
-        await asyncio.shield(watching)
+        closings = [asyncio.create_task(client.closed.wait()) for client in clients]
+        self._background += [watching, *closings]
+        await asyncio.wait([watching, *closings], return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        raise Unreachable("a connection to NATS was closed for good: a new process connects anew")
 
     async def drain(self) -> None:
         """Takes nothing new, and finishes what is in flight."""

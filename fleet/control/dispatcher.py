@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 import structlog
-from faststream.nats import NatsBroker
 
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.admission import Admission
 from fleet.control.component import Component
-from fleet.control.intake import OutboxHolder, Received, broker, durable
+from fleet.control.intake import Broker, OutboxHolder, Received, durable
 from fleet.control.runner import Item
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
@@ -47,7 +46,7 @@ class Dispatcher:
 
     def __init__(self, settings: Settings) -> None:
         self.holder = OutboxHolder()
-        self.broker: NatsBroker = broker(settings, "fleet-dispatcher", self.holder)
+        self.broker = Broker(settings, "fleet-dispatcher", self.holder)
         reads = ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),)
         self.component = Component(settings, "dispatcher", self.broker, self.holder, reads)
         self.admission = Admission(settings.limits.max_in_flight, self._in_progress)

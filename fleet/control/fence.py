@@ -14,13 +14,12 @@ from typing import Any
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleet import subjects
 from fleet.config import Settings
 from fleet.errors import StillOut, Unreachable
-from fleet.jetstream.connection import connect
+from fleet.jetstream.connection import Connection, connect
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +37,7 @@ class Fence:
     was lost is dropped, for somebody else may say it in the meantime.
     """
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Connection) -> None:
         self.instance = _name()
         self._nc = nc
         self._works_on: Callable[[str], bool] = lambda task_id: False
@@ -62,7 +61,7 @@ class Fence:
         return made[0]
 
     @property
-    def nc(self) -> Client:
+    def nc(self) -> Connection:
         """The connection that events leave by."""
         return self._nc
 

@@ -17,7 +17,7 @@ from fleet.control.outbox import Outbox
 from fleet.control.recovery.dead_letters import Lost, Undeliverable
 from fleet.crashpoints import reach
 from fleet.errors import StillOut, StoreConflict
-from fleet.jetstream.connection import OUTAGES, options, servers
+from fleet.jetstream.connection import OUTAGES, Connection, connect, servers
 from fleet.jetstream.topology import MAX_DELIVER
 
 log = structlog.get_logger(__name__)
@@ -117,31 +117,33 @@ class JetStreamDelivery:
         return Lost(self.stream, self.sequence, self._msg.subject, self._msg.data, self._msg.header)
 
 
-def broker(settings: Settings, name: str, holder: "OutboxHolder") -> NatsBroker:
-    """A FastStream broker whose handlers get `Received`."""
+class Broker(NatsBroker):
+    """A FastStream broker whose handlers get `Received`, on a connection made as all others are.
 
-    async def receive(message: NatsMessage) -> Received[Any]:
-        received: Received[Any] = Received(message.raw_message, JetStreamDelivery(message.raw_message, holder))
-        reach("delivery.received")
-        return received
+    FastStream's own would end for good at the first server that refuses it: what its callback raises stops nats-py
+    from trying the others.
+    """
 
-    async def lost() -> None:
-        log.warning("nats.disconnected")
+    def __init__(self, settings: Settings, name: str, holder: "OutboxHolder") -> None:
+        async def receive(message: NatsMessage) -> Received[Any]:
+            received: Received[Any] = Received(message.raw_message, JetStreamDelivery(message.raw_message, holder))
+            reach("delivery.received")
+            return received
 
-    async def found() -> None:
-        log.info("nats.reconnected")
+        super().__init__(servers(settings), apply_types=False, decoder=receive, logger=None, graceful_timeout=10.0)
+        self._settings = settings
+        self._name = name
 
-    return NatsBroker(
-        servers(settings),
-        name=name,
-        apply_types=False,
-        decoder=receive,
-        logger=None,
-        disconnected_cb=lost,
-        reconnected_cb=found,
-        graceful_timeout=10.0,
-        **options(settings),
-    )
+    async def _connect(self) -> Connection:
+        async def lost() -> None:
+            log.warning("nats.disconnected")
+
+        async def found() -> None:
+            log.info("nats.reconnected")
+
+        connection = await connect(self._settings, self._name, disconnected_cb=lost, reconnected_cb=found)
+        self.config.connect(connection)
+        return connection
 
 
 class OutboxHolder:

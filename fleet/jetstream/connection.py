@@ -1,13 +1,17 @@
 """Connecting to NATS with the configured credentials: one way for every process."""
 
 import asyncio
-import re
 import ssl
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import nats
 import structlog
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from fleet.config import Settings
 from fleet.errors import ConfigError, Unreachable
@@ -18,10 +22,73 @@ RECONNECT_WAIT_S = 0.5
 DISCONNECT_WITHIN_S = 2.0
 OUTAGES = (nats.errors.Error, OSError, TimeoutError)
 """How NATS being away, full or too slow shows."""
+REFUSED = "authorization violation"
+REFUSED_FOR_S = 10.0
+"""How long a connection that was let in before is tried again where all that answers refuses it."""
+ONCE: dict[str, Any] = {"max_reconnect_attempts": 1, "allow_reconnect": False}
+"""For a connection that is to answer now, or not at all."""
+
+
+class Connection(Client):  # type: ignore[misc]
+    """nats-py's client, which comes back or is `closed`: nothing ends its reconnecting unheard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+        """Set once it is given up for good: its user was taken away, say."""
+        self._ending: asyncio.Task[None] | None = None
+        self._refused_at: float | None = None
+
+    async def on_error(self, error: Exception) -> None:
+        """The loss of a connection is logged by those who use it. Being refused is not waited out."""
+        if REFUSED in str(error).lower():
+            now = time.monotonic()
+            self._refused_at = self._refused_at or now
+            if now - self._refused_at > REFUSED_FOR_S:
+                raise error
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        finally:
+            if status == Client.CLOSED:
+                self.closed.set()
+
+    async def _attempt_reconnect(self) -> None:
+        """In nats-py, what a callback raises ends the reconnecting, and the connection counts as open for ever."""
+        self._refused_at = None
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:
+            log.error("nats.not_reconnected", error=repr(error))
+            self._ending = asyncio.create_task(self.close())  # not here: closing waits for this task
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if isinstance(self._transport, TcpTransport):
+            self._transport.close()  # that of an attempt that was refused: nats-py forgets it
+        await super()._connect_to_server(s)
+
+    async def _process_pong(self) -> None:
+        """nats-py 2.16 stops reading, and is deaf until its pings fail, when a pong comes after its flush timed out."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """An advertised address is verified by the name that `NATS_URL` gives.
+
+        nats-py takes the name of the server that told of it, which may itself be known by its address only.
+        """
+        await super()._process_info(info, initial_connection)
+        teller = self._current_server
+        if teller.discovered and teller.tls_name:
+            for server in self._server_pool:
+                if server.tls_name == teller.uri.hostname:
+                    server.tls_name = teller.tls_name
 
 
 def options(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments for `nats.connect` (and for FastStream's broker): credentials, TLS, endless reconnects."""
+    """How every connection is made: credentials, TLS, endless reconnects. Raises `ConfigError`."""
     given: dict[str, Any] = {
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": RECONNECT_WAIT_S,
@@ -30,6 +97,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "max_outstanding_pings": 2,
         # While the server is away, publishing fails instead of piling up: the message that caused it comes again.
         "pending_size": 8 * 1024 * 1024,
+        **_login(settings),
     }
     if settings.nats_creds:
         given["user_credentials"] = settings.nats_creds
@@ -47,25 +115,68 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 def servers(settings: Settings) -> list[str]:
-    """`NATS_URL` names one server or several of a cluster, separated by commas."""
-    return [url.strip() for url in settings.nats.split(",") if url.strip()]
+    """`NATS_URL` names one server or several of a cluster, separated by commas. Without user and password."""
+    return [host for _, host in _urls(settings)]
 
 
-async def connect(settings: Settings, name: str, **more: Any) -> Client:
+def _urls(settings: Settings) -> Iterator[tuple[str, str]]:
+    """`nats://user:password@host:4222` -> (`user:password`, `nats://host:4222`)."""
+    for url in filter(None, map(str.strip, settings.nats.split(","))):
+        scheme, slashes, rest = url.rpartition("://")
+        userinfo, _, host = rest.rpartition("@")
+        yield userinfo, f"{scheme}{slashes}{host}"
+
+
+def _login(settings: Settings) -> dict[str, str]:
+    """User and password, or the token, that stand in `NATS_URL`: for the servers that a cluster advertises, too.
+
+    nats-py would give them to the server in whose URL they stand, and to no other.
+    """
+    found = {userinfo for userinfo, _ in _urls(settings) if userinfo}
+    if len(found) > 1:
+        raise ConfigError("NATS_URL: all servers must have the same user and password, they are one cluster")
+    for userinfo in found:
+        user, colon, password = userinfo.partition(":")
+        return {"user": unquote(user), "password": unquote(password)} if colon else {"token": unquote(user)}
+    return {}
+
+
+async def connect(settings: Settings, name: str, **more: Any) -> Connection:
     """Raises `Unreachable` when there is no server; later losses are reconnected for ever."""
-    first = {"max_reconnect_attempts": 1, "allow_reconnect": False}
     try:
         # nats-py retries the first connection as it does later ones: probe once, so that a wrong URL is an answer.
-        probe = await nats.connect(
-            servers(settings), name=f"{name}-probe", **{**options(settings), **first, **_quiet()}
-        )
-        await probe.close()
-        return await nats.connect(servers(settings), name=name, **{**options(settings), **_quiet(), **more})
-    except (OSError, nats.errors.Error, TimeoutError) as error:
+        await (await _open(settings, f"{name}-probe", **ONCE)).close()
+        return await _open(settings, name, **more)
+    except OUTAGES as error:
         raise Unreachable(
-            f"no NATS server answers at {_without_password(settings.nats)} ({error or type(error).__name__}): "
+            f"no NATS server answers at {', '.join(servers(settings))} ({error or type(error).__name__}): "
             "start one, set NATS_URL, or run `fleet up`"
         ) from None
+
+
+async def answers(settings: Settings, name: str, within_s: float) -> bool:
+    """Whether NATS answers a connection that is made just now."""
+    try:
+        async with asyncio.timeout(within_s):
+            nc = await _open(settings, name, **ONCE)
+            try:
+                await nc.request("$JS.API.INFO", timeout=within_s)
+            finally:
+                await nc.close()
+    except OUTAGES:
+        return False
+    return True
+
+
+async def _open(settings: Settings, name: str, **more: Any) -> Connection:
+    nc = Connection()
+    try:
+        await nc.connect(servers(settings), name=name, **{**options(settings), "error_cb": nc.on_error, **more})
+    except BaseException:
+        with suppress(Exception):  # nats-py's own, where there was nothing to close yet
+            await nc.close()
+        raise
+    return nc
 
 
 async def disconnect(nc: Client) -> None:
@@ -79,30 +190,3 @@ async def disconnect(nc: Client) -> None:
             await nc.close()
         except (OSError, RuntimeError):
             pass  # uvloop minds that the server has closed it already
-
-
-def _without_password(urls: str) -> str:
-    """`nats://user:secret@host:4222` -> `nats://user@host:4222`."""
-    return re.sub(r"(?<=://)([^:/@]*):[^/@]*@", r"\1@", urls)
-
-
-def _quiet() -> dict[str, Any]:
-    async def ignore(_: Exception) -> None:
-        """The loss of a connection is logged by those who use it."""
-
-    return {"error_cb": ignore}
-
-
-def _forgive_late_pongs() -> None:
-    """nats-py 2.16 stops reading, and is deaf until its pings fail, when a pong comes after its flush has timed out."""
-    process = Client._process_pong
-
-    async def process_pong(client: Any) -> None:
-        if client._pongs and client._pongs[0].done():
-            client._pongs[0] = asyncio.get_running_loop().create_future()
-        await process(client)
-
-    Client._process_pong = process_pong
-
-
-_forgive_late_pongs()

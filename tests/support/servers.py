@@ -19,14 +19,25 @@ READY_WITHIN_S = 60
 
 
 class Server:
-    """One nats-server; `routes` are those of its cluster, itself included."""
+    """One nats-server; `routes` are those of its cluster, itself included, and `more` is added to its configuration."""
 
-    def __init__(self, name: str, directory: Path, *, routes: Sequence[int] = (), max_payload: str = "1MB") -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        *,
+        routes: Sequence[int] = (),
+        max_payload: str = "1MB",
+        more: str = "",
+        advertise: bool = True,
+    ) -> None:
         self.name = name
         self.port, self._monitor = free_ports(2)
         self._directory = directory
         self._routes = routes
         self._max_payload = max_payload
+        self.more = more
+        self._advertise = advertise
         self._process: Process | None = None
 
     @property
@@ -36,8 +47,7 @@ class Server:
     async def start(self) -> None:
         """Returns once it listens; `healthy` says when it has joined its cluster."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        file = self._directory / "nats-server.conf"
-        file.write_text(self._config())
+        file = self._write()
         with (self._directory / "nats-server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 str(find_server()), "--config", str(file), stdout=DEVNULL, stderr=log
@@ -57,6 +67,22 @@ class Server:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
+
+    async def stop(self) -> None:
+        """SIGTERM, as in a rolling restart."""
+        self.signal(signal.SIGTERM)
+        assert self._process is not None
+        await self._process.wait()
+
+    def reload(self) -> None:
+        """Takes over what `more` says now."""
+        self._write()
+        self.signal(signal.SIGHUP)
+
+    @property
+    def refusals(self) -> int:
+        """How many connections it did not let in."""
+        return (self._directory / "nats-server.log").read_text().count("authentication error")
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -91,6 +117,11 @@ class Server:
             if sub["subject"] == subject
         ]
 
+    def _write(self) -> Path:
+        file = self._directory / "nats-server.conf"
+        file.write_text(self._config())
+        return file
+
     def _config(self) -> str:
         own, *_ = [port for port in self._routes if str(port) in self.name] or [0]
         routes = ", ".join(f'"nats://route:secret@{HOST}:{port}"' for port in self._routes)
@@ -100,6 +131,7 @@ cluster {{
   listen: "{HOST}:{own}"
   authorization {{ user: route, password: secret }}
   routes: [{routes}]
+  no_advertise: {json.dumps(not self._advertise)}
 }}"""
         return f"""\
 server_name: {self.name}
@@ -111,6 +143,7 @@ jetstream {{
   sync_interval: 100ms
 }}
 {cluster if self._routes else ""}
+{self.more}
 """
 
 
@@ -127,10 +160,10 @@ async def one(directory: Path, **more: Any) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def three(directory: Path) -> AsyncIterator[list[Server]]:
+async def three(directory: Path, **more: Any) -> AsyncIterator[list[Server]]:
     """A cluster as in `deploy/nats/nats-cluster.conf`, without its permissions."""
     routes = free_ports(3)
-    servers = [Server(f"nats-{route}", directory / str(route), routes=routes) for route in routes]
+    servers = [Server(f"nats-{route}", directory / str(route), routes=routes, **more) for route in routes]
     try:
         await asyncio.gather(*(server.start() for server in servers))
         await asyncio.gather(*(server.healthy() for server in servers))

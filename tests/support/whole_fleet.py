@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import nats
-
 from fleet import subjects
 from fleet.config import Limits, RoleProfile, Settings, Workers
 from fleet.control import collector, dispatcher
+from fleet.jetstream import connection
 from tests.support.control_plane import Fleet, Inbox, NoWorkers
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import Simulator, SimulatorConfig
@@ -18,9 +17,9 @@ ROLE = RoleProfile(persona="You are a developer.", max_tokens=20_000)
 
 @asynccontextmanager
 async def whole(
-    nats_url: str, simulated: SimulatorConfig | None = None, limits: Limits | None = None
+    nats_url: str, simulated: SimulatorConfig | None = None, limits: Limits | None = None, **more: str
 ) -> AsyncIterator[Fleet]:
-    """`nats_url` may name several servers. The client hears all events of deliberations."""
+    """`nats_url` may name several servers, `more` are further settings. The client hears all ends of deliberations."""
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(simulated or SimulatorConfig()))
         settings = Settings(
@@ -29,6 +28,7 @@ async def whole(
             roles={"DEV": ROLE},
             limits=limits or Limits(),
             workers=Workers(ack_wait_s=3, calls_per_worker=32),
+            **more,  # type: ignore[arg-type]
         )
         await _component(stack, lambda ready: dispatcher.run(settings, NoWorkers(), on_ready=ready))
         await _component(stack, lambda ready: collector.run(settings, on_ready=ready))
@@ -36,9 +36,7 @@ async def whole(
         await worker.start()
         stack.push_async_callback(worker.stop, 0)
 
-        async def quiet(_: Exception) -> None: ...
-
-        nc = await nats.connect(nats_url.split(","), error_cb=quiet, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
+        nc = await connection.connect(settings, "client", reconnect_time_wait=0.2)
         stack.push_async_callback(nc.close)
         inbox = Inbox()
         for subject in (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL):

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import structlog
 from msgspec import Struct
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from fleet import subjects
@@ -67,18 +66,16 @@ class AgentWorker:
         self._failed = 0
         self._stopping = False
         self._background: set[asyncio.Task[None]] = set()
-        self._closed = asyncio.Event()
 
     async def start(self) -> None:
         """Raises `ConfigError` and `Unreachable`."""
         self._client = VllmClient(self._settings)
         try:
-            self._nc: Client = await connection.connect(
+            self._nc = await connection.connect(
                 self._settings,
                 self._name,
                 reconnected_cb=self._on_reconnect,
                 disconnected_cb=self._on_disconnect,
-                closed_cb=self._on_close,
             )
         except BaseException:
             await self._client.close()
@@ -118,7 +115,7 @@ class AgentWorker:
     @property
     def closed(self) -> asyncio.Event:
         """Set once its connection to NATS is given up for good (expired credentials, say): it can do nothing more."""
-        return self._closed
+        return self._nc.closed
 
     def status(self) -> WorkerStatus:
         return WorkerStatus(
@@ -239,9 +236,6 @@ class AgentWorker:
     async def _on_disconnect(self) -> None:
         if not self._stopping:
             log.warning("nats.disconnected", worker=self._name)
-
-    async def _on_close(self) -> None:
-        self._closed.set()
 
     async def _on_reconnect(self) -> None:
         log.info("nats.reconnected", worker=self._name)

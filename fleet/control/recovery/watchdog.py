@@ -18,6 +18,7 @@ from fleet.config import Settings
 from fleet.control.recovery.lost_streams import Resumption
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
+from fleet.jetstream.connection import answers
 from fleet.observability.health import Health
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,8 @@ PROBE_INTERVAL_S = 3.0
 PROBE_TIMEOUT_S = 5.0
 DECLARE_TIMEOUT_S = 8.0
 STALLED_AFTER_S = 10.0
+GIVEN_UP_AFTER_S = 15.0
+"""A connection that is merely lost is back before: at once or, where its link is silent, when its pings have failed."""
 
 
 class Watchdog:
@@ -47,15 +50,16 @@ class Watchdog:
         self._flows = {read: Flow() for read in reads}
         self._resumption = resumption
         self._known: set[str] = set()
+        self._unread: set[str] = set()
+        self._wrong_since: dict[str, float] = {}
 
     async def run(self) -> None:
         """Until cancelled. Raises `Unreachable` where only a new process can help."""
         while True:
             self._health.beat()
-            if any(client.is_closed for client in self._clients):
-                # The client has given up for good (a protocol violation, say): a new process connects anew.
-                raise Unreachable("a connection to NATS was closed")
-            missing = await self._look()
+            deaf = await self._deaf()
+            self._health.beat()
+            missing = () if deaf else await self._look()
             self._health.beat()
             if missing:
                 log.error("topology.missing", missing=missing, action="declaring it again")
@@ -63,25 +67,46 @@ class Watchdog:
                 self._health.beat()
             await asyncio.sleep(PROBE_INTERVAL_S)
 
+    async def _deaf(self) -> bool:
+        """Whether some connection does not answer. Raises `Unreachable` if it stays so while NATS answers a new one."""
+        errors = [error for error in await asyncio.gather(*map(_error_of, self._clients)) if error is not None]
+        elsewhere = False
+        if errors:
+            self._health.set("nats", ok=False)
+            log.warning("nats.probe_failed", error=repr(errors[0]))
+            elsewhere = await answers(self._settings, f"fleet-{self._health.component}-watchdog", PROBE_TIMEOUT_S)
+        self._give_up_on("NATS answers others, but not a connection of this process", wrong=elsewhere)
+        return bool(errors)
+
     async def _look(self) -> Sequence[str]:
         """What is missing. Everything is asked at once: there are many round trips, and a link may be slow."""
+        self._unread = set()
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                # Not `flush`, which succeeds on a connection that nothing is read from any more.
-                pings = (client.request("$JS.API.INFO", timeout=PROBE_TIMEOUT_S) for client in self._clients)
                 streams = (self._missing_stream(name) for name in _streams(self._settings))
                 durables = (
                     self._missing_consumer(stream, consumer.durable_name or "")
                     for stream, consumer in topology.consumers(self._settings)
                 )
-                await asyncio.gather(*pings)
                 missing = [name for name in await asyncio.gather(*streams, *durables) if name is not None]
         except Exception as error:
             self._health.set("nats", ok=False)
             log.warning("nats.probe_failed", error=repr(error))
             return ()
         self._health.set("nats", ok=not missing)
+        for _, name in self._flows:
+            self._give_up_on(
+                f"NATS knows no reader of consumer {name}, and this process reads it", wrong=name in self._unread
+            )
         return missing
+
+    def _give_up_on(self, problem: str, *, wrong: bool) -> None:
+        """Raises `Unreachable` once it has been wrong for too long."""
+        now = time.monotonic()
+        if not wrong:
+            self._wrong_since.pop(problem, None)
+        elif now - self._wrong_since.setdefault(problem, now) > GIVEN_UP_AFTER_S:
+            raise Unreachable(f"{problem}, for {GIVEN_UP_AFTER_S:.0f} s: a new process connects anew")
 
     async def _missing_stream(self, name: str) -> str | None:
         try:
@@ -102,6 +127,8 @@ class Watchdog:
         if flow := self._flows.get((stream, name)):
             stalled = flow.stalled(info, time.monotonic())
             self._tell(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
+            if not info.push_bound:
+                self._unread.add(name)
         return None
 
     def _tell(self, problem: str, *, wrong: bool, **facts: Any) -> None:
@@ -142,6 +169,17 @@ class Flow:
         if not waits or seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since > STALLED_AFTER_S
+
+
+async def _error_of(client: Client) -> Exception | None:
+    """None where NATS answers. Not `flush`, which succeeds on a connection that nothing is read from any more."""
+    try:
+        if not client.is_connected:
+            return ConnectionError("not connected")
+        await client.request("$JS.API.INFO", timeout=PROBE_TIMEOUT_S)
+    except Exception as error:
+        return error
+    return None
 
 
 def _streams(settings: Settings) -> Iterator[str]:

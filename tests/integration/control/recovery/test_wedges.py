@@ -7,15 +7,18 @@ from typing import Any
 
 import nats
 import pytest
+import structlog
 from msgspec.structs import replace
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
+from fleet.chaos.proxy import Proxy
 from fleet.config import Limits, Settings, load
 from fleet.control.outbox import Outbox
 from fleet.control.recovery.lost_streams import Resumption
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.store import KeyValueStore
+from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.messages import AgentRequested
@@ -228,6 +231,60 @@ async def problems(health: Health, *wanted: str) -> None:
     async with asyncio.timeout(WITHIN_S):
         while health.problems() != list(wanted):  # noqa: ASYNC110 - health is asked, it does not tell
             await asyncio.sleep(0.02)
+
+
+async def test_a_connection_that_is_deaf_while_others_are_answered_ends_the_process(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the watchdog that sees it: nats-py waits for its pings."""
+    monkeypatch.setattr("fleet.control.recovery.watchdog.GIVEN_UP_AFTER_S", 0.2)
+    monkeypatch.setattr("fleet.control.recovery.watchdog.PROBE_TIMEOUT_S", 1.0)
+    proxy = Proxy(int(nats_url.rpartition(":")[2]))
+    await proxy.start()
+    nc = await nats.connect(proxy.url)
+    dog = await watching(nc, load({"NATS_URL": nats_url}), Health("test"))
+    proxy.silence(lambda _: True)
+    with pytest.raises(Unreachable, match="NATS answers others"):
+        await dog.run()
+    proxy.heal()
+    await nc.close()
+    await proxy.stop()
+
+
+async def test_an_outage_of_nats_is_waited_for(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new process could not connect either."""
+    monkeypatch.setattr("fleet.control.recovery.watchdog.GIVEN_UP_AFTER_S", 0.0)
+    monkeypatch.setattr("fleet.control.recovery.watchdog.PROBE_TIMEOUT_S", 1.0)
+    proxy = Proxy(int(nats_url.rpartition(":")[2]))
+    await proxy.start()
+    nc = await nats.connect(proxy.url)
+    health = Health("test")
+    dog = await watching(nc, load({"NATS_URL": proxy.url}), health)
+    proxy.silence(lambda _: True)
+    with structlog.testing.capture_logs() as logs:
+        task = asyncio.create_task(dog.run())
+        async with asyncio.timeout(WITHIN_S):
+            while sum(line["event"] == "nats.probe_failed" for line in logs) < 3:  # noqa: ASYNC110 - a log does not tell
+                await asyncio.sleep(0.02)
+    assert not task.done()
+    assert health.problems() == ["nats"]
+    proxy.heal()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await nc.close()
+    await proxy.stop()
+
+
+async def test_a_consumer_that_nobody_reads_any_more_ends_the_process(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though every connection answers."""
+    monkeypatch.setattr("fleet.control.recovery.watchdog.GIVEN_UP_AFTER_S", 0.2)
+    nc = await nats.connect(nats_url)
+    dog = await watching(nc, load({}), Health("test"))
+    with pytest.raises(Unreachable, match="no reader of consumer dispatcher"):
+        await dog.run()
+    await nc.close()
 
 
 async def test_what_is_wedged_is_named_until_it_is_over(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
