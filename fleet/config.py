@@ -4,7 +4,7 @@ The same names stand in both; the environment wins. Only the file has tables: `[
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,6 +92,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     vllm_urls: tuple[str, ...] = ()
     vllm_model: str | None = None
     vllm_api_key: str | None = None
+    health_port: int | None = None
+    """Where dispatcher and collector serve `/healthz`, `/readyz` and `/metrics`; absent: nowhere."""
+    health_host: str | None = None
+    """Absent: all interfaces."""
     roles: dict[str, RoleProfile] = {}
     limits: Limits = Limits()
     workers: Workers = Workers()
@@ -114,6 +118,8 @@ _NAMES = {
     "VLLM_URL": "vllm_urls",
     "VLLM_MODEL": "vllm_model",
     "VLLM_API_KEY": "vllm_api_key",
+    "FLEET_HEALTH_PORT": "health_port",
+    "FLEET_HEALTH_HOST": "health_host",
 }
 _TABLES = {"roles", "limits", "workers"}
 _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
@@ -129,7 +135,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     for name, field in _NAMES.items():
         value = environ.get(name) or given.get(name)
         if value not in (None, ""):
-            values[field] = endpoints(value) if field == "vllm_urls" else value
+            values[field] = _READ.get(field, lambda given: given)(value)
     values.setdefault("agent_type", "vllm" if values.get("vllm_urls") else "mock")
     if values["agent_type"] not in ("vllm", "mock"):
         raise ConfigError(f"AGENT_TYPE: expected vllm or mock, got {values['agent_type']!r}")
@@ -157,6 +163,20 @@ def endpoints(value: str | list[str]) -> tuple[str, ...]:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"VLLM_URL: {url!r} is no http(s) URL")
     return found
+
+
+def port(value: str | int) -> int:
+    """What `FLEET_HEALTH_PORT` says. Raises `ConfigError`."""
+    text = str(value).strip()
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    kubernetes = ": a Kubernetes Service named fleet-health sets it; `enableServiceLinks: false` keeps it out"
+    raise ConfigError(
+        f"FLEET_HEALTH_PORT: expected a port from 1 to 65535, got {text!r}{kubernetes if '://' in text else ''}"
+    )
+
+
+_READ: dict[str, Callable[[Any], Any]] = {"vllm_urls": endpoints, "health_port": port}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def dispatcher() -> None:
     from fleet.control import dispatcher as component
     from fleet.local.launcher import LauncherProcess
 
-    running = component.run(settings, LauncherProcess(), on_ready=lambda: _ready("dispatcher"))
+    running = component.run(settings, LauncherProcess(settings.workers.count), on_ready=lambda: _ready("dispatcher"))
     run_until_signalled(running, loop_factory=fast_loop)
 
 
@@ -190,8 +190,9 @@ def _say_where(console: "Console", fleet: "LocalFleet") -> None:
     table.add_row("  vLLM", fleet.vllm_url, models.get(fleet.model, ""))
     ray = "local" if fleet.ray_is_local else "given by RAY_ADDRESS"
     table.add_row("  Ray", fleet.settings.ray_address or "", ray)
-    table.add_row("  dispatcher", f"pid {fleet.dispatcher.pid}")
-    table.add_row("  collector", f"pid {fleet.collector.pid}")
+    for name, pid in fleet.pids.items():
+        health = f"health on port {fleet.health_ports[name]}" if fleet.health_ports else ""
+        table.add_row(f"  {name}", f"pid {pid}", health)
     table.add_row("  data", str(fleet.data_dir.absolute()), "survives restarts")
     elsewhere = "" if fleet.data_dir == options.DATA_DIR else f" --data-dir {fleet.data_dir}"
     console.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")

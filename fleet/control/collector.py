@@ -74,13 +74,14 @@ async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
     component = Collector(settings).component
     service = Service(component)
-    await component.connect()
-    try:
-        await service.start()
-        await component.start()
+
+    async def start() -> None:
+        await component.serve(service.start)
         on_ready()
         log.info("collector.ready")
-        await component.watchdog()
+
+    try:
+        await component.run(start)
     finally:
         await service.retire()
         await component.drain()

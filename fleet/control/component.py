@@ -1,9 +1,8 @@
 """What a component is made of (connection, topology, store, outbox, runner, health), and how it starts and stops."""
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +10,7 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet.config import Settings
+from fleet.control.background import Background
 from fleet.control.fence import Fence
 from fleet.control.intake import Broker, OutboxHolder
 from fleet.control.outbox import Outbox
@@ -23,11 +23,11 @@ from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
 from fleet.jetstream.payloads import DAY_S, Texts
-from fleet.observability.health import Health, serve_health
+from fleet.observability.health import Health, Seen, listen
 
 log = structlog.get_logger(__name__)
 
-DECLARE_WITHIN_S, DECLARE_PAUSE_S = 30.0, 0.5
+CONNECT_PAUSE_S = 2.0
 DRAIN_S, CLOSE_WITHIN_S = 8.0, 2.0
 """With all other steps, also where NATS has stopped to answer, less than the 20 s in which a component must end."""
 
@@ -44,7 +44,8 @@ class Component:
         self.health = Health(name)
         self._broker = broker
         self._holder = holder
-        self._background: list[asyncio.Task[Any]] = []
+        self._background = Background()
+        self._created: list[str] = []
         self.nc: Connection
         self.out: Connection
         """What the events leave by."""
@@ -55,11 +56,58 @@ class Component:
         self.resumption: Resumption
         self.runner: Runner
 
-    async def connect(self) -> None:
-        """Connects and declares the topology; raises `Unreachable` when there is no server."""
+    async def run(self, starting: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Serves health, then does `starting`, and goes on until cancelled. Raises what ended a part of it."""
+        self.health.expect("nats", "NATS has not answered yet")
+        self.health.expect("streams", "the streams have not been seen yet")
+        self._background.start("heartbeat", self.health.keep_beating())
+        if self.settings.health_port is not None:
+            serving = await listen(self.health, self.settings.health_host, self.settings.health_port)
+            self._background.start("health server", serving)
+        await self._background.run(starting)
+
+    def keep(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work` in the background; its end would be the component's."""
+        self._background.start(name, work)
+
+    async def stop(self, name: str) -> None:
+        """Ends what `keep` has begun."""
+        await self._background.stop(name)
+
+    async def serve(self, announce: Callable[[], Awaitable[None]]) -> None:
+        """Connects, declares the topology, awaits `announce`, and begins to consume: `/readyz` goes by what is seen.
+
+        All of it is tried again, however long, while NATS is away, lets nobody in or has no leader: a server may be
+        started later than its clients, and its users and certificates can be mended while it runs.
+        """
+        while True:
+            try:
+                await self._connect()
+                await announce()
+                await self._consume()
+                break
+            except (Unreachable, *OUTAGES) as error:
+                reason = str(error) or type(error).__name__
+                streams = hasattr(self, "nc") and self.nc.is_connected
+                self.health.set("streams" if streams else "nats", ok=False, detail=reason)
+                log.warning(f"{self.name}.waits_for_nats", error=reason, again_in_s=CONNECT_PAUSE_S)
+            await self._disconnect()
+            await asyncio.sleep(CONNECT_PAUSE_S)
+        self.health.set("nats", ok=True)
+        self.health.set("streams", ok=True)
+        self.health.watch("writes fail", self._writes)
+        self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
+        clients = (self.nc, self.out, self._broker.connection)
+        dog = Watchdog(self.settings, self.health, self.js, clients, self._reads, self.resumption)
+        self.keep("connections", self._closings(clients))
+        self.keep("watchdog", dog.run())
+        self.keep("undeliverable", self.undeliverable.run())
+
+    async def _connect(self) -> None:
         self.nc = await connect(self.settings, f"fleet-{self.name}-publisher")
+        self.health.set("nats", ok=True)
         self.js = self.nc.jetstream(timeout=5.0)
-        created = await self._declare()
+        await topology.declare(self.js, self.settings, self._created)
         self.texts = Texts(self.js, self.nc.max_payload, self.settings.limits.results_days * DAY_S)
         self.store = await KeyValueStore.open(self.js, self.texts)
         fence = await Fence.connect(self.settings, f"fleet-{self.name}-outbox")
@@ -68,53 +116,35 @@ class Component:
         self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
         self._holder.undeliverable = self.undeliverable
         self.resumption = Resumption(self.js, self.store, self._holder.outbox, self.texts)
-        self.resumption.after_loss_of(created)
+        # Before anything is consumed: what comes later is not lost.
+        self.resumption.after_loss_of(self._created)
         self.runner = Runner(self.store, self._holder.outbox, self.resumption.fail_if_lost)
         await fence.start(self.runner.works_on)
-        self.health.watch("NATS takes what is written", lambda: not self.runner.hindered)
-        self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
 
-    async def _declare(self) -> list[str]:
-        """Tried again while streams have no leader: a server of the cluster may have gone a moment ago."""
-        until = time.monotonic() + DECLARE_WITHIN_S
-        while True:
-            try:
-                return await topology.declare(self.js, self.settings)
-            except OUTAGES as error:
-                if time.monotonic() > until:
-                    raise
-                log.warning("topology.not_declared", error=repr(error), again_in_s=DECLARE_PAUSE_S)
-            await asyncio.sleep(DECLARE_PAUSE_S)
-
-    async def start(self) -> None:
-        """Begins to consume."""
+    async def _consume(self) -> None:
         await self.undeliverable.start()
         await self._broker.start()
-        self._background.append(asyncio.create_task(self.undeliverable.run()))
-        if port := os.environ.get("FLEET_HEALTH_PORT"):
-            self._background.append(asyncio.create_task(serve_health(self.health, int(port))))
 
-    def watch(self, what: str, probe: Callable[[], bool]) -> None:
-        """Makes readiness depend on `probe`."""
-        self.health.watch(what, probe)
-
-    async def watchdog(self) -> None:
-        """Looks for what is wedged, for ever. Raises `Unreachable` where only a new process can help."""
-        broker: Connection = self._broker.connection
-        clients = (self.nc, self.out, broker)
-        dog = Watchdog(self.settings, self.health, self.js, clients, self._reads, self.resumption)
-        # A task of its own: nats-py takes a cancellation for the end of its time, and the watchdog would go on.
-        watching = asyncio.create_task(dog.run())
+    async def _closings(self, clients: Sequence[Connection]) -> None:
+        """Raises `Unreachable` once one of them is closed for good."""
         closings = [asyncio.create_task(client.closed.wait()) for client in clients]
-        self._background += [watching, *closings]
-        await asyncio.wait([watching, *closings], return_when=asyncio.FIRST_COMPLETED)
-        if watching.done():
-            watching.result()
+        try:
+            await asyncio.wait(closings, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for closing in closings:
+                closing.cancel()
         raise Unreachable("a connection to NATS was closed for good: a new process connects anew")
+
+    def _writes(self) -> Seen:
+        hindered = self.runner.hindered
+        return Seen(
+            not hindered, "NATS did not take what had to be written: a full disk or stream?" if hindered else ""
+        )
 
     async def drain(self) -> None:
         """Takes nothing new, and finishes what is in flight."""
         started = time.monotonic()
+        self.health.expect("stopping", "this process takes nothing new")
         for subscriber in self._broker.subscribers:
             # FastStream's own way would drop what NATS has sent already, for another to have after `ack_wait`.
             if (subscription := getattr(subscriber, "subscription", None)) is not None:
@@ -129,14 +159,22 @@ class Component:
 
     async def close(self) -> None:
         """Disconnects."""
-        for task in self._background:
-            task.cancel()
+        await self._background.stop()
+        await self._disconnect()
+        log.info(f"{self.name}.stopped")
+
+    async def _disconnect(self) -> None:
+        """Whatever there is, in whatever state."""
+        if hasattr(self, "resumption"):
+            self.resumption.stop()
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._broker.stop()
-        except OUTAGES:  # NATS is away
-            await disconnect(self._broker.connection)
+        except (*OUTAGES, ExceptionGroup):  # NATS is away
+            if (connection := self._broker._connection) is not None:
+                await disconnect(connection)
+                self._broker._connection = None  # a later start connects anew
         for client in ("out", "nc"):
             if hasattr(self, client):
                 await disconnect(getattr(self, client))
-        log.info(f"{self.name}.stopped")
+                delattr(self, client)

@@ -1,6 +1,5 @@
 """The dispatcher: takes `deliberation.requested`, records it, and sees to it that there are workers for its calls."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import DeliberationRejected
+from fleet.observability.health import Seen
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import DeliberationRequested, parse_request
 from fleet.requests.task import Task
@@ -32,13 +32,13 @@ class Launcher(Protocol):
     """Launches, sizes and supervises the workers. `fleet.local.launcher.LauncherProcess` is the real one."""
 
     async def start(self) -> None:
-        """Returns once at least one worker takes calls."""
+        """Returns once workers take calls: all, or after a while those that there are."""
 
     async def stop(self) -> None:
         """Stops supervising; the workers go on for other dispatchers."""
 
-    def healthy(self) -> bool:
-        """Whether the last probe of the workers was answered."""
+    def answering(self) -> int | None:
+        """How many workers have answered lately; None while not even Ray is known to answer."""
 
 
 class Dispatcher:
@@ -119,28 +119,41 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
     dispatcher = Dispatcher(settings)
     component = dispatcher.component
     service = Service(component)
-    await component.connect()
-    reach("dispatcher.connected")
     component.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: dispatcher.admission.held)
-    admitting = asyncio.create_task(dispatcher.admission.run())
-    launching = asyncio.create_task(launcher.start())
-    try:
+    component.health.watch("ray", lambda: _ray(launcher))
+    component.health.watch("workers", lambda: _workers(launcher, settings.workers.count))
+
+    async def announce() -> None:
+        reach("dispatcher.connected")
         await service.start()
-        await component.start()
-        await launching
+
+    async def start() -> None:
+        await component.serve(announce)
+        await launcher.start()
         reach("dispatcher.launched")
-        component.watch("workers", launcher.healthy)
         on_ready()
         log.info("dispatcher.ready")
-        await component.watchdog()
+
+    component.keep("admission", dispatcher.admission.run())
+    try:
+        await component.run(start)
     finally:
-        launching.cancel()
-        admitting.cancel()
+        await component.stop("admission")
         await service.retire()
         await component.drain()
         await service.leave()
         await component.close()
         await launcher.stop()
+
+
+def _ray(launcher: Launcher) -> Seen:
+    answers = launcher.answering() is not None
+    return Seen(answers, "" if answers else "Ray has not answered lately, or not yet")
+
+
+def _workers(launcher: Launcher, wanted: int) -> Seen:
+    answering = launcher.answering() or 0
+    return Seen(answering > 0, "" if answering >= wanted else f"{answering} of {wanted} workers answer")
 
 
 def _rejection(error: BadRequest, sequence: int) -> DeliberationRejected:

@@ -100,9 +100,9 @@ def options(settings: Settings) -> dict[str, Any]:
         **_login(settings),
     }
     if settings.nats_creds:
-        given["user_credentials"] = settings.nats_creds
+        given["user_credentials"] = _readable("NATS_CREDS", settings.nats_creds)
     if settings.nats_nkey_seed_file:
-        given["nkeys_seed"] = settings.nats_nkey_seed_file
+        given["nkeys_seed"] = _readable("NATS_NKEY_SEED_FILE", settings.nats_nkey_seed_file)
     if settings.nats_ca or settings.nats_cert:
         try:
             context = ssl.create_default_context(cafile=settings.nats_ca)
@@ -190,3 +190,12 @@ async def disconnect(nc: Client) -> None:
             await nc.close()
         except (OSError, RuntimeError):
             pass  # uvloop minds that the server has closed it already
+
+
+def _readable(setting: str, path: str) -> str:
+    """`path`; raises `ConfigError` where nothing can be read there."""
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as error:
+        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}") from None

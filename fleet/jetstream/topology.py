@@ -156,12 +156,16 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     )
 
 
-async def declare(js: JetStreamContext, settings: Settings) -> list[str]:
+async def declare(js: JetStreamContext, settings: Settings, created: list[str] | None = None) -> list[str]:
     """Creates what is missing and updates what differs. Safe to run from several processes at once.
 
-    Returns the streams that were missing.
+    Returns the streams that were missing. They are added to `created`, if given, one by one: it knows of them too when
+    a later one fails.
     """
-    created = [str(stream.name) for stream in streams(settings) if await _declare_stream(js, stream)]
+    created = [] if created is None else created
+    for stream in streams(settings):
+        if await _declare_stream(js, stream):
+            created.append(str(stream.name))
     for name, consumer in consumers(settings):
         await _declare_consumer(js, name, consumer)
     ttl_s = settings.limits.results_days * DAY_S

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from fleet.config import Settings
 from fleet.errors import ConfigError
+from fleet.jetstream.connection import connect, disconnect
 from fleet.local import launcher, ray_head
 from fleet.local.data_dir import forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats
@@ -26,6 +27,7 @@ GRACE_S = 20.0
 WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
+LAST_PORT = 65535
 LOCAL_MODEL_TOKENS = 400
 """Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
 
@@ -59,6 +61,7 @@ class LocalFleet:
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
         self.nats = EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
         self.model_server = self._model_server()
+        self.health_ports = health_ports(settings)
         self.dispatcher = self._component("dispatcher")
         self.collector = self._component("collector")
 
@@ -81,7 +84,8 @@ class LocalFleet:
 
     def facts(self) -> dict[str, Any]:
         """What `fleet up --json` prints."""
-        return {"ready": True, "nats_url": self.nats_url, "vllm_url": self.vllm_url, "pids": self.pids}
+        facts = {"ready": True, "nats_url": self.nats_url, "vllm_url": self.vllm_url, "pids": self.pids}
+        return {**facts, "health_ports": self.health_ports} if self.health_ports else facts
 
     async def __aenter__(self) -> Self:
         try:
@@ -130,6 +134,9 @@ class LocalFleet:
     async def _start_nats(self) -> None:
         if self.nats:
             self._use(nats_url=await self.nats.start())
+        else:
+            # The components would wait for it, however long: whoever types `fleet up` is told.
+            await disconnect(await connect(self.settings, "fleet-up"))
 
     async def _start_model(self) -> None:
         if self.model_server:
@@ -187,6 +194,12 @@ class LocalFleet:
             where["FLEET_CONFIG"] = str(self._short_answers())
         return {**os.environ, **{name: value for name, value in where.items() if value}}
 
+    def _health_of(self, name: str) -> dict[str, str]:
+        if not self.health_ports:
+            return {}
+        host = self.settings.health_host or "127.0.0.1"
+        return {"FLEET_HEALTH_PORT": str(self.health_ports[name]), "FLEET_HEALTH_HOST": host}
+
     def _short_answers(self) -> Path:
         """The configuration of a fleet on the local model: on a CPU every token is waited for."""
         return self.data_dir / "local-model.toml"
@@ -195,7 +208,7 @@ class LocalFleet:
         return Child(
             name,
             lambda: [sys.executable, "-m", "fleet.cli", name],
-            environ=self._environ,
+            environ=lambda: {**self._environ(), **self._health_of(name)},
             log_file=self.logs / f"{name}.log" if self._quiet else None,
             on_restart=self._remember,
         )
@@ -234,6 +247,16 @@ class LocalFleet:
         """A free one at first, the same one after a restart."""
         started = self.model_server is not None and self.model_server.pid is not None
         return int(self.settings.vllm_urls[0].rpartition(":")[2]) if started and self.settings.vllm_urls else 0
+
+
+def health_ports(settings: Settings) -> dict[str, int]:
+    """The dispatcher has the port that is set, the collector the next one. Raises `ConfigError`."""
+    port = settings.health_port
+    if port is None:
+        return {}
+    if port == LAST_PORT:
+        raise ConfigError(f"FLEET_HEALTH_PORT: the collector has the next port, and there is none after {port}")
+    return {"dispatcher": port, "collector": port + 1}
 
 
 async def _all(*steps: Any) -> None:

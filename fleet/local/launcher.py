@@ -1,8 +1,8 @@
 """The dispatcher's launcher of workers, as a process of its own: Ray ends whoever is joined to it when its control
 service is away for a minute, and the dispatcher has other things to do.
 
-`python -m fleet.local.launcher` prints how many workers answer, line by line, and ends when the control plane is gone;
-`python -m fleet.local.launcher stop` drains and ends the workers.
+`python -m fleet.local.launcher` joins Ray, prints how many workers answer, line by line, and ends when the control
+plane is gone; `python -m fleet.local.launcher stop` drains and ends the workers.
 """
 
 import asyncio
@@ -29,41 +29,55 @@ BEGAN = "FLEET_DISPATCHER_BEGAN"
 STALE_S = 10.0
 TRY_AGAIN_S = 1.0
 STOP_WITHIN_S = 3.0
+OTHERS_WITHIN_S = 10.0
+"""How long the first worker that answers waits for the others."""
 
 
 class LauncherProcess:
     """A `fleet.control.dispatcher.Launcher`: keeps the process running, and hears of the workers from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int) -> None:
         environ = {**os.environ, BEGAN: str(now_ms())}
         command = [sys.executable, "-m", "fleet.local.launcher"]
         self._child = Child("launcher", lambda: command, environ=lambda: environ, on_line=self._heard)
+        self._wanted = workers
         self._answering = 0
-        self._heard_at = 0.0
+        self._heard_at: float | None = None
+        self._some, self._all = asyncio.Event(), asyncio.Event()
 
     async def start(self) -> None:
-        """Returns once every worker takes calls; while Ray is away it goes on trying."""
+        """While Ray is away, or has no room, it goes on trying."""
         while True:
             try:
                 self._heard(await self._child.start())
+                break
             except ChildFailed as error:
                 log.error("workers.not_launched", error=str(error), again_in_s=TRY_AGAIN_S)
-                await asyncio.sleep(TRY_AGAIN_S)
-            else:
-                return
+            await asyncio.sleep(TRY_AGAIN_S)
+        await self._some.wait()
+        try:
+            async with asyncio.timeout(OTHERS_WITHIN_S):
+                await self._all.wait()
+        except TimeoutError:
+            log.warning("workers.missing", answering=self._answering, wanted=self._wanted)
 
     async def stop(self) -> None:
         """The workers go on."""
         await self._child.stop(STOP_WITHIN_S)
 
-    def healthy(self) -> bool:
-        """Whether Ray's control plane and some worker have answered lately."""
-        return self._answering > 0 and time.monotonic() - self._heard_at < STALE_S
+    def answering(self) -> int | None:
+        """How many workers have answered lately; None where Ray's control plane, or the launcher, has not."""
+        heard = self._heard_at is not None and time.monotonic() - self._heard_at < STALE_S
+        return self._answering if heard else None
 
     def _heard(self, line: str) -> None:
         if line.strip().isdecimal():
             self._answering = int(line)
             self._heard_at = time.monotonic()
+            if self._answering > 0:
+                self._some.set()
+            if self._answering >= self._wanted:
+                self._all.set()
         else:
             sys.stderr.write(line)  # Ray's own words
 

@@ -1,44 +1,67 @@
 """Liveness, readiness and metrics over HTTP, for Kubernetes and Prometheus: `/healthz`, `/readyz`, `/metrics`.
 
-Liveness is a heartbeat of the event loop; readiness is that every probe was answered lately.
+Liveness is a heartbeat of the event loop, and nothing else. Readiness is that everything that was expected has been
+seen to work, and lately.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from fleet.errors import ConfigError, FleetError
+
+BEAT_EVERY_S = 1.0
 STALE_S = 10.0
+CLOSE_WITHIN_S = 0.5
+
+
+class Seen(NamedTuple):
+    """What a probe saw. `detail` is a sentence; it is shown for a problem, and for what is fine but worth telling."""
+
+    ok: bool
+    detail: str = ""
 
 
 class Health:
-    """What a component knows of itself."""
+    """What a component knows of itself. A problem is named for what is wrong, or for who does not answer."""
 
     def __init__(self, component: str) -> None:
         self.component = component
         self.registry = CollectorRegistry()
         self._beat = time.monotonic()
-        self._facts: dict[str, tuple[bool, float]] = {}
-        self._probes: dict[str, Callable[[], bool]] = {}
+        self._facts: dict[str, tuple[Seen, float]] = {}
+        self._probes: dict[str, Callable[[], Seen]] = {}
         self.gauge("fleet_ready", "1 when every probe was answered lately", lambda: float(not self.problems()))
 
     def beat(self) -> None:
         """The loop is alive."""
         self._beat = time.monotonic()
 
-    def set(self, what: str, *, ok: bool) -> None:
+    async def keep_beating(self) -> None:
+        """Until cancelled, as long as the loop turns."""
+        while True:
+            self.beat()
+            await asyncio.sleep(BEAT_EVERY_S)
+
+    def expect(self, problem: str, detail: str) -> None:
+        """It is a problem until `set` says that it was seen to be fine."""
+        self.set(problem, ok=False, detail=detail)
+
+    def set(self, problem: str, *, ok: bool, detail: str = "") -> None:
         """The outcome of a probe, now."""
-        self._facts[what] = (ok, time.monotonic())
+        self._facts[problem] = (Seen(ok, detail), time.monotonic())
 
-    def forget(self, what: str) -> None:
+    def forget(self, problem: str) -> None:
         """There is no such probe any more."""
-        self._facts.pop(what, None)
+        self._facts.pop(problem, None)
 
-    def watch(self, what: str, probe: Callable[[], bool]) -> None:
+    def watch(self, problem: str, probe: Callable[[], Seen]) -> None:
         """Asks `probe` whenever readiness is asked for."""
-        self._probes[what] = probe
+        self._probes[problem] = probe
 
     def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """A number read at each scrape."""
@@ -51,30 +74,59 @@ class Health:
 
     def problems(self) -> list[str]:
         """What keeps the component from being ready."""
+        return [problem for problem, seen in self._seen().items() if not seen.ok]
+
+    def readiness(self) -> dict[str, Any]:
+        """The body of `/readyz`."""
+        seen = self._seen()
+        problems = [problem for problem, (ok, _) in seen.items() if not ok]
+        details = {
+            problem: detail or f"{problem}: not fine" for problem, (ok, detail) in seen.items() if detail or not ok
+        }
+        return {"ready": not problems, "problems": problems, "details": details}
+
+    def _seen(self) -> dict[str, Seen]:
         now = time.monotonic()
-        bad = [what for what, (ok, at) in self._facts.items() if not ok or now - at > STALE_S]
-        return bad + [what for what, probe in self._probes.items() if not probe()]
+        seen = {problem: _aged(fact, now - at) for problem, (fact, at) in self._facts.items()}
+        return seen | {problem: probe() for problem, probe in self._probes.items()}
 
 
-async def serve_health(health: Health, port: int) -> None:
-    """Serves until cancelled."""
+def _aged(seen: Seen, age_s: float) -> Seen:
+    """An old good answer is none."""
+    return Seen(False, f"not seen to work for {age_s:.0f} s") if seen.ok and age_s > STALE_S else seen
 
-    async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"alive": health.alive}, status=200 if health.alive else 503)
 
-    async def readyz(_: web.Request) -> web.Response:
-        problems = health.problems()
-        return web.json_response({"ready": not problems, "problems": problems}, status=503 if problems else 200)
+async def listen(health: Health, host: str | None, port: int) -> Coroutine[Any, Any, None]:
+    """Listens on `port`; without `host` on all interfaces. Raises `ConfigError` that names the setting.
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(health.registry), content_type="text/plain")
+    What it returns serves until cancelled, and raises `FleetError` when the port is lost.
+    """
 
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    server = web.AppRunner(app, access_log=None)
-    await server.setup()
+    async def serve(request: web.BaseRequest) -> web.Response:
+        match request.path:
+            case "/healthz":
+                return web.json_response({"alive": health.alive}, status=200 if health.alive else 503)
+            case "/readyz":
+                body = health.readiness()
+                return web.json_response(body, status=200 if body["ready"] else 503)
+            case "/metrics":
+                return web.Response(body=generate_latest(health.registry), content_type="text/plain")
+        return web.Response(status=404)
+
+    answering = web.Server(serve)
     try:
-        await web.TCPSite(server, None, port).start()
-        await asyncio.Event().wait()
-    finally:
-        await server.cleanup()
+        server = await asyncio.get_running_loop().create_server(answering, host, port)
+    except OSError as error:
+        setting = f"FLEET_HEALTH_HOST={host} FLEET_HEALTH_PORT={port}" if host else f"FLEET_HEALTH_PORT={port}"
+        raise ConfigError(f"{setting}: cannot listen there: {error.strerror or error}") from None
+
+    async def go_on() -> None:
+        try:
+            while server.is_serving():  # noqa: ASYNC110 - a server says nothing when it is closed
+                await asyncio.sleep(BEAT_EVERY_S)
+            raise FleetError(f"nothing listens on the health port {port} any more")
+        finally:
+            server.close()
+            await answering.shutdown(CLOSE_WITHIN_S)
+
+    return go_on()

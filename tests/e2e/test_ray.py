@@ -1,6 +1,7 @@
 """A Ray whose control plane dies: on a local fleet it is started again, a foreign one is waited for."""
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -112,7 +113,7 @@ async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_b
                     first.kill()
                     await first.wait()
                     ray_head.end_remains(tmp_path)
-                    assert await ready(http, False) == ["workers"]
+                    assert "workers" in await ready(http, False)
                     nc = await nats.connect(nats_url)
                     await nc.request(
                         "deliberation.requested", b'{"task_id": "t", "task_description": "x", "rounds": 0}'
@@ -127,3 +128,33 @@ async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_b
                     await nc.close()
         finally:
             ray_head.end_remains(tmp_path)
+
+
+async def test_one_worker_is_enough_where_ray_has_no_room_for_the_others(
+    nats_url: str, tmp_path: Path, stub: StubModel
+) -> None:
+    """They are told as missing, and launched as soon as there is room."""
+    port, health = free_port(), free_port()
+    config = tmp_path / "fleet.toml"
+    config.write_text(f"[workers]\ncount = 2\nnum_cpus = {os.cpu_count()}\n")
+    settings = {
+        "NATS_URL": nats_url,
+        "VLLM_URL": stub.url,
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "FLEET_CONFIG": str(config),
+        "FLEET_HEALTH_PORT": str(health),
+        **ray_head.credentials(tmp_path),
+    }
+    try:
+        async with (
+            running("fleet.local.ray_head", str(tmp_path), str(port)),
+            running("fleet.cli", "dispatcher", **settings),
+            aiohttp.ClientSession() as http,
+        ):
+            async with http.get(f"http://127.0.0.1:{health}/readyz") as answer:
+                body = await answer.json()
+            assert body == {"ready": True, "problems": [], "details": {"workers": "1 of 2 workers answer"}}
+            async with http.get(f"http://127.0.0.1:{health}/healthz") as answer:
+                assert answer.status == 200
+    finally:
+        ray_head.end_remains(tmp_path)

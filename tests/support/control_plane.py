@@ -21,8 +21,8 @@ class NoWorkers:
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    def healthy(self) -> bool:
-        return True
+    def answering(self) -> int:
+        return 1
 
 
 class Inbox:

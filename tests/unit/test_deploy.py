@@ -194,7 +194,7 @@ PLACES = {
     **{f"compose/{name}": name for name in ("dispatcher", "collector", "ray-head")},
     **{f"kubernetes/{name}": name for name in ("dispatcher", "collector", "ray/agents")},
 }
-NOT_SETTINGS = {"FLEET_CONFIG", "FLEET_HEALTH_PORT", "FLEET_LOG", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "HOME", *PASSWORDS}
+NOT_SETTINGS = {"FLEET_CONFIG", "FLEET_LOG", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "HOME", *PASSWORDS}
 
 
 def environment(place: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 import structlog
+from msgspec import structs
 
 from fleet import __version__
 from fleet.config import Settings, with_own_nats
@@ -109,7 +110,8 @@ class RayPool:
     """
 
     def __init__(self, settings: Settings, began_ms: int = 0) -> None:
-        self._settings = settings
+        # Where a dispatcher serves its health is no reason to replace the workers of another.
+        self._settings = settings = structs.replace(settings, health_port=None, health_host=None)
         self._generation = generation(__version__, began_ms)
         self._fingerprint = hashlib.sha256(encode([__version__, METHODS, settings])).hexdigest()[:12]
         # Several fleets may share a Ray: each is known by its NATS.
@@ -118,19 +120,22 @@ class RayPool:
         self._names = [f"{self._prefix}{index}" for index in range(settings.workers.count)]
         self._actors: dict[str, Any] = {}
         self._last_answer: dict[str, float] = {}
+        self._one_more = asyncio.Event()
         self._watcher = uuid.uuid4().hex
 
     async def start(self) -> None:
-        """Joins the cluster and returns once every actor has taken up work. Raises `Unreachable`."""
+        """Joins the cluster. Raises `Unreachable`."""
         await self._join()
-        await asyncio.gather(*(self._ensure(name) for name in self._names))
 
     async def supervise(self, report: Callable[[int], None]) -> None:
-        """Keeps the actors up, and reports how many answered lately. Raises `Unreachable` without a control plane."""
+        """Launches the actors and keeps them up, each for itself: one that finds no room holds up no other.
+
+        Reports how many answered lately, at once when one more does. Raises `Unreachable` without a control plane.
+        """
         work = [self._report(report), self._end_surplus(), *(self._keep(name) for name in self._names)]
-        tasks = [asyncio.create_task(one) for one in work]
+        tasks = [asyncio.create_task(one) for one in (self._watch_control_plane(), *work)]
         try:
-            await self._watch_control_plane()
+            await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
@@ -157,7 +162,12 @@ class RayPool:
         while True:
             now = time.monotonic()
             report(sum(now - at < STALE_S for at in self._last_answer.values()))
-            await asyncio.sleep(PROBE_INTERVAL_S)
+            self._one_more.clear()
+            try:
+                async with asyncio.timeout(PROBE_INTERVAL_S):
+                    await self._one_more.wait()
+            except TimeoutError:
+                pass
 
     async def _watch_control_plane(self) -> None:
         """Actors work on without it, but nothing is started again. `ray.is_initialized()` would lie."""
@@ -189,7 +199,7 @@ class RayPool:
             await _reach("Ray's control service", host, port)
 
     async def _keep(self, name: str) -> None:
-        pause_s = PROBE_INTERVAL_S
+        pause_s = 0.0
         while True:
             try:
                 await self._ensure(name, pause_s)
@@ -209,6 +219,7 @@ class RayPool:
             answer = await self._probe(name, 0.0)
         if name not in self._last_answer:
             log.info("worker.ready", worker=name, pid=answer["pid"])
+            self._one_more.set()
         if answer["last_fetch_age_s"] < STALE_S:
             self._last_answer[name] = time.monotonic()
         else:
@@ -216,7 +227,12 @@ class RayPool:
 
     async def _end_surplus(self) -> None:
         """Of a fleet that had more actors: those that an older dispatcher launched, and ours are without."""
-        for name in sorted({*await self._all_names()} - {*self._names}):
+        try:
+            surplus = sorted({*await self._all_names()} - {*self._names})
+        except ray.exceptions.RayError as error:
+            log.warning("workers.not_listed", error=f"{type(error).__name__}: {error}"[:300])
+            return
+        for name in surplus:
             try:
                 answer = await self._probe(name, 0.0)
                 if answer.get("launched_by", UNKNOWN) < self._generation:

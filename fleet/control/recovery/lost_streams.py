@@ -60,6 +60,11 @@ class Resumption:
             self._repairs.add(task)
             task.add_done_callback(self._repairs.discard)
 
+    def stop(self) -> None:
+        """Gives up what `after_loss_of` has begun: its connection is closed."""
+        for task in self._repairs:
+            task.cancel()
+
     async def _repair(self, owed: tuple[type[Any], ...], *, states: bool) -> None:
         while True:
             try:

@@ -56,15 +56,11 @@ class Watchdog:
     async def run(self) -> None:
         """Until cancelled. Raises `Unreachable` where only a new process can help."""
         while True:
-            self._health.beat()
             deaf = await self._deaf()
-            self._health.beat()
             missing = () if deaf else await self._look()
-            self._health.beat()
             if missing:
                 log.error("topology.missing", missing=missing, action="declaring it again")
                 await self._declare(missing)
-                self._health.beat()
             await asyncio.sleep(PROBE_INTERVAL_S)
 
     async def _deaf(self) -> bool:
@@ -72,10 +68,11 @@ class Watchdog:
         errors = [error for error in await asyncio.gather(*map(_error_of, self._clients)) if error is not None]
         elsewhere = False
         if errors:
-            self._health.set("nats", ok=False)
-            log.warning("nats.probe_failed", error=repr(errors[0]))
+            self._failed("nats", errors[0])
             elsewhere = await answers(self._settings, f"fleet-{self._health.component}-watchdog", PROBE_TIMEOUT_S)
         self._give_up_on("NATS answers others, but not a connection of this process", wrong=elsewhere)
+        if not errors:
+            self._health.set("nats", ok=True)
         return bool(errors)
 
     async def _look(self) -> Sequence[str]:
@@ -90,15 +87,19 @@ class Watchdog:
                 )
                 missing = [name for name in await asyncio.gather(*streams, *durables) if name is not None]
         except Exception as error:
-            self._health.set("nats", ok=False)
-            log.warning("nats.probe_failed", error=repr(error))
+            self._failed("streams", error)
             return ()
-        self._health.set("nats", ok=not missing)
+        self._health.set("streams", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "")
         for _, name in self._flows:
             self._give_up_on(
                 f"NATS knows no reader of consumer {name}, and this process reads it", wrong=name in self._unread
             )
         return missing
+
+    def _failed(self, problem: str, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        self._health.set(problem, ok=False, detail=reason)
+        log.warning(f"{problem}.probe_failed", error=repr(error))
 
     def _give_up_on(self, problem: str, *, wrong: bool) -> None:
         """Raises `Unreachable` once it has been wrong for too long."""
@@ -134,7 +135,8 @@ class Watchdog:
     def _tell(self, problem: str, *, wrong: bool, **facts: Any) -> None:
         """Readiness follows; the log hears of changes."""
         if wrong or problem in self._known:
-            self._health.set(problem, ok=not wrong)
+            told = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self._health.set(problem, ok=not wrong, detail=told)
         if wrong and problem not in self._known:
             self._known.add(problem)
             log.error("wedged", problem=problem, **facts)

@@ -1,13 +1,20 @@
 """Health: what makes a component alive, ready, and what a stall is."""
 
+import asyncio
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fleet.config import load
+from fleet.control.background import Background
 from fleet.control.recovery.watchdog import STALLED_AFTER_S, Flow
+from fleet.errors import ConfigError, FleetError
+from fleet.local.fleet import health_ports
 from fleet.observability import health
-from fleet.observability.health import Health
+from fleet.observability.health import Health, Seen
+from workers.ray_pool import pool
 
 
 class Clock:
@@ -52,10 +59,136 @@ def test_each_problem_is_named_until_it_is_over() -> None:
     """Those that are told, and those that are asked for."""
     component = Health("test")
     component.set("stream X is full", ok=False)
-    component.watch("workers", lambda: False)
+    component.watch("workers", lambda: Seen(False, "0 of 4 workers answer"))
     assert component.problems() == ["stream X is full", "workers"]
     component.forget("stream X is full")
     assert component.problems() == ["workers"]
+
+
+def test_what_is_expected_is_a_problem_until_it_was_seen() -> None:
+    """Nothing is assumed."""
+    component = Health("test")
+    component.expect("nats", "NATS has not answered yet")
+    assert component.readiness() == {
+        "ready": False,
+        "problems": ["nats"],
+        "details": {"nats": "NATS has not answered yet"},
+    }
+    component.set("nats", ok=True)
+    assert component.readiness() == {"ready": True, "problems": [], "details": {}}
+
+
+def test_what_is_fine_can_have_a_detail(clock: Clock) -> None:
+    """Some workers are enough; the missing ones are told. Every problem has a sentence."""
+    component = Health("test")
+    component.watch("workers", lambda: Seen(True, "3 of 4 workers answer"))
+    component.set("nats", ok=True)
+    assert component.readiness() == {"ready": True, "problems": [], "details": {"workers": "3 of 4 workers answer"}}
+    clock.now += health.STALE_S + 1
+    details = component.readiness()["details"]
+    assert details == {"nats": "not seen to work for 11 s", "workers": "3 of 4 workers answer"}
+
+
+async def test_a_taken_port_is_an_error_that_names_the_setting_and_the_port() -> None:
+    """Before anything else is begun."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"FLEET_HEALTH_PORT={port}"):
+            await health.listen(Health("test"), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("given", ["tcp://10.0.0.1:9464", "0", "65536", "-1", "http", "9464.0"])
+def test_a_port_that_is_none_is_an_error_that_names_the_setting(given: str) -> None:
+    """`tcp://…` is what Kubernetes sets for a Service named `fleet-health`."""
+    with pytest.raises(ConfigError, match="FLEET_HEALTH_PORT"):
+        load({"FLEET_HEALTH_PORT": given})
+
+
+def test_without_a_port_nothing_is_served() -> None:
+    """An empty one is none."""
+    assert load({"FLEET_HEALTH_PORT": ""}).health_port is None
+    assert load({"FLEET_HEALTH_PORT": "9464"}).health_port == 9464
+
+
+def test_fleet_up_gives_each_component_a_port() -> None:
+    """None is lost silently: where there is no next port it is an error."""
+    assert health_ports(load({})) == {}
+    assert health_ports(load({"FLEET_HEALTH_PORT": "9464"})) == {"dispatcher": 9464, "collector": 9465}
+    with pytest.raises(ConfigError, match="FLEET_HEALTH_PORT"):
+        health_ports(load({"FLEET_HEALTH_PORT": "65535"}))
+
+
+def test_where_health_is_served_is_no_reason_to_replace_workers() -> None:
+    """Two dispatchers on one machine have different ports."""
+    pools = [pool.RayPool(load({"FLEET_HEALTH_PORT": port})) for port in ("9464", "9465")]
+    assert pools[0]._fingerprint == pools[1]._fingerprint
+
+
+async def test_a_health_port_that_is_lost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not silence."""
+    made: list[asyncio.Server] = []
+    loop = asyncio.get_running_loop()
+    create = loop.create_server
+
+    async def keep(*given: Any) -> asyncio.Server:
+        made.append(await create(*given))
+        return made[0]
+
+    monkeypatch.setattr(loop, "create_server", keep)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serving = asyncio.create_task(await health.listen(Health("test"), "127.0.0.1", port))
+    made[0].close()
+    async with asyncio.timeout(10):
+        with pytest.raises(FleetError, match=str(port)):
+            await serving
+
+
+async def test_a_part_that_ends_ends_the_whole() -> None:
+    """Whether it failed or only returned, and also while the whole is still starting."""
+
+    async def fails() -> None:
+        raise ConfigError("broken")
+
+    async def returns() -> None:
+        return
+
+    async def for_ever() -> None:
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        for part, said in ((fails, "broken"), (returns, "part has ended by itself")):
+            for first in (for_ever, returns):
+                background = Background()
+                background.start("part", part())
+                with pytest.raises(FleetError, match=said):
+                    await background.run(first)
+        background = Background()
+        background.start("part", for_ever())
+        with pytest.raises(ConfigError):
+            await background.run(fails)
+        await background.stop()
+
+
+async def test_a_part_that_is_stopped_ends_nothing_else() -> None:
+    """It was asked to."""
+
+    async def for_ever() -> None:
+        await asyncio.Event().wait()
+
+    background = Background()
+    background.start("one", for_ever())
+    background.start("other", for_ever())
+    running = asyncio.create_task(background.run(for_ever))
+    await background.stop("one")
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    await background.stop()
 
 
 def consumer(*, delivered: int, pending: int, unacknowledged: int = 0, acknowledged: int = 0) -> Any:

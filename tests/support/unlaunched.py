@@ -1,0 +1,27 @@
+"""A dispatcher whose launching never ends, as on a cluster without room."""
+
+import asyncio
+import os
+
+from fleet import config
+from fleet.control import dispatcher
+from fleet.event_loop import fast_loop
+from fleet.local.signals import run_until_signalled
+from fleet.observability.logs import configure_logging
+from tests.support.control_plane import NoWorkers
+
+
+class NeverLaunched(NoWorkers):
+    """Ray answers, no worker does."""
+
+    async def start(self) -> None:
+        await asyncio.Event().wait()
+
+    def answering(self) -> int:
+        return 0
+
+
+if __name__ == "__main__":
+    configure_logging("dispatcher")
+    running = dispatcher.run(config.load(os.environ), NeverLaunched(), on_ready=lambda: print("ready", flush=True))
+    run_until_signalled(running, loop_factory=fast_loop)
