@@ -18,14 +18,11 @@ import psutil
 
 from fleet import crashpoints
 from fleet.chaos.proxy import Proxy
-from fleet.config import unconfigured
-from fleet.local import ray_head
-from fleet.local.data_dir import recall
 from fleet.local.nats_server import EmbeddedNats
 from fleet.local.process_titles import descendants, is_a
 from fleet.local.supervisor import Child
+from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 
-GRACE_S = 40.0
 ACK_WAIT_S = 9.0
 PR_SET_CHILD_SUBREAPER = 36
 MAX_PAYLOAD = "128KB"
@@ -52,10 +49,11 @@ class Cluster:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.logs = data_dir / "logs"
+        self._bed = Testbed(data_dir, CONFIG, self._where)
+        self.logs = self._bed.logs
         self.nats = EmbeddedNats(data_dir, max_payload=MAX_PAYLOAD, max_store_bytes=MAX_STORE_BYTES)
-        self.model = Child("simulator", self._simulator, log_file=self.logs / "simulator.log")
-        self.up = Child("fleet-up", self._fleet_up, environ=self._environ, log_file=self.logs / "fleet-up.log")
+        self.model = self._bed.simulator(self._simulator)
+        self.up = self._bed.fleet_up()
         self.replicas = {
             "dispatcher": self._replica("dispatcher", "-m", "fleet.cli", "dispatcher"),
             "collector": self._replica("collector", "-m", "fleet.cli", "collector"),
@@ -84,14 +82,13 @@ class Cluster:
         self.leaked = await asyncio.to_thread(_end_what_is_left)
 
     async def _start(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "chaos.toml").write_text(CONFIG)
+        self._bed.prepare()
         self._stack.push_async_callback(self.nats.stop)
         await self.nats.start()
         self.proxy = Proxy(int(self.nats.url.rpartition(":")[2]))
         await self.proxy.start()
         self._stack.push_async_callback(self.proxy.stop)
-        self._stack.push_async_callback(self.model.stop, 2.0)
+        self._stack.push_async_callback(self.model.stop, MODEL_GRACE_S)
         self.vllm_url = await self.model.start()
         self._stack.push_async_callback(self.up.stop, GRACE_S)
         await self.up.start()
@@ -125,31 +122,13 @@ class Cluster:
         return self.replicas[name]
 
     def _replica(self, name: str, *command: str) -> Child:
-        def environ() -> dict[str, str]:
-            directory = self.data_dir / "fleet"
-            ray = {"RAY_ADDRESS": recall(directory).get("ray_address") or "", **ray_head.credentials(directory)}
-            return {**self._environ(), **ray, **self._once.pop(name, {})}
+        return self._bed.replica(f"{name}-2", *command, more=lambda: self._once.pop(name, {}))
 
-        log_file = self.logs / f"{name}-2.log"
-        return Child(f"{name}-2", lambda: [sys.executable, *command], environ=environ, log_file=log_file)
-
-    def _environ(self) -> dict[str, str]:
-        """Nothing of ours that would configure a fleet."""
-        return {
-            **unconfigured(os.environ),
-            "NATS_URL": self.proxy.url,
-            "VLLM_URL": self.vllm_url,
-            "AGENT_TYPE": "vllm",
-            "FLEET_CONFIG": str(self.data_dir / "chaos.toml"),
-            "FLEET_LOG": "json",
-        }
-
-    def _fleet_up(self) -> list[str]:
-        return [sys.executable, "-m", "fleet.cli", "up", "--json", "--data-dir", str(self.data_dir / "fleet")]
+    def _where(self) -> dict[str, str]:
+        return {"NATS_URL": self.proxy.url, "VLLM_URL": self.vllm_url, "FLEET_LOG": "json"}
 
     def _simulator(self) -> list[str]:
-        port = self.vllm_url.rpartition(":")[2] or "0"
-        return [sys.executable, "-m", "workers.simulator", "--port", port, *PACE]
+        return ["--port", self.vllm_url.rpartition(":")[2] or "0", *PACE]
 
 
 def replica_for(point: str) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fleet.bench.speed import replicas, stored
+from fleet.bench.growth import replicas, stored
 from tests.e2e.conftest import environment
 
 

@@ -4,7 +4,6 @@ NATS and the model server are shared by all that is compared.
 """
 
 import asyncio
-import os
 import sys
 import time
 from collections import defaultdict
@@ -17,14 +16,11 @@ import aiohttp
 import nats
 from nats.aio.client import Client
 
-from fleet.config import unconfigured
-from fleet.local import ray_head
-from fleet.local.data_dir import recall
 from fleet.local.nats_server import EmbeddedNats
 from fleet.local.supervisor import Child
+from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 from workers.simulator import client as simulator_client
 
-GRACE_S = 40.0
 MOST_RECORDED = 1_000_000
 
 
@@ -46,17 +42,16 @@ class Rig:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
-        self.logs = data_dir / "logs"
         self.vllm_url = vllm_url or ""
         self.nats = EmbeddedNats(data_dir)
         self.ready_s = 0.0
         self.nc: Client
-        self._config = config
         self._more = dict(environ or {})
         self._pace = pace
-        self.model = None if vllm_url else self._child("simulator", self._simulator)
-        self.bare = self._child("bare", self._bare) if bare else None
-        self.fleet = self._child("fleet-up", self._fleet_up)
+        self.bed = Testbed(data_dir, config, self._where)
+        self.model = None if vllm_url else self.bed.simulator(self._simulator)
+        self.bare = self.bed.child("bare", self._bare) if bare else None
+        self.fleet = self.bed.fleet_up()
         self._replicas: list[Child] = []
         self._stack = AsyncExitStack()
 
@@ -99,57 +94,33 @@ class Rig:
 
     async def beside(self, component: str) -> None:
         """Starts another `dispatcher` or `collector` of the same fleet; its processor time counts as the fleet's."""
-        directory = self.data_dir / "fleet"
-
-        def environ() -> dict[str, str]:
-            ray = {"RAY_ADDRESS": recall(directory).get("ray_address") or "", **ray_head.credentials(directory)}
-            return {**self._environ(), **ray}
-
-        name = f"{component}-2"
-        command = [sys.executable, "-m", "fleet.cli", component]
-        child = Child(name, lambda: command, environ=environ, log_file=self.logs / f"{name}.log")
+        child = self.bed.replica(f"{component}-2", "-m", "fleet.cli", component)
         self._stack.push_async_callback(child.stop, GRACE_S)
         await child.start()
         self._replicas.append(child)
 
     async def _start(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "bench.toml").write_text(self._config)
+        self.bed.prepare()
         self._stack.push_async_callback(self.nats.stop)
         await self.nats.start()
         if self.model is not None:
-            self._stack.push_async_callback(self.model.stop, 2.0)
+            self._stack.push_async_callback(self.model.stop, MODEL_GRACE_S)
             self.vllm_url = await self.model.start()
         self._stack.push_async_callback(self.fleet.stop, GRACE_S)
         began = time.monotonic()
         await self.fleet.start()
         self.ready_s = time.monotonic() - began
         if self.bare is not None:
-            self._stack.push_async_callback(self.bare.stop, 2.0)
+            self._stack.push_async_callback(self.bare.stop, MODEL_GRACE_S)
             await self.bare.start()
         self.nc = await nats.connect(self.nats.url, name="fleet-bench")
         self._stack.push_async_callback(self.nc.close)
 
-    def _child(self, name: str, command: Any) -> Child:
-        return Child(name, command, environ=self._environ, log_file=self.logs / f"{name}.log")
-
-    def _environ(self) -> dict[str, str]:
-        """Nothing of ours that would configure a fleet otherwise."""
-        return {
-            **unconfigured(os.environ),
-            "NATS_URL": self.nats.url,
-            "VLLM_URL": self.vllm_url,
-            "AGENT_TYPE": "vllm",
-            "FLEET_CONFIG": str(self.data_dir / "bench.toml"),
-            **self._more,
-        }
+    def _where(self) -> dict[str, str]:
+        return {"NATS_URL": self.nats.url, "VLLM_URL": self.vllm_url, **self._more}
 
     def _simulator(self) -> list[str]:
-        recorded = ("--recorded-calls", str(MOST_RECORDED))
-        return [sys.executable, "-m", "workers.simulator", "--port", "0", *recorded, *self._pace]
-
-    def _fleet_up(self) -> list[str]:
-        return [sys.executable, "-m", "fleet.cli", "up", "--json", "--data-dir", str(self.data_dir / "fleet")]
+        return ["--port", "0", "--recorded-calls", str(MOST_RECORDED), *self._pace]
 
     def _bare(self) -> list[str]:
         return [sys.executable, "-m", "fleet.bench.speed.bare", self.nats.url, self.vllm_url]

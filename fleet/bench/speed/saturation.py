@@ -227,7 +227,7 @@ async def vllm_bench(vllm: str, rig: Rig, request: Mapping[str, Any], at_once: i
             lambda: command,
             ready=_asking,
             environ=lambda: {**os.environ, "PYTHONUNBUFFERED": "1"},
-            log_file=rig.logs / "vllm-bench.log",
+            log_file=rig.bed.logs / "vllm-bench.log",
             on_line=lambda line: None,
         )
         await child.start()

@@ -202,7 +202,7 @@ def scale(
     """
 
     async def measured() -> "Report":
-        from fleet.bench.speed import scale as mode
+        from fleet.bench.growth import scale as mode
 
         sizes = mode.Sizes(
             stored=stored,

@@ -5,8 +5,8 @@ from pathlib import Path
 import nats
 
 from fleet import subjects
-from fleet.bench.speed import copies
-from fleet.bench.speed.copies import Kept, Pattern
+from fleet.bench.growth import copies
+from fleet.bench.growth.copies import Kept, Pattern
 from fleet.control.store import KeyValueStore
 from fleet.deliberation.state import Deliberation
 from fleet.jetstream.payloads import Texts

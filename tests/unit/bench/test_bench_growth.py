@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from fleet.bench.speed import progress, replicas, stored
-from fleet.bench.speed.copies import Kept, Pattern
+from fleet.bench.growth import replicas, stored
+from fleet.bench.growth.copies import Kept, Pattern
+from fleet.bench.growth.scale import PARTS
+from fleet.bench.speed import progress
 from fleet.bench.speed.load import Asked, Run
 from fleet.bench.speed.processes import Taken
 from fleet.bench.speed.progress import EIGHT, NOBODY, ONE, TELLS_NOTHING, Window
-from fleet.bench.speed.scale import PARTS
 from fleet.cli.bench.speed import Part
 
 TASK_ID = "bench-kept-0123456789"

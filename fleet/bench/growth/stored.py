@@ -12,8 +12,9 @@ from statistics import fmean, median
 from typing import Any
 
 from fleet.bench import report
+from fleet.bench.growth import copies
 from fleet.bench.report import Figure, Panel, Report, Table, ratio_of_means, ratio_of_medians
-from fleet.bench.speed import copies, load, systems
+from fleet.bench.speed import load, systems
 from fleet.bench.speed.load import Run, drive, quantile
 from fleet.bench.speed.rig import Rig, settled, side_by_side
 

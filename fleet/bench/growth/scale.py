@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from fleet.bench import report
+from fleet.bench.growth import idle, in_flight, replicas, stored
 from fleet.bench.report import Report
-from fleet.bench.speed import idle, in_flight, replicas, stored
 
 PARTS: Final = ("stored", "workers", "in-flight", "idle")
 
