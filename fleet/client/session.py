@@ -29,6 +29,7 @@ from fleet.messages import (
     decode,
     encode,
 )
+from fleet.requests import compiling
 from fleet.requests.by_reference import by_reference
 from fleet.requests.parse import parse_request
 
@@ -242,7 +243,7 @@ class Session:
 
 def check(body: dict[str, Any]) -> None:
     """Raises `BadRequest`; which roles there are, only the fleet knows."""
-    parse_request(encode(body), 0, None)
+    compiling.check_here(*parse_request(encode(body), 0, None))
 
 
 def _rejected(error: ServiceError) -> FleetError:

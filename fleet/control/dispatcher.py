@@ -1,5 +1,6 @@
 """The dispatcher: takes `deliberation.requested`, records it, and sees to it that there are workers for its calls."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,8 +19,10 @@ from fleet.deliberation.events import Requested
 from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest
 from fleet.jetstream.connection import OUTAGES
+from fleet.killable import JobFailed, Processes
 from fleet.messages import DeliberationRejected
 from fleet.observability.health import Seen
+from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import DeliberationRequested, parse_request
 from fleet.requests.task import Task
@@ -50,6 +53,8 @@ class Dispatcher:
         reads = ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),)
         self.component = Component(settings, "dispatcher", self.broker, self.holder, reads)
         self.admission = Admission(settings.limits.max_in_flight, self._in_progress)
+        self.processes = Processes()
+        self._checking: set[asyncio.Task[None]] = set()
         self._roles = settings.roles
         self.broker.subscriber(
             subjects.REQUESTED,
@@ -64,12 +69,49 @@ class Dispatcher:
         try:
             body = await whole_request(received.body, delivery.sequence, self.component.texts)
             task_id, task = parse_request(body, delivery.sequence, self._roles)
+            if compiling.is_quick(task):
+                compiling.check_here(task_id, task)
         except BadRequest as error:
             await self._reject(received, error)
             return
         except OUTAGES as failure:  # its text is not to be had
             await delivery.retry_later(failure)
             return
+        if compiling.is_quick(task):
+            await self._accept(task_id, task, received)
+        else:
+            # Not here: what comes next would wait for it.
+            checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, received))
+            self._checking.add(checking)
+            checking.add_done_callback(self._checking.discard)
+
+    async def close(self) -> None:
+        """Hands back what is still being compiled, and ends the processes."""
+        for checking in self._checking:
+            checking.cancel()
+        await asyncio.gather(*self._checking, return_exceptions=True)
+        await self.processes.close()
+
+    async def _accept_if_it_compiles(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
+        delivery = received.delivery
+        keeping = asyncio.create_task(delivery.keep_on())
+        try:
+            await compiling.check(task_id, task, self.processes)
+        except BadRequest as error:
+            await self._reject(received, error)
+        except asyncio.CancelledError:
+            await delivery.hand_back()
+            raise
+        except (*OUTAGES, JobFailed) as failure:  # no process to be had
+            log.warning("request.not_compiled", task_id=task_id, error=repr(failure))
+            await delivery.retry_later(failure)
+        else:
+            await self._accept(task_id, task, received)
+        finally:
+            keeping.cancel()
+
+    async def _accept(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
+        delivery = received.delivery
 
         async def settled(state: Deliberation) -> None:
             if state.stream_sequence != delivery.sequence and state.task != task:
@@ -139,6 +181,7 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
         await component.run(start)
     finally:
         await component.stop("admission")
+        await dispatcher.close()
         await service.retire()
         await component.drain()
         await service.leave()

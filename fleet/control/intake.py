@@ -4,9 +4,12 @@ The handlers return at once (the runner acknowledges), so one slow task never ho
 durable bounds what is in flight.
 """
 
+import asyncio
 import time
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+import nats.errors
 import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage
@@ -23,6 +26,7 @@ from fleet.jetstream.topology import MAX_DELIVER
 log = structlog.get_logger(__name__)
 
 RETRY_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+KEEP_EVERY_S = 1.5
 POISON_AFTER = 6
 """Deliveries after which a failure that is nobody else's is the message's own."""
 
@@ -78,6 +82,13 @@ class JetStreamDelivery:
     async def keep(self) -> None:
         """Still being worked on: NATS waits for another `ack_wait`."""
         await self._msg.in_progress()
+
+    async def keep_on(self) -> None:
+        """`keep`, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            with suppress(nats.errors.Error, OSError):
+                await self.keep()
 
     async def hand_back(self) -> None:
         """For another process, at once."""

@@ -63,6 +63,7 @@ class _Object(Message, frozen=True, kw_only=True):
     chunks: int = 0
     digest: str = ""
     mtime: str = ""
+    description: str = ""
     deleted: bool = False
 
 
@@ -145,6 +146,17 @@ class Texts:
     async def refer(self, name: str, body: bytes, top: dict[str, Any]) -> bytes:
         """Stores `body`, and returns the message that stands for it: `top` and a `content_ref`."""
         return encode({**top, "content_ref": await self.put(name, body)})
+
+    async def note(self, name: str, text: str) -> None:
+        """A short text that may be written again, as an object without a body."""
+        ttl = f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"
+        found = _Object(name=name, bucket=subjects.TEXTS, nuid="", size=0, mtime=rfc3339(now_ms()), description=text)
+        await self._js.publish(_meta(name), encode(found), headers={"Nats-TTL": ttl, "Nats-Rollup": "sub"})
+
+    async def noted(self, name: str) -> str | None:
+        """What `note` wrote last; None: nothing."""
+        found = await self._find(name)
+        return None if found is None else found.description
 
     async def preserve(self, name: str, body: bytes) -> bytes:
         """`body` as a dead letter keeps it: what it refers to lives as long as that."""

@@ -10,8 +10,7 @@ from msgspec import Meta
 from fleet.errors import BadRequest
 from fleet.messages import Message, Policy, decoder
 from fleet.requests.depth import check_depth
-from fleet.requests.patterns import bad_pattern
-from fleet.requests.schemas import bad_schema
+from fleet.requests.schemas import too_large
 from fleet.requests.task import DEFAULT_AGENTS, SelectionMethod, Task
 
 MAX_TASK_CHARACTERS = 65_536
@@ -78,7 +77,8 @@ class DeliberationRequested(Message, frozen=True, kw_only=True):
 def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> tuple[str, Task]:
     """Returns the task's id (`d-<sequence>` when the request names none) and the task. Raises `BadRequest`.
 
-    `roles`: those there are; None: not known here, any will do.
+    `roles`: those there are; None: not known here, any will do. Whether patterns and schema can be compiled is for
+    `fleet.requests.compiling` to say: that takes time.
     """
     try:
         check_depth(data)
@@ -111,15 +111,11 @@ def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> 
     for name, seats in (("roles", options.roles), ("models", options.models)):
         if seats and request.num_agents is not None and len(seats) > request.num_agents:
             yield f"$.options.{name}", f"{len(seats)} {name} for {request.num_agents} agents"
-    for name, patterns in _patterns(given.policy):
-        for index, pattern in enumerate(patterns):
-            if problem := bad_pattern(pattern):
-                yield f"$.constraints.policy.{name}[{index}]", f"no regular expression: {problem}"
     for path, text in _texts(given, options):
         if not text.strip():
             yield path, "must not be blank"
-    if options.output_schema is not None and (problem := bad_schema(options.output_schema)):
-        yield "$.options.output_schema", f"no JSON Schema that stands alone: {problem}"
+    if options.output_schema is not None and (problem := too_large(options.output_schema)):
+        yield "$.options.output_schema", problem
 
 
 def _texts(given: Constraints, options: Options) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from fleet.local import ray_head
-from tests.e2e.conftest import Up, environment
+from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
 
 WITHIN_S = 90
@@ -158,3 +158,31 @@ async def test_one_worker_is_enough_where_ray_has_no_room_for_the_others(
                 assert answer.status == 200
     finally:
         ray_head.end_remains(tmp_path)
+
+
+async def test_a_frozen_actor_is_killed_and_its_call_ends(tmp_path: Path, stub: StubModel) -> None:
+    """Another one serves whoever comes meanwhile, and takes over the call."""
+    config = tmp_path / "fleet.toml"
+    config.write_text("[workers]\ncount = 2\nack_wait_s = 3\n")
+    up = await start(tmp_path / "data", VLLM_URL=stub.url, FLEET_CONFIG=str(config))
+    try:
+        stub.gate.clear()
+        task_id = await up.request(rounds=0, num_agents=2)
+        await stub.until_open(2)
+        actors = family(up.process.pid, "ray::WorkerActor")
+        victim = psutil.Process(max(actors, key=lambda pid: len(connections_to(pid, stub.url))))
+        victim.suspend()
+        stub.gate.set()
+        assert (await up.result(await up.request(rounds=0)))["status"] == "COMPLETED"
+        assert victim.status() == psutil.STATUS_STOPPED
+        assert (await up.result(task_id))["successful_responses"] == 2
+        await until(lambda: not psutil.pid_exists(victim.pid))
+        await until(lambda: len(family(up.process.pid, "ray::WorkerActor")) == len(actors))
+    finally:
+        assert await stop(up) == 0
+
+
+def connections_to(pid: int, url: str) -> list[Any]:
+    """Open ones, to the port of `url`."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    return [each for each in psutil.Process(pid).net_connections("tcp") if each.raddr and each.raddr.port == port]

@@ -63,7 +63,7 @@ def ask(**more: Any) -> Ask:
     return Ask(**{**given, **more})
 
 
-def text_only(_: str) -> None:
+async def text_only(_: str) -> None:
     return None
 
 
@@ -78,10 +78,11 @@ async def client(*urls: str, key: str | None = None, **limits: Any) -> AsyncIter
 
 
 async def complete(made: VllmClient, given: Ask, heard: Heard | None = None, first_attempt: int = 1) -> Answer:
-    check: Callable[[str], Any] = text_only
-    if given.answer_schema is not None:
-        schema = given.answer_schema
-        check = lambda content: parse(content, schema)  # noqa: E731
+
+    async def structured(content: str) -> Any:
+        return parse(content, given.answer_schema or {})
+
+    check = text_only if given.answer_schema is None else structured
     return await made.complete(
         given, request_id="t.0.propose.a", check=check, watcher=heard or Heard(), first_attempt=first_attempt
     )

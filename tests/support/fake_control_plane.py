@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -162,7 +162,8 @@ async def worker_process(
             await process.stdout.readline()
         yield process
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
+        with suppress(ProcessLookupError):  # the test has killed it
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
         async with asyncio.timeout(30):
             await process.wait()

@@ -10,9 +10,9 @@ import structlog
 from fleet.config import Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
-from workers import checks
-from workers.calls import answers, responses
+from workers.calls import responses
 from workers.calls.call_names import facts
+from workers.calls.isolated import Isolated
 from workers.calls.progress import ProgressReport, Tempo
 from workers.llm.client import VllmClient
 from workers.llm.retry import most_attempts
@@ -32,6 +32,10 @@ class Caller:
         self._client = client
         self._publish = publish
         self._tempo = Tempo(settings.workers.progress_interval_ms)
+        self._isolated = Isolated()
+
+    async def close(self) -> None:
+        await self._isolated.close()
 
     async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
         """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
@@ -45,12 +49,12 @@ class Caller:
             answer = await self._client.complete(
                 ask,
                 request_id=request.call_id,
-                check=partial(answers.check, request),
+                check=partial(self._isolated.answer, request),
                 watcher=report,
                 first_attempt=first_attempt,
             )
             text = answer.checked.proposal
-            found = {} if text is None else await checks.check(text, request.policy)
+            found = {} if text is None else await self._isolated.checks(text, request.policy)
             response = responses.completed(request, ask, answer, found, _ms_since(began))
         except AgentCallError as error:
             response = responses.failed(request, error, first_attempt, _ms_since(began))

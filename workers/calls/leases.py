@@ -32,7 +32,8 @@ Key = tuple[int, datetime]
 class Lease:
     """One message, and the task that works on it. `end` says why that was cancelled.
 
-    `request` is known once it is decoded; `doubtful`: another worker may be working on it, too.
+    `request` is known once it is decoded; `doubtful`: another worker may be working on it, too; `replaced`: earlier
+    deliveries of the same message, which came again while it was worked on.
     """
 
     def __init__(self, msg: Msg) -> None:
@@ -41,6 +42,7 @@ class Lease:
         self.doubtful = msg.metadata.num_delivered > 1
         self.task: asyncio.Task[None] | None = None
         self.end: End | None = None
+        self.replaced: list[Msg] = []
 
     @property
     def task_id(self) -> str | None:
@@ -72,15 +74,16 @@ class Leases:
         key = msg.metadata.sequence.stream, msg.metadata.timestamp
         if (held := self._open.get(key)) is not None:
             log.info("lease.renewed", sequence=key[0], delivery=msg.metadata.num_delivered)
+            held.replaced.append(held.msg)
             held.msg, held.doubtful = msg, True
             return
         lease = self._open[key] = Lease(msg)
         lease.task = asyncio.create_task(work(lease))
         lease.task.add_done_callback(lambda _: self._over(key))
 
-    def refuse(self, msg: Msg) -> None:
+    def refuse(self, msg: Msg, hand_back: Callable[[Msg], Coroutine[Any, Any, None]]) -> None:
         """Hands a message back at once."""
-        task = asyncio.create_task(settle(msg, "nak"))
+        task = asyncio.create_task(hand_back(msg))
         self._refused.add(task)
         task.add_done_callback(self._refused.discard)
 

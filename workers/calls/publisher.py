@@ -68,7 +68,7 @@ class Outlet:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._js = nc.jetstream(timeout=PUBLISH_TIMEOUT_S)
-        self._texts = Texts(self._js, nc.max_payload)
+        self.texts = self._texts = Texts(self._js, nc.max_payload)
         self._bucket: Any = None
 
     async def inline(self, body: bytes) -> bytes:

@@ -28,6 +28,7 @@ from fleet.times import from_rfc3339
 from workers.calls import responses
 from workers.calls.call_names import facts
 from workers.calls.caller import Caller, note
+from workers.calls.deliveries import LOST_AFTER, Deliveries
 from workers.calls.duplicates import Doubts
 from workers.calls.leases import Lease, Leases, Outcome, settle
 from workers.calls.publisher import Outlet, age_s
@@ -82,6 +83,8 @@ class AgentWorker:
             raise
         self._outlet = Outlet(self._nc)
         self._doubts = Doubts(self._leases, self._outlet.standing)
+        sign_s = self._settings.workers.ack_wait_s / 3
+        self._deliveries = Deliveries(self._outlet.texts, self._name, sign_s)
         self._caller = Caller(self._settings, self._client, self._outlet.report)
         try:
             await self._nc.subscribe(subjects.AGENT_STOP, cb=self._on_stop)
@@ -94,7 +97,8 @@ class AgentWorker:
         )
         self._pull.start()
         # None waits longer than a third of `ack_wait` for its heartbeat.
-        self._spawn(self._leases.keep(self._settings.workers.ack_wait_s / 3))
+        self._spawn(self._leases.keep(sign_s))
+        self._spawn(self._deliveries.keep(self._leases.all))
         self._spawn(self._doubts.look())
         log.info("worker.started", worker=self._name, calls=self._settings.workers.calls_per_worker)
 
@@ -108,6 +112,7 @@ class AgentWorker:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._caller.close()
         await self._client.close()
         await connection.disconnect(self._nc)
         log.info("worker.stopped", worker=self._name, handed_back=handed_back)
@@ -134,13 +139,14 @@ class AgentWorker:
 
     def _on_message(self, msg: Msg) -> None:
         if self._stopping:
-            self._leases.refuse(msg)
+            self._leases.refuse(msg, self._hand_back)
         else:
             self._leases.take(msg, self._handle)
 
     async def _handle(self, lease: Lease) -> None:
         """Works on one message and settles it, whatever happens."""
         outcome: Outcome
+        broken = False
         try:
             outcome = await self._work(lease)
         except asyncio.CancelledError:
@@ -148,11 +154,13 @@ class AgentWorker:
         except Exception as error:
             told = facts(lease.request) if lease.request else {}
             log.exception("agent.broken", error_type=type(error).__name__, **told)
-            outcome = "nak later"
+            broken, outcome = True, await self._broken(lease, error)
         await settle(lease.msg, outcome)
         reach("worker.acknowledged")
         if outcome == "ack":
             await self._outlet.release(lease.msg.data)
+        elif outcome in ("nak", "nak later") and not broken:
+            await self._deliveries.handed_back(lease.msg)
 
     async def _work(self, lease: Lease) -> Outcome:
         msg = lease.msg
@@ -172,6 +180,12 @@ class AgentWorker:
             log.info("agent.skipped", reason=skipped, **facts(request))
             late = skipped == "deadline" and await self._is_waited_for(request)
             return await self._too_late(request, msg) if late else "ack"
+        if msg.metadata.num_delivered > 1:
+            if await self._deliveries.lost_workers(msg):
+                what = f"the call was lost together with its worker {LOST_AFTER} times"
+                log.error("agent.worker_lost", delivery=msg.metadata.num_delivered, **facts(request))
+                return await self._fail(request, msg, "WorkerLost", what)
+            await self._deliveries.begin(msg)
         traceparent = child_traceparent((msg.headers or {}).get("traceparent"))
         reach("worker.taken")
         response = await self._caller.call(request, msg.metadata.num_delivered, traceparent)
@@ -186,13 +200,33 @@ class AgentWorker:
             self._failed += 1
         return "ack"
 
+    async def _broken(self, lease: Lease, error: Exception) -> Outcome:
+        """An error of ours, after the model has answered perhaps: a second one would not be the last."""
+        try:
+            if not await self._deliveries.broken(lease.msg):
+                return "nak later"
+            what = f"the worker failed twice, the last time with {type(error).__name__}"
+            if lease.request is None:
+                return await self._give_up(lease.msg, what)
+            return await self._fail(lease.request, lease.msg, "InternalError", what)
+        except Exception:
+            log.exception("agent.broken_again")
+            return "nak later"
+
+    async def _hand_back(self, msg: Msg) -> None:
+        await settle(msg, "nak")
+        await self._deliveries.handed_back(msg)
+
     async def _is_waited_for(self, request: AgentRequested) -> bool:
         standing = await self._outlet.standing(request.task_id)
         return standing is not None and standing.wants(request)
 
     async def _too_late(self, request: AgentRequested, msg: Msg) -> Outcome:
         """The deadline has passed and its own message has not ended the task: NATS drops it while the disk is full."""
-        error = AgentCallError("DeadlineExceeded", "the deadline had passed before the call began", retryable=False)
+        return await self._fail(request, msg, "DeadlineExceeded", "the deadline had passed before the call began")
+
+    async def _fail(self, request: AgentRequested, msg: Msg, error_type: str, what: str) -> Outcome:
+        error = AgentCallError(error_type, what, retryable=False)
         failed = responses.failed(request, error, msg.metadata.num_delivered, 0)
         stored = await self._outlet.respond(failed, child_traceparent((msg.headers or {}).get("traceparent")))
         return "ack" if stored else "nak later"

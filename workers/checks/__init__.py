@@ -1,40 +1,61 @@
-"""Checks of a proposal's text: its code blocks, and the client's policy. Nothing is executed, fetched or written."""
+"""Checks of a proposal's text: its code blocks, and the client's policy. Nothing is executed, fetched or written.
 
-import asyncio
+They take as long as the text likes, within limits of their own: workers run them by `workers.calls.isolated`.
+"""
+
+from typing import Literal
 
 from fleet.messages import Check, Policy
 from workers.checks import fences
 
 NOTHING = Check(status="not_applicable")
-"""The text has nothing of the kind. Parsers and schemas are imported when a text needs them, and in a thread."""
+"""The text has nothing of the kind. Parsers and schemas are imported when a text needs them."""
+
+Part = Literal["python", "data", "policy"]
+_NAMES: dict[Part, tuple[str, ...]] = {
+    "python": ("python",),
+    "data": ("json", "yaml", "toml", "kubernetes"),
+    "policy": ("policy",),
+}
+NAMES = tuple(name for names in _NAMES.values() for name in names)
 
 
 async def check(text: str, policy: Policy) -> dict[str, Check]:
     """By check: `python`, `json`, `yaml`, `toml`, `kubernetes`, `policy`, always all of them. Raises nothing."""
-    found = dict.fromkeys(("python", "json", "yaml", "toml", "kubernetes", "policy"), NOTHING)
-    if fences.fenced(text):
-        found |= await _blocks(text)
-    if policy.required or policy.forbidden:
-        found["policy"] = await asyncio.to_thread(_policy, text, policy)
+    found = dict.fromkeys(NAMES, NOTHING)
+    for each in parts(text, policy):
+        found |= await part(each, text, policy)
     return found
 
 
-async def _blocks(text: str) -> dict[str, Check]:
+def parts(text: str, policy: Policy) -> tuple[Part, ...]:
+    """Those that may have something to say: quick, and without a look at what the blocks are."""
+    blocks: tuple[Part, ...] = ("python", "data") if fences.fenced(text) else ()
+    return (*blocks, "policy") if policy.required or policy.forbidden else blocks
+
+
+async def part(name: Part, text: str, policy: Policy) -> dict[str, Check]:
+    """What one part finds: each may run for itself, so that none hides behind another."""
+    if name == "policy":
+        from workers.checks import policy as patterns
+
+        return {"policy": patterns.check(text, policy)}
     if len(text.encode(errors="replace")) > fences.MAX_TEXT_BYTES:
-        too_long = f"not checked: the proposal is larger than {fences.MAX_TEXT_BYTES // 1024**2} MiB"
-        return dict.fromkeys(
-            ("python", "json", "yaml", "toml", "kubernetes"), Check(status="not_applicable", findings=(too_long,))
-        )
-    blocks = await asyncio.to_thread(fences.blocks, text)
+        return not_finished(name, f"the proposal is larger than {fences.MAX_TEXT_BYTES // 1024**2} MiB")
+    blocks = fences.blocks(text)
     languages = {block.language for block in blocks}
-    found: dict[str, Check] = {}
-    if "python" in languages:
+    if name == "python" and "python" in languages:
         from workers.checks import python
 
-        found["python"] = await python.check(blocks, text)
-    if languages & {"json", "yaml", "toml"}:
-        found |= await asyncio.to_thread(_data, blocks, text)
-    return found
+        return {"python": await python.check(blocks, text)}
+    return _data(blocks, text) if name == "data" and languages & {"json", "yaml", "toml"} else {}
+
+
+def not_finished(name: Part, why: str) -> dict[str, Check]:
+    """A policy that nobody could check to the end was not kept; of blocks nothing is known."""
+    if name == "policy":
+        return {"policy": Check(status="failed", findings=(why,))}
+    return dict.fromkeys(_NAMES[name], Check(status="not_applicable", findings=(f"not checked: {why}",)))
 
 
 def _data(blocks: list[fences.Block], text: str) -> dict[str, Check]:
@@ -47,9 +68,3 @@ def _data(blocks: list[fences.Block], text: str) -> dict[str, Check]:
 
         found["kubernetes"] = kubernetes.check(checked.documents, text)
     return found
-
-
-def _policy(text: str, policy: Policy) -> Check:
-    from workers.checks import policy as patterns
-
-    return patterns.check(text, policy)

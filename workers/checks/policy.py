@@ -34,8 +34,7 @@ def _search(text: str, pattern: str, wanted: bool, ends_at: float, findings: Fin
     try:
         if left_s <= 0:
             raise TimeoutError
-        # `concurrent`: without the interpreter's lock, so that the event loop goes on.
-        match = compiled.search(text, timeout=min(SEARCH_WITHIN_S, left_s), concurrent=True)
+        match = compiled.search(text, timeout=min(SEARCH_WITHIN_S, left_s))
     except TimeoutError:
         findings.wrong(f"timed out: {name}")
         return

@@ -32,12 +32,15 @@ async def check(blocks: list[Block], text: str) -> Check:
                     findings.unchecked(f"the block is larger than {MAX_BLOCK_BYTES // 1024} KiB", block)
                     continue
                 code = textwrap.dedent(block.text)
-                done.append(Snippet(block, code, await ruff.lint(code)))
+                try:
+                    done.append(Snippet(block, code, await ruff.lint(code)))
+                except ruff.RuffCrashed as error:
+                    findings.wrong(str(error), block)  # else any code could hide behind such a block
     except (ruff.RuffFailed, TimeoutError) as error:
         what = str(error) or f"ruff took longer than {LINT_WITHIN_S:g} s"
         log.warning("check.not_run", check="python", error=what)
         findings.unchecked(f"{what}; the check could not be run", block)
-    await asyncio.to_thread(_report, done, blocks, text, findings)
+    _report(done, blocks, text, findings)
     return findings.check()
 
 

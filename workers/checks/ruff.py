@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
@@ -25,6 +26,7 @@ F404, F811), what depends on files that are not there (F403, F405, F822), what a
 """
 
 MAX_OUTPUT_BYTES = 256 * 1024
+_OWN_SIGNALS = (signal.SIGABRT, signal.SIGSEGV)
 SYNTAX = "invalid-syntax"
 UNDEFINED = "F821"
 CUT = "cut"
@@ -32,7 +34,11 @@ CUT = "cut"
 
 
 class RuffFailed(Exception):
-    """There is no ruff, or it crashed."""
+    """There is no ruff, or it failed."""
+
+
+class RuffCrashed(RuffFailed):
+    """The code was too much for it: a signal of its own ended it, as it does where brackets nest by the thousand."""
 
 
 class Problem(NamedTuple):
@@ -69,6 +75,8 @@ async def lint(code: str) -> list[Problem]:
     try:
         output = await _talk(process, _notebook(code))
         if len(output) < MAX_OUTPUT_BYTES and await process.wait() != 0:
+            if -(process.returncode or 0) in _OWN_SIGNALS:
+                raise RuffCrashed("ruff cannot read it, and crashed")
             raise RuffFailed(f"ruff ended with status {process.returncode}")
     finally:
         if process.returncode is None:

@@ -1,7 +1,7 @@
 """One attempt at a call: learn the endpoint's model and window, fit the answer into the window, stream, check."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -111,13 +111,13 @@ class Attempts:
         return window.answer_tokens(tokens, ask.max_tokens, limit, setting=setting)
 
 
-def check_answer(heard: StreamedAnswer, check: Callable[[str], Any]) -> Any:
+async def check_answer(heard: StreamedAnswer, check: Callable[[str], Awaitable[Any]]) -> Any:
     """What `check` says. Raises `AgentCallError` for an answer that is empty or not what was asked for."""
     if not heard.content.strip():
         thought = f", after {len(heard.reasoning)} characters of reasoning" if heard.reasoning else ""
         raise AgentCallError("EmptyResponse", f"no text (finish_reason {heard.finish_reason}){thought}", retryable=True)
     try:
-        return check(heard.content)
+        return await check(heard.content)
     except AgentCallError as error:
         if heard.finish_reason != "length":
             raise

@@ -9,7 +9,7 @@ The deadline is one timeout around all of it: nothing of a call outlives it.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, Protocol
 
@@ -78,7 +78,7 @@ class VllmClient:
         ask: Ask,
         *,
         request_id: str,
-        check: Callable[[str], Any],
+        check: Callable[[str], Awaitable[Any]],
         watcher: Watcher,
         first_attempt: int = 1,
     ) -> Answer:
@@ -90,7 +90,12 @@ class _Call:
     """One call, while it is made."""
 
     def __init__(
-        self, client: VllmClient, request_id: str, check: Callable[[str], Any], watcher: Watcher, first_attempt: int
+        self,
+        client: VllmClient,
+        request_id: str,
+        check: Callable[[str], Awaitable[Any]],
+        watcher: Watcher,
+        first_attempt: int,
     ) -> None:
         self._client = client
         self._request_id = request_id
@@ -170,7 +175,7 @@ class _Call:
         try:
             with client.endpoints.attempt(endpoint):
                 await client.attempts.make(attempt, endpoint, ask, f"{self._request_id}.{attempt.number}", wrote)
-            attempt.checked = check_answer(attempt.heard, self._check)
+            attempt.checked = await check_answer(attempt.heard, self._check)
             client.durations.add(ask.phase, time.monotonic() - began)
         except AgentCallError as error:
             attempt.error = _blame(endpoint, error)

@@ -31,6 +31,8 @@ RESTARTING_INTERVAL_S = 0.3
 """Between two looks at an actor that Ray is starting again."""
 PROBE_TIMEOUT_S = 5.0
 STALE_S = 15.0
+FROZEN_AFTER_S = 30.0
+"""An actor that does not answer for so long is killed, for Ray to start it again: its calls go to others."""
 DRAIN_S, ENDED_WITHIN_S = 6.0, 10.0
 """A probe that pauses is over before a drain begins."""
 CONNECT_TIMEOUT_S = 2.0
@@ -121,6 +123,8 @@ class RayPool:
         self._actors: dict[str, Any] = {}
         self._last_answer: dict[str, float] = {}
         self._one_more = asyncio.Event()
+        self._answered: dict[str, float] = {}
+        """When each gave its last answer, good or bad; before the first: when it was first asked."""
         self._watcher = uuid.uuid4().hex
 
     async def start(self) -> None:
@@ -211,6 +215,26 @@ class RayPool:
 
     async def _ensure(self, name: str, pause_s: float = 0.0) -> None:
         """One actor exists, runs this version with these settings (or a newer dispatcher's), and answers."""
+        self._answered.setdefault(name, time.monotonic())
+        try:
+            await self._look_at(name, pause_s)
+            self._answered[name] = time.monotonic()
+        except TimeoutError:  # the actor's own as well: its main thread answers, and its event loop does not
+            if time.monotonic() - self._answered[name] >= FROZEN_AFTER_S:
+                await self._kill_frozen(name)
+            raise
+        except ray.exceptions.RayError:  # it answered that it cannot, or Ray that it is being started again
+            self._answered[name] = time.monotonic()
+            raise
+
+    async def _kill_frozen(self, name: str) -> None:
+        """Harmless to one that Ray has no room for: it goes on waiting."""
+        self._answered[name] = time.monotonic()
+        if (actor := self._actors.get(name)) is not None:
+            log.error("worker.killed", worker=name, silent_s=FROZEN_AFTER_S)
+            await asyncio.to_thread(ray.kill, actor, no_restart=False)
+
+    async def _look_at(self, name: str, pause_s: float) -> None:
         answer = await self._probe(name, pause_s)
         if answer["fingerprint"] != self._fingerprint and answer.get("launched_by", UNKNOWN) < self._generation:
             log.info("worker.replaced", worker=name)

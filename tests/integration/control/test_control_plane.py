@@ -59,6 +59,9 @@ async def test_state_is_readable_in_the_bucket(fleet: Fleet) -> None:
 
 
 DEEP = b'{"task_description": "x", "constraints": {"metadata": ' + b"[" * 50_000 + b"]" * 50_000 + b"}}"
+_CHAIN = {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
+DOUBLING = {"not": {"$ref": "#/$defs/a0"}, "$defs": {**_CHAIN, "a40": {"type": "integer"}}}
+RANGES = ["(?if)" + "[a-\U0010ffff]" * 190 + str(n) for n in range(50)]
 BAD: list[tuple[bytes, str, str]] = [
     (b"not json", "malformed", "$"),
     (b"\xff\xfe", "malformed", "$"),
@@ -75,6 +78,21 @@ BAD: list[tuple[bytes, str, str]] = [
     (b'{"task_description": "x", "constraints": {"timeout_seconds": 0}}', "invalid", "$.constraints.timeout_seconds"),
     (json.dumps({"task_description": "x" * 100_000}).encode(), "invalid", "$.task_description"),
     (DEEP, "invalid", "$.constraints.metadata"),
+    (
+        json.dumps({"task_description": "x", "options": {"output_schema": DOUBLING}}).encode(),
+        "invalid",
+        "$.options.output_schema",
+    ),
+    (
+        json.dumps({"task_description": "x", "options": {"output_schema": {"allOf": [{"type": 1}]}}}).encode(),
+        "invalid",
+        "$.options.output_schema",
+    ),
+    (
+        json.dumps({"task_description": "x", "constraints": {"policy": {"required": ["a", "("]}}}).encode(),
+        "invalid",
+        "$.constraints.policy.required[1]",
+    ),
 ]
 
 
@@ -214,3 +232,23 @@ async def test_undecodable_response_becomes_a_dead_letter(silent: Fleet) -> None
             await asyncio.sleep(0.01)
     assert letter.data == b'{"broken'
     assert letter.subject == f"deadletter.{subjects.AGENT_COMPLETED}"
+
+
+async def test_a_request_that_is_slow_to_compile_holds_up_no_other(fleet: Fleet) -> None:
+    """It is refused when its budget is used up; what came after it has its answer by then."""
+    slow = {"policy": {"required": RANGES, "forbidden": RANGES}}
+    await fleet.request(task_id="slow", constraints=slow)
+    await fleet.request(task_id="quick", num_agents=1)
+    await fleet.inbox.next(subjects.COMPLETED, task_id="quick")
+    assert fleet.inbox.of("slow") == []
+    rejected = await fleet.inbox.next(subjects.REJECTED, task_id="slow")
+    assert (rejected["code"], rejected["path"]) == ("invalid", "$.constraints.policy")
+
+
+async def test_patterns_and_references_are_accepted(fleet: Fleet) -> None:
+    """What has to be compiled elsewhere is a request like any other."""
+    schema = {"items": {"$ref": "#/$defs/a"}, "$defs": {"a": {"pattern": "^a"}}}
+    await fleet.request(
+        task_id="ordinary", constraints={"policy": {"required": ["(?i)x"]}}, options={"output_schema": schema}
+    )
+    await fleet.inbox.next(subjects.COMPLETED, task_id="ordinary")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.errors import BadRequest
+from fleet.requests.compiling import check_here
 from fleet.requests.depth import MAX_DEPTH
 from fleet.requests.parse import parse_request
 from fleet.requests.task import Task
@@ -16,7 +17,9 @@ ROLES = {"DEV", "QA"}
 
 
 def parse(**body: Any) -> tuple[str, Task]:
-    return parse_request(json.dumps({"task_description": "x", **body}).encode(), 7, ROLES)
+    task_id, task = parse_request(json.dumps({"task_description": "x", **body}).encode(), 7, ROLES)
+    check_here(task_id, task)
+    return task_id, task
 
 
 def test_defaults_are_filled_in() -> None:

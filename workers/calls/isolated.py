@@ -1,0 +1,74 @@
+"""What a worker does with texts of strangers, in processes that can be killed: answers are held against schemas, and
+proposals checked. On the worker's event loop it would stop all calls, and the heartbeats of their leases.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from fleet.errors import AgentCallError
+from fleet.killable import Exhausted, Processes
+from fleet.messages import AgentRequested, Check, Policy, decode, encode
+from fleet.requests.schemas import is_cheap
+from workers import checks
+from workers.calls import answers
+from workers.calls.answers import Checked
+
+VALIDATE_WITHIN_S = 2
+CHECK_WITHIN_S = 10
+"""Of processor time, for each part of the checks; the parts' own limits are shorter."""
+
+UNCHECKED = "UncheckedAnswer"
+
+
+class Isolated:
+    """Of one worker."""
+
+    def __init__(self) -> None:
+        self._processes = Processes()
+
+    async def close(self) -> None:
+        await self._processes.close()
+
+    async def answer(self, request: AgentRequested, content: str) -> Checked:
+        """As `answers.check`; what is surely quick is done here. Raises `AgentCallError`."""
+        schema = request.answer_schema
+        if schema is None or is_cheap(schema, len(content)):
+            return answers.check(request, content)
+        asked = encode(structs.replace(request, messages=())).decode()
+        try:
+            found = await self._processes.run(f"{__name__}:answer", asked, content, cpu_s=VALIDATE_WITHIN_S)
+        except Exhausted as error:
+            what = f"the answer could not be checked against its schema within {VALIDATE_WITHIN_S} s: the check {error}"
+            raise AgentCallError(UNCHECKED, what, retryable=False) from None
+        if "error" in found:
+            raise AgentCallError(found["error_type"], found["error"], retryable=found["retryable"])
+        return msgspec.convert(found, Checked)
+
+    async def checks(self, text: str, policy: Policy) -> dict[str, Check]:
+        """As `checks.check`. A part that runs out of its limits says so, and is never passed."""
+        found = dict.fromkeys(checks.NAMES, checks.NOTHING)
+        text = text.encode(errors="replace").decode()  # half of a surrogate pair cannot be sent
+        for part in checks.parts(text, policy):
+            try:
+                result = await self._processes.run(
+                    f"{__name__}:check", part, text, structs.asdict(policy), cpu_s=CHECK_WITHIN_S
+                )
+                found |= msgspec.convert(result, dict[str, Check])
+            except Exhausted as error:
+                found |= checks.not_finished(part, f"could not be checked within {CHECK_WITHIN_S} s: the check {error}")
+        return found
+
+
+def answer(request: str, content: str) -> Any:
+    """In the process: the `Checked`, or the error."""
+    try:
+        return msgspec.to_builtins(answers.check(decode(request.encode(), AgentRequested), content))
+    except AgentCallError as error:
+        return {"error_type": error.error_type, "error": error.error, "retryable": error.retryable}
+
+
+async def check(part: checks.Part, text: str, policy: dict[str, Any]) -> Any:
+    """In the process: what this part finds, by check."""
+    return msgspec.to_builtins(await checks.part(part, text, msgspec.convert(policy, Policy)))
