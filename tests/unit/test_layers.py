@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.exits"}),
     frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.messages", "fleet.config"}),
-    frozenset({"fleet.jetstream", "fleet.observability"}),
+    frozenset({"fleet.jetstream", "fleet.observability", "fleet.killable"}),
     frozenset({"fleet.requests"}),
     frozenset({"fleet.deliberation", "workers.llm"}),
     frozenset({"workers.checks"}),
@@ -24,7 +24,7 @@ RANKS: tuple[frozenset[str], ...] = (
 
 WORKERS_USE = frozenset(
     {"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.crashpoints", "fleet.event_loop"}
-    | {"fleet.messages", "fleet.config", "fleet.jetstream", "fleet.observability", "fleet.requests"}
+    | {"fleet.messages", "fleet.config", "fleet.jetstream", "fleet.observability", "fleet.requests", "fleet.killable"}
 )
 """The data plane and the control plane share what is on the wire and the way to it, nothing else."""
 
