@@ -3,6 +3,7 @@
 The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[limits]`, `[workers]`.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -81,6 +82,8 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything that can be set. Secrets are never logged: `public()` is what may be shown."""
 
+    fleet_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "fleet"
+    """Its workers carry it: two fleets on one Ray need two names."""
     nats_url: str | None = None
     nats_creds: str | None = None
     nats_nkey_seed_file: str | None = None
@@ -107,6 +110,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 _NAMES = {
+    "FLEET_NAME": "fleet_name",
     "NATS_URL": "nats_url",
     "NATS_CREDS": "nats_creds",
     "NATS_NKEY_SEED_FILE": "nats_nkey_seed_file",
@@ -121,6 +125,9 @@ _NAMES = {
     "FLEET_HEALTH_PORT": "health_port",
     "FLEET_HEALTH_HOST": "health_host",
 }
+_CREDENTIALS = ("nats_creds", "nats_nkey_seed_file", "nats_ca", "nats_cert", "nats_key", "vllm_api_key")
+"""Secrets, and files that lie on one machine."""
+_USERINFO = re.compile(r"^(\s*(?:https?://(?=[^/?#]*@)|(?!\s*https?:)(?:[a-z]+://)?)).*?@(?![^/?#]*@)", re.I | re.S)
 _TABLES = {"roles", "limits", "workers"}
 _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 
@@ -149,10 +156,39 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError(f"{path or 'environment'}: {error}") from None
 
 
-def with_own_nats(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """`settings`, but with the NATS address and credentials that `environ` names: those of the node it runs on."""
-    own = {field: environ[name] for name, field in _NAMES.items() if name.startswith("NATS_") and environ.get(name)}
-    return msgspec.structs.replace(settings, **own)
+def without_secrets(settings: Settings) -> Settings:
+    """What one process may tell another, on a machine that others can look into."""
+    return msgspec.structs.replace(
+        settings,
+        **dict.fromkeys(_CREDENTIALS),
+        nats_url=without_userinfo(settings.nats_url) if settings.nats_url else None,
+        vllm_urls=tuple(map(without_userinfo, settings.vllm_urls)),
+    )
+
+
+def with_own_secrets(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """`settings`, but with the NATS address and all credentials that `environ` names: those of the node it runs on."""
+    path = environ.get("FLEET_CONFIG")
+    values = {**(_read(Path(path)) if path else {}), **{name: value for name, value in environ.items() if value}}
+    given = {field: values[name] for name, field in _NAMES.items() if values.get(name)}
+    own = {field: value for field, value in given.items() if field == "nats_url" or field in _CREDENTIALS}
+    known = {without_userinfo(url): url for url in endpoints(given.get("vllm_urls", ""))}
+    urls = tuple(known.get(url, url) for url in settings.vllm_urls)
+    return msgspec.structs.replace(settings, **own, vllm_urls=urls)
+
+
+def secrets_of(settings: Settings) -> list[object]:
+    """What `without_secrets` leaves out, with the addresses that it may stand in."""
+    return [settings.nats_url, settings.vllm_urls, *(getattr(settings, field) for field in _CREDENTIALS)]
+
+
+def without_userinfo(urls: str) -> str:
+    """`nats://user:secret@host:4222` -> `nats://host:4222`, of one or several: for whatever is shown or handed on.
+
+    Up to the last `@`: a password may hold what belongs to no URL. Of HTTP URLs, which have paths, only their host's.
+    """
+    each = re.split(r",(?=[^,]*://)", urls) if "://" in urls else urls.split(",")
+    return ",".join(_USERINFO.sub(r"\1", url) for url in each)
 
 
 def endpoints(value: str | list[str]) -> tuple[str, ...]:

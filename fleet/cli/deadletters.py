@@ -11,9 +11,9 @@ import typer
 from fleet import subjects
 from fleet.cli import options
 from fleet.clock import now_ms
-from fleet.errors import BadRequest
+from fleet.errors import BadRequest, FleetError
 from fleet.local.data_dir import client_settings
-from fleet.times import rfc3339
+from fleet.times import from_rfc3339, rfc3339
 
 app = typer.Typer(
     help="Look at messages nobody could handle, hand them in again, or drop them.",
@@ -25,6 +25,10 @@ Sequence = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Its number,
 
 _OWN_HEADERS = "Dead-Letter-"
 _MESSAGE_ID = "Nats-Msg-Id"
+NOTED_MEANWHILE = 10071
+"""JetStream's code for `wrong last sequence`."""
+MARGIN_S = 20.0
+"""How long a publish may take, and clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,8 @@ async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output:
         return
     print(f"{letter.original_subject}, {letter.at}")
     if at := letter.replayed:
-        print(f"replayed at {at['at']}: {at['stream']} {at['sequence']}")
+        where = f"{at['stream']} {at['sequence']}" if "stream" in at else "it broke off"
+        print(f"replayed at {at['at']}: {where}")
     for name, value in letter.headers.items():
         print(f"{name}: {value}")
     print(f"\n{letter.body.decode(errors='replace')}")
@@ -174,24 +179,59 @@ async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_outpu
 
     async with session(client_settings(data_dir, nats_url)) as fleet:
         letter = await _get(fleet.js, sequence)
-        before = letter.replayed
-        if before is None:
-            body = await _whole(fleet, letter)
-            if letter.body != body and fleet.texts.too_large(body):
-                text = f"dead letter {sequence} has {len(body)} bytes, too many to be handed in with headers"
-                raise BadRequest("too_large", "$", text)
-            ack = await fleet.js.publish(
-                letter.original_subject, body, headers=replayed_headers(letter.headers, sequence)
-            )
-            # Beyond the time in which NATS recognises the id, this tells that it was done.
-            done = {"stream": ack.stream, "sequence": ack.seq, "at": rfc3339(now_ms())}
-            await fleet.js.publish(subjects.replayed(sequence), json.dumps(done).encode())
-    where = before or done
+        before = letter.replayed is not None and "stream" in letter.replayed
+        where = letter.replayed if before and letter.replayed else await _hand_in(fleet, letter)
     if json_output:
-        print(json.dumps({**where, "dead_letter": sequence, "before": before is not None}))
+        print(json.dumps({**where, "dead_letter": sequence, "before": before}))
     else:
         outcome = "was replayed before" if before else "replayed"
         print(f"dead letter {sequence} {outcome}: {where['stream']} {where['sequence']}")
+
+
+async def _hand_in(fleet: Any, letter: DeadLetter) -> dict[str, Any]:
+    """Once: the note comes first, and says where to when that is known. One that broke off in between is done again for
+    as long as NATS would recognise the message, and not after that."""
+    from nats.js.errors import APIError
+
+    from fleet.jetstream.topology import DUPLICATE_WINDOW_S
+
+    body = await _whole(fleet, letter)
+    if letter.body != body and fleet.texts.too_large(body):
+        text = f"dead letter {letter.sequence} has {len(body)} bytes, too many to be handed in with headers"
+        raise BadRequest("too_large", "$", text)
+    note = subjects.replayed(letter.sequence)
+    begun_at = await _begin(fleet.js, letter, note)
+    if now_ms() - from_rfc3339(begun_at) > (DUPLICATE_WINDOW_S - MARGIN_S) * 1000:
+        raise FleetError(
+            f"a replay of dead letter {letter.sequence} began at {begun_at} and broke off: nobody knows whether it was "
+            f"handed in. If it was not, publish its body to {letter.original_subject}; then drop it"
+        )
+    try:
+        ack = await fleet.js.publish(
+            letter.original_subject, body, headers=replayed_headers(letter.headers, letter.sequence)
+        )
+    except APIError:  # refused, and not stored
+        await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=note)
+        raise
+    done = {"stream": ack.stream, "sequence": ack.seq, "at": begun_at}
+    await fleet.js.publish(note, json.dumps(done).encode())
+    return done
+
+
+async def _begin(js: Any, letter: DeadLetter, note: str) -> str:
+    """When the first replay of this letter began: now, unless one broke off. Of two at once one is refused."""
+    from nats.js.errors import APIError
+
+    if letter.replayed is not None:
+        return str(letter.replayed["at"])
+    at = rfc3339(now_ms())
+    try:
+        await js.publish(note, json.dumps({"at": at}).encode(), headers={"Nats-Expected-Last-Subject-Sequence": "0"})
+    except APIError as error:
+        if error.err_code != NOTED_MEANWHILE:
+            raise
+        raise FleetError(f"somebody else replays dead letter {letter.sequence} just now") from None
+    return at
 
 
 async def _drop(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:

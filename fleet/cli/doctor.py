@@ -13,7 +13,7 @@ import typer
 from fleet import subjects
 from fleet.cli import options
 from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
-from fleet.config import Settings
+from fleet.config import Settings, without_userinfo
 from fleet.errors import Unreachable
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings, recall
@@ -214,7 +214,7 @@ async def _models(settings: Settings, known: dict[str, Any]) -> list[Finding]:
 async def _model_server(http: Any, url: str, settings: Settings) -> list[Finding]:
     import aiohttp
 
-    what = f"vLLM {url}"
+    what = f"vLLM {without_userinfo(url)}"
     try:
         async with http.get(f"{url}/v1/models") as answer:
             if answer.status in (401, 403):
@@ -223,7 +223,8 @@ async def _model_server(http: Any, url: str, settings: Settings) -> list[Finding
             served = {model["id"]: model for model in (await answer.json())["data"]}
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
         todo = "start it, or correct VLLM_URL (the URL without /v1/…)"
-        return [Finding("fail", what, f"does not answer: {error or type(error).__name__}", todo)]
+        said = str(error).replace(url, without_userinfo(url)) or type(error).__name__
+        return [Finding("fail", what, f"does not answer: {said}", todo)]
     if not served:
         return [Finding("fail", what, "serves no model", "start it with one")]
     wanted = _wanted(settings) or {next(iter(served))}

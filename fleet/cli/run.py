@@ -12,7 +12,7 @@ import typer
 
 from fleet import config
 from fleet.cli import options
-from fleet.config import Settings
+from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.event_loop import fast_loop
 from fleet.exits import Exit
@@ -186,8 +186,12 @@ def _say_where(console: "Console", fleet: "LocalFleet") -> None:
     table.add_column(style="bold")
     table.add_column()
     table.add_column(style="dim")
-    table.add_row("  NATS", fleet.nats_url, f"embedded, pid {fleet.nats.pid}" if fleet.nats else "given by NATS_URL")
-    table.add_row("  vLLM", fleet.vllm_url, models.get(fleet.model, ""))
+    table.add_row(
+        "  NATS",
+        without_userinfo(fleet.nats_url),
+        f"embedded, pid {fleet.nats.pid}" if fleet.nats else "given by NATS_URL",
+    )
+    table.add_row("  vLLM", without_userinfo(fleet.vllm_url), models.get(fleet.model, ""))
     ray = "local" if fleet.ray_is_local else "given by RAY_ADDRESS"
     table.add_row("  Ray", fleet.settings.ray_address or "", ray)
     for name, pid in fleet.pids.items():
@@ -202,7 +206,7 @@ def _say_where(console: "Console", fleet: "LocalFleet") -> None:
         f'fleet ask{elsewhere} "Design a rate limiter for the public REST API"',
         f"fleet watch{elsewhere}",
         f"fleet doctor{elsewhere}",
-        f"nats --server {fleet.nats_url} kv watch deliberations",
+        f"nats --server {without_userinfo(fleet.nats_url)} kv watch deliberations",
     ):
         console.print(f"  [cyan]{command}[/cyan]", highlight=False, soft_wrap=True)
 
@@ -213,7 +217,9 @@ async def _deliberate_once(fleet: "LocalFleet", body: dict[str, object], json_ou
     from fleet.cli.client import deliberate
 
     console = Console(stderr=True)
-    note = {"simulated": SIMULATED, "local": LOCAL_MODEL}.get(fleet.model, f"The answers come from {fleet.vllm_url}.")
+    note = {"simulated": SIMULATED, "local": LOCAL_MODEL}.get(
+        fleet.model, f"The answers come from {without_userinfo(fleet.vllm_url)}."
+    )
     console.print(f"[bold]Task:[/bold] {body['task_description']}", highlight=False)
     with console.status("starting a fleet …") if console.is_terminal else nullcontext():
         await fleet.__aenter__()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -83,10 +84,20 @@ async def _subscribe(
     policy = DeliverPolicy.NEW
     if everything:
         policy = DeliverPolicy.BY_START_TIME if since else DeliverPolicy.ALL
-    config = ConsumerConfig(deliver_policy=policy, opt_start_time=since.astimezone(UTC) if since else None)
+    config = _Named(deliver_policy=policy, opt_start_time=since.astimezone(UTC) if since else None)
     subscription = await fleet.js.subscribe("", stream=stream, ordered_consumer=True, config=config, cb=queue.put)
     info = await subscription.consumer_info()
     return (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
+
+
+class _Named(ConsumerConfig):  # type: ignore[misc]
+    """Clients may make none without a name. And NATS refuses to make one anew under the name that it had, as nats-py
+    does when it has missed something: with each new inbox there is a new name."""
+
+    def __setattr__(self, field: str, value: Any) -> None:
+        super().__setattr__(field, value)
+        if field == "deliver_subject":
+            super().__setattr__("name", f"watch-{secrets.token_hex(8)}")
 
 
 async def _event(fleet: Session, msg: Msg, task_id: str | None) -> Event | None:

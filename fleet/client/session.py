@@ -15,7 +15,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from fleet import subjects
-from fleet.config import Settings
+from fleet.client.refusals import Refusals
+from fleet.config import Settings, without_userinfo
 from fleet.errors import BadRequest, FleetError, Unreachable
 from fleet.jetstream.connection import Connection, connect
 from fleet.jetstream.payloads import ContentRef, MissingText, Texts
@@ -71,32 +72,31 @@ class Receipt:
 
 @asynccontextmanager
 async def session(settings: Settings) -> AsyncIterator["Session"]:
-    """Connected inside. Whatever NATS raises there leaves as a `FleetError` that says what to do."""
-    nc = await connect(settings, "fleet-cli")
+    """Connected inside. Whatever NATS raises, or refuses, there leaves as a `FleetError` that says what to do."""
+    refusals = Refusals(settings)
+    nc = await connect(settings, "fleet-cli", error_cb=refusals.hear)
+    where = without_userinfo(settings.nats)
     closing = _cancel_once_closed(nc)
     try:
-        yield Session(nc)
+        with refusals:
+            yield Session(nc)
     except asyncio.CancelledError:
         if not nc.closed.is_set() or (task := asyncio.current_task()) is None or task.uncancel():
             raise
         raise Unreachable("the connection to NATS was closed for good") from None
     except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
         raise Unreachable(
-            f"NATS answers at {settings.nats}, but no fleet does: start one with `fleet up`, "
+            f"NATS answers at {where}, but no fleet does: start one with `fleet up`, "
             "or see what is missing with `fleet doctor`"
         ) from None
     except nats.js.errors.ServiceUnavailableError as error:
         if error.err_code == STREAM_FULL:
             raise FleetError("the fleet has as many requests waiting as it takes: try again later") from None
-        raise Unreachable(
-            f"JetStream is not on at {settings.nats}: add `jetstream {{}}` to its configuration"
-        ) from None
+        raise Unreachable(f"JetStream is not on at {where}: add `jetstream {{}}` to its configuration") from None
     except nats.js.errors.APIError as error:
         raise FleetError(f"NATS refused: {error.description or error}") from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise Unreachable(
-            f"NATS at {settings.nats} does not answer any more ({error or type(error).__name__})"
-        ) from None
+        raise Unreachable(f"NATS at {where} does not answer any more ({error or type(error).__name__})") from None
     finally:
         closing.cancel()
         with suppress(Exception):

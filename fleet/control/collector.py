@@ -9,13 +9,16 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.component import Component
-from fleet.control.intake import Broker, OutboxHolder, Received, durable, reason_of
+from fleet.control.intake import Broker, OutboxHolder, Received, durable, reason_of, served_only
 from fleet.control.runner import Item
 from fleet.control.service.server import Service
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
 from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, decode, decoder
 
 log = structlog.get_logger(__name__)
+
+RESPONSES = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)
+CONTROLS = (subjects.CONTROL_DEADLINE, subjects.CONTROL_CANCEL)
 
 
 class Collector:
@@ -31,13 +34,13 @@ class Collector:
             title="responses",
             description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
             **durable(subjects.AGENT_RESPONSES, subjects.COLLECTOR),
-        )(self.on_response)
+        )(served_only(subjects.AGENT_RESPONSES, subjects.COLLECTOR, RESPONSES, self.on_response))
         self.broker.subscriber(
             subjects.CONTROL,
             title="control",
             description="Deadlines, which NATS delivers when their time has come, and cancellations.",
             **durable(subjects.DELIBERATION_CONTROL, subjects.CONTROLLER),
-        )(self.on_control)
+        )(served_only(subjects.DELIBERATION_CONTROL, subjects.CONTROLLER, CONTROLS, self.on_control))
 
     async def on_response(self, received: Received[AgentResponse]) -> None:
         """`agent.response.completed` and `.failed`."""

@@ -22,6 +22,7 @@ from fleet.control.store import KeyValueStore
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
+from fleet.jetstream.origin import CONTROL_INBOX
 from fleet.jetstream.payloads import DAY_S, Texts
 from fleet.observability.health import Health, Seen, listen
 
@@ -104,7 +105,7 @@ class Component:
         self.keep("undeliverable", self.undeliverable.run())
 
     async def _connect(self) -> None:
-        self.nc = await connect(self.settings, f"fleet-{self.name}-publisher")
+        self.nc = await connect(self.settings, f"fleet-{self.name}-publisher", inbox_prefix=CONTROL_INBOX)
         self.health.set("nats", ok=True)
         self.js = self.nc.jetstream(timeout=5.0)
         await topology.declare(self.js, self.settings, self._created)

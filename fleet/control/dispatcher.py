@@ -11,7 +11,7 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.admission import Admission
 from fleet.control.component import Component
-from fleet.control.intake import Broker, OutboxHolder, Received, durable
+from fleet.control.intake import Broker, OutboxHolder, Received, durable, served_only
 from fleet.control.runner import Item
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
@@ -61,7 +61,7 @@ class Dispatcher:
             title="requests",
             description="Records a request and hands its first calls to the workers.",
             **durable(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),
-        )(self.on_requested)
+        )(served_only(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER, (subjects.REQUESTED,), self.on_requested))
 
     async def on_requested(self, received: Received[DeliberationRequested]) -> None:
         """Validates, and gives what is valid to the runner, which records and acknowledges it."""

@@ -20,6 +20,7 @@ from fleet import subjects
 from fleet.config import Settings
 from fleet.errors import StillOut, Unreachable
 from fleet.jetstream.connection import Connection, connect
+from fleet.jetstream.origin import CONTROL_INBOX, published
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +57,8 @@ class Fence:
             for fence in made:
                 await fence._found()
 
-        nc = await connect(settings, name, pending_size=0, disconnected_cb=lost, reconnected_cb=found)
+        callbacks = {"disconnected_cb": lost, "reconnected_cb": found}
+        nc = await connect(settings, name, pending_size=0, inbox_prefix=CONTROL_INBOX, **callbacks)
         made.append(cls(nc))
         return made[0]
 
@@ -110,6 +112,8 @@ class Fence:
         self.instance = name
 
     async def _answer(self, msg: Msg) -> None:
+        if not published(msg, subjects.instance_of(msg.subject.rpartition(".")[2])):
+            return
         busy = bool(msg.data) and self._works_on(msg.data.decode(errors="replace"))
         await msg.respond(BUSY if busy else IDLE)
 

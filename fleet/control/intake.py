@@ -5,7 +5,9 @@ durable bounds what is in flight.
 """
 
 import asyncio
+import functools
 import time
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +23,7 @@ from fleet.control.recovery.dead_letters import Lost, Undeliverable
 from fleet.crashpoints import reach
 from fleet.errors import StillOut, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, servers
+from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy
 from fleet.jetstream.topology import MAX_DELIVER
 
 log = structlog.get_logger(__name__)
@@ -129,17 +132,15 @@ class JetStreamDelivery:
 
 
 class Broker(NatsBroker):
-    """A FastStream broker whose handlers get `Received`, on a connection made as all others are.
+    """A FastStream broker on a connection made as all others are. Its handlers get what `served_only` makes `Received`.
 
     FastStream's own would end for good at the first server that refuses it: what its callback raises stops nats-py
     from trying the others.
     """
 
     def __init__(self, settings: Settings, name: str, holder: "OutboxHolder") -> None:
-        async def receive(message: NatsMessage) -> Received[Any]:
-            received: Received[Any] = Received(message.raw_message, JetStreamDelivery(message.raw_message, holder))
-            reach("delivery.received")
-            return received
+        async def receive(message: NatsMessage) -> tuple[Msg, OutboxHolder]:
+            return message.raw_message, holder
 
         super().__init__(servers(settings), apply_types=False, decoder=receive, logger=None, graceful_timeout=10.0)
         self._settings = settings
@@ -152,7 +153,8 @@ class Broker(NatsBroker):
         async def found() -> None:
             log.info("nats.reconnected")
 
-        connection = await connect(self._settings, self._name, disconnected_cb=lost, reconnected_cb=found)
+        callbacks = {"disconnected_cb": lost, "reconnected_cb": found}
+        connection = await connect(self._settings, self._name, inbox_prefix=CONTROL_INBOX, **callbacks)
         self.config.connect(connection)
         return connection
 
@@ -173,6 +175,27 @@ def durable(stream: str, consumer: str) -> dict[str, Any]:
         "pending_msgs_limit": -1,
         "pending_bytes_limit": -1,
     }
+
+
+def served_only(
+    stream: str, consumer: str, subjects: Collection[str], handler: Callable[[Received[Any]], Awaitable[None]]
+) -> Callable[[Received[Any]], Awaitable[None]]:
+    """`handler`, for what `consumer` delivers of `stream` under one of `subjects`. Anything else never reaches it: who
+    may create a consumer may have its messages delivered to the subject of this one."""
+
+    @functools.wraps(handler)
+    async def serve(given: Any) -> None:
+        msg, holder = given
+        if not delivered(msg, stream, consumer, subjects):
+            return
+        received: Received[Any] = Received(msg, JetStreamDelivery(msg, holder))
+        reach("delivery.received")
+        if is_copy(msg):
+            await received.delivery.bury("a copy of a stored message, which nobody published")
+        else:
+            await handler(received)
+
+    return serve
 
 
 def reason_of(error: Exception) -> str:

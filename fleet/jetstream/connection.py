@@ -13,7 +13,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
-from fleet.config import Settings
+from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError, Unreachable
 
 log = structlog.get_logger(__name__)
@@ -149,7 +149,7 @@ async def connect(settings: Settings, name: str, **more: Any) -> Connection:
         return await _open(settings, name, **more)
     except OUTAGES as error:
         raise Unreachable(
-            f"no NATS server answers at {', '.join(servers(settings))} ({error or type(error).__name__}): "
+            f"no NATS server answers at {without_userinfo(settings.nats)} ({error or type(error).__name__}): "
             "start one, set NATS_URL, or run `fleet up`"
         ) from None
 

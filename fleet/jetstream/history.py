@@ -10,6 +10,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
+from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode
 
@@ -50,7 +51,7 @@ async def events(
             batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
             left -= len(batch)
             for msg in batch:
-                if msg.subject in wanted:
+                if msg.subject in wanted and not is_copy(msg):
                     yield msg
     finally:
         await sub.unsubscribe()

@@ -2,7 +2,8 @@
 carries `content_ref` (`{"bucket", "name", "bytes"}`) beside what fits. Nothing is ever cut.
 
 An object lives as long as what refers to it. A name begins with its kind, and the kind says for how long at most; a
-call's object is deleted once the call is answered, a state's once the next state is saved.
+state's is deleted once the next state is saved. A call's is left to expire: who may delete one object may empty the
+store, and workers may not.
 
 The layout is that of every JetStream object store. It is written here because nats-py's chunks are larger than some
 `max_payload`, and because its reading leaves a consumer behind and may ask a replica that has not all of it yet.

@@ -17,8 +17,10 @@ _FILE = "fleet.json"
 
 
 def remember(data_dir: Path, facts: Mapping[str, Any]) -> None:
-    """Replaces what was remembered, at once."""
+    """Replaces what was remembered, at once. For its owner alone: addresses may hold passwords."""
     fresh = data_dir / f"{_FILE}.new"
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
     fresh.write_text(json.dumps(facts, indent=2) + "\n")
     fresh.replace(data_dir / _FILE)
 

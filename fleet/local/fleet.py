@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import structlog
 from msgspec import structs
 
-from fleet.config import Settings
+from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
 from fleet.local import launcher, ray_head
@@ -83,8 +83,9 @@ class LocalFleet:
         return {"dispatcher": self.dispatcher.pid, "collector": self.collector.pid}
 
     def facts(self) -> dict[str, Any]:
-        """What `fleet up --json` prints."""
-        facts = {"ready": True, "nats_url": self.nats_url, "vllm_url": self.vllm_url, "pids": self.pids}
+        """What `fleet up --json` prints: without credentials."""
+        shown = {"nats_url": without_userinfo(self.nats_url), "vllm_url": without_userinfo(self.vllm_url)}
+        facts = {"ready": True, **shown, "pids": self.pids}
         return {**facts, "health_ports": self.health_ports} if self.health_ports else facts
 
     async def __aenter__(self) -> Self:
@@ -174,6 +175,8 @@ class LocalFleet:
 
     def _remember(self) -> None:
         more = {
+            "nats_url": self.nats_url,
+            "vllm_url": self.vllm_url,
             "ray_address": self.settings.ray_address,
             "nats_embedded": self.nats is not None,
             "supervisor": os.getpid(),

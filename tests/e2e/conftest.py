@@ -69,7 +69,7 @@ async def start(data_dir: Path, **env: str) -> Up:
     if not line:
         pytest.fail(f"`fleet up` ended with {await process.wait()}:\n{log.read_text()[-4000:]}")
     facts = json.loads(line)
-    return Up(process, facts, await nats.connect(facts["nats_url"]), log)
+    return Up(process, facts, await nats.connect(env.get("NATS_URL", facts["nats_url"])), log)
 
 
 async def stop(up: Up, how: signal.Signals = signal.SIGTERM) -> int:

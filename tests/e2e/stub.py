@@ -14,6 +14,7 @@ class StubModel:
         self.url = ""
         self.requests: list[dict[str, Any]] = []
         self.answers: list[str] = []
+        self.keys: set[str | None] = set()
         self.open = 0
         self.gate = asyncio.Event()
         self.gate.set()
@@ -47,6 +48,7 @@ class StubModel:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        self.keys.add(request.headers.get("Authorization"))
         if self.statuses:
             return web.json_response({"error": {"message": "told to fail"}}, status=self.statuses.pop(0))
         schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from fleet.local import ray_head
+from fleet.local.nats_server import find_server
 from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
 
@@ -55,6 +56,35 @@ async def test_a_local_ray_that_lost_a_part_is_started_again(up: Up, part: str) 
         psutil.Process(actor).kill()
     assert (await up.result(await up.request(rounds=0)))["status"] == "COMPLETED"
     assert up.process.returncode is None
+
+
+async def test_a_local_fleet_hands_its_credentials_to_its_workers(tmp_path: Path, stub: StubModel) -> None:
+    """By the environment of its Ray: no actor is given them. NATS wants a password here, the model a key."""
+    port = free_port()
+    server = await asyncio.create_subprocess_exec(
+        str(find_server()),
+        "-js",
+        "-sd",
+        str(tmp_path),
+        "-a",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "--user",
+        "u",
+        "--pass",
+        "pw",
+    )
+    try:
+        given = {"NATS_URL": f"nats://u:pw@127.0.0.1:{port}", "VLLM_URL": stub.url, "VLLM_API_KEY": "key-of-the-model"}
+        running = await start(tmp_path / "data", **given)
+        assert running.facts["nats_url"] == f"nats://127.0.0.1:{port}"
+        assert (await running.result(await running.request(rounds=0)))["status"] == "COMPLETED"
+        assert stub.keys == {"Bearer key-of-the-model"}
+        assert await stop(running) == 0
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 @asynccontextmanager

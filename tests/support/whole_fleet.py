@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from msgspec import structs
+
 from fleet import subjects
 from fleet.config import Limits, RoleProfile, Settings, Workers
 from fleet.control import collector, dispatcher
@@ -17,9 +19,16 @@ ROLE = RoleProfile(persona="You are a developer.", max_tokens=20_000)
 
 @asynccontextmanager
 async def whole(
-    nats_url: str, simulated: SimulatorConfig | None = None, limits: Limits | None = None, **more: str
+    nats_url: str,
+    simulated: SimulatorConfig | None = None,
+    limits: Limits | None = None,
+    *,
+    worker_url: str | None = None,
+    client_url: str | None = None,
+    **more: str,
 ) -> AsyncIterator[Fleet]:
-    """`nats_url` may name several servers, `more` are further settings. The client hears all ends of deliberations."""
+    """`nats_url` may name several servers; the others are for users of their own; `more` are further settings. The
+    client hears all ends of deliberations."""
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(simulated or SimulatorConfig()))
         settings = Settings(
@@ -32,11 +41,12 @@ async def whole(
         )
         await _component(stack, lambda ready: dispatcher.run(settings, NoWorkers(), on_ready=ready))
         await _component(stack, lambda ready: collector.run(settings, on_ready=ready))
-        worker = AgentWorker(settings, "worker-test")
+        worker = AgentWorker(structs.replace(settings, nats_url=worker_url or nats_url), "worker-test")
         await worker.start()
         stack.push_async_callback(worker.stop, 0)
 
-        nc = await connection.connect(settings, "client", reconnect_time_wait=0.2)
+        client = structs.replace(settings, nats_url=client_url or nats_url)
+        nc = await connection.connect(client, "client", reconnect_time_wait=0.2)
         stack.push_async_callback(nc.close)
         inbox = Inbox()
         for subject in (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL):

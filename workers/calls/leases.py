@@ -116,6 +116,11 @@ class Leases:
         if leases:
             log.info("agent.stopped", task_id=task_id, calls=len(leases))
 
+    def doubt(self, task_id: str) -> None:
+        """Somebody says that it has ended, which the state did not tell just now."""
+        for lease in self._open.values():
+            lease.doubtful = lease.doubtful or lease.task_id == task_id
+
     def stopped(self, task_id: str) -> bool:
         """Whether `stop` was called for it, lately."""
         at = self._stopped.get(task_id)

@@ -12,7 +12,7 @@ from nats.js.errors import KeyNotFoundError
 
 from fleet import subjects
 from fleet.errors import FleetError
-from fleet.jetstream.payloads import Texts, reference
+from fleet.jetstream.payloads import Texts
 from fleet.messages import (
     UNDECODABLE,
     AgentFailed,
@@ -75,11 +75,6 @@ class Outlet:
         """A request's body, wherever it lies."""
         async with asyncio.timeout(PUBLISH_WITHIN_S):
             return await self._texts.inline(body)
-
-    async def release(self, body: bytes) -> None:
-        """The call that lay elsewhere is over: nobody needs its text any more."""
-        if (ref := reference(body)) is not None:
-            await self._texts.delete(ref)
 
     async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
         """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""

@@ -18,6 +18,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from fleet.jetstream.origin import delivered
 from fleet.messages import encode
 
 log = structlog.get_logger(__name__)
@@ -34,15 +35,25 @@ _EXPIRED = "408"
 
 
 class Pull:
-    """`free()` is how many messages could be worked on now; `deliver` takes one and returns at once.
+    """Takes what is stored under the subject `served`.
+
+    `free()` is how many messages could be worked on now; `deliver` takes one and returns at once.
 
     Call `wake()` when capacity has become free, `reset()` after a reconnect.
     """
 
     def __init__(
-        self, nc: Client, stream: str, consumer: str, *, free: Callable[[], int], deliver: Callable[[Msg], None]
+        self,
+        nc: Client,
+        stream: str,
+        consumer: str,
+        served: str,
+        *,
+        free: Callable[[], int],
+        deliver: Callable[[Msg], None],
     ) -> None:
         self._nc = nc
+        self._stream, self._consumer, self._served = stream, consumer, served
         self._name = f"{stream}/{consumer}"
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._free = free
@@ -146,6 +157,8 @@ class Pull:
         status = headers.get("Status")
         # Only what has no ack subject is about the pull itself.
         if status is None or msg.reply.startswith("$JS.ACK."):
+            if not delivered(msg, self._stream, self._consumer, (self._served,)):
+                return
             self._well()
             if current:
                 self._asked = max(0, self._asked - 1)

@@ -20,6 +20,7 @@ from fleet.config import Settings
 from fleet.crashpoints import reach
 from fleet.errors import AgentCallError
 from fleet.jetstream import connection
+from fleet.jetstream.origin import WORKER_INBOX, is_copy, published
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import UNDECODABLE, AgentCompleted, AgentRequested, AgentStop, decode
 from fleet.messages.headers import child_traceparent
@@ -75,6 +76,7 @@ class AgentWorker:
             self._nc = await connection.connect(
                 self._settings,
                 self._name,
+                inbox_prefix=WORKER_INBOX,
                 reconnected_cb=self._on_reconnect,
                 disconnected_cb=self._on_disconnect,
             )
@@ -93,7 +95,12 @@ class AgentWorker:
             await connection.disconnect(self._nc)
             raise
         self._pull = Pull(
-            self._nc, subjects.AGENT_REQUESTS, subjects.WORKERS, free=self._free, deliver=self._on_message
+            self._nc,
+            subjects.AGENT_REQUESTS,
+            subjects.WORKERS,
+            subjects.AGENT_REQUESTED,
+            free=self._free,
+            deliver=self._on_message,
         )
         self._pull.start()
         # None waits longer than a third of `ack_wait` for its heartbeat.
@@ -157,13 +164,14 @@ class AgentWorker:
             broken, outcome = True, await self._broken(lease, error)
         await settle(lease.msg, outcome)
         reach("worker.acknowledged")
-        if outcome == "ack":
-            await self._outlet.release(lease.msg.data)
-        elif outcome in ("nak", "nak later") and not broken:
+        if outcome in ("nak", "nak later") and not broken:
             await self._deliveries.handed_back(lease.msg)
 
     async def _work(self, lease: Lease) -> Outcome:
         msg = lease.msg
+        if is_copy(msg):
+            await self._outlet.bury(msg, "a copy of a stored message, which nobody published")
+            return "term"
         try:
             request = decode(await self._outlet.inline(msg.data), AgentRequested)
             deadline_ms = from_rfc3339(request.deadline_at)
@@ -260,12 +268,22 @@ class AgentWorker:
     # --- stops and reconnects ---------------------------------------------------------------------------------------
 
     async def _on_stop(self, msg: Msg) -> None:
+        if not published(msg, subjects.AGENT_STOP):
+            return
         try:
             stop = decode(msg.data, AgentStop)
         except UNDECODABLE:
             log.warning("stop.undecodable", bytes=len(msg.data))
             return
-        self._leases.stop(stop.task_id)
+        self._spawn(self._stop(stop.task_id))
+
+    async def _stop(self, task_id: str) -> None:
+        """A stop is a hint: the state tells whether the task has ended. Where it does not, it is looked at again."""
+        standing = await self._outlet.standing(task_id)
+        if standing is not None and standing.ended:
+            self._leases.stop(task_id)
+        else:
+            self._leases.doubt(task_id)
 
     async def _on_disconnect(self) -> None:
         if not self._stopping:

@@ -17,7 +17,7 @@ import structlog
 from msgspec import structs
 
 from fleet import __version__
-from fleet.config import Settings, with_own_nats
+from fleet.config import Settings, secrets_of, with_own_secrets, without_secrets
 from fleet.errors import Unreachable
 from fleet.messages import encode
 from workers.ray_pool.launcher_generations import UNKNOWN, Generation, generation
@@ -74,8 +74,8 @@ class WorkerActor:
         from workers.ray_pool.worker_thread import Host, Pauses
 
         configure_logging("worker")
-        # A node may have credentials of its own: a worker may publish what a dispatcher may not.
-        self._host = Host(with_own_nats(settings, os.environ), name)
+        # The node supplies credentials: a worker may publish what a dispatcher may not, and need not know its secrets.
+        self._host = Host(with_own_secrets(settings, os.environ), name)
         self._fingerprint = fingerprint
         self._launched_by = launched_by
         self._pauses = Pauses(STALE_S)
@@ -115,10 +115,8 @@ class RayPool:
         # Where a dispatcher serves its health is no reason to replace the workers of another.
         self._settings = settings = structs.replace(settings, health_port=None, health_host=None)
         self._generation = generation(__version__, began_ms)
-        self._fingerprint = hashlib.sha256(encode([__version__, METHODS, settings])).hexdigest()[:12]
-        # Several fleets may share a Ray: each is known by its NATS.
-        fleet = hashlib.sha256(settings.nats.encode()).hexdigest()[:6]
-        self._prefix = f"{PREFIX}-{fleet}-"
+        self._fingerprint = _fingerprint(settings)
+        self._prefix = f"{PREFIX}-{settings.fleet_name}-"
         self._names = [f"{self._prefix}{index}" for index in range(settings.workers.count)]
         self._actors: dict[str, Any] = {}
         self._last_answer: dict[str, float] = {}
@@ -270,7 +268,8 @@ class RayPool:
         """Of the actors that this fleet has, however many it should have."""
         named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
         names = (str(actor["name"]) for actor in named if actor["namespace"] == NAMESPACE)
-        return [name for name in names if name.startswith(self._prefix)]
+        # Another fleet's name may begin with this one's.
+        return [name for name in names if name.startswith(self._prefix) and name[len(self._prefix) :].isdecimal()]
 
     async def _probe(self, name: str, pause_s: float) -> dict[str, Any]:
         async with asyncio.timeout(pause_s + PROBE_TIMEOUT_S * (1 if name in self._last_answer else 6)):
@@ -292,7 +291,18 @@ class RayPool:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=workers.num_cpus,
-        ).remote(name, self._fingerprint, self._generation, self._settings)
+        ).remote(*self._arguments(name))
+
+    def _arguments(self, name: str) -> tuple[str, str, Generation, Settings]:
+        """Ray keeps them, where whoever has its token can read them."""
+        return name, self._fingerprint, self._generation, without_secrets(self._settings)
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Of what a worker does, credentials included: an actor with another one is replaced. Made slowly, for it is no
+    secret, and passwords could be tried out on it."""
+    made_of = encode([__version__, METHODS, settings, secrets_of(settings)])
+    return hashlib.scrypt(made_of, salt=settings.fleet_name.encode(), n=2**14, r=8, p=1, dklen=6).hex()
 
 
 async def _end(name: str) -> None:

@@ -25,6 +25,7 @@ from fleet.control.repair import end_again
 from fleet.control.store import StateStore, Stored
 from fleet.deliberation.machine import due, recover
 from fleet.errors import UnreadableState
+from fleet.jetstream.origin import published
 from fleet.messages import DeliberationRejected, Message, decode
 from fleet.messages.unreadable import correlation_of, failed_call, readable
 from fleet.times import rfc3339
@@ -56,6 +57,7 @@ class Advisory(Message, frozen=True, kw_only=True):
     """The part of `io.nats.jetstream.advisory.v1.max_deliver` that says which message it is about."""
 
     stream: str
+    consumer: str
     stream_seq: int
     deliveries: int
 
@@ -111,6 +113,8 @@ class Undeliverable:
     async def _on_advisory(self, msg: Msg) -> None:
         try:
             advisory = decode(msg.data, Advisory)
+            if not published(msg, subjects.exhausted(advisory.stream, advisory.consumer)):
+                return
             reason = f"exhausted: delivered {advisory.deliveries} times without success"
             await self._take_off(advisory.stream, advisory.stream_seq, reason)
         except Exception as error:

@@ -1,10 +1,13 @@
 """How calls of the micro service are read, refused, and handed over to another instance."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from nats.aio.msg import Msg
 from nats.micro.request import Request
 
+from fleet.jetstream.origin import may_be_answered
 from fleet.messages import UNDECODABLE, decode
 
 TAKEN_OVER = "Fleet-Taken-Over"
@@ -58,3 +61,13 @@ def task_id_of(data: bytes) -> str | None:
         return None
     task_id = body.get("task_id") if isinstance(body, dict) else None
     return task_id if isinstance(task_id, str) else None
+
+
+def answered_only(answer: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], Awaitable[None]]:
+    """nats-py's own `$SRV` handlers reply wherever they are told to."""
+
+    async def guarded(msg: Msg) -> None:
+        if may_be_answered(msg.reply):
+            await answer(msg)
+
+    return guarded

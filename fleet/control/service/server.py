@@ -23,12 +23,13 @@ from nats.micro.service import EndpointConfig, ServiceConfig
 
 from fleet import __version__, subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import HandOver, ServiceFault, decoded, fault, taken_over, task_id_of
+from fleet.control.service.calls import HandOver, ServiceFault, answered_only, decoded, fault, taken_over, task_id_of
 from fleet.control.service.waiters import Endings
 from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest, NewerState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.history import find_rejection
+from fleet.jetstream.origin import may_be_answered
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
 from fleet.messages.headers import carried_on, child_traceparent, headers, line
 from fleet.requests.by_reference import by_reference, whole_request
@@ -67,6 +68,8 @@ class Service:
                 description="Councils of agents that deliberate: ask, look at the result, cancel.",
             ),
         )
+        for verb in self._service._subscriptions.values():
+            verb._cb = answered_only(verb._cb)
         for subject, handler in (
             (subjects.ASK, self.ask),
             (subjects.RESULT, self.result),
@@ -108,8 +111,8 @@ class Service:
 
     def _in_its_own_task(self, handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[None]]:
         async def serve(request: Request) -> None:
-            if not request._msg.reply:
-                return  # published, not requested: nobody to answer
+            if not request._msg.reply or not may_be_answered(request._msg.reply):
+                return  # published, not requested; or it would be said in the fleet's name what a caller may not say
             try:
                 await request.respond(await self._body(await handler(request)))
             except ServiceFault as refused:

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 from fleet import subjects
 from fleet.errors import FleetError
 from fleet.jetstream.connection import OUTAGES
+from fleet.jetstream.origin import published
 from fleet.messages import UNDECODABLE, DeliberationRejected, decode
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,9 @@ class Endings:
         self._rejected: dict[int, bytes] = {}
 
     async def on_event(self, msg: Msg) -> None:
-        """Terminal events and rejections, from core NATS."""
+        """Terminal events and rejections, from core NATS: hints to look at the state, and at the stream."""
+        if not published(msg, *subjects.TERMINAL, subjects.REJECTED):
+            return
         if msg.subject == subjects.REJECTED:
             try:
                 self.note_rejection(await self._inline(msg.data))

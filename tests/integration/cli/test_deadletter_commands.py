@@ -11,10 +11,13 @@ import nats
 import pytest
 
 from fleet import subjects
+from fleet.clock import now_ms
 from fleet.config import load
 from fleet.control.outbox import Outbox
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
+from fleet.times import rfc3339
+from tests.support.permitted import permitted
 
 BODY = b'{"task_description": "Design it", "num_agents": "three"}'
 
@@ -103,6 +106,52 @@ async def test_replay_that_broke_off_before_its_note_is_done_once(desk: Desk) ->
     await desk.js.purge_stream(subjects.DEAD_LETTERS, subject=subjects.replayed(1))
     await desk.json("replay", "1")
     assert await desk.requests() == 1
+
+
+async def test_replay_that_broke_off_after_its_note_is_done_once(desk: Desk) -> None:
+    """Again at once; not any more when NATS may have forgotten its id."""
+    await desk.bury(BODY)
+    await desk.json("replay", "1")
+    note = json.dumps({"at": rfc3339(now_ms())}).encode()
+    await desk.js.publish(subjects.replayed(1), note)
+    assert (await desk.json("replay", "1"))["before"] is False
+    assert await desk.requests() == 1
+    assert (await desk.json("replay", "1"))["before"] is True
+    await desk.js.publish(subjects.replayed(1), b'{"at": "2026-01-01T00:00:00.000Z"}')
+    status, _, err = await desk.run("replay", "1")
+    assert (status, "broke off" in err, subjects.REQUESTED in err) == (1, True, True)
+    assert await desk.requests() == 1
+    assert "it broke off" in (await desk.run("show", "1"))[1]
+
+
+async def test_replay_that_nats_refuses_leaves_no_note(desk: Desk) -> None:
+    """It can be done once there is room."""
+    await desk.bury(BODY)
+    full = (await desk.js.stream_info(subjects.DELIBERATION_REQUESTS)).config
+    await desk.js.publish(subjects.REQUESTED, b"{}")
+    await desk.js.update_stream(full.evolve(max_msgs=1))
+    status, _, err = await desk.run("replay", "1")
+    assert (status, "try again later" in err) == (1, True)
+    await desk.js.update_stream(full)
+    assert (await desk.json("replay", "1"))["before"] is False
+
+
+async def test_the_operator_may_replay_and_the_client_is_told_that_it_may_not(
+    tmp_path: Path, nats_binary: None
+) -> None:
+    """Under the shipped permissions; the password is in no message."""
+    async with permitted(tmp_path / "nats") as users, users.connected("control") as (nc, _):
+        await topology.declare(nc.jetstream(), load({}))
+        desk = Desk(users.url("operator"), nc, tmp_path)
+        await desk.bury(BODY)
+        assert (await desk.json("list"))["replayed"] is None
+        assert (await desk.json("replay", "1"))["before"] is False
+        assert (await desk.json("list"))["replayed"]["sequence"] == 1
+        assert await desk.requests() == 1
+        status, out, err = await desk.run("list", url=users.url("client"))
+        assert (status, out) == (1, "")
+        assert err.startswith("fleet: user 'client' may not publish $js.api.")
+        assert "pclient" not in err
 
 
 async def test_letter_by_reference_is_shown_and_replayed_whole(desk: Desk) -> None:

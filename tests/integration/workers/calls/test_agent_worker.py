@@ -203,6 +203,7 @@ async def test_stop_closes_open_calls_and_nothing_is_published(plane: Plane) -> 
     async with Simulator(SLOW) as simulator, working(plane, simulator) as worker:
         await plane.submit(request())
         await plane.next(subjects.AGENT_PROGRESS)
+        await plane.put_state("CANCELLED")
         await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
         await plane.settled()
         await until(lambda: simulator.aborted == 1)
@@ -212,12 +213,29 @@ async def test_stop_closes_open_calls_and_nothing_is_published(plane: Plane) -> 
     assert not plane.of(subjects.AGENT_COMPLETED) + plane.of(subjects.AGENT_FAILED)
 
 
+async def test_a_stop_that_the_state_does_not_tell_is_looked_at_again(plane: Plane) -> None:
+    """Whoever said it: a task that goes on keeps its calls, and one that ends a moment later loses them."""
+    async with Simulator(SLOW) as simulator, working(plane, simulator) as worker:
+        await plane.put_state()
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_PROGRESS)
+        await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
+        await until(lambda: any(lease.doubtful for lease in worker._leases.all()))
+        assert simulator.aborted == 0
+        await plane.put_state("CANCELLED")
+        await plane.settled()
+        await until(lambda: simulator.aborted == 1)
+
+
 async def test_an_id_that_was_stopped_long_ago_can_be_asked_for_again(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state has expired meanwhile; calls of its first life are on their way no longer."""
-    async with Simulator() as simulator, working(plane, simulator):
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        await plane.put_state("CANCELLED")
         await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
+        await until(lambda: worker._leases.stopped("t"))
+        await plane.bucket.delete("t")
         await plane.submit(request())
         await plane.settled()
         assert not simulator.calls()

@@ -47,7 +47,10 @@ async def test_actors_of_a_fleet_that_had_more_are_ended(
     made = pool.RayPool(Settings(), began_ms=5)
     (own,) = made._names
     surplus = own.removesuffix("0") + "1"
-    named = [{"name": name, "namespace": pool.NAMESPACE} for name in (own, surplus, "fleet-worker-abcdef-7")]
+    named = [
+        {"name": name, "namespace": pool.NAMESPACE}
+        for name in (own, surplus, "fleet-worker-other-7", "fleet-worker-fleet-b-1")
+    ]
     gone = []
 
     async def probe(name: str, pause_s: float) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Where a message comes from, as far as NATS tells.
+
+Permissions say who may publish what. They do not say where a consumer delivers to, nor where the server sends what was
+asked for: both take any subject that a client names. Such a message still shows what it is: what a consumer delivers
+keeps the subject and the place of what is stored, and what was read directly carries `Nats-Stream`.
+"""
+
+from collections.abc import Collection
+
+import structlog
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+log = structlog.get_logger(__name__)
+
+CONTROL_INBOX, WORKER_INBOX = "_INBOX.control", "_INBOX.worker"
+"""Inboxes of their own: who could listen there would learn the next names, and could have answers delivered to them."""
+_COPIED_FROM = "Nats-Stream"
+_ACK = "$JS.ACK."
+_NOT_FOR_REPLIES = ("deliberation", "agent", "control", "fleet", "deadletter")
+
+
+def published(msg: Msg, *subjects: str) -> bool:
+    """Whether what core NATS brought was published under one of these subjects, and is no copy of a stored message."""
+    genuine = msg.subject in subjects and not msg.reply.startswith(_ACK) and not is_copy(msg)
+    if not genuine:
+        log.warning("message.foreign", subject=msg.subject, expected=subjects, bytes=len(msg.data))
+    return genuine
+
+
+def delivered(msg: Msg, stream: str, consumer: str, subjects: Collection[str]) -> bool:
+    """Whether this consumer delivered it from this stream, under a subject that is served here."""
+    try:
+        meta = msg.metadata
+    except (Error, ValueError, IndexError):
+        log.warning("message.foreign", subject=msg.subject, expected=f"{stream}/{consumer}", bytes=len(msg.data))
+        return False
+    genuine = (meta.stream, meta.consumer) == (stream, consumer) and msg.subject in subjects
+    if not genuine:
+        came = f"{meta.stream}/{meta.consumer}"
+        log.warning("message.foreign", subject=msg.subject, expected=f"{stream}/{consumer}", came_from=came)
+    return genuine
+
+
+def is_copy(msg: Msg) -> bool:
+    """Whether the server sent it as the answer to somebody who read a stream."""
+    return _COPIED_FROM in (msg.headers or {})
+
+
+def may_be_answered(reply: str) -> bool:
+    """Whether a reply subject is one that callers listen on: not one by which the fleet, or NATS, is told something."""
+    first = reply.partition(".")[0]
+    fine = not first.startswith("$") and first not in _NOT_FOR_REPLIES
+    if not fine:
+        log.warning("request.not_answered", reply=reply)
+    return fine

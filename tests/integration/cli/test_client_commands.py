@@ -1,0 +1,93 @@
+"""`fleet watch` and its like, as the user `client` of the shipped permissions."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import subjects
+from fleet.cli.watching import _subscribe
+from fleet.client.session import session
+from fleet.config import load, unconfigured
+from fleet.jetstream import topology
+from tests.support.control_plane import Fleet
+from tests.support.permitted import Users, permitted
+from tests.support.whole_fleet import whole
+
+
+@pytest.fixture
+async def users(tmp_path: Path, nats_binary: None) -> AsyncIterator[Users]:
+    async with permitted(tmp_path / "nats") as found:
+        yield found
+
+
+@pytest.fixture
+async def fleet(users: Users) -> AsyncIterator[Fleet]:
+    urls = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+    async with whole(users.url("control"), **urls) as running:  # type: ignore[arg-type]
+        yield running
+
+
+async def command(*words: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleet.cli", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=unconfigured(os.environ),
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_watch_tells_a_client_the_whole_course(fleet: Fleet, users: Users) -> None:
+    """From acceptance to the end, every answer and all progress."""
+    await fleet.request(task_id="seen", num_agents=2, rounds=0)
+    await fleet.inbox.next(subjects.COMPLETED, task_id="seen")
+    status, out, err = await command("watch", "seen", "--json", "--nats-url", users.url("client"))
+    assert (status, err) == (0, "")
+    told = [json.loads(line)["subject"] for line in out.splitlines()]
+    assert (told[0], told[-1]) == (subjects.ACCEPTED, subjects.COMPLETED)
+    assert told.count(subjects.AGENT_COMPLETED) == 4
+
+
+async def test_watch_goes_on_when_its_consumer_is_lost(fleet: Fleet, users: Users) -> None:
+    """nats-py then makes it anew, under which name NATS must not know yet."""
+    async with session(load({"NATS_URL": users.url("client")})) as client:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        await _subscribe(client, subjects.AGENT_RESPONSES, queue, None, everything=True)
+        (subscription,) = (sub for sub in client.nc._subs.values() if getattr(sub, "_jsi", None))
+        first = subscription._jsi._ccreq.name
+        await subscription._jsi.reset_ordered_consumer(1)
+        await fleet.request(task_id="later", num_agents=1, rounds=0)
+        async with asyncio.timeout(30):
+            assert (await queue.get()).subject == subjects.AGENT_COMPLETED
+        assert subscription._jsi._ccreq.name != first
+
+
+@pytest.mark.parametrize("name", ["worker", "client"])
+async def test_what_is_refused_is_told_at_once(users: Users, name: str) -> None:
+    """As what it is, not as an outage; and no password in it."""
+    async with users.connected("control") as (nc, _):
+        await topology.declare(nc.jetstream(), load({}))
+    words = ["watch", "any"] if name == "worker" else ["deadletter", "show", "1"]
+    status, out, err = await command(*words, "--nats-url", users.url(name))
+    assert (status, out) == (1, "")
+    assert re.match(rf"fleet: user '{name}' may not (publish|subscribe to) \S+: ", err)
+    assert f"p{name}" not in err
+
+
+async def test_no_password_is_in_an_error(users: Users) -> None:
+    """Of a server that is not there, of one that wants another password, of one without a fleet."""
+    url = users.url("client")
+    for wrong in (url.replace("@127.0.0.1:", "@127.0.0.1:1"), url.replace("pclient", "pclient-wrong"), url):
+        for words in (["result", "any"], ["submit", "x"], ["doctor"]):
+            _, out, err = await command(*words, "--nats-url", wrong)
+            assert "pclient" not in out + err
+            assert out + err

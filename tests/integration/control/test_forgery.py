@@ -1,0 +1,268 @@
+"""What a client could tell the fleet in somebody else's name: by a consumer that delivers where the fleet listens, and
+by a request whose answer goes there. Against a whole fleet, each process as its own user of the shipped permissions."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from nats.aio.client import Client
+
+from fleet import subjects
+from fleet.jetstream.origin import WORKER_INBOX, may_be_answered
+from tests.support.control_plane import Fleet
+from tests.support.fake_control_plane import SLOW, until
+from tests.support.permitted import Users, permitted, settle
+from tests.support.whole_fleet import whole
+
+TEXTS, ANSWERS = f"OBJ_{subjects.TEXTS}", subjects.AGENT_RESPONSES
+FORGED = {
+    "status": "completed", "task_id": "victim", "agent_id": "agent-dev-001", "role": "DEV", "phase": "propose",
+    "round": 0, "attempt": 1, "model": "forged", "num_agents": 2, "duration_ms": 1,
+    "timestamp": "2026-01-01T00:00:00.000Z", "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0},
+    "proposal": {"content": "FORGED", "author_id": "agent-dev-001", "author_role": "DEV", "model": "forged",
+                 "temperature": 0.5, "tokens": 1, "revisions": 0},
+}  # fmt: skip
+
+
+@dataclass
+class Scene:
+    """A task of one tenant, `victim`, whose calls run for as long as the test; another tenant, and what is logged."""
+
+    fleet: Fleet
+    users: Users
+    logged: list[Any]
+
+    @property
+    def client(self) -> Client:
+        nc: Client = self.fleet.nc
+        return nc
+
+    def events(self, name: str) -> list[Any]:
+        return [entry for entry in self.logged if entry["event"] == name]
+
+    async def state(self) -> dict[str, Any]:
+        async with self.users.connected("operator") as (nc, _):
+            entry = await (await nc.jetstream().key_value(subjects.BUCKET)).get("victim")
+            return dict(json.loads(entry.value or b""))
+
+    async def unharmed(self) -> None:
+        """The task goes on with nothing said for its agents, and still hears what is said rightly."""
+        state = await self.state()
+        assert (state["status"], set(state["calls"].values())) == ("IN_PROGRESS", {"open"})
+        assert not self.events("agent.stopped")
+        said = [
+            s
+            for s, headers, body in self.fleet.inbox.events
+            if body.get("task_id") == "victim" and is_event(s, headers)
+        ]
+        assert said == [subjects.ACCEPTED]
+        assert (await self.fleet.ask(subjects.CANCEL, {"task_id": "victim"}))[1]["status"] == "CANCELLED"
+        await until(lambda: bool(self.events("agent.stopped")))
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, nats_binary: None) -> AsyncIterator[Scene]:
+    async with permitted(tmp_path / "nats") as users:
+        with structlog.testing.capture_logs() as logged:
+            names = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+            async with whole(users.url("control"), SLOW, **names) as fleet:  # type: ignore[arg-type]
+                await fleet.request(task_id="victim", num_agents=2)
+                await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
+                found = Scene(fleet, users, logged)
+                async with users.connected("operator") as (nc, _), asyncio.timeout(30):
+                    js = nc.jetstream()
+                    while (await js.consumer_info(subjects.AGENT_REQUESTS, subjects.WORKERS)).num_ack_pending != 2:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)  # a worker has both calls
+                yield found
+
+
+def is_event(subject: str, headers: dict[str, str]) -> bool:
+    """As far as any listener can tell. (What the attacker asked for is rejected.)"""
+    return subject in (subjects.ACCEPTED, *subjects.TERMINAL) and "Nats-Stream" not in headers
+
+
+async def consumer(nc: Client, stream: str, **config: Any) -> dict[str, Any]:
+    """Asks for one, and returns what the server says."""
+    body = json.dumps({"stream_name": stream, "config": {"ack_policy": "none", **config}}).encode()
+    return dict(json.loads((await nc.request(f"$JS.API.CONSUMER.CREATE.{stream}", body, timeout=5)).data))
+
+
+async def stored_chunk(scene: Scene, text: bytes) -> str:
+    """The subject of a chunk that holds nothing but `text` (and blanks), as a client gets it there."""
+    size = scene.client.max_payload - 2000
+    asking = text.ljust(512 * 1024) + b" " * (size - 512 * 1024)
+    await scene.client.publish(subjects.ASK, asking, reply="_INBOX.nobody")
+    found: list[str] = []
+
+    async def look() -> bool:
+        question = json.dumps({"last_by_subj": f"$O.{subjects.TEXTS}.M.>"}).encode()
+        reply = await scene.client.request(f"$JS.API.STREAM.MSG.GET.{TEXTS}", question, timeout=5)
+        meta = json.loads(reply.data).get("message")
+        if meta:
+            found.append(f"$O.{subjects.TEXTS}.C.{json.loads(base64.b64decode(meta['data']))['nuid']}")
+        return bool(meta)
+
+    async with asyncio.timeout(30):
+        while not await look():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    return found[0]
+
+
+WAYS = {
+    "a consumer": (f"$JS.API.CONSUMER.CREATE.{TEXTS}", {"stream_name": TEXTS}),
+    "a consumer with a name": (f"$JS.API.CONSUMER.CREATE.{TEXTS}.mine", {"stream_name": TEXTS}),
+    "a durable": (f"$JS.API.CONSUMER.DURABLE.CREATE.{TEXTS}.mine", {"stream_name": TEXTS}),
+    "a look": (f"$JS.API.DIRECT.GET.{TEXTS}", {"seq": 1}),
+    "a look by subject": (f"$JS.API.DIRECT.GET.{TEXTS}.$O.{subjects.TEXTS}.C.x", {}),
+}
+
+
+META = f"$O.{subjects.TEXTS}.M.>"
+CHUNKS = f"$O.{subjects.TEXTS}.C.>"
+
+
+@pytest.mark.parametrize(
+    "filters", [{}, {"filter_subject": CHUNKS}, {"filter_subjects": [META, CHUNKS]}, {"filter_subjects": [CHUNKS]}]
+)
+async def test_a_list_of_texts_is_no_way_to_their_chunks(scene: Scene, filters: dict[str, Any]) -> None:
+    """A consumer whose subject says that it takes names only takes nothing else."""
+    subject = f"$JS.API.CONSUMER.CREATE.{TEXTS}.mine.{META}"
+    config = {"name": "mine", "ack_policy": "none", "deliver_subject": "_INBOX.x", **filters}
+    body = json.dumps({"stream_name": TEXTS, "config": config}).encode()
+    reply = json.loads((await scene.client.request(subject, body, timeout=5)).data)
+    assert "error" in reply
+    del config["deliver_subject"]
+    reply = json.loads((await scene.client.request(subject, body, timeout=5)).data)
+    assert "error" in reply
+
+
+@pytest.mark.parametrize("name", ["client", "worker"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_texts_are_delivered_nowhere(scene: Scene, name: str, way: str) -> None:
+    """Their chunks hold what a client or a model wrote: only answers that wrap them are to be had."""
+    subject, body = WAYS[way]
+    async with scene.users.connected(name) as (nc, refused):
+        await nc.publish(subject, json.dumps(body).encode(), reply="_INBOX.x")
+        await settle(nc)
+        assert len(refused) == 1
+
+
+async def test_a_chunk_of_a_request_is_no_answer_of_an_agent(scene: Scene) -> None:
+    """Also where NATS lets somebody have it delivered to the collector."""
+    chunk = await stored_chunk(scene, json.dumps(FORGED).encode())
+    async with scene.users.connected("operator") as (nc, _):
+        to = {"deliver_subject": subjects.DELIVER_RESPONSES, "deliver_group": subjects.COLLECTOR}
+        assert "error" not in await consumer(nc, TEXTS, filter_subject=chunk, **to)
+        await until(lambda: any(TEXTS in entry.get("came_from", "") for entry in scene.events("message.foreign")))
+        await nc.publish(f"$JS.API.DIRECT.GET.{TEXTS}.{chunk}", b"", reply=subjects.DELIVER_RESPONSES)
+        await until(lambda: len(scene.events("message.foreign")) > 1)
+    await scene.unharmed()
+
+
+LISTENING = {
+    "the collector": (subjects.DELIVER_RESPONSES, subjects.COLLECTOR),
+    "the controller": (subjects.DELIVER_CONTROL, subjects.CONTROLLER),
+    "the dispatcher": (subjects.DELIVER_REQUESTS, subjects.DISPATCHER),
+    "the workers": (subjects.AGENT_STOP, None),
+    "who waits for an end": (subjects.CANCELLED, None),
+    "who waits for a rejection": (subjects.REJECTED, None),
+    "undertakers": (subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS), subjects.UNDERTAKERS),
+}
+
+
+@pytest.mark.parametrize("stream", [subjects.STATES, subjects.DELIBERATIONS])
+@pytest.mark.parametrize("where", LISTENING)
+async def test_a_consumer_of_a_client_tells_the_fleet_nothing(scene: Scene, where: str, stream: str) -> None:
+    """It may have copies of a stream delivered to any subject: the state of a task has `task_id`, as a stop has."""
+    subject, group = LISTENING[where]
+    more = {"deliver_group": group} if group else {}
+    refused = "error" in await consumer(scene.client, stream, deliver_subject=subject, **more)
+    if refused:  # it would feed its own stream
+        assert (stream, subject.split(".")[0]) == (subjects.DELIBERATIONS, "deliberation")
+    elif where == "undertakers":
+        await until(lambda: bool(scene.events("exhausted.not_kept")))
+    else:
+        await until(lambda: bool(scene.events("message.foreign")))
+    await scene.unharmed()
+
+
+@pytest.mark.parametrize("reply", [subjects.AGENT_STOP, subjects.CANCELLED, subjects.AGENT_COMPLETED])
+async def test_a_stored_message_that_is_sent_there_tells_nothing(scene: Scene, reply: str) -> None:
+    """A direct look at the state, whose answer goes to where the fleet listens, under that very subject."""
+    look = f"$JS.API.DIRECT.GET.{subjects.STATES}.$KV.{subjects.BUCKET}.victim"
+    for _ in range(2):
+        await scene.client.publish(look, b"", reply=reply)
+    if reply == subjects.AGENT_COMPLETED:  # it is even stored
+        await until(lambda: bool(scene.events("message.dead_lettered")))
+    else:
+        await until(lambda: bool(scene.events("message.foreign")))
+    await scene.unharmed()
+
+
+@pytest.mark.parametrize("asked", [subjects.RESULT, subjects.CANCEL, subjects.ASK, f"$SRV.PING.{subjects.SERVICE}"])
+@pytest.mark.parametrize(
+    "reply", [subjects.AGENT_STOP, subjects.CANCELLED, f"$KV.{subjects.BUCKET}.victim", subjects.AGENT_FAILED]
+)
+async def test_service_says_nothing_for_a_client(scene: Scene, asked: str, reply: str) -> None:
+    """Its answers are published by the control plane, which may publish nearly everything."""
+    before = await scene.state()
+    await scene.client.publish(asked, b'{"task_id": "victim-of-nobody"}', reply=reply)
+    await until(lambda: bool(scene.events("request.not_answered")))
+    assert await scene.state() == before
+    await scene.unharmed()
+
+
+async def test_fence_answers_nobody_by_a_copy(scene: Scene) -> None:
+    """A consumer that delivers to the name of an instance makes it say nothing."""
+    async with scene.users.connected("sys") as (nc, _):
+        found = json.loads((await nc.request("$SYS.REQ.SERVER.PING.SUBSZ", b'{"subscriptions":true}', timeout=5)).data)
+        instances = [s["subject"] for s in found["data"]["subscriptions_list"] if s["subject"].startswith("fleet.inst")]
+    assert instances
+    for instance in instances:
+        assert "error" not in await consumer(scene.client, subjects.STATES, deliver_subject=instance)
+    await until(lambda: len(scene.events("message.foreign")) >= len(instances))
+    await scene.unharmed()
+
+
+@pytest.mark.parametrize("name", ["client", "worker"])
+async def test_nobody_listens_to_the_replies_of_the_control_plane(scene: Scene, name: str) -> None:
+    """Who hears one learns how the next is called, and could have an answer delivered there."""
+    async with scene.users.connected(name) as (nc, _), scene.users.connected("control") as (control, _):
+        heard = await nc.subscribe("_INBOX.>")
+        await settle(nc)
+        state = await scene.fleet.ask(
+            subjects.RESULT, {"task_id": "victim"}
+        )  # the control plane reads the state for it
+        assert state[1]["status"] == "IN_PROGRESS"
+        await control.publish("_INBOX.last", b"the last one")
+        fine = (scene.client._inbox_prefix + b"." + scene.client._resp_sub_prefix.split(b".")[1]).decode()
+        own = [fine, WORKER_INBOX] if name == "worker" else [fine]
+        while (msg := await heard.next_msg(timeout=5)).data != b"the last one":
+            assert msg.subject.startswith(tuple(own))
+
+
+async def test_a_pull_takes_calls_from_the_workers_stream_only(scene: Scene) -> None:
+    """Also where somebody knows the inbox of a worker."""
+    async with scene.users.connected("sys") as (nc, _):
+        found = json.loads((await nc.request("$SYS.REQ.SERVER.PING.SUBSZ", b'{"subscriptions":true}', timeout=5)).data)
+        inboxes = [s["subject"] for s in found["data"]["subscriptions_list"] if s["subject"].startswith(WORKER_INBOX)]
+    assert inboxes
+    for inbox in inboxes:
+        if not inbox.endswith("*"):
+            assert "error" not in await consumer(scene.client, subjects.STATES, deliver_subject=inbox)
+    await until(lambda: bool(scene.events("message.foreign")))
+    await scene.unharmed()
+
+
+@pytest.mark.parametrize(
+    "reply", ["_INBOX.abc.1", "_INBOX_team.abc", "_R_.abc.def", "replies.of.mine", "_INBOX.control.a.b"]
+)
+def test_callers_are_answered_wherever_they_listen(reply: str) -> None:
+    """An inbox prefix of one's own, what NATS makes of a reply that crosses accounts, another instance of the fleet."""
+    assert may_be_answered(reply)

@@ -1,0 +1,84 @@
+"""A nats-server with the shipped permissions, and its users."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+from nats.aio.client import Client
+
+from fleet.local.nats_server import find_server
+from tests.support.servers import HOST, free_ports
+
+PERMISSIONS = Path(__file__).parents[2] / "deploy" / "nats" / "permissions.conf"
+USERS = ("client", "control", "worker", "operator", "sys")
+
+
+class Users:
+    """Of one server."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def url(self, name: str) -> str:
+        return f"nats://{name}:p{name}@{HOST}:{self._port}"
+
+    @asynccontextmanager
+    async def connected(self, name: str) -> AsyncIterator[tuple[Client, list[str]]]:
+        """A connection, and what the server has refused it so far."""
+        refused: list[str] = []
+
+        async def refuse(error: Exception) -> None:
+            refused.append(str(error))
+
+        nc = await nats.connect(self.url(name), error_cb=refuse)
+        try:
+            yield nc, refused
+        finally:
+            await nc.close()
+
+
+@asynccontextmanager
+async def permitted(directory: Path) -> AsyncIterator[Users]:
+    """It listens inside."""
+    (port,) = free_ports(1)
+    file = _configuration(directory, port)
+    passwords = {f"NATS_{user.upper()}_PASSWORD": f"p{user}" for user in USERS}
+    with (directory / "nats-server.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            str(find_server()), "--config", str(file), env={**os.environ, **passwords}, stdout=log, stderr=log
+        )
+    try:
+        users = Users(port)
+        async with asyncio.timeout(30):
+            while not await _listens(port):  # noqa: ASYNC110 - a server says nothing by itself
+                await asyncio.sleep(0.02)
+        yield users
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def settle(nc: Client) -> None:
+    """Returns once the server has dealt with what was sent. Twice: nats-py's PING overtakes what is still buffered."""
+    await nc.flush()
+    await nc.flush()
+
+
+def _configuration(directory: Path, port: int) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "nats-server.conf"
+    included = os.path.relpath(PERMISSIONS, directory)  # always relative
+    file.write_text(f'listen: "{HOST}:{port}"\njetstream {{ store_dir: "{directory}" }}\ninclude "{included}"\n')
+    return file
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
