@@ -1,5 +1,7 @@
 """Errors, named by who is at fault, carrying the facts."""
 
+from fleet.messages.error_types import ErrorType
+
 
 class FleetError(Exception):
     """Base of every error the fleet raises on purpose."""
@@ -76,7 +78,9 @@ class AgentCallError(FleetError):
     `error_type` is the name that travels in `agent.response.failed`; `retry_after_s` is what the server asked for.
     """
 
-    def __init__(self, error_type: str, error: str, *, retryable: bool, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, error_type: ErrorType, error: str, *, retryable: bool, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(error)
         self.error_type = error_type
         self.error = error

@@ -5,7 +5,7 @@ from typing import assert_never
 from fleet.deliberation.asking import Call, calls
 from fleet.deliberation.state import CallStatus, Candidate, CritiqueCall, Deliberation
 from fleet.deliberation.stopping import similarity
-from fleet.messages import AgentCompleted, AgentFailed, AgentResponse, Comparison, Declined, FailedCall
+from fleet.messages import AgentCompleted, AgentFailed, AgentResponse, Comparison, Declined, ErrorType, FailedCall
 from fleet.times import from_rfc3339
 
 
@@ -46,7 +46,7 @@ def expire(state: Deliberation) -> Deliberation:
     return state.change(failures=(*state.failures, *late), calls_ended=state.calls_ended + len(late))
 
 
-def _failed(state: Deliberation, response: AgentResponse, error: str, error_type: str) -> Deliberation:
+def _failed(state: Deliberation, response: AgentResponse, error: str, error_type: ErrorType) -> Deliberation:
     failure = FailedCall(
         agent_id=response.agent_id, phase=state.phase, round=state.round, error=error, error_type=error_type
     )

@@ -48,6 +48,7 @@ from fleet.messages.deliberations import (
     TotalUsage,
     status_of,
 )
+from fleet.messages.error_types import ErrorType
 
 __all__ = [
     "DECLINE",
@@ -75,6 +76,7 @@ __all__ = [
     "DeliberationFailed",
     "DeliberationRejected",
     "Disqualified",
+    "ErrorType",
     "FailedCall",
     "Message",
     "Phase",

@@ -3,6 +3,7 @@
 from typing import Any, Final, Literal
 
 from fleet.messages.base import Message, Phase
+from fleet.messages.error_types import SentErrorType
 
 DECLINE: Final = "DECLINE:"
 """An author that keeps its proposal answers with this and a reason, instead of a revision."""
@@ -192,7 +193,7 @@ class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=
     """`agent.response.failed`: the call gave up. `retryable`: whether the last error was worth another try."""
 
     error: str
-    error_type: str
+    error_type: SentErrorType
     retryable: bool
     num_agents: int
     duration_ms: int

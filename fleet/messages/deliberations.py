@@ -4,6 +4,7 @@ from typing import Literal
 
 from fleet.messages.base import Message, Phase, Status
 from fleet.messages.calls import Check, CriterionScore, Proposal, Synthesis
+from fleet.messages.error_types import SentErrorType
 
 DecidedBy = Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"]
 StopReason = Literal["all_rounds", "leader_settled", "no_movement", "token_budget", "deadline"]
@@ -41,7 +42,7 @@ class FailedCall(Message, frozen=True, kw_only=True):
     agent_id: str
     phase: Phase
     error: str
-    error_type: str
+    error_type: SentErrorType
     round: int = 0
 
 

@@ -12,7 +12,6 @@ import msgspec
 from fleet.messages import UNDECODABLE, AgentFailed, Phase
 from fleet.times import rfc3339
 
-UNDELIVERABLE = "Undeliverable"
 _CALL = re.compile(
     r"(?P<task_id>[\w-]{1,64})\.(?P<round>\d{1,3})\.(?P<phase>\w+)\.(?P<agent_id>agent-(?P<role>\w+)-\d+)"
     r"(~(?P<ask>\d{1,3}))?\.(?P<attempt>\d{1,6})",
@@ -35,7 +34,7 @@ def failed_call(headers: Mapping[str, str] | None, body: bytes, error: str, at_m
         ask=int(named["ask"] or 1),
         attempt=int(named["attempt"]),
         error=error,
-        error_type=UNDELIVERABLE,
+        error_type="Undeliverable",
         retryable=False,
         num_agents=num_agents if isinstance(num_agents, int) else 0,
         duration_ms=0,

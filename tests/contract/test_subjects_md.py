@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -100,6 +100,12 @@ def test_bucket_and_object_store_are_named() -> None:
     """The fixed bucket and the object store."""
     assert f"bucket `{subjects.BUCKET}` **fixed**" in PAGE
     assert f"Object store `{subjects.TEXTS}`" in PAGE
+
+
+def test_every_error_type_is_documented() -> None:
+    """The table names each error type once, and no other."""
+    rows = first_cells(PAGE.split("\n#### Error types\n")[1].split("\n### ")[0])
+    assert sorted(rows) == sorted(["error_type", *get_args(messages.ErrorType)])
 
 
 def test_every_request_field_is_documented() -> None:

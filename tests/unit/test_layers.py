@@ -8,8 +8,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 RANKS: tuple[frozenset[str], ...] = (
-    frozenset({"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.exits"}),
-    frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.messages", "fleet.config"}),
+    frozenset({"fleet", "fleet.subjects", "fleet.times", "fleet.clock", "fleet.exits"}),
+    frozenset({"fleet.messages"}),
+    frozenset({"fleet.errors"}),
+    frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.config"}),
     frozenset({"fleet.jetstream", "fleet.observability", "fleet.killable"}),
     frozenset({"fleet.requests"}),
     frozenset({"fleet.deliberation", "workers.llm"}),

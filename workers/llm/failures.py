@@ -10,15 +10,24 @@ import aiohttp
 import msgspec
 
 from fleet.errors import AgentCallError
+from fleet.messages import ErrorType
 from workers.llm.breaker import Outcome
 
 SHOWN_CHARACTERS = 300
-CONNECTION_TYPES = frozenset({"ConnectionRefused", "ConnectionFailed", "ConnectionLost", "Timeout"})
+CONNECTION_TYPES: frozenset[ErrorType] = frozenset(
+    {"ConnectionRefused", "ConnectionFailed", "ConnectionLost", "Timeout"}
+)
 """Failures of the connection as such, whatever was asked."""
-SERVER_TYPES = CONNECTION_TYPES | {"ServerError", "StreamStalled", "StreamTruncated", "MalformedResponse", "TlsFailed"}
+SERVER_TYPES: frozenset[ErrorType] = CONNECTION_TYPES | {
+    "ServerError",
+    "StreamStalled",
+    "StreamTruncated",
+    "MalformedResponse",
+    "TlsFailed",
+}
 """Failures of the endpoint: its breaker counts them."""
 
-_NAMES = {
+_NAMES: dict[int, ErrorType] = {
     400: "BadRequest",
     401: "Unauthorized",
     403: "Unauthorized",
@@ -68,7 +77,7 @@ def of_status(status: int, body: str, retry_after_s: float | None = None) -> Age
     said = _said(body)
     if status == 400 and any(mark in body for mark in _OVERFLOWS):
         return AgentCallError("ContextOverflow", f"HTTP 400: {shorten(said)}", retryable=False)
-    name = _NAMES.get(status) or ("ServerError" if status >= 500 else "UnexpectedStatus")
+    name: ErrorType = _NAMES.get(status) or ("ServerError" if status >= 500 else "UnexpectedStatus")
     text = f"HTTP {status}: {shorten(said)}" if said else f"HTTP {status}"
     return AgentCallError(name, text, retryable=is_retryable(status), retry_after_s=retry_after_s)
 

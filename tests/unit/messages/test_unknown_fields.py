@@ -57,6 +57,13 @@ def test_unknown_fields_pass(message: Message, unknown: Any) -> None:
     assert decoder(type(message)).decode(encode(grown(message, unknown))) == message
 
 
+def test_an_error_type_of_a_newer_version_is_read() -> None:
+    """The list of error types grows: a failure with an unknown one is still a failure."""
+    failed = next(sample for sample in SAMPLES if isinstance(sample, messages.AgentFailed))
+    grown_up = {**msgspec.to_builtins(failed), "error_type": "AddedLater"}
+    assert decoder(messages.AgentResponse).decode(encode(grown_up)) == failed.change(error_type="AddedLater")
+
+
 def test_every_message_is_among_the_samples() -> None:
     """A new one must be added to them."""
     seen: set[type] = set()
