@@ -37,7 +37,7 @@ class Event:
     @property
     def call(self) -> tuple[Any, ...]:
         """What tells two calls apart."""
-        return tuple(self.fields.get(name) for name in ("task_id", "agent_id", "ask", "phase", "round", "attempt"))
+        return tuple(self.fields.get(name) for name in ("task_id", "agent_id", "question", "phase", "round", "attempt"))
 
 
 async def watch_events(settings: Settings, task_id: str | None, *, progress: bool, json_output: bool) -> int:

@@ -229,7 +229,7 @@ class Runner:
             self._remember(Stored(state, revision))
             # What came again together with something new may not have been published for.
             owed = [item for item in batch if before is not None and _owes(before, item)]
-            effects = recover(state, asked=_asked(owed)) if owed else due(state)
+            effects = recover(state, request_redelivered=_asked(owed)) if owed else due(state)
             if moved and state.ended and _lease_is_over(batch):
                 await end_again(self._store, self._outbox, Stored(state, revision), effects, at_work=True)
             elif moved or owed:
@@ -253,7 +253,7 @@ class Runner:
         if not owed:
             return
         log.info("outbox.republished", task_id=state.task_id, phase=state.phase, round=state.round)
-        effects = recover(state, asked=_asked(owed))
+        effects = recover(state, request_redelivered=_asked(owed))
         if state.ended:
             await end_again(self._store, self._outbox, stored, effects, at_work=True)
         else:

@@ -1,4 +1,4 @@
-"""JSON Schemas of what agents answer. Reasons come before the verdicts that they lead to."""
+"""Builds the JSON Schemas of agents' answers. A reason comes before the verdict that it leads to."""
 
 from collections.abc import Collection
 from typing import Any

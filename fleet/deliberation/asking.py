@@ -1,4 +1,4 @@
-"""What a phase asks, and of whom: the slots of its calls, and each call as a message for the workers."""
+"""Lists the calls of the current phase, and builds each as a message for the workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,15 +6,14 @@ from random import Random
 from typing import Any, assert_never
 
 from fleet.deliberation import answer_schemas, prompts
-from fleet.deliberation.judging import final_scores, standings
-from fleet.deliberation.prompts import LABELS
-from fleet.deliberation.ranking import Standings, pairs_to_compare, preferring
+from fleet.deliberation.judging import CHOOSER_ROLE, chooser_of, final_standings, standings
+from fleet.deliberation.labels import label, shuffled_labels
+from fleet.deliberation.ranking import pairs_to_compare
 from fleet.deliberation.state import Deliberation
 from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy, slot_name
 
-CHOOSER_ROLE = "ARCHITECT"
 COMPARING_REVIEWERS = 3
-"""At most so many reviewers compare a pair of tied proposals."""
+"""At most this many reviewers compare a pair of tied proposals."""
 _STEPS = {"propose": 0, "critique": 1, "revise": 2, "score": 3, "vote": 3, "compare": 3, "choose": 10, "synthesise": 12}
 _ROUND_STRIDE, _STEP_STRIDE = 64, 16
 
@@ -26,12 +25,12 @@ class Call:
     agent_id: str
     role: str
     labels: Mapping[str, str]
-    ask: int = 1
+    question: int = 1
 
     @property
     def slot(self) -> str:
-        """As that of its message."""
-        return slot_name(self.agent_id, self.ask)
+        """The slot of its message."""
+        return slot_name(self.agent_id, self.question)
 
 
 def calls(state: Deliberation) -> dict[str, Call]:
@@ -39,30 +38,30 @@ def calls(state: Deliberation) -> dict[str, Call]:
     ranked = state.ranked_agents
     match state.phase:
         case "propose":
-            found = [Call(agent, state.role_of(agent), {}) for agent in state.agents]
+            phase_calls = [Call(agent, state.role_of(agent), {}) for agent in state.agents]
         case "critique" | "score" | "vote":
-            found = [
-                Call(agent, state.role_of(agent), prompts.shuffled_labels(state, agent, state.phase, state.round))
+            phase_calls = [
+                Call(agent, state.role_of(agent), shuffled_labels(state, agent, state.phase, state.round))
                 for agent in ranked
             ]
         case "revise":
-            found = [Call(agent, state.role_of(agent), {}) for agent in ranked if critiques_of(state, agent)]
+            phase_calls = [Call(agent, state.role_of(agent), {}) for agent in ranked if critiques_of(state, agent)]
         case "compare":
-            found = _comparisons(state)
+            phase_calls = _comparisons(state)
         case "choose":
-            found = _choices(state)
+            phase_calls = _choices(state)
         case "synthesise":
             order = final_standings(state).order
-            found = [Call(order[0], state.role_of(order[0]), _label(order[: state.task.top_k]))]
+            phase_calls = [Call(order[0], state.role_of(order[0]), label(order[: state.task.top_k]))]
         case _:
             assert_never(state.phase)
-    return {call.slot: call for call in found}
+    return {call.slot: call for call in phase_calls}
 
 
 def _comparisons(state: Deliberation) -> list[Call]:
     """Each pair of tied proposals, to reviewers who wrote neither, in both orders."""
     asked: dict[str, int] = {}
-    found = []
+    comparing: list[Call] = []
     before_comparing = state.change(comparisons=_without(state, "compare"))
     for pair in pairs_to_compare(standings(before_comparing), state.ranked_agents):
         neutral = [agent for agent in state.ranked_agents if agent not in pair]
@@ -70,8 +69,8 @@ def _comparisons(state: Deliberation) -> list[Call]:
         for reviewer in neutral[:COMPARING_REVIEWERS]:
             for order in (pair, pair[::-1]):
                 asked[reviewer] = asked.get(reviewer, 0) + 1
-                found.append(Call(reviewer, state.role_of(reviewer), _label(order), asked[reviewer]))
-    return found
+                comparing.append(Call(reviewer, state.role_of(reviewer), label(order), asked[reviewer]))
+    return comparing
 
 
 def _choices(state: Deliberation) -> list[Call]:
@@ -79,36 +78,11 @@ def _choices(state: Deliberation) -> list[Call]:
     best = list(standings(state).order[: state.task.top_k])
     Random(f"{state.seed}/choose").shuffle(best)
     chooser = chooser_of(state)
-    return [Call(chooser, CHOOSER_ROLE, _label(order), ask) for ask, order in ((1, best), (2, best[::-1]))]
-
-
-def chooser_of(state: Deliberation) -> str:
-    """The architect who chooses is no member of the council: its number follows theirs."""
-    members = sum(state.role_of(agent) == CHOOSER_ROLE for agent in state.agents)
-    return f"agent-{CHOOSER_ROLE.lower()}-{members + 1:03d}"
-
-
-def choice_of(state: Deliberation) -> tuple[str | None, bool]:
-    """(the author that the architect chose in both orders, whether it contradicted itself)."""
-    chosen = [given.chosen for given in state.comparisons if given.phase == "choose"]
-    if len(chosen) < 2:
-        return None, False
-    return (chosen[0], False) if chosen[0] == chosen[1] else (None, True)
-
-
-def final_standings(state: Deliberation) -> Standings:
-    """The ranking, with the architect's choice in front."""
-    now = standings(state)
-    chosen, _ = choice_of(state)
-    return now if chosen is None else preferring(now, chosen, final_scores(state))
+    return [Call(chooser, CHOOSER_ROLE, label(order), number) for number, order in ((1, best), (2, best[::-1]))]
 
 
 def _without(state: Deliberation, phase: str) -> tuple[Comparison, ...]:
-    return tuple(given for given in state.comparisons if given.phase != phase)
-
-
-def _label(authors: tuple[str, ...] | list[str]) -> dict[str, str]:
-    return dict(zip(LABELS, authors, strict=False))
+    return tuple(choice for choice in state.comparisons if choice.phase != phase)
 
 
 def critiques_of(state: Deliberation, author: str) -> tuple[Critique, ...]:
@@ -124,7 +98,7 @@ def critiques_of(state: Deliberation, author: str) -> tuple[Critique, ...]:
 
 def request(state: Deliberation, call: Call) -> AgentRequested:
     """The message for the workers."""
-    user, schema = _question(state, call)
+    user, schema = _last_message(state, call)
     writes = state.phase in ("propose", "revise")
     member = call.agent_id in state.agents
     index = state.agents.index(call.agent_id) if member else 0
@@ -134,9 +108,9 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         role=call.role,
         phase=state.phase,
         round=state.round,
-        ask=call.ask,
+        question=call.question,
         messages=(prompts.shared(state), user),
-        seed=call_seed(state, index, call.ask),
+        seed=call_seed(state, index, call.question),
         model=state.model_of(call.agent_id) if member else None,
         num_agents=state.task.num_agents,
         deadline_at=state.deadline_at,
@@ -149,7 +123,7 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
     )
 
 
-def _question(state: Deliberation, call: Call) -> tuple[ChatMessage, dict[str, Any] | None]:
+def _last_message(state: Deliberation, call: Call) -> tuple[ChatMessage, dict[str, Any] | None]:
     """The last message, and the schema of its answer (None: free text)."""
     match state.phase:
         case "propose":
@@ -173,12 +147,12 @@ def _question(state: Deliberation, call: Call) -> tuple[ChatMessage, dict[str, A
             assert_never(state.phase)
 
 
-def call_seed(state: Deliberation, index: int, ask: int = 1) -> int | None:
+def call_seed(state: Deliberation, index: int, question: int = 1) -> int | None:
     """Every call has its own offset from the seed that was asked for: 64 × round + 16 × step + agent.
 
     None without one: the model draws its own, which costs vLLM less than a generator per request.
     """
     if state.task.seed is None:
         return None
-    step = _STEPS[state.phase] + (ask if state.phase == "compare" else ask - 1)
+    step = _STEPS[state.phase] + (question if state.phase == "compare" else question - 1)
     return (state.seed + _ROUND_STRIDE * state.round + _STEP_STRIDE * step + index) % 2**63

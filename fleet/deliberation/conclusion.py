@@ -1,10 +1,9 @@
-"""From a state to its terminal event. Everything is put in agent order here, so that arrival order never shows."""
+"""Builds the terminal event of a state. Everything is sorted by agent here, so that arrival order never shows."""
 
 from typing import get_args
 
 from fleet.deliberation import reports
-from fleet.deliberation.asking import final_standings
-from fleet.deliberation.judging import checks_of
+from fleet.deliberation.judging import checks_of, final_standings
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,
@@ -24,12 +23,12 @@ from fleet.times import from_rfc3339, rfc3339
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-def conclude_with_what_there_is(state: Deliberation, at_ms: int, *, deadline: bool = False) -> Deliberation:
+def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False) -> Deliberation:
     """COMPLETED with at least one proposal; otherwise TIMEOUT at the deadline, FAILED before it."""
     if state.candidates:
         if deadline and state.stop_reason is None and state.rounds_run < state.task.rounds:
-            passed = f"the deadline of {state.task.timeout_seconds:g} s passed in the phase {state.phase}"
-            state = state.change(stop_reason="deadline", stop_explanation=passed)
+            explanation = f"the deadline of {state.task.timeout_seconds:g} s passed in the phase {state.phase}"
+            state = state.change(stop_reason="deadline", stop_explanation=explanation)
         return _end(state, "COMPLETED", _completed(state, at_ms))
     failures = _failures(state)
     common = {
@@ -70,30 +69,29 @@ def _end(state: Deliberation, status: Status, event: TerminalEvent) -> Deliberat
 def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     failures = _failures(state)
     missing = tuple(agent for agent in state.agents if agent not in state.candidates)
-    now = final_standings(state)
-    order = now.order
+    final = final_standings(state)
     results = tuple(
         RankedResult(
             rank=place,
             agent_id=agent,
             role=state.role_of(agent),
-            score=now.score[agent],
+            score=final.score[agent],
             proposal=state.candidates[agent].proposal,
-            reviews=reports.reviews(state, agent, now),
+            reviews=reports.reviews(state, agent, final),
             checks=dict(checks_of(state, agent)),
             duration_ms=state.candidates[agent].duration_ms,
-            penalty=now.penalty[agent],
-            borda=now.borda.get(agent),
-            votes=now.votes.get(agent),
+            penalty=final.penalty[agent],
+            borda=final.borda.get(agent),
+            votes=final.votes.get(agent),
             declined=state.candidates[agent].declined,
         )
-        for place, agent in enumerate(order, start=1)
+        for place, agent in enumerate(final.order, start=1)
     )
     return DeliberationCompleted(
         task_id=state.task_id,
         degraded=bool(missing or failures or state.cut_short),
         missing=missing,
-        winner_id=order[0],
+        winner_id=final.order[0],
         results=results,
         failed_agents=failures,
         total_agents=len(state.agents),
@@ -104,9 +102,9 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         duration_ms=_duration_ms(state, at_ms),
         accepted_at=state.accepted_at,
         completed_at=rfc3339(at_ms),
-        margin=now.margin,
-        confidence=now.confidence,
-        ranking=reports.ranking(state, now),
+        margin=final.margin,
+        confidence=final.confidence,
+        ranking=reports.ranking(state, final),
         comparisons=_in_order(state),
         selection=reports.selection(state),
         rounds=reports.rounds(state),
@@ -121,7 +119,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
 def _in_order(state: Deliberation) -> tuple[Comparison, ...]:
     """Votes, comparisons and choices by phase, reviewer, and the order that was shown."""
     return tuple(
-        sorted(state.comparisons, key=lambda given: (PHASES.index(given.phase), given.reviewer_id, given.order))
+        sorted(state.comparisons, key=lambda choice: (PHASES.index(choice.phase), choice.reviewer_id, choice.order))
     )
 
 

@@ -1,4 +1,7 @@
-"""What the core is told (facts, past tense) and what it asks for (imperative). Time is data: facts carry `at_ms`."""
+"""Defines the events that the core applies (facts, past tense) and the effects that it asks for (imperative).
+
+Time is data: events carry `at_ms`.
+"""
 
 from dataclasses import dataclass
 

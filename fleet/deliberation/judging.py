@@ -1,48 +1,49 @@
-"""What the reviewers said in a state, as scores and standings: of the final scores, and of a round's votes."""
+"""Turns what reviewers answered into scores and rankings: final ones, and those of one round's critiques."""
 
 from collections.abc import Mapping
 
-from fleet.deliberation.prompts import shuffled_labels
-from fleet.deliberation.ranking import PENALTY_POINTS, Standings, by_checks, by_score, by_votes
-from fleet.deliberation.scoring import Given, card_score, weighted, weights
+from fleet.deliberation.labels import shown_order
+from fleet.deliberation.ranking import PENALTY_POINTS, Standings, by_checks, by_score, by_votes, preferring
+from fleet.deliberation.scoring import Score, card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Check, Phase
 
+CHOOSER_ROLE = "ARCHITECT"
 REQUIREMENTS = "requirements"
 
 
-def final_scores(state: Deliberation) -> list[Given]:
+def final_scores(state: Deliberation) -> list[Score]:
     """The score phase's scores, each reviewer's weighted means, in agent order."""
     rubric = weights(state.rubric)
-    found = []
+    scores: list[Score] = []
     for reviewer in state.agents:
         cards = state.scores.get(reviewer, ())
-        scores = {card.author_id: card_score(card.criteria, rubric) for card in cards}
-        found += _given(state, "score", state.round, reviewer, scores)
-    return found
+        by_author = {card.author_id: card_score(card.criteria, rubric) for card in cards}
+        scores += _scores(state, "score", state.round, reviewer, by_author)
+    return scores
 
 
-def votes(state: Deliberation, round_: int) -> list[Given]:
+def round_scores(state: Deliberation, round_: int) -> list[Score]:
     """The scores that the critiques of one round gave to the texts as they stood."""
     rubric = weights(state.rubric)
     by_reviewer = {call.reviewer_id: call.critiques for call in state.critiques if call.round == round_}
-    found = []
+    scores: list[Score] = []
     for reviewer in state.agents:
         critiques = by_reviewer.get(reviewer, ())
-        scores = {critique.author_id: weighted(critique.votes, rubric) for critique in critiques}
-        found += _given(state, "critique", round_, reviewer, scores)
-    return found
+        by_author = {critique.author_id: weighted(critique.scores, rubric) for critique in critiques}
+        scores += _scores(state, "critique", round_, reviewer, by_author)
+    return scores
 
 
-def _given(
-    state: Deliberation, phase: Phase, round_: int, reviewer: str, scores: Mapping[str, float | None]
-) -> list[Given]:
-    if not scores:
+def _scores(
+    state: Deliberation, phase: Phase, round_: int, reviewer: str, by_author: Mapping[str, float | None]
+) -> list[Score]:
+    if not by_author:
         return []
     order = shown_order(state, phase, round_, reviewer)
     model = state.candidates[reviewer].proposal.model
     return [
-        Given(
+        Score(
             reviewer=reviewer,
             author=author,
             score=score,
@@ -50,21 +51,16 @@ def _given(
             shown=len(order),
             same_model=model == state.candidates[author].proposal.model,
         )
-        for author, score in scores.items()
+        for author, score in by_author.items()
         if score is not None
     ]
 
 
-def shown_order(state: Deliberation, phase: Phase, round_: int, reviewer: str) -> tuple[str, ...]:
-    """The authors of the proposals that a reviewer was shown, in their order."""
-    return tuple(shuffled_labels(state, reviewer, phase, round_).values())
-
-
 def standings(state: Deliberation) -> Standings:
-    """The ranking as it is now, by the selection that was asked for. (An architect chooses on top of it.)"""
+    """The ranking by the answers so far and the selection that the task asks for, before an architect's choice."""
     agents, texts, penalty = state.ranked_agents, _texts(state), penalties(state)
     if state.task.selection == "vote":
-        ballots = [given for given in state.comparisons if given.phase == "vote"]
+        ballots = [choice for choice in state.comparisons if choice.phase == "vote"]
         return by_votes(agents, ballots, penalty, texts, comparisons=state.comparisons)
     if state.task.selection == "checks":
         return by_checks(agents, penalty, texts)
@@ -78,19 +74,40 @@ def standings(state: Deliberation) -> Standings:
     )
 
 
-def vote_standings(state: Deliberation, round_: int) -> Standings:
-    """The ranking by the votes of one round's critiques. Checks are left aside: they are those of later texts."""
-    return _plain(state, votes(state, round_))
+def chooser_of(state: Deliberation) -> str:
+    """The architect who chooses is no member of the council: its number follows theirs."""
+    members = sum(state.role_of(agent) == CHOOSER_ROLE for agent in state.agents)
+    return f"agent-{CHOOSER_ROLE.lower()}-{members + 1:03d}"
+
+
+def choice_of(state: Deliberation) -> tuple[str | None, bool]:
+    """(the author that the architect chose in both orders, whether it contradicted itself)."""
+    chosen = [choice.chosen for choice in state.comparisons if choice.phase == "choose"]
+    if len(chosen) < 2:
+        return None, False
+    return (chosen[0], False) if chosen[0] == chosen[1] else (None, True)
+
+
+def final_standings(state: Deliberation) -> Standings:
+    """The ranking, with the architect's choice in front."""
+    ranked = standings(state)
+    chosen, _ = choice_of(state)
+    return ranked if chosen is None else preferring(ranked, chosen, final_scores(state))
+
+
+def round_standings(state: Deliberation, round_: int) -> Standings:
+    """The ranking by one round's critiques. Checks are left out: they were made of later texts."""
+    return _plain(state, round_scores(state, round_))
 
 
 def score_standings(state: Deliberation) -> Standings:
-    """The ranking by the final scores alone, to be compared with that by votes."""
+    """The ranking by the final scores alone, to compare with `round_standings`."""
     return _plain(state, final_scores(state))
 
 
-def _plain(state: Deliberation, given: list[Given]) -> Standings:
+def _plain(state: Deliberation, scores: list[Score]) -> Standings:
     agents = state.ranked_agents
-    return by_score(agents, given, dict.fromkeys(agents, 0.0), _texts(state))
+    return by_score(agents, scores, dict.fromkeys(agents, 0.0), _texts(state))
 
 
 def penalties(state: Deliberation) -> dict[str, float]:

@@ -3,18 +3,18 @@
 Theory. A deliberation is a sequence of phases, each a set of calls, one per agent; a phase ends when every call of it
 has ended, well or not:
 
-    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score ─▶ … ─▶ completed        (all of them: `course`)
+    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score ─▶ … ─▶ completed        (all of them: `phases`)
        │ no proposal at all ─▶ failed
-       └ anywhere: deadline ─▶ completed with what there is, or timeout;  cancel ─▶ cancelled
+       └ anywhere: deadline ─▶ completed with the proposals so far, or timeout;  cancel ─▶ cancelled
 
 Three properties carry everything else, and property tests hold them:
 
-* A call is a slot (`round`, `phase`, agent and number of the question) filled once. What names no open slot of the
-  current phase changes nothing: that answers every question of repetition and lateness in one place.
+* A call is a slot (`round`, `phase`, agent and number of the question) filled once. An answer that names no
+  open slot of the current phase changes nothing. So repeated and late answers are handled in one place.
 * Within a phase order does not matter: what is derived from the answers is derived in agent order once all are there.
-* The outbox is a function of the state alone. `due(state)` is all that a state owes the world: calls still open, or the
-  terminal event. So a crash between saving a state and publishing its outbox is repaired by publishing `due` again, and
-  deterministic message ids make the repetition harmless.
+* The outbox is a function of the state alone. `due(state)` is all that must still be published: calls still open, or
+  the terminal event. So a crash between saving a state and publishing its outbox is repaired by publishing `due` again,
+  and deterministic message ids make the repetition harmless.
 """
 
 import zlib
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from fleet.deliberation.asking import calls, request
-from fleet.deliberation.conclusion import conclude_cancelled, conclude_with_what_there_is
+from fleet.deliberation.conclusion import complete_partial, conclude_cancelled
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -67,12 +67,12 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
         case Responded(response, at_ms):
             changed = fill(state, response)
             if changed is not state and is_late(changed, response, at_ms):
-                # Workers notice the deadline as well, and may be heard before its own message.
-                changed = conclude_with_what_there_is(changed, at_ms, deadline=True)
+                # Workers notice the deadline too, and their answer may arrive before the deadline's own message.
+                changed = complete_partial(changed, at_ms, deadline=True)
             else:
                 changed = advance(changed, at_ms)
         case DeadlinePassed(at_ms):
-            changed = conclude_with_what_there_is(expire(state), at_ms, deadline=True)
+            changed = complete_partial(expire(state), at_ms, deadline=True)
         case CancelAsked(reason, at_ms):
             changed = conclude_cancelled(state, reason, at_ms)
         case _:
@@ -82,7 +82,7 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
 
 
 def due(state: Deliberation) -> tuple[Effect, ...]:
-    """Everything that `state` owes the world, in the order in which to publish it."""
+    """Everything that must still be published for `state`, in that order."""
     if state.result is not None:
         stop = (StopCalls(state.task_id),) if "open" in state.calls.values() else ()
         return (*stop, Conclude(state.result), ClearDeadline(state.task_id))
@@ -94,13 +94,13 @@ def due(state: Deliberation) -> tuple[Effect, ...]:
     return (*open_, Announce(_accepted(state)), SetDeadline(state.task_id, state.deadline_at))
 
 
-def recover(state: Deliberation, *, asked: bool = False) -> tuple[Effect, ...]:
-    """`due`, and while the task runs the beginning's effects too: after a crash nobody knows which of them got out.
+def recover(state: Deliberation, *, request_redelivered: bool = False) -> tuple[Effect, ...]:
+    """`due`, and while the task runs the beginning's effects too: after a crash they may not have been published.
 
-    `asked`: the request itself came again, so that even of a task that has ended the acceptance may be missing.
+    `request_redelivered`: then even a task that has ended may lack its acceptance.
     """
     if state.ended:
-        return (Announce(_accepted(state)), *due(state)) if asked else due(state)
+        return (Announce(_accepted(state)), *due(state)) if request_redelivered else due(state)
     if state.phase == "propose":
         return due(state)
     return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *due(state))

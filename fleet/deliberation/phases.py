@@ -1,16 +1,16 @@
-"""Which phase comes next. A phase that nobody has anything to do in is passed over.
+"""Decides which phase comes next. A phase without calls is skipped.
 
     propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ synthesise? ─▶ completed
 
-`stopping` may end the rounds early, a spent token budget everything. `compare` is for ties, `choose` for
+`stopping` may end the rounds early; a spent token budget ends everything. `compare` is for ties, `choose` for
 `selection: architect`, `synthesise` for `options.synthesis`. `selection: checks` asks nobody for scores or votes.
 """
 
 from typing import assert_never
 
 from fleet.deliberation.asking import calls
-from fleet.deliberation.conclusion import conclude_with_what_there_is
-from fleet.deliberation.judging import vote_standings, votes
+from fleet.deliberation.conclusion import complete_partial
+from fleet.deliberation.judging import round_scores, round_standings
 from fleet.deliberation.state import Deliberation, PhaseRecord
 from fleet.deliberation.stopping import over_budget, reason_to_stop
 from fleet.messages import Phase, StopReason
@@ -34,13 +34,13 @@ def enter(state: Deliberation, phase: Phase, round_: int, at_ms: int) -> Deliber
 def _next(state: Deliberation, at_ms: int) -> Deliberation:
     if len(state.candidates) < 2:
         # Alone there is nobody to review or to compare with; with nobody left it has failed.
-        return conclude_with_what_there_is(state, at_ms)
+        return complete_partial(state, at_ms)
     state, phase = _following(state, at_ms)
     if phase is None:
-        return conclude_with_what_there_is(state, at_ms)
+        return complete_partial(state, at_ms)
     if over_budget(state):
         spent = f"{state.usage.total} of {state.task.max_total_tokens} tokens were used before {phase}"
-        return conclude_with_what_there_is(_stopped(state, "token_budget", spent).change(cut_short=True), at_ms)
+        return complete_partial(_stopped(state, "token_budget", spent).change(cut_short=True), at_ms)
     return enter(state, phase, state.round + 1 if phase == "critique" else state.round, at_ms)
 
 
@@ -86,7 +86,7 @@ def _reason_to_stop(state: Deliberation, at_ms: int) -> tuple[StopReason, str] |
     """Why the round that has just ended is the last one; None: go on."""
     if state.round == state.task.rounds:
         return "all_rounds", "every round that was asked for was run"
-    return reason_to_stop(state, vote_standings(state, state.round), votes(state, state.round), at_ms)
+    return reason_to_stop(state, round_standings(state, state.round), round_scores(state, state.round), at_ms)
 
 
 def _asks(state: Deliberation, phase: Phase) -> bool:

@@ -1,4 +1,4 @@
-"""What the agents are asked.
+"""Writes the prompts.
 
 Prefix caching shapes every prompt: the system message (rules, task, requirements, rubric, context) is the same, byte
 for byte, in all calls of a deliberation; then comes what differs, and the worker puts the persona last.
@@ -11,14 +11,11 @@ nothing inside is an instruction to them.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from random import Random
 
 from fleet.deliberation.answer_schemas import points_each, with_rationales
 from fleet.deliberation.scoring import OVERALL, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import DECLINE, ChatMessage, Critique
-
-LABELS = "ABCDEFGHIJKLMNOP"
 
 _RULES = """\
 You are one of several independent experts who deliberate on a task: each proposes a solution, reviews the others' \
@@ -51,13 +48,6 @@ def propose(state: Deliberation) -> ChatMessage:
     return _user(f"Write your own complete solution to the task. Be concrete. {_only(state, 'the solution')}")
 
 
-def shuffled_labels(state: Deliberation, reviewer: str, phase: str, round_: int) -> dict[str, str]:
-    """Label -> author, for every proposal but the reviewer's own, in an order drawn from the seed."""
-    authors = [agent for agent in state.ranked_agents if agent != reviewer]
-    Random(f"{state.seed}/{round_}/{phase}/{reviewer}").shuffle(authors)
-    return dict(zip(LABELS, authors, strict=False))
-
-
 def critique(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
     """Review the labelled proposals."""
     return _user(
@@ -72,8 +62,8 @@ def critique(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
 def revise(state: Deliberation, author: str, critiques: Sequence[Critique]) -> ChatMessage:
     """Rewrite one's own proposal in the light of its critiques, or keep it and say why."""
     own = state.candidates[author].proposal.content
-    given = ["\n".join(_points(critique)) for critique in critiques]
-    frame = _frame(state, [own, *given])
+    points = ["\n".join(_points(critique)) for critique in critiques]
+    frame = _frame(state, [own, *points])
     # A decline is plain text, which a format that the client has set leaves no room for.
     declining = (
         "If nothing in them makes it better, keep it instead: then answer with one line that begins with "
@@ -83,7 +73,7 @@ def revise(state: Deliberation, author: str, critiques: Sequence[Critique]) -> C
     )
     return _user(
         f"<proposal {frame}>\n{own}\n</proposal {frame}>",
-        *(f"<critique {frame}>\n{text}\n</critique {frame}>" for text in given),
+        *(f"<critique {frame}>\n{text}\n</critique {frame}>" for text in points),
         "The proposal above is yours; the critiques are what other experts say of it. Rewrite your solution: take what "
         f"makes it better, leave what does not. {declining}{_only(state, 'the complete new solution')}",
     )

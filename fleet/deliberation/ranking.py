@@ -1,4 +1,4 @@
-"""From scores, or votes, to an order. Who sits on which chair, and who answered first, never shows in it.
+"""Ranks proposals by scores, votes or checks. Neither an agent's number nor the order of arrival influences it.
 
 The best score wins. Proposals within `TIE_POINTS` (or `options.tie_margin`) of the best are tied for the first place,
 and decided by, in this order: the pairwise comparisons, if there were any; Borda points; the smaller SHA-256 of the
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from fleet.deliberation.scoring import Fit, Given, borda, fit
+from fleet.deliberation.scoring import Fit, Score, borda, fit
 from fleet.messages import Comparison, DecidedBy
 
 TIE_POINTS = 0.005
@@ -24,7 +24,7 @@ PENALTY_POINTS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """An order, best first, and all that it rests on. `score` None: nobody scored it. `confidence` None: no rival."""
+    """An order, best first, and what it was computed from. `score` None: not scored. `confidence` None: one agent."""
 
     order: tuple[str, ...]
     score: Mapping[str, float | None]
@@ -34,7 +34,7 @@ class Standings:
     votes: Mapping[str, int] = field(default_factory=dict)
     tied: tuple[str, ...] = ()
     separable: bool = True
-    """Whether any reviewer made a difference at all; those who make none are not asked again."""
+    """Whether any reviewer gave two different scores; reviewers who never do are not asked to compare."""
     decided_by: DecidedBy = "score"
     margin: float | None = None
     confidence: float | None = None
@@ -42,7 +42,7 @@ class Standings:
 
 def by_score(
     agents: Sequence[str],
-    scores: Sequence[Given],
+    scores: Sequence[Score],
     penalty: Mapping[str, float],
     texts: Mapping[str, str],
     *,
@@ -84,7 +84,7 @@ def by_score(
         fit=fitted,
         borda=points,
         tied=tied if len(tied) > 1 else (),
-        separable=len({(given.reviewer, given.score) for given in scores}) > len({given.reviewer for given in scores}),
+        separable=len({(one.reviewer, one.score) for one in scores}) > len({one.reviewer for one in scores}),
         decided_by=_deciding(key[ranked[0]], key[ranked[1]]) if len(tied) > 1 else "score",
         margin=round(scored[ranked[0]] - scored[ranked[1]], 4) if len(ranked) > 1 else None,
         confidence=_confidence(order, scores) if len(agents) > 1 else None,
@@ -150,12 +150,12 @@ def by_checks(agents: Sequence[str], penalty: Mapping[str, float], texts: Mappin
     )
 
 
-def preferring(now: Standings, chosen: str, scores: Sequence[Given]) -> Standings:
+def preferring(standings: Standings, chosen: str, scores: Sequence[Score]) -> Standings:
     """The standings with one proposal put first; margin (negative, perhaps) and confidence are those of that order."""
-    order = (chosen, *(agent for agent in now.order if agent != chosen))
-    first, second = (now.score[agent] for agent in order[:2])
+    order = (chosen, *(agent for agent in standings.order if agent != chosen))
+    first, second = (standings.score[agent] for agent in order[:2])
     return replace(
-        now,
+        standings,
         order=order,
         decided_by="architect",
         margin=None if first is None or second is None else round(first - second, 4),
@@ -173,9 +173,9 @@ def pairs_to_compare(standings: Standings, reviewers: Sequence[str]) -> list[tup
 def comparison_wins(tied: Sequence[str], comparisons: Iterable[Comparison]) -> dict[str, float]:
     """Agent -> points. A reviewer gives a pair's point to the one it chose in both orders, else half to each."""
     chosen: dict[tuple[str, frozenset[str]], list[str]] = {}
-    for given in comparisons:
-        if given.phase == "compare" and set(given.order) <= set(tied):
-            chosen.setdefault((given.reviewer_id, frozenset(given.order)), []).append(given.chosen)
+    for choice in comparisons:
+        if choice.phase == "compare" and set(choice.order) <= set(tied):
+            chosen.setdefault((choice.reviewer_id, frozenset(choice.order)), []).append(choice.chosen)
     wins = dict.fromkeys(tied, 0.0) if chosen else {}
     for (_, pair), verdicts in chosen.items():
         agreed = len(verdicts) == 2 and verdicts[0] == verdicts[1]
@@ -198,14 +198,14 @@ def _deciding(first: Sequence[object], second: Sequence[object]) -> DecidedBy:
     return "agent_order"
 
 
-def _confidence(order: Sequence[str], scores: Sequence[Given]) -> float:
+def _confidence(order: Sequence[str], scores: Sequence[Score]) -> float:
     """Share of the scores asked for that came, times the share of the reviewers who saw the first two and put the
     first one higher (equal counts half; nobody saw both: one half).
     """
     asked = len(order) * (len(order) - 1)
     by_reviewer: dict[str, dict[str, float]] = {}
-    for given in scores:
-        by_reviewer.setdefault(given.reviewer, {})[given.author] = given.score
+    for one in scores:
+        by_reviewer.setdefault(one.reviewer, {})[one.author] = one.score
     first, second = order[:2]
     verdicts = [
         1.0 if cards[first] > cards[second] else 0.5 if cards[first] == cards[second] else 0.0

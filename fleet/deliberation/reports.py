@@ -1,14 +1,14 @@
-"""The account a result gives of itself: every number in it can be worked out from the reviews beside it."""
+"""Builds the parts of a result that explain it. Every number can be computed again from the reviews in the result."""
 
-from fleet.deliberation.asking import choice_of, chooser_of
-from fleet.deliberation.judging import score_standings, shown_order, standings, vote_standings
+from fleet.deliberation.judging import choice_of, chooser_of, round_standings, score_standings, standings
+from fleet.deliberation.labels import shown_order
 from fleet.deliberation.ranking import Standings
 from fleet.deliberation.scoring import card_score, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Disqualified, Phase, Ranking, Review, RoundReport, Selection
 
 
-def reviews(state: Deliberation, author: str, now: Standings) -> tuple[Review, ...]:
+def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review, ...]:
     """Critiques in the order of their rounds, then scores; each in reviewer order."""
     place = {agent: index for index, agent in enumerate(state.agents)}
     critiques = [
@@ -20,7 +20,7 @@ def reviews(state: Deliberation, author: str, now: Standings) -> tuple[Review, .
             strengths=critique.strengths,
             weaknesses=critique.weaknesses,
             changes=critique.changes,
-            votes=critique.votes,
+            scores=critique.scores,
         )
         for call in sorted(state.critiques, key=lambda call: (call.round, place[call.reviewer_id]))
         for critique in call.critiques
@@ -36,7 +36,7 @@ def reviews(state: Deliberation, author: str, now: Standings) -> tuple[Review, .
             criteria=card.criteria,
             requirements_met=card.requirements_met,
             score=card_score(card.criteria, rubric),
-            adjusted=now.fit.adjusted.get((reviewer, author)),
+            adjusted=final.fit.adjusted.get((reviewer, author)),
         )
         for reviewer in state.agents
         for card in state.scores.get(reviewer, ())
@@ -49,15 +49,15 @@ def _place(state: Deliberation, phase: Phase, round_: int, reviewer: str, author
     return shown_order(state, phase, round_, reviewer).index(author) + 1
 
 
-def ranking(state: Deliberation, now: Standings) -> Ranking:
+def ranking(state: Deliberation, final: Standings) -> Ranking:
     """How the order came about."""
     return Ranking(
         method="score" if state.task.selection == "architect" else state.task.selection,
-        leniency=dict(now.fit.leniency),
-        leniency_weight=now.fit.leniency_weight,
-        effects=dict(now.fit.effects),
-        tied=now.tied,
-        decided_by=now.decided_by,
+        leniency=dict(final.fit.leniency),
+        leniency_weight=final.fit.leniency_weight,
+        effects=dict(final.fit.effects),
+        tied=final.tied,
+        decided_by=final.decided_by,
     )
 
 
@@ -80,9 +80,9 @@ def rounds(state: Deliberation) -> tuple[RoundReport, ...]:
 
 
 def _round(state: Deliberation, number: int) -> RoundReport:
-    before = vote_standings(state, number)
+    before = round_standings(state, number)
     last = number == state.rounds_run
-    after = score_standings(state) if last and state.scores else vote_standings(state, number + 1)
+    after = score_standings(state) if last and state.scores else round_standings(state, number + 1)
     leaders = [_leader(standing) for standing in (before, after)]
     return RoundReport(
         round=number,

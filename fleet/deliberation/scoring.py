@@ -1,4 +1,4 @@
-"""From scores that reviewers gave to one number per proposal. What was not scored stays absent; nothing is made up.
+"""Computes one number per proposal from the reviewers' scores. A proposal without scores gets none.
 
 Reviewers differ in leniency, are swayed by the order in which they are shown proposals, and like what their own model
 writes. So the scores are taken apart, by least squares, into
@@ -41,19 +41,19 @@ def weights(rubric: str | dict[str, float] | None) -> Mapping[str, float]:
 
 def weighted(scores: Mapping[str, float], rubric: Mapping[str, float]) -> float | None:
     """Mean (0 … 10) over the criteria that one reviewer scored, by their weights; None when it scored none."""
-    given = [(rubric[name], score) for name, score in scores.items() if name in rubric]
-    total = fsum(weight for weight, _ in given)
-    return fsum(weight * score for weight, score in given) / total if total else None
+    pairs = [(rubric[name], score) for name, score in scores.items() if name in rubric]
+    total = fsum(weight for weight, _ in pairs)
+    return fsum(weight * score for weight, score in pairs) / total if total else None
 
 
 def card_score(criteria: Mapping[str, CriterionScore], rubric: Mapping[str, float]) -> float | None:
     """`weighted` of a scorecard."""
-    return weighted({name: given.score for name, given in criteria.items()}, rubric)
+    return weighted({name: criterion.score for name, criterion in criteria.items()}, rubric)
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One score: by whom, for whom, and at which place (1 …) of how many it was shown."""
+class Score:
+    """One score: by whom, for whose proposal, and at which place (1 …) of how many it was shown."""
 
     reviewer: str
     author: str
@@ -66,12 +66,12 @@ class Given:
 EFFECTS = ("position", "same_model")
 
 
-def columns(scores: Sequence[Given]) -> tuple[list[float], ...]:
+def columns(scores: Sequence[Score]) -> tuple[list[float], ...]:
     """x and y of each score, in the order of `EFFECTS`."""
-    alike = fsum(given.same_model for given in scores) / max(1, len(scores))
+    alike = fsum(one.same_model for one in scores) / max(1, len(scores))
     return (
-        [_place_weights(given.shown)[given.position - 1] for given in scores],
-        [given.same_model - alike for given in scores],
+        [_place_weights(one.shown)[one.position - 1] for one in scores],
+        [one.same_model - alike for one in scores],
     )
 
 
@@ -98,7 +98,7 @@ class Fit:
     """By (reviewer, author): the score less leniency and effects."""
 
 
-def fit(scores: Sequence[Given]) -> Fit:
+def fit(scores: Sequence[Score]) -> Fit:
     """Least squares by turns, until nothing moves. Sums are exact, so the order of `scores` never shows."""
     if not scores:
         return Fit()
@@ -109,13 +109,13 @@ def fit(scores: Sequence[Given]) -> Fit:
     return _solve(scores, x, y, min(1.0, 1 / spread) if spread else 1.0)
 
 
-def _solve(scores: Sequence[Given], x: Sequence[float], y: Sequence[float], weight: float) -> Fit:
+def _solve(scores: Sequence[Score], x: Sequence[float], y: Sequence[float], weight: float) -> Fit:
     """`weight`: how many more scores of 0 each leniency is shrunk by."""
     count = range(len(scores))
-    author, reviewer = [given.author for given in scores], [given.reviewer for given in scores]
+    author, reviewer = [one.author for one in scores], [one.reviewer for one in scores]
     by_author, by_reviewer = _places(author), _places(reviewer)
     room_x, room_y = (fsum(value * value for value in part) + PRIOR_WEIGHT for part in (x, y))
-    score = [given.score for given in scores]
+    score = [one.score for one in scores]
 
     quality = {name: fsum(score[i] for i in at) / len(at) for name, at in by_author.items()}
     leniency = dict.fromkeys(by_reviewer, 0.0)
@@ -151,21 +151,21 @@ def _solve(scores: Sequence[Given], x: Sequence[float], y: Sequence[float], weig
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    places: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        found.setdefault(name, []).append(index)
-    return found
+        places.setdefault(name, []).append(index)
+    return places
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, _DIGITS) for name, value in values.items()}
 
 
-def borda(scores: Iterable[Given]) -> dict[str, float]:
+def borda(scores: Iterable[Score]) -> dict[str, float]:
     """Author -> share (0 … 1) of the comparisons within reviewers' own scores that it won; a draw counts half."""
-    by_reviewer: dict[str, list[Given]] = {}
-    for given in scores:
-        by_reviewer.setdefault(given.reviewer, []).append(given)
+    by_reviewer: dict[str, list[Score]] = {}
+    for score in scores:
+        by_reviewer.setdefault(score.reviewer, []).append(score)
     won: dict[str, list[float]] = {}
     for cards in by_reviewer.values():
         for one in cards:

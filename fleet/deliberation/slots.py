@@ -1,4 +1,4 @@
-"""Filling a slot: an answer goes where it was asked for, once; whatever names no open slot changes nothing."""
+"""Puts each answer into the slot of its call, once. An answer without an open slot changes nothing."""
 
 from typing import assert_never
 
@@ -70,21 +70,21 @@ def _answered(state: Deliberation, call: Call, response: AgentCompleted) -> Deli
         case "propose" | "revise":
             return _written(state, agent, response)
         case "critique" if response.critiques is not None:
-            critiques = tuple(given for given in response.critiques if given.author_id in call.labels.values())
-            asked = CritiqueCall(reviewer_id=agent, round=state.round, critiques=critiques)
-            return state.change(critiques=(*state.critiques, asked))
+            critiques = tuple(one for one in response.critiques if one.author_id in call.labels.values())
+            critique_call = CritiqueCall(reviewer_id=agent, round=state.round, critiques=critiques)
+            return state.change(critiques=(*state.critiques, critique_call))
         case "score" if response.scores is not None:
             cards = tuple(card for card in response.scores if card.author_id in call.labels.values())
             return state.change(scores={**state.scores, agent: cards})
         case "vote" | "compare" | "choose" if response.choice and response.choice.author_id in call.labels.values():
-            given = Comparison(
+            comparison = Comparison(
                 phase=state.phase,
                 reviewer_id=agent,
                 order=tuple(call.labels.values()),
                 chosen=response.choice.author_id,
                 rationale=response.choice.rationale,
             )
-            return state.change(comparisons=(*state.comparisons, given))
+            return state.change(comparisons=(*state.comparisons, comparison))
         case "synthesise" if response.synthesis and response.synthesis.content.strip():
             return state.change(synthesis=response.synthesis)
         case "critique" | "score" | "vote" | "compare" | "choose" | "synthesise":

@@ -1,4 +1,4 @@
-"""What is known of one deliberation. The KV value is this struct as JSON, so a person can read it."""
+"""Defines the state of one deliberation. The KV value is this struct as JSON, so that a person can read it."""
 
 from typing import Final, Literal
 
@@ -57,9 +57,9 @@ class PhaseRecord(Message, frozen=True, kw_only=True):
 
 class Deliberation(Message, frozen=True, kw_only=True):
     """State of one task. `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
-    last transition came from, so that a redelivery of one of them publishes what it owed (see `machine.due`).
+    last transition came from, so that a redelivery of one of them publishes its effects again (see `machine.due`).
     `rubric`: the request's, or its role's; null: the default one. `written_by`: the connection of the process that
-    decided the last transition, by which what it owes leaves; empty: not known.
+    decided the last transition, which also publishes its effects; empty: not known.
     """
 
     task_id: str

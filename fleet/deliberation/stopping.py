@@ -1,4 +1,4 @@
-"""Whether another round is worth its calls.
+"""Decides whether another round is worth its calls.
 
 Rounds pay while proposals still move and the verdict is open. So after a round (never before the first one is over) the
 deliberation goes to its final scores when, in this order:
@@ -7,7 +7,7 @@ deliberation goes to its final scores when, in this order:
   to cost what the last one did, the scoring what the last critiques did.
 * `deadline`: by the same reckoning in time, and half as long again to be safe, another round and the scoring would end
   after the deadline: a round too few costs a round, a scoring too late the whole verdict.
-* `leader_settled`: by the votes in the round's critiques no reviewer put another proposal above the leader, or it led
+* `leader_settled`: by the scores in the round's critiques no reviewer put another proposal above the leader, or it led
   by `SETTLED_MARGIN` points or more.
 * `no_movement`: every proposal that was to be revised is as good as the same text as before: `similarity` of
   `UNMOVED` or more, a declined revision included.
@@ -19,7 +19,7 @@ from collections import Counter
 from itertools import pairwise
 
 from fleet.deliberation.ranking import Standings
-from fleet.deliberation.scoring import Given
+from fleet.deliberation.scoring import Score
 from fleet.deliberation.state import Candidate, Deliberation
 from fleet.messages import StopReason
 from fleet.times import from_rfc3339
@@ -51,10 +51,10 @@ def over_budget(state: Deliberation) -> bool:
 
 
 def reason_to_stop(
-    state: Deliberation, votes: Standings, given: list[Given], at_ms: int
+    state: Deliberation, standings: Standings, scores: list[Score], at_ms: int
 ) -> tuple[StopReason, str] | None:
-    """Why the round that has just ended is the last one, in a word and in a sentence; None: go on. `votes` and `given`
-    are those of its critiques.
+    """Why the round that has just ended is the last one, in a word and in a sentence; None: go on. `standings`
+    and `scores` are those of its critiques.
     """
     critique, revise = state.record("critique"), state.record("revise")
     if (budget := state.task.max_total_tokens) is not None:
@@ -72,7 +72,7 @@ def reason_to_stop(
             "deadline",
             f"another round and the scoring, of about {(round_ms + critique_ms) / 1000:g} s, would be late",
         )
-    if settled := _settled(votes, given):
+    if settled := _settled(standings, scores):
         return "leader_settled", settled
     moved = [candidate.similarity[state.round] for candidate in _revised(state)]
     if moved and min(moved) >= UNMOVED:
@@ -80,12 +80,12 @@ def reason_to_stop(
     return None
 
 
-def _settled(votes: Standings, given: list[Given]) -> str | None:
-    if not given:
+def _settled(standings: Standings, scores: list[Score]) -> str | None:
+    if not scores:
         return None
-    leaders = votes.tied or votes.order[:1]
+    leaders = standings.tied or standings.order[:1]
     by_reviewer: dict[str, dict[str, float]] = {}
-    for one in given:
+    for one in scores:
         by_reviewer.setdefault(one.reviewer, {})[one.author] = one.score
     comparing = [
         cards for cards in by_reviewer.values() if len(cards) > 1 and any(leader in cards for leader in leaders)
@@ -93,11 +93,11 @@ def _settled(votes: Standings, given: list[Given]) -> str | None:
     if len(comparing) > 1 and all(
         max(cards.values()) <= max(cards[leader] for leader in leaders if leader in cards) for cards in comparing
     ):
-        if len(leaders) == len(votes.order):
+        if len(leaders) == len(standings.order):
             return "no reviewer put any proposal above another"
         return f"no reviewer put any other proposal above {' and '.join(leaders)}"
-    if votes.margin is not None and votes.margin >= SETTLED_MARGIN:
-        return f"{leaders[0]} led by {votes.margin:g} points, and a round does not make up {SETTLED_MARGIN:g}"
+    if standings.margin is not None and standings.margin >= SETTLED_MARGIN:
+        return f"{leaders[0]} led by {standings.margin:g} points, and a round does not make up {SETTLED_MARGIN:g}"
     return None
 
 

@@ -23,13 +23,13 @@ class Policy(Message, frozen=True, kw_only=True):
     forbidden: tuple[str, ...] = ()
 
 
-def slot_name(agent_id: str, ask: int) -> str:
-    """A call's key within its phase: the agent's id, and for further questions `~<ask>`."""
-    return agent_id if ask == 1 else f"{agent_id}~{ask}"
+def slot_name(agent_id: str, question: int) -> str:
+    """A call's key within its phase: the agent's id, and for further questions `~<question>`."""
+    return agent_id if question == 1 else f"{agent_id}~{question}"
 
 
 class _Slot(Message, frozen=True, kw_only=True):
-    """Names a call: its slot in the deliberation. `ask` numbers an agent's calls within one phase."""
+    """Names a call: its slot in the deliberation. `question` numbers an agent's calls within one phase."""
 
     task_id: str
     agent_id: str
@@ -37,12 +37,12 @@ class _Slot(Message, frozen=True, kw_only=True):
     phase: Phase
     round: int
     attempt: int
-    ask: int = 1
+    question: int = 1
 
     @property
     def slot(self) -> str:
         """See `slot_name`."""
-        return slot_name(self.agent_id, self.ask)
+        return slot_name(self.agent_id, self.question)
 
     @property
     def call_id(self) -> str:
@@ -120,13 +120,13 @@ class Check(Message, frozen=True, kw_only=True):
 
 
 class Critique(Message, frozen=True, kw_only=True):
-    """What one reviewer says of the proposal of `author_id`. `votes`: 0 … 10 by criterion, for the text as it is."""
+    """One reviewer's critique of the proposal of `author_id`. `scores`: 0 … 10 by criterion, for the text as it is."""
 
     author_id: str
     strengths: tuple[str, ...] = ()
     weaknesses: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
-    votes: dict[str, float] = {}
+    scores: dict[str, float] = {}
 
 
 class CriterionScore(Message, frozen=True, kw_only=True):

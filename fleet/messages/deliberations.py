@@ -50,8 +50,8 @@ class Review(Message, frozen=True, kw_only=True):
     """What one reviewer said of one proposal: a critique of some round, or the final scores.
 
     `position`: its place (1 …) among the proposals that this reviewer was shown. Scores: `score` is the reviewer's
-    weighted mean as given, `adjusted` what counts (see `Ranking`). Critiques: `votes` are the scores by criterion of
-    the text as it stood then.
+    weighted mean, `adjusted` what counts (see `Ranking`). Critiques: `scores`, by criterion, of the text as it stood
+    then.
     """
 
     reviewer_id: str
@@ -61,7 +61,7 @@ class Review(Message, frozen=True, kw_only=True):
     strengths: tuple[str, ...] = ()
     weaknesses: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
-    votes: dict[str, float] = {}
+    scores: dict[str, float] = {}
     criteria: dict[str, CriterionScore] = {}
     requirements_met: tuple[bool, ...] = ()
     score: float | None = None
@@ -133,8 +133,8 @@ class Selection(Message, frozen=True, kw_only=True):
 
 
 class RoundReport(Message, frozen=True, kw_only=True):
-    """What one round changed. Scores before it are the votes of its critiques; after it those of the next critiques,
-    or the final scores. `similarity`: of each text that was revised or declined, to the one before (1: unchanged).
+    """What one round changed. Scores before it are those of its critiques; after it those of the next critiques, or the
+    final ones. `similarity`: of each text that was revised or declined, to the one before (1: unchanged).
     """
 
     round: int

@@ -14,7 +14,7 @@ from fleet.times import rfc3339
 
 _CALL = re.compile(
     r"(?P<task_id>[\w-]{1,64})\.(?P<round>\d{1,3})\.(?P<phase>\w+)\.(?P<agent_id>agent-(?P<role>\w+)-\d+)"
-    r"(~(?P<ask>\d{1,3}))?\.(?P<attempt>\d{1,6})",
+    r"(~(?P<question>\d{1,3}))?\.(?P<attempt>\d{1,6})",
     re.ASCII,
 )
 
@@ -31,7 +31,7 @@ def failed_call(headers: Mapping[str, str] | None, body: bytes, error: str, at_m
         role=named["role"].upper(),
         phase=named["phase"],  # type: ignore[arg-type]
         round=int(named["round"]),
-        ask=int(named["ask"] or 1),
+        question=int(named["question"] or 1),
         attempt=int(named["attempt"]),
         error=error,
         error_type="Undeliverable",

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from fleet import subjects
-from fleet.deliberation.events import Announce, CallAgent, CancelAsked, Conclude, DeadlinePassed, Requested, Responded
+from fleet.deliberation.events import (
+    Announce,
+    CallAgent,
+    CancelAsked,
+    Conclude,
+    DeadlinePassed,
+    Requested,
+    Responded,
+)
 from fleet.deliberation.machine import Decision, decide
 from fleet.messages import AgentProgress, AgentRequested, AgentStop, DeliberationRejected, encode
 from fleet.requests.task import Task

@@ -40,7 +40,7 @@ def answer(
         "role": call.role,
         "phase": call.phase,
         "round": call.round,
-        "ask": call.ask,
+        "question": call.question,
         "attempt": 1,
         "model": call.model or model,
         "num_agents": call.num_agents,
@@ -67,7 +67,7 @@ def answer(
                 Critique(
                     author_id=author,
                     changes=("Say what happens when it fails.",),
-                    votes={name: judge(call, author) for name in criteria(call)},
+                    scores={name: judge(call, author) for name in criteria(call)},
                 )
                 for author in authors
             )
@@ -107,7 +107,7 @@ def failure(call: AgentRequested) -> AgentFailed:
         role=call.role,
         phase=call.phase,
         round=call.round,
-        ask=call.ask,
+        question=call.question,
         attempt=4,
         error="it broke",
         error_type="ServerError",

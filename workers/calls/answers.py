@@ -70,8 +70,7 @@ def critiques(value: Any, labels: Mapping[str, str]) -> tuple[Critique, ...]:
     Raises `AgentCallError` (InvalidAnswer), as the following do.
     """
     return tuple(
-        _convert({**review, "votes": review.get("scores", {}), "author_id": labels[label]}, Critique)
-        for label, review in _labelled(value, labels)
+        _convert({**review, "author_id": labels[label]}, Critique) for label, review in _labelled(value, labels)
     )
 
 

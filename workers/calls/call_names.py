@@ -9,7 +9,7 @@ Call = AgentRequested | AgentResponse | AgentProgress
 
 def slot_of(call: Call) -> dict[str, Any]:
     """The fields that name a call; every attempt at it has the same."""
-    return {name: getattr(call, name) for name in ("task_id", "agent_id", "role", "phase", "round", "ask")}
+    return {name: getattr(call, name) for name in ("task_id", "agent_id", "role", "phase", "round", "question")}
 
 
 def facts(call: Call) -> dict[str, Any]:

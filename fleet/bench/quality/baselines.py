@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 
-from fleet.deliberation.scoring import Given, borda
+from fleet.deliberation.scoring import Score, borda
 
 AGGREGATORS = ("raw_mean", "borda", "copeland")
 
 
-def points(name: str, scores: Sequence[Given]) -> Mapping[str, float]:
+def points(name: str, scores: Sequence[Score]) -> Mapping[str, float]:
     """Author -> points by one of `AGGREGATORS`."""
     return {"raw_mean": raw_mean, "borda": borda, "copeland": copeland}[name](scores)
 
 
-def raw_mean(scores: Iterable[Given]) -> dict[str, float]:
+def raw_mean(scores: Iterable[Score]) -> dict[str, float]:
     """Author -> mean of its scores."""
     by_author: dict[str, list[float]] = {}
     for given in scores:
@@ -22,7 +22,7 @@ def raw_mean(scores: Iterable[Given]) -> dict[str, float]:
     return {author: round(fmean(given), 9) for author, given in by_author.items()}
 
 
-def copeland(scores: Iterable[Given]) -> dict[str, float]:
+def copeland(scores: Iterable[Score]) -> dict[str, float]:
     """Author -> duels won (a draw: half), each decided by the reviewers who scored both."""
     by_reviewer: dict[str, dict[str, float]] = {}
     for given in scores:

@@ -118,8 +118,8 @@ class Council:
 
     def _critique(self, call: AgentRequested, author: str) -> Critique:
         self._right[call.agent_id, call.round, author] = self._rng.random() < self._traits.critic_skill
-        votes = dict(self._scores(call, author))
-        return Critique(author_id=author, weaknesses=(_POINT,), changes=(_POINT,), votes=votes)
+        scores = dict(self._scores(call, author))
+        return Critique(author_id=author, weaknesses=(_POINT,), changes=(_POINT,), scores=scores)
 
     def _revision(self, call: AgentRequested) -> AgentCompleted:
         """Right critiques are followed, wrong ones by the share `deference`; with none to follow it declines."""
@@ -169,7 +169,7 @@ def answered(call: AgentRequested, tokens: int, **answer: Any) -> AgentCompleted
         phase=call.phase,
         round=call.round,
         attempt=1,
-        ask=call.ask,
+        question=call.question,
         model=call.model or "simulated",
         num_agents=call.num_agents,
         duration_ms=0,

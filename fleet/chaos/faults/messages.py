@@ -69,7 +69,7 @@ async def _is_closed(target: Target, body: dict[str, Any]) -> bool:
             return False
         if (value["phase"], value["round"]) != (body["phase"], body["round"]):
             return True
-        slot = body["agent_id"] if body.get("ask", 1) == 1 else f"{body['agent_id']}~{body['ask']}"
+        slot = body["agent_id"] if body.get("question", 1) == 1 else f"{body['agent_id']}~{body['question']}"
         return bool(value["calls"].get(slot) != "open")
 
     return await until_done(look)

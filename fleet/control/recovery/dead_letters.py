@@ -163,7 +163,7 @@ class Undeliverable:
         task_id = named if isinstance(named, str) and subjects.is_key(named) else f"d-{lost.sequence}"
         stored = await self._known(task_id)
         if stored is not None and stored.state.stream_sequence == lost.sequence:
-            effects = recover(stored.state, asked=True)
+            effects = recover(stored.state, request_redelivered=True)
             if stored.state.ended:
                 await end_again(self._store, self._outbox, stored, effects, at_work=False)
             else:

@@ -20,7 +20,7 @@ from fleet.bench.quality.strategies import STRATEGIES, affordable, agents_for
 from fleet.bench.quality.tasks import final_answer, puzzles
 from fleet.bench.quality.traits import BIASED, FAIR, WEAK, consistency
 from fleet.cli.app import app
-from fleet.deliberation.scoring import Given
+from fleet.deliberation.scoring import Score
 from fleet.errors import ConfigError
 from fleet.messages import AgentRequested, AgentResponse, DeliberationCompleted
 from fleet.requests.task import Task
@@ -141,9 +141,9 @@ def test_biases_can_be_set_one_by_one() -> None:
 # --- baselines and statistics -----------------------------------------------------------------------------------------
 
 
-def given(reviewer: str, **scores: float) -> list[Given]:
+def given(reviewer: str, **scores: float) -> list[Score]:
     return [
-        Given(reviewer, author, score, place, len(scores)) for place, (author, score) in enumerate(scores.items(), 1)
+        Score(reviewer, author, score, place, len(scores)) for place, (author, score) in enumerate(scores.items(), 1)
     ]
 
 

@@ -120,7 +120,7 @@ def test_architect_chooses_among_the_best() -> None:
     """Asked twice, in opposite orders, outside the council; its choice comes first, the others keep their order."""
     result, asked = completed(choosing("agent-dev-003"), selection="architect", num_agents=5, rounds=0, top_k=3)
     choices = [call for call in asked if call.phase == "choose"]
-    assert [(call.agent_id, call.role, call.ask) for call in choices] == [
+    assert [(call.agent_id, call.role, call.question) for call in choices] == [
         ("agent-architect-001", "ARCHITECT", 1),
         ("agent-architect-001", "ARCHITECT", 2),
     ]
@@ -161,7 +161,7 @@ def test_architect_that_fails_leaves_the_ranking_standing() -> None:
     """One of its two answers is missing: no choice, and degraded."""
     answerer = choosing("agent-dev-001")
     result, _ = completed(
-        lambda call: failure(call) if (call.phase, call.ask) == ("choose", 2) else answerer(call),
+        lambda call: failure(call) if (call.phase, call.question) == ("choose", 2) else answerer(call),
         selection="architect",
         num_agents=3,
         rounds=0,

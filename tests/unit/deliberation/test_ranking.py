@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.deliberation.ranking import Standings, by_score, by_votes, pairs_to_compare, text_hash
-from fleet.deliberation.scoring import Given
+from fleet.deliberation.scoring import Score
 from fleet.messages import Comparison
 
 AGENTS = ("a", "b", "c", "d")
@@ -15,10 +15,10 @@ NONE = dict.fromkeys(AGENTS, 0.0)
 TEXTS = {agent: f"text of {agent}" for agent in AGENTS}
 
 
-def said(table: dict[str, dict[str, float]]) -> list[Given]:
+def said(table: dict[str, dict[str, float]]) -> list[Score]:
     """{reviewer: {author: score}}, each shown in the order of the table."""
     return [
-        Given(reviewer, author, score, place, len(cards))
+        Score(reviewer, author, score, place, len(cards))
         for reviewer, cards in table.items()
         for place, (author, score) in enumerate(cards.items(), start=1)
     ]
@@ -35,7 +35,7 @@ def ballot(reviewer: str, chosen: str) -> Comparison:
     return Comparison(phase="vote", reviewer_id=reviewer, order=AGENTS, chosen=chosen)
 
 
-def rank(scores: list[Given], **more: object) -> Standings:
+def rank(scores: list[Score], **more: object) -> Standings:
     return by_score(AGENTS, scores, NONE, TEXTS, **more)  # type: ignore[arg-type]
 
 
@@ -129,7 +129,7 @@ def test_tie_margin_widens_the_tie_and_the_score_still_counts() -> None:
 def test_tie_margin_is_not_lost_to_rounding() -> None:
     """7.2 and 7.0 are within 0.2 of each other, as 8.1 and 7.9 are."""
     for high, low in ((7.2, 7.0), (8.1, 7.9)):
-        scores = [Given("c", "a", high, 1, 1), Given("d", "b", low, 1, 1)]
+        scores = [Score("c", "a", high, 1, 1), Score("d", "b", low, 1, 1)]
         assert set(rank(scores, tie_margin=0.2).tied) == {"a", "b"}
 
 
@@ -174,7 +174,7 @@ SCORES = st.lists(
     st.tuples(st.sampled_from(AGENTS), st.sampled_from(AGENTS), st.integers(0, 10), st.integers(1, 3)),
     max_size=12,
     unique_by=lambda row: row[:2],
-).map(lambda rows: [Given(r, a, float(s), p, 3) for r, a, s, p in rows if r != a])
+).map(lambda rows: [Score(r, a, float(s), p, 3) for r, a, s, p in rows if r != a])
 CHOICES = st.lists(
     st.tuples(st.sampled_from(AGENTS), st.permutations(AGENTS).map(lambda p: tuple(p[:2])), st.integers(0, 1)),
     max_size=8,
@@ -185,11 +185,11 @@ CHOICES = st.lists(
 @given(SCORES, CHOICES, st.permutations(AGENTS), st.sampled_from([0.0, 1.0]), st.randoms(use_true_random=False))
 @settings(max_examples=200, deadline=None)
 def test_permuting_agents_and_arrivals_never_changes_the_ranking(
-    scores: list[Given], comparisons: list[Comparison], names: list[str], tie_margin: float, random: Random
+    scores: list[Score], comparisons: list[Comparison], names: list[str], tie_margin: float, random: Random
 ) -> None:
     """The same texts with the same judgements rank alike, whoever wrote them, whoever judged, whatever came first."""
     rename = dict(zip(AGENTS, names, strict=True))
-    moved = [Given(rename[g.reviewer], rename[g.author], g.score, g.position, g.shown) for g in scores]
+    moved = [Score(rename[g.reviewer], rename[g.author], g.score, g.position, g.shown) for g in scores]
     choices = [
         compared(rename[c.reviewer_id], (rename[c.order[0]], rename[c.order[1]]), rename[c.chosen]) for c in comparisons
     ]

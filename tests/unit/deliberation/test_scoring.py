@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.deliberation.scoring import Given, borda, columns, fit, weighted
+from fleet.deliberation.scoring import Score, borda, columns, fit, weighted
 
 QUALITY = {"a": 8.0, "b": 6.0, "c": 5.0, "d": 3.0, "e": 2.0}
 AGENTS = tuple(QUALITY)
@@ -21,7 +21,7 @@ def scores(
     same_model: float = 0.0,
     models: dict[str, str] | None = None,
     seed: int = 1,
-) -> list[Given]:
+) -> list[Score]:
     """What judges who know the quality say, with the given distortions, each in a shuffled order."""
     rng = Random(seed)
     said = []
@@ -32,11 +32,11 @@ def scores(
             alike = (models or {}).get(reviewer) == (models or {}).get(author)
             shift = per_position * ((place - 1) / (len(order) - 1) - 0.5)
             value = QUALITY[author] + (leniency or {}).get(reviewer, 0.0) + shift + same_model * alike
-            said.append(Given(reviewer, author, value, place, len(order), alike))
+            said.append(Score(reviewer, author, value, place, len(order), alike))
     return said
 
 
-def order_of(said: list[Given]) -> list[str]:
+def order_of(said: list[Score]) -> list[str]:
     quality = fit(said).quality
     return sorted(quality, key=lambda agent: -quality[agent])
 
@@ -64,10 +64,10 @@ def test_what_a_reviewer_adds_to_all_its_scores_hardly_moves_anything(agents: in
     """Where the raw means shift by up to 4 points, the distances between the proposals shift by a fraction of one."""
     names = AGENTS[:agents]
 
-    def said(more: float) -> list[Given]:
+    def said(more: float) -> list[Score]:
         order = {reviewer: [agent for agent in names if agent != reviewer] for reviewer in names}
         return [
-            Given(reviewer, author, QUALITY[author] + more * (reviewer == who), place, agents - 1)
+            Score(reviewer, author, QUALITY[author] + more * (reviewer == who), place, agents - 1)
             for reviewer in names
             for place, author in enumerate(order[reviewer], start=1)
         ]
@@ -80,12 +80,12 @@ def test_what_a_reviewer_adds_to_all_its_scores_hardly_moves_anything(agents: in
 def test_agreed_winner_is_not_lost_to_one_harsh_reviewer() -> None:
     """Everybody who saw the first proposal put it first; the second one is spared by its harsh author."""
     said = [
-        Given("a", "b", 8, 1, 2),
-        Given("a", "c", 8, 2, 2),
-        Given("b", "a", 3, 1, 2),
-        Given("b", "c", 2, 2, 2),
-        Given("c", "a", 9, 1, 2),
-        Given("c", "b", 8, 2, 2),
+        Score("a", "b", 8, 1, 2),
+        Score("a", "c", 8, 2, 2),
+        Score("b", "a", 3, 1, 2),
+        Score("b", "c", 2, 2, 2),
+        Score("c", "a", 9, 1, 2),
+        Score("c", "b", 8, 2, 2),
     ]
     assert order_of(said)[0] == "a"
 
@@ -105,7 +105,7 @@ def test_position_bias_is_found_and_taken_out() -> None:
 def test_bonus_for_the_first_shown_is_found_and_taken_out() -> None:
     """The same points for standing first: the effect is seen, and the order is right."""
     said = scores(seed=3)
-    bonus = [Given(g.reviewer, g.author, g.score + 3.0 * (g.position == 1), g.position, g.shown) for g in said]
+    bonus = [Score(g.reviewer, g.author, g.score + 3.0 * (g.position == 1), g.position, g.shown) for g in said]
     assert fit(bonus).effects["position"] > 1.5
     assert order_of(bonus) == list(AGENTS)
 
@@ -113,9 +113,9 @@ def test_bonus_for_the_first_shown_is_found_and_taken_out() -> None:
 def test_places_weigh_most_at_the_beginning() -> None:
     """x falls from the first place to the last, most steeply at first, over a range of 1 and with mean 0."""
     for shown, expected in ((2, (0.5, -0.5)), (4, EARLY)):
-        said = [Given("r", f"p{place}", 5, place, shown) for place in range(1, shown + 1)]
+        said = [Score("r", f"p{place}", 5, place, shown) for place in range(1, shown + 1)]
         assert columns(said)[0] == pytest.approx(list(expected))
-    assert columns([Given("r", "p", 5, 1, 1)])[0] == [0.0]
+    assert columns([Score("r", "p", 5, 1, 1)])[0] == [0.0]
 
 
 def test_preference_for_the_own_model_is_found_and_taken_out() -> None:
@@ -155,7 +155,7 @@ def test_what_nobody_scored_is_absent() -> None:
 
 def test_two_agents_keep_their_raw_scores() -> None:
     """With one score each nothing can be told apart, so nothing is taken out."""
-    fitted = fit([Given("a", "b", 7.0, 1, 1), Given("b", "a", 4.0, 1, 1)])
+    fitted = fit([Score("a", "b", 7.0, 1, 1), Score("b", "a", 4.0, 1, 1)])
     assert fitted.quality == {"b": 7.0, "a": 4.0}
 
 
@@ -163,15 +163,15 @@ SCORES = st.lists(
     st.tuples(st.sampled_from(AGENTS), st.sampled_from(AGENTS), st.integers(0, 10), st.integers(1, 4), st.booleans()),
     max_size=20,
     unique_by=lambda row: row[:2],
-).map(lambda rows: [Given(r, a, float(s), p, 4, m) for r, a, s, p, m in rows if r != a])
+).map(lambda rows: [Score(r, a, float(s), p, 4, m) for r, a, s, p, m in rows if r != a])
 
 
 @given(SCORES, st.permutations(AGENTS), st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
-def test_names_and_arrival_order_never_show(said: list[Given], names: list[str], random: Random) -> None:
+def test_names_and_arrival_order_never_show(said: list[Score], names: list[str], random: Random) -> None:
     """Agents and reviewers renamed, scores in another order: the same numbers, to the last digit, under new names."""
     rename = dict(zip(AGENTS, names, strict=True))
-    moved = [Given(rename[g.reviewer], rename[g.author], g.score, g.position, g.shown, g.same_model) for g in said]
+    moved = [Score(rename[g.reviewer], rename[g.author], g.score, g.position, g.shown, g.same_model) for g in said]
     random.shuffle(moved)
     before, after = fit(said), fit(moved)
     assert {rename[agent]: value for agent, value in before.quality.items()} == after.quality
@@ -183,12 +183,12 @@ def test_names_and_arrival_order_never_show(said: list[Given], names: list[str],
 def test_borda_counts_wins_within_each_reviewers_scores() -> None:
     """A share of the comparisons won, draws counting half; harshness does not matter."""
     said = [
-        Given("a", "b", 9, 1, 2),
-        Given("a", "c", 5, 2, 2),
-        Given("b", "a", 2, 1, 2),
-        Given("b", "c", 2, 2, 2),
-        Given("c", "a", 1, 1, 2),
-        Given("c", "b", 3, 2, 2),
+        Score("a", "b", 9, 1, 2),
+        Score("a", "c", 5, 2, 2),
+        Score("b", "a", 2, 1, 2),
+        Score("b", "c", 2, 2, 2),
+        Score("c", "a", 1, 1, 2),
+        Score("c", "b", 3, 2, 2),
     ]
     assert borda(said) == {"b": 1.0, "a": 0.25, "c": 0.25}
 

@@ -108,14 +108,14 @@ async def test_questions_to_one_agent_in_one_phase_are_told_apart(plane: Plane) 
     """In ids, responses and progress."""
     async with Simulator() as simulator, working(plane, simulator):
         for number in (1, 2):
-            await plane.submit(request(ask=number))
+            await plane.submit(request(question=number))
         await plane.next(subjects.AGENT_COMPLETED, 2)
         assert {call.request_id for call in simulator.calls()} == {
             "t.0.propose.agent-dev-001.1",
             "t.0.propose.agent-dev-001~2.1",
         }
     for subject in (subjects.AGENT_COMPLETED, subjects.AGENT_PROGRESS):
-        named = {(json.loads(m.data)["ask"], m.headers["Nats-Msg-Id"].split(".")[3]) for m in plane.of(subject)}
+        named = {(json.loads(m.data)["question"], m.headers["Nats-Msg-Id"].split(".")[3]) for m in plane.of(subject)}
         assert named == {(1, "agent-dev-001"), (2, "agent-dev-001~2")}
 
 
@@ -189,11 +189,11 @@ async def test_a_call_that_nobody_can_make_is_answered_as_failed(
     """Its header names it, so its deliberation need not wait for the deadline."""
     monkeypatch.setattr("workers.calls.leases.FIRST_DELAY_S", 0.01)
     async with Simulator() as simulator, working(plane, simulator):
-        await plane.js.publish(subjects.AGENT_REQUESTED, body, headers={"Nats-Msg-Id": request(ask=2).msg_id})
+        await plane.js.publish(subjects.AGENT_REQUESTED, body, headers={"Nats-Msg-Id": request(question=2).msg_id})
         failed = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
         await plane.settled()
         assert simulator.requests == 0
-    assert (failed["task_id"], failed["agent_id"], failed["ask"]) == ("t", "agent-dev-001", 2)
+    assert (failed["task_id"], failed["agent_id"], failed["question"]) == ("t", "agent-dev-001", 2)
     assert (failed["error_type"], failed["retryable"]) == ("Undeliverable", False)
     assert plane.of("deadletter.agent.requested")[0].data == body
 

@@ -20,7 +20,7 @@ async def test_a_worker_starts_when_it_is_asked_for_stops_and_starts_again(plane
         hosted = Host(settings(plane, simulator), "hosted")
         for number in (1, 2):
             assert (await asyncio.to_thread(hosted.status)).done == 0
-            await plane.submit(request(ask=number))
+            await plane.submit(request(question=number))
             await plane.next(subjects.AGENT_COMPLETED, number)
             await plane.settled()
             assert (await asyncio.to_thread(hosted.status)).done == 1

@@ -97,12 +97,12 @@ def test_a_schema_is_not_fetched_from_elsewhere(tmp_path: Path) -> None:
         parse("1", {"$ref": file.as_uri()})
 
 
-def test_a_critique_is_mapped_from_labels_to_authors_with_its_scores_as_votes() -> None:
+def test_a_critique_is_mapped_from_labels_to_authors_with_its_scores() -> None:
     """A fence, and a label that the prompt did not use, do no harm."""
     review = {"strengths": ["a"], "weaknesses": ["b"], "changes": ["c"], "scores": {"cost": 7, "clarity": 0}}
     (critique,) = answer("critique", f"```json\n{json.dumps({'B': review, 'Z': {}})}\n```").critiques or ()
     assert (critique.author_id, critique.strengths, critique.weaknesses) == ("agent-dev-003", ("a",), ("b",))
-    assert (critique.changes, critique.votes) == (("c",), {"cost": 7.0, "clarity": 0.0})
+    assert (critique.changes, critique.scores) == (("c",), {"cost": 7.0, "clarity": 0.0})
 
 
 def test_a_scorecard_has_criteria_and_requirements_by_number() -> None:

@@ -22,7 +22,7 @@ def test_many_calls_are_told_of_less_often() -> None:
 async def test_a_call_counts_while_it_writes() -> None:
     """Once, however much it writes, and not any more when an attempt has ended or it was closed."""
     tempo = Tempo(10_000)
-    reports = [ProgressReport(request(ask=number), tempo, nothing) for number in (1, 2)]
+    reports = [ProgressReport(request(question=number), tempo, nothing) for number in (1, 2)]
     for report in reports:
         report.began(1, None)
     assert tempo.writing == 0

@@ -41,7 +41,7 @@ def test_a_further_question_of_an_agent_has_a_slot_of_its_own() -> None:
     """Within one phase, `ask` tells them apart."""
     calls = {"agent-dev-001": "completed", "agent-dev-001~2": "open"}
     standing = Standing(status="IN_PROGRESS", phase="revise", round=1, calls=calls)
-    assert [standing.wants(structs.replace(REQUEST, ask=ask)) for ask in (1, 2)] == [False, True]
+    assert [standing.wants(structs.replace(REQUEST, question=number)) for number in (1, 2)] == [False, True]
 
 
 def test_phases_follow_each_other_in_the_order_of_their_type() -> None:
@@ -56,4 +56,4 @@ def test_phases_follow_each_other_in_the_order_of_their_type() -> None:
 def test_ids_of_a_call_name_its_slot() -> None:
     """The first question of an agent by its id alone."""
     assert structs.replace(REQUEST, attempt=4).msg_id == "t.1.revise.agent-dev-001.4"
-    assert structs.replace(REQUEST, ask=2, attempt=4).msg_id == "t.1.revise.agent-dev-001~2.4"
+    assert structs.replace(REQUEST, question=2, attempt=4).msg_id == "t.1.revise.agent-dev-001~2.4"
