@@ -1,4 +1,4 @@
-"""Every subject, stream, consumer and bucket name, spelled once. `subjects.md` is the published form."""
+"""Spells every subject, stream, consumer and bucket name once. `subjects.md` is the published form."""
 
 from typing import Final
 
@@ -22,7 +22,7 @@ AGENT_COMPLETED: Final = "agent.response.completed"
 AGENT_FAILED: Final = "agent.response.failed"
 AGENT_PROGRESS: Final = "agent.response.progress"
 AGENT_RESPONSE: Final = "agent.response.*"
-"""What the collector reads of its stream, which has no progress in it."""
+"""The filter of the collector's consumer. Its stream has no progress in it."""
 AGENT_STOP: Final = "agent.stop"
 """Core NATS, no stream: close every open call of a task that has ended."""
 
@@ -30,7 +30,7 @@ AGENT_STOP: Final = "agent.stop"
 CONTROL_CANCEL: Final = "control.cancel"
 CONTROL_DEADLINE: Final = "control.deadline"
 CONTROL: Final = "control.*"
-"""What the collector reads of it: no schedules."""
+"""The filter of the controller's consumer: no schedules."""
 CONTROL_SCHEDULE: Final = "control.schedule"
 """Prefix: `control.schedule.<task_id>` holds the scheduled message that becomes `control.deadline`."""
 
@@ -65,12 +65,12 @@ STATES: Final = f"KV_{BUCKET}"
 
 SERVICE: Final = "deliberations"
 
-UNDERTAKERS: Final = "fleet-undertakers"
+DEAD_LETTER_GROUP: Final = "fleet-dead-letters"
 """Queue group that shares the advisories of exhausted messages."""
 
 
 def instance_of(instance: str) -> str:
-    """Where one dispatcher or collector is asked whether it is at work on a task."""
+    """Subject on which one dispatcher or collector answers whether it is at work on a task."""
     return f"fleet.instance.{instance}"
 
 

@@ -1,4 +1,4 @@
-"""What travels on NATS, as frozen structs. `subjects.md` documents each.
+"""Defines every message on NATS as a frozen struct. `subjects.md` documents each.
 
 New fields have defaults, and no field changes its type.
 """

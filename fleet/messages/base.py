@@ -1,4 +1,4 @@
-"""What every message has in common: immutable, JSON, tolerant of fields it does not know."""
+"""Encodes and decodes messages: immutable structs as JSON; unknown fields are ignored."""
 
 from functools import cache
 from typing import Any, Literal, Self, TypeVar, cast
@@ -12,7 +12,7 @@ Status = Literal["PENDING", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMEOUT", "CA
 T = TypeVar("T")
 
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""How bytes show that they are no such message."""
+"""Raised by `decode` for bytes that are no such message."""
 
 
 class Message(Struct, frozen=True, kw_only=True):

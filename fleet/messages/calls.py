@@ -1,4 +1,4 @@
-"""One agent call: what is asked, what is answered, and what is said meanwhile."""
+"""Messages of one agent call: the request, its answer or failure, its progress, and the order to stop."""
 
 from typing import Any, Final, Literal
 
@@ -77,7 +77,7 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
 
 
 class Usage(Message, frozen=True, kw_only=True):
-    """Tokens as the model reported them; failed attempts included."""
+    """Tokens as the model reported them, failed attempts included."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -168,8 +168,8 @@ class Synthesis(Message, frozen=True, kw_only=True):
 class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw_only=True):
     """`agent.response.completed`: the call's answer, in the field of its phase.
 
-    `declined`: why an author leaves its proposal as it is. `reasoning`: what a reasoning model thought; nobody is
-    shown it. `checks`: what was found in the proposal.
+    `declined`: why an author leaves its proposal as it is. `reasoning`: a reasoning model's thoughts; no
+    agent is shown them. `checks`: what was found in the proposal.
     """
 
     model: str

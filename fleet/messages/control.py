@@ -1,4 +1,4 @@
-"""Request and reply, and what the fleet tells itself."""
+"""Requests and replies of the micro service, and messages within the control plane."""
 
 from fleet.messages.base import Message, Status
 from fleet.messages.deliberations import TerminalEvent

@@ -1,4 +1,4 @@
-"""The life of a deliberation: accepted, rejected, and the terminal events with their account of how it went."""
+"""Events of a deliberation: accepted, rejected, and the terminal events with their reports."""
 
 from typing import Literal
 
@@ -47,7 +47,7 @@ class FailedCall(Message, frozen=True, kw_only=True):
 
 
 class Review(Message, frozen=True, kw_only=True):
-    """What one reviewer said of one proposal: a critique of some round, or the final scores.
+    """One reviewer's judgement of one proposal: a critique of some round, or the final scores.
 
     `position`: its place (1 …) among the proposals that this reviewer was shown. Scores: `score` is the reviewer's
     weighted mean, `adjusted` what counts (see `Ranking`). Critiques: `scores`, by criterion, of the text as it stood
@@ -69,7 +69,7 @@ class Review(Message, frozen=True, kw_only=True):
 
 
 class Declined(Message, frozen=True, kw_only=True):
-    """An author left its proposal as it was, and said why."""
+    """An author kept its proposal, with the reason."""
 
     round: int
     reason: str
@@ -109,8 +109,8 @@ class Ranking(Message, frozen=True, kw_only=True):
     """How the order came about.
 
     `adjusted = score − leniency[reviewer] − effects[position] · x − effects[same_model] · y` per review; `subjects.md`
-    says what x and y are, and how
-    `leniency_weight` shrinks leniency. `tied`: who shared the first place before `decided_by` decided it.
+    says what x and y are, and how `leniency_weight` shrinks leniency. `tied`: who shared the first place before
+    `decided_by` decided it.
     """
 
     method: Literal["score", "vote", "checks"]

@@ -1,4 +1,4 @@
-"""Headers of everything the fleet publishes: message id, trace context, CloudEvents in binary mode."""
+"""Builds the headers of published messages: message id, trace context, CloudEvents in binary mode."""
 
 import re
 import secrets
@@ -10,10 +10,10 @@ from fleet.times import rfc3339
 
 MAX_LINE_BYTES: Final = 1000
 MAX_KEPT_BYTES: Final = 4096
-"""Of a client's own headers; together with those of the fleet less than what is kept free of `max_payload`."""
+"""Limit of a client's own headers. With those of the fleet they fit into what is kept free of `max_payload`."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""Of a header, as nats-py sends it; it receives others, too."""
+"""Header names that nats-py can send; it receives others, too."""
 
 
 def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: str) -> dict[str, str]:
@@ -32,15 +32,15 @@ def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: s
 
 def child_traceparent(traceparent: str | None) -> str:
     """The next span of the same trace (W3C Trace Context), or the first of a new one."""
-    found = _TRACEPARENT.fullmatch(traceparent or "")
-    if found is not None:
-        return f"00-{found[1]}-{secrets.token_hex(8)}-{found[2]}"
+    parent = _TRACEPARENT.fullmatch(traceparent or "")
+    if parent is not None:
+        return f"00-{parent[1]}-{secrets.token_hex(8)}-{parent[2]}"
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
-def of_dead_letter(given: Mapping[str, Any] | None, *, stream: str, sequence: int, reason: str) -> dict[str, str]:
-    """Headers of a message that nobody could handle: its own, and why, and where it lay."""
-    return carried_on(given) | {
+def of_dead_letter(original: Mapping[str, Any] | None, *, stream: str, sequence: int, reason: str) -> dict[str, str]:
+    """Headers of a dead letter: the original's, the reason, and the stream and sequence it came from."""
+    return republishable(original) | {
         "Dead-Letter-Reason": line(reason),
         "Dead-Letter-Stream": stream,
         "Dead-Letter-Sequence": str(sequence),
@@ -49,17 +49,17 @@ def of_dead_letter(given: Mapping[str, Any] | None, *, stream: str, sequence: in
 
 
 def line(text: str) -> str:
-    """As it fits a header."""
+    """One line of text, short enough for a header."""
     return " ".join(text.split()).encode(errors="replace")[:MAX_LINE_BYTES].decode(errors="ignore")
 
 
-def carried_on(given: Mapping[str, Any] | None) -> dict[str, str]:
-    """The headers of somebody's message that can be published again: not those that NATS would obey once more, nor
-    what no client may send, nor more than `MAX_KEPT_BYTES`.
+def republishable(original: Mapping[str, Any] | None) -> dict[str, str]:
+    """Headers that can be published again: without `Nats-*` (they would take effect again) and invalid names, and no
+    more than `MAX_KEPT_BYTES`.
     """
     kept: dict[str, str] = {}
     left = MAX_KEPT_BYTES
-    for name, value in (given or {}).items():
+    for name, value in (original or {}).items():
         text = str(value)
         left -= len(name) + len(text.encode(errors="replace")) + len(": \r\n")
         if left < 0:

@@ -1,6 +1,6 @@
-"""What can still be said of an agent call when its message, or its answer, could not be handled: that it failed.
+"""Builds `agent.response.failed` from headers alone, for a message whose body cannot be read.
 
-Workers and control plane name every call in `Nats-Msg-Id`; the body may be unreadable.
+`Nats-Msg-Id` names the call in every message of workers and control plane.
 """
 
 import re
@@ -21,18 +21,18 @@ _CALL = re.compile(
 
 def failed_call(headers: Mapping[str, str] | None, body: bytes, error: str, at_ms: int) -> AgentFailed | None:
     """`agent.response.failed` for the call that the headers name; None where they name none."""
-    named = _CALL.fullmatch((headers or {}).get("Nats-Msg-Id", ""))
-    if named is None or named["phase"] not in get_args(Phase):
+    call = _CALL.fullmatch((headers or {}).get("Nats-Msg-Id", ""))
+    if call is None or call["phase"] not in get_args(Phase):
         return None
     num_agents = readable(body).get("num_agents")
     return AgentFailed(
-        task_id=named["task_id"],
-        agent_id=named["agent_id"],
-        role=named["role"].upper(),
-        phase=named["phase"],  # type: ignore[arg-type]
-        round=int(named["round"]),
-        question=int(named["question"] or 1),
-        attempt=int(named["attempt"]),
+        task_id=call["task_id"],
+        agent_id=call["agent_id"],
+        role=call["role"].upper(),
+        phase=call["phase"],  # type: ignore[arg-type]
+        round=int(call["round"]),
+        question=int(call["question"] or 1),
+        attempt=int(call["attempt"]),
         error=error,
         error_type="Undeliverable",
         retryable=False,
@@ -44,16 +44,16 @@ def failed_call(headers: Mapping[str, str] | None, body: bytes, error: str, at_m
 
 
 def readable(body: bytes) -> dict[str, Any]:
-    """The body as JSON; empty where it is no object."""
+    """The body as a JSON object; empty if it is none."""
     try:
-        found = msgspec.json.decode(body)
+        value = msgspec.json.decode(body)
     except UNDECODABLE:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def correlation_of(body: bytes) -> dict[str, str] | None:
-    """What the client wants back with every event, if that can be read."""
-    found = readable(body).get("correlation")
-    strings = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
-    return found if strings else None
+    """The request's `correlation`, if it can be read."""
+    correlation = readable(body).get("correlation")
+    strings = isinstance(correlation, dict) and all(isinstance(value, str) for value in correlation.values())
+    return correlation if strings else None

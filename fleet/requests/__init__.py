@@ -1,1 +1,1 @@
-"""Bytes of a client become a `Task`, or a `BadRequest` that names the field."""
+"""Turns a client's bytes into a `Task`, or into a `BadRequest` that names the field."""

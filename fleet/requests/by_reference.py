@@ -1,4 +1,4 @@
-"""A request too long for one message: `{"content_ref": {"name": …}}`, and its body in the object store."""
+"""Reads and writes requests that are too long for one message: `{"content_ref": …}` and a body in the object store."""
 
 from typing import Any
 
@@ -21,29 +21,26 @@ class RequestRef(Message, frozen=True, kw_only=True):
 
 
 async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
-    """The request, wherever it lies. Fields beside `content_ref` come before those of the object.
+    """The request's whole body. Fields of the message win over the same fields of the stored object.
 
-    Raises `BadRequest` for a reference that leads nowhere. What is no JSON is returned as it is.
+    Raises `BadRequest` for a reference to nothing. What is no JSON is returned as it is.
     """
-    beside = _object(data) if f'"{FIELD}"'.encode() in data else None
-    if beside is None or beside.get(FIELD) is None:
+    message = _object(data) if f'"{FIELD}"'.encode() in data else None
+    if message is None or message.get(FIELD) is None:
         return data
-    given = beside.pop(FIELD)
     try:
-        ref = msgspec.convert(given, RequestRef)
+        ref = msgspec.convert(message.pop(FIELD), RequestRef)
         if ref.bucket != subjects.TEXTS:
             raise MissingText(f"the bucket is {subjects.TEXTS}, not {ref.bucket}")
         body = await texts.get(ContentRef(bucket=ref.bucket, name=ref.name, bytes=ref.bytes or 0))
     except (msgspec.ValidationError, MissingText) as error:
-        task_id = beside.get("task_id")
-        named = task_id if isinstance(task_id, str) else f"d-{sequence}"
-        raise BadRequest("invalid", f"$.{FIELD}", f"$.{FIELD}: {error}", task_id=named) from None
-    found = _object(body)
-    return (
-        body
-        if found is None
-        else encode({**found, **{name: value for name, value in beside.items() if value is not None}})
-    )
+        task_id = message.get("task_id")
+        known_id = task_id if isinstance(task_id, str) else f"d-{sequence}"
+        raise BadRequest("invalid", f"$.{FIELD}", f"$.{FIELD}: {error}", task_id=known_id) from None
+    stored = _object(body)
+    if stored is None:
+        return body
+    return encode({**stored, **{name: value for name, value in message.items() if value is not None}})
 
 
 async def by_reference(data: bytes, texts: Texts) -> bytes:
@@ -53,7 +50,7 @@ async def by_reference(data: bytes, texts: Texts) -> bytes:
 
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
-        found = msgspec.json.decode(data)
+        value = msgspec.json.decode(data)
     except UNDECODABLE:
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None

@@ -1,17 +1,17 @@
-"""How deep a request nests: found without recursing into it."""
+"""Refuses requests that nest too deeply, without recursing into them."""
 
 import re
 
 from fleet.errors import BadRequest
 
 MAX_DEPTH = 64
-"""Deeper requests cannot be decoded safely, and no prompt has a use for them."""
+"""Deeper requests cannot be decoded safely, and no prompt needs them."""
 
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}:,]', re.DOTALL)
 
 
 def check_depth(data: bytes) -> None:
-    """Refuses what nests deeper than `MAX_DEPTH`, naming the field, without recursing into it."""
+    """Raises `BadRequest`, which names the field, for JSON that nests deeper than `MAX_DEPTH`."""
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
     keys: list[str] = []  # the key that led to each open object's current member; "" inside an array

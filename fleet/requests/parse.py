@@ -1,4 +1,4 @@
-"""`deliberation.requested`: from bytes to a `Task` with every default filled in, or to a `BadRequest`."""
+"""Parses `deliberation.requested` into a `Task` with every default filled in, or raises `BadRequest`."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -28,7 +28,7 @@ Names = Annotated[
 ]
 
 
-class PolicyGiven(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class RequestPolicy(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """`constraints.policy` as sent: regular expressions."""
 
     required: Patterns | None = None
@@ -42,7 +42,7 @@ class Constraints(Message, frozen=True, kw_only=True):
     requirements: tuple[str, ...] | None = None
     metadata: dict[str, Any] | None = None
     timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
-    policy: PolicyGiven | None = None
+    policy: RequestPolicy | None = None
     architect_rubric: Rubric | None = None
 
 
@@ -77,8 +77,8 @@ class DeliberationRequested(Message, frozen=True, kw_only=True):
 def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> tuple[str, Task]:
     """Returns the task's id (`d-<sequence>` when the request names none) and the task. Raises `BadRequest`.
 
-    `roles`: those there are; None: not known here, any will do. Whether patterns and schema can be compiled is for
-    `fleet.requests.compiling` to say: that takes time.
+    `roles`: the configured ones; None: unknown here, so any role is accepted. `fleet.requests.compiling` checks whether
+    patterns and schema compile: that takes time.
     """
     try:
         check_depth(data)
@@ -97,65 +97,67 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
 
 
 def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> Iterator[tuple[str, str]]:
-    """(path, what is wrong there) of what the types cannot say."""
-    given, options = request.constraints or Constraints(), request.options or Options()
+    """(path, problem) for each rule that the types cannot express."""
+    constraints, options = request.constraints or Constraints(), request.options or Options()
     if request.task_id and _GENERATED_ID.match(request.task_id):
-        yield "$.task_id", "ids of the form d-<digits> are given by the fleet"
+        yield "$.task_id", "ids of the form d-<digits> are reserved for the fleet"
     if not request.task_description.strip():
         yield "$.task_description", "must not be blank"
-    named = [("$.role", request.role)] if request.role is not None else []
-    named += [(f"$.options.roles[{index}]", role) for index, role in enumerate(options.roles or ())]
-    for path, role in named:
+    requested = [("$.role", request.role)] if request.role is not None else []
+    requested += [(f"$.options.roles[{index}]", role) for index, role in enumerate(options.roles or ())]
+    for path, role in requested:
         if roles is not None and role not in roles:
             yield path, f"unknown role, expected one of {', '.join(sorted(roles))}"
     for name, seats in (("roles", options.roles), ("models", options.models)):
         if seats and request.num_agents is not None and len(seats) > request.num_agents:
             yield f"$.options.{name}", f"{len(seats)} {name} for {request.num_agents} agents"
-    for path, text in _texts(given, options):
+    for path, text in _texts(constraints, options):
         if not text.strip():
             yield path, "must not be blank"
     if options.output_schema is not None and (problem := too_large(options.output_schema)):
         yield "$.options.output_schema", problem
 
 
-def _texts(given: Constraints, options: Options) -> Iterator[tuple[str, str]]:
-    """(path, text) of what would mean nothing if it were blank."""
+def _texts(constraints: Constraints, options: Options) -> Iterator[tuple[str, str]]:
+    """(path, text) of each text that must not be blank."""
     for name in ("rubric", "architect_rubric"):
-        rubric = getattr(given, name)
+        rubric = getattr(constraints, name)
         if isinstance(rubric, dict):
             yield from ((f"$.constraints.{name}", criterion) for criterion in rubric)
-    yield from ((f"$.constraints.requirements[{index}]", text) for index, text in enumerate(given.requirements or ()))
+    yield from (
+        (f"$.constraints.requirements[{index}]", text) for index, text in enumerate(constraints.requirements or ())
+    )
     yield from ((f"$.options.models[{index}]", model) for index, model in enumerate(options.models or ()))
 
 
-def _rubric(given: Rubric | None) -> Rubric | None:
-    """An empty or blank one is absent."""
-    return None if not given or (isinstance(given, str) and not given.strip()) else given
+def _rubric(rubric: Rubric | None) -> Rubric | None:
+    """An empty or blank rubric counts as absent."""
+    return None if not rubric or (isinstance(rubric, str) and not rubric.strip()) else rubric
 
 
-def _patterns(policy: PolicyGiven | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _patterns(policy: RequestPolicy | None) -> Iterator[tuple[str, tuple[str, ...]]]:
     if policy is not None:
         yield "required", policy.required or ()
         yield "forbidden", policy.forbidden or ()
 
 
 def _seats(options: Options) -> int:
-    """How many agents, where the request does not say: one for each role, and enough to use each model."""
+    """The default of `num_agents`: one for each role, and enough to use each model."""
     return max(len(options.roles) if options.roles else DEFAULT_AGENTS, len(options.models or ()))
 
 
 def _task(request: DeliberationRequested) -> Task:
-    given, options = request.constraints or Constraints(), request.options or Options()
+    constraints, options = request.constraints or Constraints(), request.options or Options()
     fields: dict[str, Any] = {
         "role": request.role or (options.roles[0] if options.roles else None),
         "num_agents": request.num_agents or _seats(options),
         "rounds": request.rounds,
-        "rubric": _rubric(given.rubric),
-        "requirements": given.requirements,
-        "metadata": given.metadata,
-        "timeout_seconds": given.timeout_seconds,
-        "policy": Policy(**dict(_patterns(given.policy))),
-        "architect_rubric": _rubric(given.architect_rubric),
+        "rubric": _rubric(constraints.rubric),
+        "requirements": constraints.requirements,
+        "metadata": constraints.metadata,
+        "timeout_seconds": constraints.timeout_seconds,
+        "policy": Policy(**dict(_patterns(constraints.policy))),
+        "architect_rubric": _rubric(constraints.architect_rubric),
         "correlation": request.correlation,
         **msgspec.structs.asdict(options),
     }
@@ -168,7 +170,7 @@ _FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(?P<f
 
 
 def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
-    """msgspec's first complaint as a rejection, with what can still be read of the body."""
+    """msgspec's error as a `BadRequest`, with the fields of the body that can still be read."""
     try:
         body = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -196,15 +198,15 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
 
 
 def _with_key(path: str, body: Any) -> str:
-    """msgspec writes `[...]` for a value in a map: the key is that of the first value that is no such thing."""
-    before, unnamed, after = path.partition("[...]")
-    if not unnamed:
+    """msgspec writes `[...]` for a value in a map: names the first key whose value is invalid."""
+    before, placeholder, after = path.partition("[...]")
+    if not placeholder:
         return path
-    found = body
+    values = body
     for name in before.removeprefix("$").strip(".").split("."):
-        found = found.get(name, {}) if isinstance(found, dict) else {}
+        values = values.get(name, {}) if isinstance(values, dict) else {}
     kind = Weight if "rubric" in before else str
-    for key, value in found.items() if isinstance(found, dict) else ():
+    for key, value in values.items() if isinstance(values, dict) else ():
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:

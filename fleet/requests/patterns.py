@@ -1,4 +1,4 @@
-"""Clients' regular expressions: read in the same way by who accepts a policy and by who searches with it.
+"""Compiles clients' regular expressions, in one way for the parser of requests and the check of proposals.
 
 Syntax as in Python's `re` (the `regex` package's V0), `^` and `$` at every line. Nothing of the fleet is imported here.
 """
@@ -14,8 +14,8 @@ _REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 _BRACED_ESCAPE = re.compile(r"\\[A-Za-z]\{[^}]*\}")
 
 
-def compile(pattern: str) -> regex.Pattern[str]:
-    """Raises ValueError, which says why, for what is no regular expression, or one that is too large."""
+def compile_pattern(pattern: str) -> regex.Pattern[str]:
+    """Raises ValueError, with the reason, for an invalid or too large regular expression."""
     if positions(pattern) > MOST_POSITIONS:
         raise ValueError(f"its repeats come to more than {MOST_POSITIONS:,} positions")
     try:
@@ -38,11 +38,11 @@ def positions(pattern: str) -> int:
             case ")" if len(totals) > 1:
                 last = totals.pop() + 1
                 totals[-1] += last
-            case "{" if (found := _REPEAT.match(pattern, at)) and any(found.groups()):
-                times = max(1, *(int(bound) for bound in found.groups() if bound))
+            case "{" if (repeat := _REPEAT.match(pattern, at)) and any(repeat.groups()):
+                times = max(1, *(int(bound) for bound in repeat.groups() if bound))
                 totals[-1] += last * (times - 1)
                 last *= times
-                step = found.end() - at
+                step = repeat.end() - at
             case "\\":
                 braced = _BRACED_ESCAPE.match(pattern, at)
                 step = braced.end() - at if braced else 2
@@ -60,7 +60,7 @@ def positions(pattern: str) -> int:
 
 
 def _class_length(pattern: str, at: int) -> int:
-    """Of the character class that begins at `at`, brackets included."""
+    """Length of the character class that begins at `at`, brackets included."""
     end = at + 1
     end += pattern[end : end + 1] == "^"
     end += pattern[end : end + 1] == "]"  # the first one is a member
@@ -72,7 +72,7 @@ def _class_length(pattern: str, at: int) -> int:
 def bad_pattern(pattern: str) -> str | None:
     """Why it cannot be compiled; None when it can."""
     try:
-        compile(pattern)
+        compile_pattern(pattern)
     except ValueError as error:
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""Clients' JSON Schemas: compiled in the same way by who accepts a request and by who checks an answer.
+"""Compiles clients' JSON Schemas, in one way for the parser of requests and the validation of answers.
 
 Nothing outside the document is ever fetched: a `$ref` to another place is an error.
 
@@ -36,8 +36,8 @@ _PLAIN = frozenset(
 """With these alone each value of an answer meets one schema at most."""
 
 
-def compile(schema: dict[str, Any]) -> Any:
-    """A validator. Raises ValueError, which says why, for what is no JSON Schema that stands alone."""
+def compile_schema(schema: dict[str, Any]) -> Any:
+    """A validator. Raises ValueError, with the reason, for an invalid schema or one that refers to other documents."""
     try:
         return jsonschema_rs.validator_for(schema, retriever=_refuse)
     except jsonschema_rs.ValidationError as error:
@@ -49,7 +49,7 @@ def compile(schema: dict[str, Any]) -> Any:
 def bad_schema(schema: dict[str, Any]) -> str | None:
     """Why it cannot be compiled; None when it can."""
     try:
-        compile(schema)
+        compile_schema(schema)
     except ValueError as error:
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""`Task`: a request that was understood, with every default filled in."""
+"""Defines `Task`: a valid request with every default filled in."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ SelectionMethod = Literal["score", "vote", "architect", "checks"]
 
 
 class Task(Message, frozen=True, kw_only=True):
-    """A request that was understood: what is compared when the same id comes again.
+    """A valid request. It is compared when the same task id is requested again.
 
     `roles` and `models`: what the agents take in turn; empty: all take `role`, and the role's model.
     """

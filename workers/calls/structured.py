@@ -46,7 +46,7 @@ def unfenced(content: str) -> str:
 def _validator(schema: str) -> Any:
     """One per schema, whatever the order of its keys. Raises `AgentCallError` (BadRequest)."""
     try:
-        return schemas.compile(json.loads(schema))
+        return schemas.compile_schema(json.loads(schema))
     except ValueError as error:
         raise AgentCallError("BadRequest", f"answer_schema: {shorten(str(error))}", retryable=False) from None
 

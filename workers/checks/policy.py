@@ -25,7 +25,7 @@ def check(text: str, policy: Policy) -> Check:
 def _search(text: str, pattern: str, wanted: bool, ends_at: float, findings: Findings) -> None:
     name = f"{'required' if wanted else 'forbidden'} pattern {pattern!r}"
     try:
-        compiled = patterns.compile(pattern)
+        compiled = patterns.compile_pattern(pattern)
     except ValueError as error:
         findings.unchecked(f"cannot be compiled ({error}): {name}")
         return

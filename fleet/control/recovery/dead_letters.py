@@ -76,7 +76,7 @@ class Undeliverable:
         """Listens to the advisories."""
         for stream, consumer in (*(queue[:2] for queue in QUEUES), (subjects.AGENT_RESPONSES, subjects.COLLECTOR)):
             advisory = subjects.exhausted(stream, consumer)
-            await self._nc.subscribe(advisory, queue=subjects.UNDERTAKERS, cb=self._on_advisory)
+            await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
 
     async def run(self) -> None:
         """Looks into the work queues until cancelled."""

@@ -31,7 +31,7 @@ from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.history import find_rejection
 from fleet.jetstream.origin import may_be_answered
 from fleet.messages import CancelRequest, DeliberationRejected, ResultReply, ResultRequest, decode, encode
-from fleet.messages.headers import carried_on, child_traceparent, headers, line
+from fleet.messages.headers import child_traceparent, headers, line, republishable
 from fleet.requests.by_reference import by_reference, whole_request
 
 log = structlog.get_logger(__name__)
@@ -135,7 +135,7 @@ class Service:
     async def _hand_over(self, request: Request, leaving: HandOver) -> None:
         if self._others:
             msg = request._msg
-            given = {**carried_on(request.headers), **leaving.headers}
+            given = {**republishable(request.headers), **leaving.headers}
             body = await by_reference(leaving.body, self._component.texts)
             await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)
         else:

@@ -11,10 +11,10 @@ from msgspec import Struct
 from fleet import messages
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Message, decoder, encode
-from fleet.requests.parse import Options, PolicyGiven
+from fleet.requests.parse import Options, RequestPolicy
 from tests.recorded.record import everything
 
-STRICT = (Options, PolicyGiven)
+STRICT = (Options, RequestPolicy)
 """An unknown key there is an error by contract: a typo would cost GPU time."""
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5)
 UNKNOWN = st.recursive(

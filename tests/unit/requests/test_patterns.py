@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.requests.patterns import bad_pattern, compile, positions
+from fleet.requests.patterns import bad_pattern, compile_pattern, positions
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_what_is_no_pattern_is_refused_with_the_reason(pattern: str) -> None:
 
 def test_lines_begin_and_end_anchors() -> None:
     """`^` and `$` stand at every line."""
-    assert compile("^b$").search("a\nb\nc")
+    assert compile_pattern("^b$").search("a\nb\nc")
