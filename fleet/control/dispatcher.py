@@ -16,7 +16,6 @@ from fleet.control.runner import Item
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
-from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest
 from fleet.jetstream.connection import OUTAGES
 from fleet.killable import JobFailed, Processes
@@ -25,7 +24,6 @@ from fleet.observability.health import Seen
 from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import DeliberationRequested, parse_request
-from fleet.requests.task import Task
 from fleet.times import rfc3339
 
 log = structlog.get_logger(__name__)
@@ -113,15 +111,11 @@ class Dispatcher:
     async def _accept(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
         delivery = received.delivery
 
-        async def settled(state: Deliberation) -> None:
-            if state.stream_sequence != delivery.sequence and state.task != task:
-                await self._conflict(task_id, task, received)
-
         def admit() -> None:
             # Its time runs from now, not from when it began to wait for room.
             rubric = self._roles[task.role].rubric
             event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
-            self.component.runner.submit(task_id, Item(event, delivery, settled))
+            self.component.runner.submit(task_id, Item(event, delivery))
 
         try:
             begun = delivery.redelivered and await self.component.store.load(task_id) is not None
@@ -148,12 +142,6 @@ class Dispatcher:
             await delivery.bury(error.error)
         except Exception as failure:
             await delivery.retry_later(failure)
-
-    async def _conflict(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
-        text = f"$.task_id: {task_id!r} was used before, for another request"
-        error = BadRequest("conflict", "$.task_id", text, task_id=task_id, correlation=task.correlation)
-        log.info("request.rejected", task_id=task_id, code=error.code, path=error.path)
-        await self.holder.outbox.reject(_rejection(error, received.delivery.sequence), received.traceparent)
 
 
 async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None]) -> None:

@@ -19,6 +19,7 @@ from fleet.deliberation.events import (
     ClearDeadline,
     Conclude,
     Effect,
+    Reject,
     SetDeadline,
     StopCalls,
 )
@@ -99,6 +100,8 @@ class Outbox:
                         encode(AgentStop(task_id=task_id)),
                         headers=self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent),
                     )
+                case Reject(rejected, traceparent):
+                    together.append(self.reject(rejected, traceparent))
                 case Announce() | SetDeadline():
                     together.append(self._store(state, effect))
                 case _:

@@ -20,7 +20,7 @@ import structlog
 from fleet.control.repair import Publisher, end_again
 from fleet.control.store import StateStore, Stored
 from fleet.crashpoints import reach
-from fleet.deliberation.events import DeadlinePassed, Event, Requested, Responded
+from fleet.deliberation.events import DeadlinePassed, Event, Reject, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StillOut, StoreConflict, UnreadableState
@@ -52,11 +52,10 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An event and the delivery that carried it. `settled` is told the state before the delivery is acknowledged."""
+    """An event and the delivery that carried it."""
 
     event: Event
     delivery: Delivery
-    settled: Callable[[Deliberation], Awaitable[None]] | None = None
 
 
 class Queue:
@@ -168,10 +167,7 @@ class Runner:
 
     async def _handle(self, task_id: str, batch: Sequence[Item]) -> None:
         try:
-            state = await self.apply(task_id, batch)
-            for item in batch:
-                if state is not None and item.settled is not None:
-                    await item.settled(state)
+            await self.apply(task_id, batch)
         except Exception as error:
             self._cache.pop(task_id, None)
             if isinstance(error, OUTAGES):
@@ -203,7 +199,7 @@ class Runner:
                     return None
                 raise
             before = stored.state if stored else None
-            state, moved = _fold(before, batch)
+            state, moved, rejections = _fold(before, batch)
             if state is None:
                 log.info("event.unknown_task", task_id=task_id, events=[type(item.event).__name__ for item in batch])
                 await self._end_what_is_lost(task_id, batch)
@@ -215,6 +211,7 @@ class Runner:
                     continue
                 if stored is not None:
                     await self._repair(stored, batch)
+                await self._reject(state, rejections)
                 return state
             if moved:
                 cause = tuple(item.delivery.id for item in batch)
@@ -234,6 +231,7 @@ class Runner:
                 await end_again(self._store, self._outbox, Stored(state, revision), effects, at_work=True)
             elif moved or owed:
                 await self._outbox.publish(state, effects)
+            await self._reject(state, rejections)
             return state
         raise StoreConflict(task_id, 0)
 
@@ -259,6 +257,12 @@ class Runner:
         else:
             await self._outbox.publish(state, effects)
 
+    async def _reject(self, state: Deliberation, rejections: Sequence[Reject]) -> None:
+        for rejection in rejections:
+            log.info("request.rejected", task_id=state.task_id, code=rejection.rejected.code)
+        if rejections:
+            await self._outbox.publish(state, rejections)
+
     def _remember(self, stored: Stored) -> None:
         task_id = stored.state.task_id
         if stored.state.ended:
@@ -277,16 +281,21 @@ async def _settle(task_id: str, settling: Sequence[Awaitable[None]]) -> None:
             log.warning("delivery.not_settled", task_id=task_id, error=repr(outcome))
 
 
-def _fold(state: Deliberation | None, batch: Sequence[Item]) -> tuple[Deliberation | None, bool]:
-    """Applies the batch in memory. Returns the new state, and whether anything must be published for it."""
+def _fold(state: Deliberation | None, batch: Sequence[Item]) -> tuple[Deliberation | None, bool, list[Reject]]:
+    """Applies the batch in memory. Returns the new state, whether anything must be published for it, and the requests
+    to reject.
+    """
     moved = False
+    rejections: list[Reject] = []
     for item in batch:
         if state is None and not isinstance(item.event, Requested):
             continue
         decision = decide(state, item.event)
         state = decision.state
-        moved = moved or bool(decision.outbox)
-    return state, moved
+        rejected = [effect for effect in decision.outbox if isinstance(effect, Reject)]
+        rejections += rejected
+        moved = moved or len(decision.outbox) > len(rejected)
+    return state, moved, rejections
 
 
 def _is_first(item: Item) -> bool:

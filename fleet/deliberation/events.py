@@ -5,7 +5,7 @@ Time is data: events carry `at_ms`.
 
 from dataclasses import dataclass
 
-from fleet.messages import AgentRequested, AgentResponse, DeliberationAccepted, TerminalEvent
+from fleet.messages import AgentRequested, AgentResponse, DeliberationAccepted, DeliberationRejected, TerminalEvent
 from fleet.requests.task import Task
 
 
@@ -90,4 +90,12 @@ class Conclude:
     event: TerminalEvent
 
 
-Effect = Announce | SetDeadline | ClearDeadline | CallAgent | StopCalls | Conclude
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Publish `deliberation.rejected` for one request; the state does not change. `traceparent`: that request's."""
+
+    rejected: DeliberationRejected
+    traceparent: str | None
+
+
+Effect = Announce | SetDeadline | ClearDeadline | CallAgent | StopCalls | Conclude | Reject

@@ -32,6 +32,7 @@ from fleet.deliberation.events import (
     DeadlinePassed,
     Effect,
     Event,
+    Reject,
     Requested,
     Responded,
     SetDeadline,
@@ -40,7 +41,7 @@ from fleet.deliberation.events import (
 from fleet.deliberation.phases import advance, enter
 from fleet.deliberation.slots import expire, fill, is_late
 from fleet.deliberation.state import Deliberation, seats
-from fleet.messages import DeliberationAccepted
+from fleet.messages import DeliberationAccepted, DeliberationRejected
 from fleet.times import rfc3339
 
 
@@ -53,17 +54,21 @@ class Decision:
 
 
 def decide(state: Deliberation | None, event: Event) -> Decision:
-    """Applies one fact. Only `Requested` may come without a state; a second `Requested` changes nothing."""
+    """Applies one event. Only `Requested` may come without a state.
+
+    A second `Requested` changes nothing; if it is another task than the first one, it is rejected.
+    """
     if state is None:
         if not isinstance(event, Requested):
             raise ValueError(f"{type(event).__name__} for a deliberation that was never requested")
         begun = _begin(event)
         return Decision(begun, due(begun))
+    if isinstance(event, Requested):
+        repeated = event.sequence == state.stream_sequence or event.task == state.task
+        return Decision(state) if repeated else Decision(state, (_conflict(event),))
     if state.ended:
         return Decision(state)
     match event:
-        case Requested():
-            return Decision(state)
         case Responded(response, at_ms):
             changed = fill(state, response)
             if changed is not state and is_late(changed, response, at_ms):
@@ -124,6 +129,19 @@ def _begin(event: Requested) -> Deliberation:
         traceparent=event.traceparent,
     )
     return enter(begun, "propose", 0, event.at_ms)
+
+
+def _conflict(event: Requested) -> Reject:
+    rejected = DeliberationRejected(
+        task_id=event.task_id,
+        code="conflict",
+        path="$.task_id",
+        error=f"$.task_id: {event.task_id!r} was used before, for another request",
+        stream_sequence=event.sequence,
+        rejected_at=rfc3339(event.at_ms),
+        correlation=event.task.correlation,
+    )
+    return Reject(rejected, event.traceparent)
 
 
 def _accepted(state: Deliberation) -> DeliberationAccepted:

@@ -8,7 +8,17 @@ import pytest
 
 from fleet.control.runner import Item, Runner
 from fleet.control.store import MemoryStore, Stored
-from fleet.deliberation.events import Announce, CallAgent, Conclude, DeadlinePassed, Effect, Event, Requested, Responded
+from fleet.deliberation.events import (
+    Announce,
+    CallAgent,
+    Conclude,
+    DeadlinePassed,
+    Effect,
+    Event,
+    Reject,
+    Requested,
+    Responded,
+)
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StillOut, StoreConflict
@@ -293,21 +303,31 @@ async def test_an_answer_does_not_wait_for_others_for_long() -> None:
     assert store.saves == 2
 
 
-async def test_a_request_for_what_exists_is_found_out() -> None:
-    """Nobody looks before a request is recorded for the first time; the store refuses it, and nothing is repeated."""
+async def test_another_request_with_the_same_id_is_rejected() -> None:
+    """The store refuses to record it, nothing is repeated, and its rejection is published before it is acknowledged."""
     store, sent = Counting(), Sent()
     await deliver(Runner(store, sent), "R:7", requested(num_agents=2))
-    settled: list[Deliberation] = []
-
-    async def note(state: Deliberation) -> None:
-        settled.append(state)
-
-    delivery = Delivered("R:8")
     other = Requested("t-1", Task(task_description="Something else"), 8, NOW)
-    Runner(store, sent).submit("t-1", Item(other, delivery, note))
-    assert await delivery.settled == "acked"
-    assert [state.stream_sequence for state in settled] == [7]
-    assert len(sent.batches) == 1
+    replica = Runner(store, sent)
+    sent.failures = 1
+    assert await deliver(replica, "R:8", other) == "retried"
+    assert await deliver(replica, "R:8", other, redelivered=True) == "acked"
+    _, (rejection,) = sent.batches
+    assert isinstance(rejection, Reject)
+    assert (rejection.rejected.code, rejection.rejected.stream_sequence) == ("conflict", 8)
+
+
+async def test_a_conflict_within_one_batch_is_rejected() -> None:
+    """Two requests with one id arrive together: the first one is recorded, the other one is rejected."""
+    store, sent = Counting(), Sent()
+    runner = Runner(store, sent)
+    first, second = Delivered("R:7"), Delivered("R:8")
+    runner.submit("t-1", Item(requested(num_agents=2), first))
+    runner.submit("t-1", Item(Requested("t-1", Task(task_description="Something else"), 8, NOW), second))
+    assert await asyncio.gather(first.settled, second.settled) == ["acked", "acked"]
+    effects = [effect for batch in sent.batches for effect in batch]
+    assert sum(isinstance(effect, CallAgent) for effect in effects) == 2
+    assert [effect.rejected.stream_sequence for effect in effects if isinstance(effect, Reject)] == [8]
 
 
 async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fleet.deliberation.events import CallAgent, CancelAsked, Conclude, DeadlinePassed, StopCalls
+from fleet.deliberation.events import CallAgent, CancelAsked, Conclude, DeadlinePassed, Reject, Requested, StopCalls
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
@@ -43,6 +43,26 @@ def test_model_is_called_n_times_two_plus_two_r(agents: int, rounds: int) -> Non
     assert state.result.rounds_run == rounds
     assert not state.result.degraded
     assert state.result.usage.calls == len(asked)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_another_task_with_the_same_id_is_rejected(ended: bool) -> None:
+    """While the first one runs and after its end; the same task again, or the same message again, changes nothing."""
+    state = run_to_end(begin(num_agents=1))[0] if ended else begin(num_agents=1).state
+    task, sequence = state.task, state.stream_sequence
+    other = task.change(task_description="Something else", correlation={"story": "S-18"})
+    for again in (Requested("t-1", task, sequence + 1, NOW), Requested("t-1", other, sequence, NOW)):
+        assert decide(state, again) == Decision(state)
+    decision = decide(state, Requested("t-1", other, sequence + 1, NOW, traceparent="00-a"))
+    assert decision.state is state
+    (rejection,) = decision.outbox
+    assert isinstance(rejection, Reject)
+    assert (rejection.rejected.code, rejection.rejected.path, rejection.traceparent) == (
+        "conflict",
+        "$.task_id",
+        "00-a",
+    )
+    assert rejection.rejected.correlation == {"story": "S-18"}
 
 
 def test_one_agent_only_proposes_and_has_no_score() -> None:
