@@ -19,11 +19,12 @@ from fleet.client.refusals import Refusals
 from fleet.config import Settings, without_userinfo
 from fleet.errors import BadRequest, FleetError, Unreachable
 from fleet.jetstream.connection import Connection, connect
-from fleet.jetstream.payloads import ContentRef, MissingText, Texts
+from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import (
     AgentCompleted,
     AgentFailed,
     AgentProgress,
+    ContentRef,
     DeliberationCompleted,
     Proposal,
     TerminalEvent,
@@ -215,7 +216,7 @@ class Session:
         """The whole text, wherever it lies."""
         if proposal.content_ref is None:
             return proposal.content
-        return (await self.texts.get(msgspec.convert(proposal.content_ref, ContentRef))).decode()
+        return (await self.texts.get(proposal.content_ref)).decode()
 
     async def winning_text(self, event: TerminalEvent) -> str | None:
         """None for a deliberation without a winner."""

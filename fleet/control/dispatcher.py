@@ -23,7 +23,10 @@ from fleet.messages import DeliberationRejected
 from fleet.observability.health import Seen
 from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
-from fleet.requests.parse import DeliberationRequested, parse_request
+from fleet.requests.form import DeliberationRequested
+from fleet.requests.parse import parse_request
+from fleet.requests.task import Task
+from fleet.requests.tolerance import ignored_fields
 from fleet.times import rfc3339
 
 log = structlog.get_logger(__name__)
@@ -69,6 +72,7 @@ class Dispatcher:
             task_id, task = parse_request(body, delivery.sequence, self._roles)
             if compiling.is_quick(task):
                 compiling.check_here(task_id, task)
+            ignored = ignored_fields(body)
         except BadRequest as error:
             await self._reject(received, error)
             return
@@ -76,10 +80,10 @@ class Dispatcher:
             await delivery.retry_later(failure)
             return
         if compiling.is_quick(task):
-            await self._accept(task_id, task, received)
+            await self._accept(task_id, task, ignored, received)
         else:
             # Not here: what comes next would wait for it.
-            checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, received))
+            checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, ignored, received))
             self._checking.add(checking)
             checking.add_done_callback(self._checking.discard)
 
@@ -90,7 +94,9 @@ class Dispatcher:
         await asyncio.gather(*self._checking, return_exceptions=True)
         await self.processes.close()
 
-    async def _accept_if_it_compiles(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
+    async def _accept_if_it_compiles(
+        self, task_id: str, task: Task, ignored: tuple[str, ...], received: Received[DeliberationRequested]
+    ) -> None:
         delivery = received.delivery
         keeping = asyncio.create_task(delivery.keep_on())
         try:
@@ -104,17 +110,19 @@ class Dispatcher:
             log.warning("request.not_compiled", task_id=task_id, error=repr(failure))
             await delivery.retry_later(failure)
         else:
-            await self._accept(task_id, task, received)
+            await self._accept(task_id, task, ignored, received)
         finally:
             keeping.cancel()
 
-    async def _accept(self, task_id: str, task: Task, received: Received[DeliberationRequested]) -> None:
+    async def _accept(
+        self, task_id: str, task: Task, ignored: tuple[str, ...], received: Received[DeliberationRequested]
+    ) -> None:
         delivery = received.delivery
 
         def admit() -> None:
             # Its time runs from now, not from when it began to wait for room.
             rubric = self._roles[task.role].rubric
-            event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric)
+            event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric, ignored)
             self.component.runner.submit(task_id, Item(event, delivery))
 
         try:

@@ -180,7 +180,7 @@ class Outbox:
         for index in sorted(range(len(results)), key=lambda i: -len(results[i].proposal.content)):
             proposal = results[index].proposal
             ref = await self._texts.put(f"tasks/{event.task_id}/{proposal.author_id}", proposal.content.encode())
-            moved = msgspec.structs.replace(proposal, content="", content_ref=msgspec.to_builtins(ref))
+            moved = msgspec.structs.replace(proposal, content="", content_ref=ref)
             results[index] = msgspec.structs.replace(results[index], proposal=moved)
             body = encode(msgspec.structs.replace(event, results=tuple(results)))
             if not self._texts.too_large(body):

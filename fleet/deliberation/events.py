@@ -19,6 +19,7 @@ class Requested:
     at_ms: int
     traceparent: str | None = None
     rubric: dict[str, float] | None = None
+    ignored_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,7 @@ def _begin(event: Requested) -> Deliberation:
         rubric=event.rubric if task.rubric is None else task.rubric,
         seed=zlib.crc32(event.task_id.encode()) if task.seed is None else task.seed,
         stream_sequence=event.sequence,
+        ignored_fields=event.ignored_fields,
         accepted_at=rfc3339(event.at_ms),
         deadline_at=rfc3339(event.at_ms + round(task.timeout_seconds * 1000)),
         agents=seats(task),
@@ -154,5 +155,6 @@ def _accepted(state: Deliberation) -> DeliberationAccepted:
         accepted_at=state.accepted_at,
         deadline_at=state.deadline_at,
         stream_sequence=state.stream_sequence,
+        ignored_fields=state.ignored_fields,
         correlation=state.task.correlation,
     )

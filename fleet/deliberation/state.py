@@ -58,8 +58,9 @@ class PhaseRecord(Message, frozen=True, kw_only=True):
 class Deliberation(Message, frozen=True, kw_only=True):
     """State of one task. `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
     last transition came from, so that a redelivery of one of them publishes its effects again (see `machine.due`).
-    `rubric`: the request's, or its role's; null: the default one. `written_by`: the connection of the process that
-    decided the last transition, which also publishes its effects; empty: not known.
+    `rubric`: the request's, or its role's; null: the default one. `ignored_fields`: unknown fields of the request.
+    `written_by`: the connection of the process that decided the last transition, which also publishes its effects;
+    empty: not known.
     """
 
     task_id: str
@@ -74,6 +75,7 @@ class Deliberation(Message, frozen=True, kw_only=True):
     agents: tuple[str, ...]
     calls: dict[str, CallStatus]
     rubric: str | dict[str, float] | None = None
+    ignored_fields: tuple[str, ...] = ()
     candidates: dict[str, Candidate] = {}
     critiques: tuple[CritiqueCall, ...] = ()
     scores: dict[str, tuple[Scorecard, ...]] = {}

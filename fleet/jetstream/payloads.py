@@ -23,7 +23,7 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
-from fleet.messages import UNDECODABLE, Message, encode
+from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 from fleet.times import rfc3339
 
 log = structlog.get_logger(__name__)
@@ -40,14 +40,6 @@ CALLS_S, ANSWERS_S, LETTERS_S = 2 * HOUR_S, DAY_S, 30 * DAY_S
 
 CLIENTS_OWN = "requests/"
 """Names that clients choose; all others end with the digest of what was stored."""
-
-
-class ContentRef(Message, frozen=True, kw_only=True):
-    """Where a body lies."""
-
-    bucket: str
-    name: str
-    bytes: int
 
 
 class MissingText(FleetError):

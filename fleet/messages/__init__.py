@@ -3,7 +3,7 @@
 New fields have defaults, and no field changes its type.
 """
 
-from fleet.messages.base import UNDECODABLE, Message, Phase, Status, decode, decoder, encode
+from fleet.messages.base import UNDECODABLE, ContentRef, Message, Phase, Status, Timestamp, decode, decoder, encode
 from fleet.messages.calls import (
     DECLINE,
     AgentCompleted,
@@ -24,7 +24,15 @@ from fleet.messages.calls import (
     Usage,
     slot_name,
 )
-from fleet.messages.control import CancelRequest, DeadlineReached, Progress, ResultReply, ResultRequest
+from fleet.messages.control import (
+    CancelReply,
+    CancelRequest,
+    DeadlineReached,
+    Progress,
+    ResultReply,
+    ResultRequest,
+    ServiceError,
+)
 from fleet.messages.deliberations import (
     AllFailed,
     Comparison,
@@ -60,11 +68,13 @@ __all__ = [
     "AgentResponse",
     "AgentStop",
     "AllFailed",
+    "CancelReply",
     "CancelRequest",
     "ChatMessage",
     "Check",
     "Choice",
     "Comparison",
+    "ContentRef",
     "CriterionScore",
     "Critique",
     "DeadlineReached",
@@ -91,11 +101,13 @@ __all__ = [
     "RoundReport",
     "Scorecard",
     "Selection",
+    "ServiceError",
     "Status",
     "StopReason",
     "Synthesis",
     "TerminalEvent",
     "TimedOut",
+    "Timestamp",
     "TotalUsage",
     "Usage",
     "decode",

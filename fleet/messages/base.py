@@ -1,13 +1,15 @@
 """Encodes and decodes messages: immutable structs as JSON; unknown fields are ignored."""
 
 from functools import cache
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 Phase = Literal["propose", "critique", "revise", "score", "vote", "compare", "choose", "synthesise"]
 Status = Literal["PENDING", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "UNKNOWN"]
+Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+"""RFC 3339 in UTC with milliseconds."""
 
 T = TypeVar("T")
 
@@ -46,6 +48,14 @@ def _inline(schema: Any, components: dict[str, Any]) -> Any:
     if "$ref" in schema:
         return _inline(components[schema["$ref"]], components)
     return {key: _inline(value, components) for key, value in schema.items()}
+
+
+class ContentRef(Message, frozen=True, kw_only=True):
+    """Where a text or body lies that does not fit one NATS message: an object of the object store."""
+
+    bucket: str
+    name: str
+    bytes: int
 
 
 _encoder = msgspec.json.Encoder()

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, Literal
 
-from fleet.messages.base import Message, Phase
+from fleet.messages.base import ContentRef, Message, Phase, Timestamp
 from fleet.messages.error_types import SentErrorType
 
 DECLINE: Final = "DECLINE:"
@@ -64,7 +64,7 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
 
     messages: tuple[ChatMessage, ...]
     num_agents: int
-    deadline_at: str
+    deadline_at: Timestamp
     attempt: int = 1
     seed: int | None = None
     model: str | None = None
@@ -99,7 +99,7 @@ class Usage(Message, frozen=True, kw_only=True):
 class Proposal(Message, frozen=True, kw_only=True):
     """A text that a model wrote. `tokens` are completion tokens, `revisions` counts how often its author rewrote it.
 
-    `content_ref` (`{"bucket", "name", "bytes"}`) stands for a `content` too long for one NATS message.
+    `content_ref` stands for a `content` too long for one NATS message, which is then empty.
     """
 
     content: str
@@ -109,7 +109,7 @@ class Proposal(Message, frozen=True, kw_only=True):
     temperature: float
     tokens: int
     revisions: int = 0
-    content_ref: dict[str, Any] | None = None
+    content_ref: ContentRef | None = None
 
 
 class Check(Message, frozen=True, kw_only=True):
@@ -162,7 +162,7 @@ class Synthesis(Message, frozen=True, kw_only=True):
     model: str
     tokens: int
     sources: tuple[str, ...] = ()
-    content_ref: dict[str, Any] | None = None
+    content_ref: ContentRef | None = None
 
 
 class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw_only=True):
@@ -175,7 +175,7 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     model: str
     num_agents: int
     duration_ms: int
-    timestamp: str
+    timestamp: Timestamp
     proposal: Proposal | None = None
     declined: str | None = None
     critiques: tuple[Critique, ...] | None = None
@@ -197,7 +197,7 @@ class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=
     retryable: bool
     num_agents: int
     duration_ms: int
-    timestamp: str
+    timestamp: Timestamp
     usage: Usage = Usage()
     correlation: dict[str, str] = {}
 
@@ -212,7 +212,7 @@ class AgentProgress(_Slot, frozen=True, kw_only=True):
     message: str
     text_delta: str
     tokens: int
-    timestamp: str
+    timestamp: Timestamp
 
 
 class AgentStop(Message, frozen=True, kw_only=True):

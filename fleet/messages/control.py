@@ -1,6 +1,8 @@
 """Requests and replies of the micro service, and messages within the control plane."""
 
-from fleet.messages.base import Message, Status
+from typing import Literal
+
+from fleet.messages.base import Message, Phase, Status, Timestamp
 from fleet.messages.deliberations import TerminalEvent
 
 
@@ -21,7 +23,7 @@ class CancelRequest(Message, frozen=True, kw_only=True):
 class Progress(Message, frozen=True, kw_only=True):
     """Calls of the current phase: `done` of `expected`."""
 
-    phase: str
+    phase: Phase
     round: int
     done: int
     expected: int
@@ -34,9 +36,24 @@ class ResultReply(Message, omit_defaults=True, frozen=True, kw_only=True):
     status: Status
     progress: Progress | None = None
     result: TerminalEvent | None = None
-    accepted_at: str | None = None
-    deadline_at: str | None = None
+    accepted_at: Timestamp | None = None
+    deadline_at: Timestamp | None = None
     correlation: dict[str, str] | None = None
+
+
+class CancelReply(Message, frozen=True, kw_only=True):
+    """The answer of `deliberation.cancel`: the task has ended, as `CANCELLED`."""
+
+    task_id: str
+    status: Literal["CANCELLED"]
+
+
+class ServiceError(Message, omit_defaults=True, frozen=True, kw_only=True):
+    """The body of a service error. `status`: what is known of the task that the call named."""
+
+    error: str
+    task_id: str | None = None
+    status: Status | None = None
 
 
 class DeadlineReached(Message, frozen=True, kw_only=True):

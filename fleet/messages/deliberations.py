@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fleet.messages.base import Message, Phase, Status
+from fleet.messages.base import Message, Phase, Status, Timestamp
 from fleet.messages.calls import Check, CriterionScore, Proposal, Synthesis
 from fleet.messages.error_types import SentErrorType
 
@@ -11,16 +11,17 @@ StopReason = Literal["all_rounds", "leader_settled", "no_movement", "token_budge
 
 
 class DeliberationAccepted(Message, frozen=True, kw_only=True):
-    """`deliberation.accepted`: recorded; work begins."""
+    """`deliberation.accepted`: recorded; work begins. `ignored_fields`: fields of the request that mean nothing."""
 
     task_id: str
     status: Literal["IN_PROGRESS"]
     role: str
     agents: tuple[str, ...]
     rounds: int
-    accepted_at: str
-    deadline_at: str
+    accepted_at: Timestamp
+    deadline_at: Timestamp
     stream_sequence: int
+    ignored_fields: tuple[str, ...] = ()
     correlation: dict[str, str] = {}
 
 
@@ -32,7 +33,7 @@ class DeliberationRejected(Message, frozen=True, kw_only=True):
     path: str
     error: str
     stream_sequence: int
-    rejected_at: str
+    rejected_at: Timestamp
     correlation: dict[str, str] | None = None
 
 
@@ -181,8 +182,8 @@ class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen
     rounds_run: int
     usage: TotalUsage
     duration_ms: int
-    accepted_at: str
-    completed_at: str
+    accepted_at: Timestamp
+    completed_at: Timestamp
     margin: float | None = None
     confidence: float | None = None
     ranking: Ranking = Ranking(method="score")
@@ -204,7 +205,7 @@ class DeliberationFailed(Message, tag_field="status", frozen=True, kw_only=True)
     failed_agents: tuple[FailedCall, ...]
     total_agents: int
     duration_ms: int
-    completed_at: str
+    completed_at: Timestamp
     usage: TotalUsage = TotalUsage()
     disqualified: tuple[Disqualified, ...] = ()
     correlation: dict[str, str] = {}
@@ -224,7 +225,7 @@ class DeliberationCancelled(Message, tag_field="status", tag="CANCELLED", frozen
     task_id: str
     reason: str
     duration_ms: int
-    completed_at: str
+    completed_at: Timestamp
     usage: TotalUsage = TotalUsage()
     correlation: dict[str, str] = {}
 

@@ -30,6 +30,7 @@ ErrorType = Literal[
     "MalformedResponse",
     "EmptyResponse",
     "InvalidAnswer",
+    "UncheckedAnswer",
     "Truncated",
     "ContentFiltered",
     "Refused",

@@ -6,8 +6,8 @@ import msgspec
 
 from fleet import subjects
 from fleet.errors import BadRequest
-from fleet.jetstream.payloads import ContentRef, MissingText, Texts
-from fleet.messages import UNDECODABLE, Message, encode
+from fleet.jetstream.payloads import MissingText, Texts
+from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 
 FIELD = "content_ref"
 

@@ -2,76 +2,19 @@
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from fleet.errors import BadRequest
-from fleet.messages import Message, Policy, decoder
+from fleet.messages import Policy, decode
 from fleet.requests.depth import check_depth
+from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestPolicy, Rubric, Weight
 from fleet.requests.schemas import too_large
-from fleet.requests.task import DEFAULT_AGENTS, SelectionMethod, Task
+from fleet.requests.task import DEFAULT_AGENTS, Task
+from fleet.requests.tolerance import with_integers
 
-MAX_TASK_CHARACTERS = 65_536
-MAX_AGENTS = 16
-
-TASK_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 _GENERATED_ID = re.compile(r"d-\d+\Z")
-
-TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
-Weight = Annotated[float, Meta(gt=0, le=100)]
-Rubric = str | Annotated[dict[str, Weight], Meta(max_length=20)]
-Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=1000)], ...], Meta(max_length=50)]
-Names = Annotated[
-    tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(min_length=1, max_length=MAX_AGENTS)
-]
-
-
-class RequestPolicy(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """`constraints.policy` as sent: regular expressions."""
-
-    required: Patterns | None = None
-    forbidden: Patterns | None = None
-
-
-class Constraints(Message, frozen=True, kw_only=True):
-    """`constraints` as sent: null means absent."""
-
-    rubric: Rubric | None = None
-    requirements: tuple[str, ...] | None = None
-    metadata: dict[str, Any] | None = None
-    timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
-    policy: RequestPolicy | None = None
-    architect_rubric: Rubric | None = None
-
-
-class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """`options` as sent. An unknown key is an error: a typo here costs GPU time."""
-
-    early_stop: bool | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    roles: Names | None = None
-    models: Names | None = None
-    selection: SelectionMethod | None = None
-    top_k: Annotated[int, Meta(ge=2, le=MAX_AGENTS)] | None = None
-    tie_margin: Annotated[float, Meta(ge=0, le=10)] | None = None
-    synthesis: bool | None = None
-    output_schema: dict[str, Any] | None = None
-    max_total_tokens: Annotated[int, Meta(ge=1)] | None = None
-
-
-class DeliberationRequested(Message, frozen=True, kw_only=True):
-    """`deliberation.requested` as sent: null means absent."""
-
-    task_description: Annotated[str, Meta(min_length=1, max_length=MAX_TASK_CHARACTERS)]
-    task_id: TaskId | None = None
-    role: str | None = None
-    num_agents: Annotated[int, Meta(ge=1, le=MAX_AGENTS)] | None = None
-    rounds: Annotated[int, Meta(ge=0, le=5)] | None = None
-    constraints: Constraints | None = None
-    correlation: dict[str, str] | None = None
-    options: Options | None = None
 
 
 def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> tuple[str, Task]:
@@ -82,7 +25,7 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
     """
     try:
         check_depth(data)
-        request = decoder(DeliberationRequested).decode(data)
+        request = _decoded(data)
     except msgspec.ValidationError as error:
         raise _explain(data, str(error), sequence) from None
     except msgspec.DecodeError as error:
@@ -90,10 +33,34 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
     except UnicodeDecodeError as error:
         raise BadRequest("malformed", "$", f"not UTF-8: {error.reason} (at $)") from None
 
+    if roles is not None:
+        request = _with_known_roles(request, roles)
     task_id = request.task_id or f"d-{sequence}"
     for path, problem in _problems(request, roles):
         raise BadRequest("invalid", path, f"{path}: {problem}", task_id=task_id, correlation=request.correlation)
     return task_id, _task(request)
+
+
+def _decoded(data: bytes) -> DeliberationRequested:
+    try:
+        return decode(data, DeliberationRequested)
+    except msgspec.ValidationError:
+        if (body := with_integers(data)) is None:
+            raise
+        return decode(body, DeliberationRequested)
+
+
+def _with_known_roles(request: DeliberationRequested, roles: Collection[str]) -> DeliberationRequested:
+    """Roles as the configuration spells them: case does not matter."""
+    spelled = {role.casefold(): role for role in roles} | {role: role for role in roles}
+
+    def known(role: str) -> str:
+        return spelled.get(role) or spelled.get(role.casefold()) or role
+
+    options = request.options
+    if options is not None and options.roles is not None:
+        options = options.change(roles=tuple(known(role) for role in options.roles))
+    return request.change(role=None if request.role is None else known(request.role), options=options)
 
 
 def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from fleet import messages, subjects
 from fleet.config import load
 from fleet.jetstream import topology
-from fleet.requests import parse as requests
+from fleet.requests import form as requests
 
 PAGE = (Path(__file__).parents[2] / "subjects.md").read_text()
 SETTINGS = load({})

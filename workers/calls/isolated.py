@@ -2,7 +2,7 @@
 proposals checked. On the worker's event loop it would stop all calls, and the heartbeats of their leases.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import structs
@@ -19,7 +19,7 @@ VALIDATE_WITHIN_S = 2
 CHECK_WITHIN_S = 10
 """Of processor time, for each part of the checks; the parts' own limits are shorter."""
 
-UNCHECKED = "UncheckedAnswer"
+UNCHECKED: Final = "UncheckedAnswer"
 
 
 class Isolated:

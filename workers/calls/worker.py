@@ -22,7 +22,7 @@ from fleet.errors import AgentCallError
 from fleet.jetstream import connection
 from fleet.jetstream.origin import WORKER_INBOX, is_copy, published
 from fleet.jetstream.payloads import MissingText
-from fleet.messages import UNDECODABLE, AgentCompleted, AgentRequested, AgentStop, decode
+from fleet.messages import UNDECODABLE, AgentCompleted, AgentRequested, AgentStop, ErrorType, decode
 from fleet.messages.headers import child_traceparent
 from fleet.messages.unreadable import failed_call
 from fleet.times import from_rfc3339
@@ -233,7 +233,7 @@ class AgentWorker:
         """The deadline has passed and its own message has not ended the task: NATS drops it while the disk is full."""
         return await self._fail(request, msg, "DeadlineExceeded", "the deadline had passed before the call began")
 
-    async def _fail(self, request: AgentRequested, msg: Msg, error_type: str, what: str) -> Outcome:
+    async def _fail(self, request: AgentRequested, msg: Msg, error_type: ErrorType, what: str) -> Outcome:
         error = AgentCallError(error_type, what, retryable=False)
         failed = responses.failed(request, error, msg.metadata.num_delivered, 0)
         stored = await self._outlet.respond(failed, child_traceparent((msg.headers or {}).get("traceparent")))

@@ -35,7 +35,7 @@ from fleet.deliberation.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
-from fleet.requests.parse import MAX_AGENTS
+from fleet.requests.form import MAX_AGENTS
 from workers.calls.caller import Caller
 from workers.llm.client import VllmClient
 

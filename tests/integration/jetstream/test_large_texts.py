@@ -12,8 +12,8 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet import subjects
-from fleet.jetstream.payloads import ContentRef, MissingText, Texts
-from fleet.messages import DeliberationCompleted, encode
+from fleet.jetstream.payloads import MissingText, Texts
+from fleet.messages import ContentRef, DeliberationCompleted, encode
 from tests.support import servers
 from tests.support.control_plane import Fleet
 from tests.support.servers import Server

@@ -11,7 +11,7 @@ from msgspec import Struct
 from fleet import messages
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Message, decoder, encode
-from fleet.requests.parse import Options, RequestPolicy
+from fleet.requests.form import Options, RequestPolicy
 from tests.recorded.record import everything
 
 STRICT = (Options, RequestPolicy)
@@ -33,6 +33,9 @@ def samples() -> Iterator[Message]:
     yield messages.ResultReply(task_id="t", status="IN_PROGRESS", progress=progress)
     yield messages.CancelRequest(task_id="t", reason="enough")
     yield messages.DeadlineReached(task_id="t")
+    yield messages.CancelReply(task_id="t", status="CANCELLED")
+    yield messages.ServiceError(error="no task t", task_id="t", status="UNKNOWN")
+    yield messages.ContentRef(bucket="deliberation-texts", name="tasks/t/x", bytes=7)
 
 
 SAMPLES = list(samples())

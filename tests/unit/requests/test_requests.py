@@ -12,6 +12,7 @@ from fleet.requests.compiling import check_here
 from fleet.requests.depth import MAX_DEPTH
 from fleet.requests.parse import parse_request
 from fleet.requests.task import Task
+from fleet.requests.tolerance import ignored_fields
 
 ROLES = {"DEV", "QA"}
 
@@ -57,7 +58,7 @@ def test_empty_rubric_is_no_rubric(empty: object) -> None:
         ({"task_id": "a\n"}, "$.task_id"),
         ({"task_id": 5}, "$.task_id"),
         ({"task_id": "d-5"}, "$.task_id"),
-        ({"role": "dev"}, "$.role"),
+        ({"role": "devs"}, "$.role"),
         ({"num_agents": 0}, "$.num_agents"),
         ({"num_agents": 1.5}, "$.num_agents"),
         ({"num_agents": "3"}, "$.num_agents"),
@@ -125,6 +126,43 @@ def test_role_of_a_mixed_council_is_its_first() -> None:
     assert parse(role="DEV", options={"roles": ["QA", "DEV"]})[1].role == "DEV"
 
 
+def test_case_of_a_role_does_not_matter() -> None:
+    """It becomes the configured spelling, so that the same request in another case is the same task."""
+    assert parse(role="qa") == parse(role="QA")
+    assert parse(role="qa")[1].role == "QA"
+    assert parse(options={"roles": ["qa", "Dev"]})[1].roles == ("QA", "DEV")
+
+
+def test_a_role_that_differs_by_case_alone_is_itself() -> None:
+    """Where the configuration has both spellings."""
+    assert parse_request(b'{"task_description": "x", "role": "dev"}', 7, {"DEV", "dev"})[1].role == "dev"
+
+
+def test_an_integral_float_is_an_integer() -> None:
+    """As JSON Schema has it: some encoders know one kind of number only."""
+    body = b'{"task_description": "x", "num_agents": 3.0, "rounds": 1e0, "options": {"seed": 1e3, "top_k": 2.0}}'
+    _, task = parse_request(body, 7, ROLES)
+    assert (task.num_agents, task.rounds, task.seed, task.top_k) == (3, 1, 1000, 2)
+    assert all(isinstance(value, int) for value in (task.num_agents, task.rounds, task.seed, task.top_k))
+
+
+@pytest.mark.parametrize(("field", "value"), [("num_agents", "3.5"), ("rounds", "6.0"), ("options", '{"seed": 1e19}')])
+def test_a_float_that_is_no_valid_integer_is_rejected(field: str, value: str) -> None:
+    """A fraction, or one out of bounds."""
+    with pytest.raises(BadRequest) as caught:
+        parse_request(f'{{"task_description": "x", "{field}": {value}}}'.encode(), 7, ROLES)
+    assert caught.value.path.startswith(f"$.{field}")
+
+
+def test_unknown_fields_are_named() -> None:
+    """At the top and in `constraints`; few and short enough for an event."""
+    body = {"task_description": "x", "roundz": 2, "constraints": {"rubrik": {}, "metadata": {"any": 1}}}
+    assert ignored_fields(json.dumps(body).encode()) == ("roundz", "constraints.rubrik")
+    many = {f"{number:03d}" * 100: None for number in range(1000)}
+    names = ignored_fields(json.dumps(many).encode())
+    assert (len(names), max(map(len, names))) == (20, 65)
+
+
 def test_roles_are_not_judged_where_they_are_not_known() -> None:
     """A client checks what it can; which roles there are, only the fleet knows."""
     _, task = parse_request(b'{"task_description": "x", "role": "POET", "options": {"roles": ["BARD"]}}', 7, None)
@@ -165,6 +203,7 @@ def test_any_bytes_are_parsed_or_rejected(data: bytes) -> None:
 def _parsed_or_rejected(data: bytes) -> None:
     try:
         parse_request(data, 7, ROLES)
+        ignored_fields(data)
     except BadRequest as error:
         rejected = error
     else:
