@@ -1,6 +1,7 @@
 """Settings: read once, in the composition root, from a mapping (the environment) and an optional TOML file.
 
-The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[limits]`, `[workers]`.
+The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[endpoints.NAME]`,
+`[models.NAME]`, `[limits]`, `[workers]`.
 """
 
 import re
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from fleet.errors import ConfigError
+from fleet.model_servers import EndpointConfig, ModelConfig, base_url, problems, shown
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 
@@ -23,6 +25,7 @@ Count = Annotated[int, Meta(ge=1)]
 
 class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How agents of one role call the model. `model` absent: `VLLM_MODEL`, or what the server lists first.
+    `judge_model`: for calls that judge (critique, score, vote, compare, choose); absent: `model`.
 
     `rubric`: criterion -> weight, what proposals are scored against where the request has none.
     `context_window` in tokens, absent: what the server says of the model.
@@ -31,6 +34,7 @@ class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     persona: Annotated[str, Meta(min_length=1)]
     rubric: Annotated[dict[str, Annotated[float, Meta(gt=0, le=100)]], Meta(min_length=1, max_length=20)] | None = None
     model: str | None = None
+    judge_model: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
     max_tokens: Count = 1024
     context_window: Count | None = None
@@ -61,10 +65,14 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ack_wait_s: Annotated[float, Meta(ge=1)] = 9.0
     """How long a dead worker's calls wait before another takes them."""
     max_attempts: Count = 4
-    """Tries of one call at the model, the first included; one repair of an invalid answer comes on top."""
+    """Tries of one call that the model may have worked on; one repair of an invalid answer comes on top. What has not
+    begun (nobody listens, the server is full or still loading) is tried again until the deadline."""
     connect_timeout_s: Positive = 5.0
     stall_timeout_s: Positive = 60.0
-    """How long a model may stay silent, before its first token and between two."""
+    """How long a model may stay silent between two tokens."""
+    first_token_timeout_s: Positive | None = None
+    """How long a model may take to its first token; twice as long after each time that this was too short. Absent:
+    three times `stall_timeout_s`."""
     breaker_failures: Count = 5
     """Failed attempts, of the last 20 at one endpoint, that open its breaker: it gets no calls then."""
     breaker_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
@@ -99,6 +107,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Where dispatcher and collector serve `/healthz`, `/readyz` and `/metrics`; absent: nowhere."""
     health_host: str | None = None
     """Absent: all interfaces."""
+    endpoints: dict[str, EndpointConfig] = {}
+    models: dict[str, ModelConfig] = {}
     roles: dict[str, RoleProfile] = {}
     limits: Limits = Limits()
     workers: Workers = Workers()
@@ -107,6 +117,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     def nats(self) -> str:
         """Where NATS is, given or default."""
         return self.nats_url or DEFAULT_NATS_URL
+
+    @property
+    def model_servers(self) -> dict[str, EndpointConfig]:
+        """By name: those of the file, then those of `VLLM_URL`, whose names are their URLs."""
+        short = {shown(url): EndpointConfig(url=url, kind="vllm", api_key=self.vllm_api_key) for url in self.vllm_urls}
+        return {**self.endpoints, **{name: server for name, server in short.items() if name not in self.endpoints}}
 
 
 _NAMES = {
@@ -128,7 +144,7 @@ _NAMES = {
 _CREDENTIALS = ("nats_creds", "nats_nkey_seed_file", "nats_ca", "nats_cert", "nats_key", "vllm_api_key")
 """Secrets, and files that lie on one machine."""
 _USERINFO = re.compile(r"^(\s*(?:https?://(?=[^/?#]*@)|(?!\s*https?:)(?:[a-z]+://)?)).*?@(?![^/?#]*@)", re.I | re.S)
-_TABLES = {"roles", "limits", "workers"}
+_TABLES = {"roles", "limits", "workers", "endpoints", "models"}
 _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 
 
@@ -141,19 +157,26 @@ def load(environ: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     for name, field in _NAMES.items():
         value = environ.get(name) or given.get(name)
+        if isinstance(value, str):
+            # A line end comes with secrets that were made from files.
+            value = value.strip()
         if value not in (None, ""):
             values[field] = _READ.get(field, lambda given: given)(value)
-    values.setdefault("agent_type", "vllm" if values.get("vllm_urls") else "mock")
+    served = values.get("vllm_urls") or given.get("endpoints")
+    values.setdefault("agent_type", "vllm" if served else "mock")
     if values["agent_type"] not in ("vllm", "mock"):
         raise ConfigError(f"AGENT_TYPE: expected vllm or mock, got {values['agent_type']!r}")
-    if values["agent_type"] == "vllm" and not values.get("vllm_urls"):
-        raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm")
+    if values["agent_type"] == "vllm" and not served:
+        raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm (or [endpoints.NAME] in the file)")
     values["roles"] = _roles(given.get("roles", {}), path)
-    values |= {name: given[name] for name in ("limits", "workers") if name in given}
+    values |= {name: given[name] for name in ("limits", "workers", "endpoints", "models") if name in given}
     try:
-        return msgspec.convert(values, Settings)
+        settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'environment'}: {error}") from None
+    if found := problems(settings.endpoints, settings.models):
+        raise ConfigError(f"{path}: {'; '.join(found)}")
+    return settings
 
 
 def without_secrets(settings: Settings) -> Settings:
@@ -192,13 +215,18 @@ def without_userinfo(urls: str) -> str:
 
 
 def endpoints(value: str | list[str]) -> tuple[str, ...]:
-    """`http://a:8000/v1, http://b:8000` -> base URLs without `/v1`. Raises `ConfigError`."""
+    """`http://a:8000/v1, http://b:8000` -> URLs, without a `/v1` that follows the host. Raises `ConfigError`."""
     urls = value.split(",") if isinstance(value, str) else value
-    found = tuple(url.strip().rstrip("/").removesuffix("/v1") for url in urls if url.strip())
-    for url in found:
-        if not url.startswith(("http://", "https://")):
-            raise ConfigError(f"VLLM_URL: {url!r} is no http(s) URL")
-    return found
+    found = []
+    for url in (each.strip() for each in urls):
+        try:
+            if url:
+                base_url(url)
+        except ValueError as error:
+            raise ConfigError(f"VLLM_URL: {error}") from None
+        bare = url.rstrip("/").removesuffix("/v1")
+        found.append(bare if bare.count("/") == 2 else url.rstrip("/"))
+    return tuple(url for url in found if url)
 
 
 def port(value: str | int) -> int:

@@ -138,10 +138,11 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     for line in _account(event):
         console.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
     usage = event.usage
-    tokens = usage.prompt_tokens + usage.completion_tokens
+    tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) + usage.estimated_tokens
+    told = f"{tokens:,} tokens" + (f", {usage.estimated_tokens:,} of them estimated" if usage.estimated_tokens else "")
     console.print(
         f"[dim]{escape(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
-        f"{count(usage.calls, 'model call')} · {tokens:,} tokens, {usage.cached_tokens:,} of them from the cache[/dim]",
+        f"{count(usage.calls, 'model call')} · {told}, {usage.cached_tokens or 0:,} of them from the cache[/dim]",
         highlight=False,
     )
     if event.degraded:

@@ -119,6 +119,7 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         answer_schema=schema,
         labels=dict(call.labels),
         policy=state.task.policy if writes else Policy(),
+        accept_truncated=state.task.accept_truncated,
         correlation=state.task.correlation,
     )
 

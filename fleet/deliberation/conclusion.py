@@ -89,7 +89,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     )
     return DeliberationCompleted(
         task_id=state.task_id,
-        degraded=bool(missing or failures or state.cut_short),
+        degraded=bool(missing or failures or state.cut_short or state.impaired),
         missing=missing,
         winner_id=final.order[0],
         results=results,
@@ -112,6 +112,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         stop_explanation=state.stop_explanation,
         disqualified=reports.disqualified(state),
         synthesis=state.synthesis,
+        notes=state.notes,
         correlation=state.task.correlation,
     )
 
@@ -147,6 +148,7 @@ def _usage(state: Deliberation) -> TotalUsage:
         cached_tokens=state.usage.cached_tokens,
         calls=state.calls_ended,
         failed_calls=len(state.failures),
+        estimated_tokens=state.usage.estimated_tokens,
     )
 
 

@@ -20,6 +20,9 @@ def fill(state: Deliberation, response: AgentResponse) -> Deliberation:
     if filled is None:
         error = f"the response carries no answer for the phase {state.phase}"
         return _failed(state, response, error, "MalformedResponse")
+    filled = filled.change(
+        notes=tuple(sorted({*filled.notes, *response.notes})), impaired=filled.impaired or response.degraded
+    )
     return _close(filled, response, "completed")
 
 

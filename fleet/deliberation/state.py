@@ -87,6 +87,9 @@ class Deliberation(Message, frozen=True, kw_only=True):
     stop_reason: StopReason | None = None
     stop_explanation: str = ""
     cut_short: bool = False
+    notes: tuple[str, ...] = ()
+    impaired: bool = False
+    """Whether an answer that counts is a fallback's, or incomplete."""
     usage: Usage = Usage()
     calls_ended: int = 0
     cause: tuple[str, ...] = ()

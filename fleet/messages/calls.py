@@ -73,33 +73,46 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
     answer_schema: dict[str, Any] | None = None
     labels: dict[str, str] = {}
     policy: Policy = Policy()
+    accept_truncated: bool = False
     correlation: dict[str, str] = {}
 
 
 class Usage(Message, frozen=True, kw_only=True):
-    """Tokens as the model reported them, failed attempts included."""
+    """Tokens as the model reported them, failed attempts included. Null: it was asked, and did not tell.
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
+    `estimated_tokens`: counted by the fleet for attempts whose server told nothing; not a part of the other numbers.
+    """
+
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    cached_tokens: int | None = 0
+    estimated_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
+            prompt_tokens=_sum(self.prompt_tokens, other.prompt_tokens),
+            completion_tokens=_sum(self.completion_tokens, other.completion_tokens),
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            estimated_tokens=self.estimated_tokens + other.estimated_tokens,
         )
 
     @property
     def total(self) -> int:
-        """Prompt and completion tokens: what `options.max_total_tokens` counts."""
-        return self.prompt_tokens + self.completion_tokens
+        """Prompt and completion tokens, estimates included: what `options.max_total_tokens` counts."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0) + self.estimated_tokens
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Of what was told; null where nothing was told although something was asked."""
+    total = (one or 0) + (other or 0)
+    return None if total == 0 and (one is None or other is None) else total
 
 
 class Proposal(Message, frozen=True, kw_only=True):
     """A text that a model wrote. `tokens` are completion tokens, `revisions` counts how often its author rewrote it.
 
-    `content_ref` stands for a `content` too long for one NATS message, which is then empty.
+    `content_ref` stands for a `content` too long for one NATS message, which is then empty. `model`: the one that
+    answered. `truncated`: the server cut the text, and the request takes such texts.
     """
 
     content: str
@@ -109,6 +122,9 @@ class Proposal(Message, frozen=True, kw_only=True):
     temperature: float
     tokens: int
     revisions: int = 0
+    finish_reason: str | None = None
+    truncated: bool = False
+    endpoint: str | None = None
     content_ref: ContentRef | None = None
 
 
@@ -168,8 +184,9 @@ class Synthesis(Message, frozen=True, kw_only=True):
 class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw_only=True):
     """`agent.response.completed`: the call's answer, in the field of its phase.
 
-    `declined`: why an author leaves its proposal as it is. `reasoning`: a reasoning model's thoughts; no
-    agent is shown them. `checks`: what was found in the proposal.
+    `declined`: why an author leaves its proposal as it is. `reasoning`: a reasoning model's thoughts; no agent is shown
+    them. `checks`: what was found in the proposal. `notes`: what was done otherwise than asked for, to get an answer at
+    all; `degraded`: it is another answer for it (a fallback's, or an incomplete one).
     """
 
     model: str
@@ -184,6 +201,8 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     synthesis: Synthesis | None = None
     checks: dict[str, Check] = {}
     reasoning: str | None = None
+    notes: tuple[str, ...] = ()
+    degraded: bool = False
     diversity: bool = False
     usage: Usage = Usage()
     correlation: dict[str, str] = {}

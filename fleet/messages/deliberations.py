@@ -156,13 +156,14 @@ class Disqualified(Message, frozen=True, kw_only=True):
 
 
 class TotalUsage(Message, frozen=True, kw_only=True):
-    """All calls of a deliberation."""
+    """All calls of a deliberation, as far as model servers told; null where none told. See `Usage`."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    cached_tokens: int | None = 0
     calls: int = 0
     failed_calls: int = 0
+    estimated_tokens: int = 0
 
 
 class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen=True, kw_only=True):
@@ -194,6 +195,8 @@ class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen
     stop_explanation: str = ""
     disqualified: tuple[Disqualified, ...] = ()
     synthesis: Synthesis | None = None
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than asked for, so that calls got an answer at all; each once."""
     correlation: dict[str, str] = {}
 
 

@@ -51,6 +51,7 @@ class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
     synthesis: bool | None = None
     output_schema: dict[str, Any] | None = None
     max_total_tokens: Annotated[int, Meta(ge=1)] | None = None
+    accept_truncated: bool | None = None
 
 
 class DeliberationRequested(Message, frozen=True, kw_only=True):

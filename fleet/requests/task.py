@@ -36,3 +36,4 @@ class Task(Message, frozen=True, kw_only=True):
     synthesis: bool = False
     output_schema: dict[str, Any] | None = None
     max_total_tokens: int | None = None
+    accept_truncated: bool = False

@@ -13,9 +13,10 @@ from aiohttp import web
 from fleet.config import Settings, Workers
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
+from fleet.model_servers import EndpointConfig
 from workers.calls.structured import parse
-from workers.llm.client import Answer, VllmClient
-from workers.llm.roles import Ask
+from workers.llm.client import Answer, ModelClient
+from workers.llm.requests import ModelRequest, ModelTarget
 
 END = 'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
 
@@ -49,18 +50,19 @@ class Heard:
             self.errors.append(error.error_type)
 
 
-def ask(**more: Any) -> Ask:
+def ask(**more: Any) -> ModelRequest:
+    """`model` and `context_window` are those of its one target."""
+    target = ModelTarget(name=more.pop("model", None), window=more.pop("context_window", None))
     given: dict[str, Any] = {
         "role": "DEV",
         "messages": (ChatMessage(role="user", content="Design a rate limiter"),),
-        "model": None,
+        "targets": (target,),
         "temperature": 0.7,
         "max_tokens": 500,
-        "context_window": None,
         "seed": 7,
         "deadline_ms": round(time.time() * 1000) + 60_000,
     }
-    return Ask(**{**given, **more})
+    return ModelRequest(**{**given, **more})
 
 
 async def text_only(_: str) -> None:
@@ -68,17 +70,21 @@ async def text_only(_: str) -> None:
 
 
 @asynccontextmanager
-async def client(*urls: str, key: str | None = None, **limits: Any) -> AsyncIterator[VllmClient]:
-    settings = Settings(vllm_urls=urls, vllm_api_key=key, workers=Workers(**limits))
-    made = VllmClient(settings, rng=Instant())
+async def client(
+    *urls: str, key: str | None = None, servers: dict[str, EndpointConfig] | None = None, **limits: Any
+) -> AsyncIterator[ModelClient]:
+    settings = Settings(vllm_urls=urls, vllm_api_key=key, endpoints=servers or {}, workers=Workers(**limits))
+    made = ModelClient(settings, rng=Instant())
+    made.start()
     try:
         yield made
     finally:
         await made.close()
 
 
-async def complete(made: VllmClient, given: Ask, heard: Heard | None = None, first_attempt: int = 1) -> Answer:
-
+async def complete(
+    made: ModelClient, given: ModelRequest, heard: Heard | None = None, first_attempt: int = 1
+) -> Answer:
     async def structured(content: str) -> Any:
         return parse(content, given.answer_schema or {})
 

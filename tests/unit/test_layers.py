@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet", "fleet.subjects", "fleet.times", "fleet.clock", "fleet.exits"}),
-    frozenset({"fleet.messages"}),
+    frozenset({"fleet.messages", "fleet.model_servers"}),
     frozenset({"fleet.errors"}),
     frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.config"}),
     frozenset({"fleet.jetstream", "fleet.observability", "fleet.killable"}),
@@ -27,6 +27,7 @@ RANKS: tuple[frozenset[str], ...] = (
 WORKERS_USE = frozenset(
     {"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.crashpoints", "fleet.event_loop"}
     | {"fleet.messages", "fleet.config", "fleet.jetstream", "fleet.observability", "fleet.requests", "fleet.killable"}
+    | {"fleet.model_servers"}
 )
 """The data plane and the control plane share what is on the wire and the way to it, nothing else."""
 

@@ -25,6 +25,8 @@ class Checked(Struct, frozen=True, kw_only=True):
     scores: tuple[Scorecard, ...] | None = None
     choice: Choice | None = None
     synthesis: str | None = None
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def check(request: AgentRequested, content: str) -> Checked:

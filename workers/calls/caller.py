@@ -13,10 +13,10 @@ from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResp
 from workers.calls import responses
 from workers.calls.call_names import facts
 from workers.calls.isolated import Isolated
-from workers.calls.progress import ProgressReport, Tempo
-from workers.llm.client import VllmClient
-from workers.llm.retry import most_attempts
-from workers.llm.roles import resolve
+from workers.calls.progress import ProgressRate, ProgressReport
+from workers.llm.client import ModelClient
+from workers.llm.requests import resolve
+from workers.llm.retry import ATTEMPTS_PER_DELIVERY
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +27,11 @@ Publish = Callable[[AgentProgress, int, str], Coroutine[Any, Any, None]]
 class Caller:
     """Makes all calls of one worker."""
 
-    def __init__(self, settings: Settings, client: VllmClient, publish: Publish) -> None:
+    def __init__(self, settings: Settings, client: ModelClient, publish: Publish) -> None:
         self._settings = settings
         self._client = client
         self._publish = publish
-        self._tempo = Tempo(settings.workers.progress_interval_ms)
+        self._rate = ProgressRate(settings.workers.progress_interval_ms)
         self._isolated = Isolated()
 
     async def close(self) -> None:
@@ -40,14 +40,14 @@ class Caller:
     async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
         """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
         began = time.monotonic()
-        first_attempt = (num_delivered - 1) * most_attempts(self._settings.workers.max_attempts) + 1
-        report = ProgressReport(request, self._tempo, lambda event, number: self._publish(event, number, traceparent))
+        first_attempt = (num_delivered - 1) * ATTEMPTS_PER_DELIVERY + 1
+        report = ProgressReport(request, self._rate, lambda event, number: self._publish(event, number, traceparent))
         log.debug("agent.started", delivery=num_delivered, **facts(request))
         response: AgentResponse
         try:
-            ask = resolve(self._settings, request)
+            asked = resolve(self._settings, request, traceparent)
             answer = await self._client.complete(
-                ask,
+                asked,
                 request_id=request.call_id,
                 check=partial(self._isolated.answer, request),
                 watcher=report,
@@ -55,7 +55,7 @@ class Caller:
             )
             text = answer.checked.proposal
             found = {} if text is None else await self._isolated.checks(text, request.policy)
-            response = responses.completed(request, ask, answer, found, _ms_since(began))
+            response = responses.completed(request, asked, answer, found, _ms_since(began))
         except AgentCallError as error:
             response = responses.failed(request, error, first_attempt, _ms_since(began))
         finally:

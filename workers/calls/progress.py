@@ -21,7 +21,7 @@ MOST_PER_S = 100
 """Events of one worker, of all its calls together, beside the last one of each."""
 
 
-class Tempo:
+class ProgressRate:
     """How often the calls of one worker are told of. `interval_ms`: at the most often."""
 
     def __init__(self, interval_ms: int) -> None:
@@ -36,11 +36,11 @@ class Tempo:
 
 
 class ProgressReport:
-    """A `Watcher` of one call. Sends text once per interval, and the rest when an attempt ends."""
+    """A `CallWatcher` of one call. Sends text once per interval, and the rest when an attempt ends."""
 
-    def __init__(self, request: AgentRequested, tempo: Tempo, send: Send) -> None:
+    def __init__(self, request: AgentRequested, rate: ProgressRate, send: Send) -> None:
         self._request = request
-        self._tempo = tempo
+        self._rate = rate
         self._writing = False
         self._send = send
         self._attempt = 0
@@ -61,7 +61,7 @@ class ProgressReport:
     def wrote(self, text: str, tokens: int, max_tokens: int) -> None:
         if not self._writing:
             self._writing = True
-            self._tempo.writing += 1
+            self._rate.writing += 1
         self._text.append(text)
         self._tokens = tokens
         self._pct = min(99, tokens * 100 // max_tokens)
@@ -80,7 +80,7 @@ class ProgressReport:
         """Sends nothing more of its own accord."""
         if self._writing:
             self._writing = False
-            self._tempo.writing -= 1
+            self._rate.writing -= 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -92,7 +92,7 @@ class ProgressReport:
 
     def _schedule(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._tempo.interval_s, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self._rate.interval_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

@@ -7,11 +7,11 @@ from fleet.times import rfc3339
 from workers.calls.answers import Checked
 from workers.calls.call_names import slot_of
 from workers.llm.client import Answer, GaveUp
-from workers.llm.roles import Ask
+from workers.llm.requests import ModelRequest
 
 
 def completed(
-    request: AgentRequested, ask: Ask, answer: Answer, checks: dict[str, Check], duration_ms: int
+    request: AgentRequested, asked: ModelRequest, answer: Answer, checks: dict[str, Check], duration_ms: int
 ) -> AgentCompleted:
     """`checks`: what was found in the proposal."""
     checked: Checked = answer.checked
@@ -22,7 +22,7 @@ def completed(
         num_agents=request.num_agents,
         duration_ms=duration_ms,
         timestamp=rfc3339(now_ms()),
-        proposal=_proposal(request, ask, answer),
+        proposal=_proposal(request, asked, answer),
         declined=checked.declined,
         critiques=checked.critiques,
         scores=checked.scores,
@@ -30,6 +30,8 @@ def completed(
         synthesis=_synthesis(request, answer),
         checks=checks,
         reasoning=answer.reasoning,
+        notes=(*answer.notes, *checked.notes),
+        degraded=answer.stands_in or answer.truncated or bool(checked.missing),
         diversity=request.diversity,
         usage=answer.usage,
         correlation=request.correlation,
@@ -52,7 +54,7 @@ def failed(request: AgentRequested, error: AgentCallError, first_attempt: int, d
     )
 
 
-def _proposal(request: AgentRequested, ask: Ask, answer: Answer) -> Proposal | None:
+def _proposal(request: AgentRequested, asked: ModelRequest, answer: Answer) -> Proposal | None:
     text = answer.checked.proposal
     if text is None:
         return None
@@ -61,9 +63,12 @@ def _proposal(request: AgentRequested, ask: Ask, answer: Answer) -> Proposal | N
         author_id=request.agent_id,
         author_role=request.role,
         model=answer.model,
-        temperature=ask.temperature,
+        temperature=asked.temperature,
         tokens=answer.tokens,
         revisions=request.revisions,
+        finish_reason=answer.finish_reason,
+        truncated=answer.truncated,
+        endpoint=answer.endpoint,
     )
 
 

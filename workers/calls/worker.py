@@ -34,8 +34,8 @@ from workers.calls.duplicates import Doubts
 from workers.calls.leases import Lease, Leases, Outcome, settle
 from workers.calls.publisher import Outlet, age_s
 from workers.calls.pull import Pull
-from workers.llm.client import VllmClient
-from workers.llm.endpoints import EndpointStatus
+from workers.llm.client import ModelClient
+from workers.llm.endpoint import EndpointStatus
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +71,9 @@ class AgentWorker:
 
     async def start(self) -> None:
         """Raises `ConfigError` and `Unreachable`."""
-        self._client = VllmClient(self._settings)
+        self._client = ModelClient(self._settings)
         try:
+            self._client.start()
             self._nc = await connection.connect(
                 self._settings,
                 self._name,

@@ -1,22 +1,39 @@
-"""One attempt at a call: learn the endpoint's model and window, fit the answer into the window, stream, check."""
+"""One attempt at a call: learn the model and its window, fit the answer into it, stream, judge the end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 import aiohttp
 
 from fleet.config import Settings
 from fleet.errors import AgentCallError
 from workers.llm import context_window as window
-from workers.llm.endpoints import Card, Endpoint, card_of
+from workers.llm.answer import BYTES_PER_TOKEN, StreamedAnswer, is_blank
+from workers.llm.dialects import Form, body_of
+from workers.llm.endpoint import Endpoint, ModelCard
+from workers.llm.endpoints import Route
+from workers.llm.failures import CONNECTION_TYPES, AttemptError
 from workers.llm.http import Http
-from workers.llm.read_pacing import Pace, Stream
-from workers.llm.roles import Ask
-from workers.llm.sse import SseDecoder, StreamedAnswer
+from workers.llm.read_pacing import ReadPacing, Stream
+from workers.llm.requests import ModelRequest
+from workers.llm.silence import Silence
+from workers.llm.sse import SseDecoder
 
-Wrote = Callable[[str, int, int], None]
-"""Is told of new text: the text, tokens so far, tokens there may be."""
+AFTER_ALL_S = 0.3
+AFTER_END_S = 0.9
+"""How long a stream whose text has ended may go on: with the counts of tokens, and without them."""
+
+
+Check = Callable[[str], Awaitable[Any]]
+"""Turns a text into what was asked for, or raises `AgentCallError` (InvalidAnswer)."""
+
+
+class TextSink(Protocol):
+    """Is told of text as it comes: the text, tokens so far, tokens there may be. Must not block."""
+
+    def wrote(self, text: str, tokens: int, max_tokens: int) -> None: ...
 
 
 class Attempt:
@@ -25,138 +42,295 @@ class Attempt:
     def __init__(self, number: int) -> None:
         self.number = number
         self.heard = StreamedAnswer()
-        self.endpoint: Endpoint | None = None
+        self.route: Route | None = None
         self.model = ""
+        self.max_tokens = 0
+        self.sent: dict[str, Any] = {}
+        self.form: Form | None = None
         self.checked: Any = None
-        self.error: AgentCallError | None = None
+        self.content = ""
+        self.truncated = False
+        self.waited_for_first = False
+        """Whether it was given up before the first piece of text."""
+        self.error: AttemptError | None = None
+
+
+class Misplaced(AttemptError):
+    """The endpoint's list, just learned, lacks the model: the call is placed anew before anything is sent."""
 
 
 class Attempts:
     """Makes all attempts of one process. To be made, and closed, on the event loop that uses it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._stall_timeout_s = settings.workers.stall_timeout_s
-        self._http = Http(settings)
-        self._pace = Pace()
-        self._learning: dict[Endpoint, asyncio.Task[tuple[Card, ...]]] = {}
+        self._limits = settings.workers
+        self._http = Http(settings.workers)
+        self._pacing = ReadPacing()
+        self._learning: dict[Endpoint, asyncio.Task[tuple[ModelCard, ...]]] = {}
+
+    def know(self, endpoint: Endpoint) -> None:
+        """Raises `ConfigError` for a key or a certificate that is not there."""
+        self._http.know(endpoint)
 
     async def close(self) -> None:
         for task in self._learning.values():
             task.cancel()
         await self._http.close()
 
-    async def make(self, attempt: Attempt, endpoint: Endpoint, ask: Ask, request_id: str, wrote: Wrote) -> None:
-        """Fills `attempt.heard`. Raises `AgentCallError`; left early, the connection is closed, and the model stops."""
-        heard = attempt.heard
-        card = await self._card(endpoint, ask.model)
+    async def make(
+        self,
+        attempt: Attempt,
+        request: ModelRequest,
+        headers: dict[str, str],
+        sink: TextSink,
+        *,
+        first_token_s: float,
+        prompt_tokens: int | None = None,
+    ) -> None:
+        """Fills `attempt.heard`. Raises `AttemptError`; left early, the connection is closed, and the model stops.
+
+        `prompt_tokens`: what the endpoint has said of this very prompt.
+        """
+        assert attempt.route is not None
+        endpoint, heard = attempt.route.endpoint, attempt.heard
+        silence = Silence(first_token_s, endpoint.config.stall_timeout_s or self._limits.stall_timeout_s)
+        try:
+            async with silence:
+                await self._make(attempt, attempt.route, request, headers, sink, silence, prompt_tokens)
+        except TimeoutError:
+            if heard.finished:
+                return
+            if not heard.began:
+                attempt.waited_for_first = True
+                text = f"no response within {silence.limit_s:g} s"
+                raise AttemptError("Timeout", text, fault="server") from None
+            attempt.waited_for_first = heard.pieces == 0
+            text = f"silent for {silence.limit_s:g} s after {heard.pieces} pieces of text"
+            raise AttemptError("StreamStalled", text, fault="server") from None
+
+    async def _make(
+        self,
+        attempt: Attempt,
+        route: Route,
+        request: ModelRequest,
+        headers: dict[str, str],
+        sink: TextSink,
+        silence: Silence,
+        prompt_tokens: int | None,
+    ) -> None:
+        endpoint, heard = route.endpoint, attempt.heard
+        card = await self._card(route)
         attempt.model = card.id
-        max_tokens = await self._room(endpoint, ask, card)
-        async with self._http.chat(endpoint, _body(ask, card, max_tokens), request_id) as response:
-            try:
-                with self._pace.stream() as stream:
-                    await _listen(response, heard, stream, lambda text: wrote(text, heard.deltas, max_tokens))
-            except aiohttp.ServerTimeoutError:
-                silence = f"silent for {self._stall_timeout_s:g} s after {heard.deltas} pieces of text"
-                raise AgentCallError("StreamStalled", silence, retryable=True) from None
-            except aiohttp.ClientError:
-                if not heard.complete:
-                    raise _truncated(heard) from None
-            if not heard.complete:
-                raise _truncated(heard)
+        attempt.form = form = endpoint.form(card.id)
+        attempt.max_tokens = max_tokens = await self._room(route, request, card, prompt_tokens)
+        config = endpoint.config
+        attempt.sent = body_of(form, request, card.id, max_tokens, config.request, priority=config.priority)
+        if request.more_than and attempt.sent.get(form.max_tokens_field, max_tokens) <= request.more_than:
+            text = f"the text was cut off at max_tokens {request.more_than}, and there is no more room for it"
+            raise AttemptError("Truncated", text, fault="answer", begun=False)
+        heard.prompt_bytes = sum(len(message.content) for message in request.messages)
+        async with self._http.chat(endpoint, attempt.sent, headers) as response:
+            heard.began = True
+            with self._pacing.stream() as stream:
+                await _read(response, heard, silence, stream, lambda text: sink.wrote(text, heard.pieces, max_tokens))
             if heard.done:
                 await self._http.read_rest(response)
 
-    async def _card(self, endpoint: Endpoint, model: str | None) -> Card:
-        """What the endpoint says of the model. Asked once, by one call for all that wait."""
-        models = endpoint.models
-        if models is None:
-            task = self._learning.get(endpoint)
-            if task is None:
-                task = self._learning[endpoint] = asyncio.create_task(self._http.models(endpoint))
-                task.add_done_callback(lambda done: self._learned(endpoint, done))
+    async def _card(self, route: Route) -> ModelCard:
+        """The model that is asked. A list is asked for once, by one call for all that wait; a model that is named
+        needs none. Raises `AttemptError`.
+        """
+        endpoint, name = route.endpoint, route.target.name
+        if endpoint.models is None and not (endpoint.list_failed and endpoint.card(name) is not None):
             try:
-                # Not `endpoint.models`: another call's failure may have cleared it again by now.
-                models = await asyncio.shield(task)
-            except AgentCallError as error:
-                # A server without a list is of use to those who name the model.
-                if model is None or error.retryable or error.error_type == "Unauthorized":
+                await self._learn(endpoint)
+            except AttemptError as error:
+                gone = error.error_type in CONNECTION_TYPES and not error.begun and error.error_type != "Timeout"
+                if endpoint.card(name) is None or gone:
                     raise
-                models = endpoint.models = (Card(model, None),)
-        return card_of(models, model)
+                endpoint.list_failed = True
+            if endpoint.lacks(name):
+                raise Misplaced("NotFound", f"the model {name} is not on its list", fault="endpoint", begun=False)
+        card = endpoint.card(name)
+        if card is None:
+            text = "the server lists no model: set VLLM_MODEL, or the model of the role"
+            raise AttemptError("NotFound", text, fault="endpoint", begun=False)
+        return card
 
-    def _learned(self, endpoint: Endpoint, task: asyncio.Task[tuple[Card, ...]]) -> None:
+    async def _learn(self, endpoint: Endpoint) -> None:
+        task = self._learning.get(endpoint)
+        if task is None:
+            task = self._learning[endpoint] = asyncio.create_task(self._http.models(endpoint))
+            task.add_done_callback(lambda done: self._learned(endpoint, done))
+        models = await asyncio.shield(task)
+        # The task may have ended before its callback has run, or another call's failure has cleared the list again.
+        if endpoint.models is None:
+            endpoint.models = models
+
+    def _learned(self, endpoint: Endpoint, task: asyncio.Task[tuple[ModelCard, ...]]) -> None:
         self._learning.pop(endpoint, None)
         if not task.cancelled() and task.exception() is None:
             endpoint.models = task.result()
 
-    async def _room(self, endpoint: Endpoint, ask: Ask, card: Card) -> int:
-        """`max_tokens` as the window allows. Raises `AgentCallError` (ContextOverflow)."""
-        limit = ask.context_window or card.window
+    async def _room(self, route: Route, request: ModelRequest, card: ModelCard, prompt_tokens: int | None) -> int:
+        """`max_tokens` as the window allows. Raises `AttemptError` (ContextOverflow)."""
+        endpoint, target = route.endpoint, route.target
+        limit = target.window or endpoint.window(card, target.base)
         if limit is None:
-            return ask.max_tokens
-        tokens = window.estimate_tokens(ask.messages)
-        if window.surely_fits(tokens, ask.max_tokens, limit):
-            return ask.max_tokens
+            return request.max_tokens
+        setting = (
+            f"raise context_window in [roles.{request.role}] or [models.…]"
+            if target.window
+            else f"raise vLLM's --max-model-len (or set context_window in [roles.{request.role}])"
+        )
+        if prompt_tokens is not None:
+            return window.answer_tokens(prompt_tokens, request.max_tokens, limit, setting=setting)
+        tokens = window.estimate_tokens(request.messages)
+        if window.surely_fits(tokens, request.max_tokens, limit):
+            return request.max_tokens
         if endpoint.counts_tokens:
             try:
-                tokens = await self._http.count_tokens(endpoint, card.id, ask.messages)
-            except AgentCallError as error:
-                # Without /tokenize (or vLLM's form of it) the estimate stands; the server has the last word.
-                endpoint.counts_tokens = error.retryable and error.error_type != "MalformedResponse"
-        setting = (
-            f"raise context_window in [roles.{ask.role}]"
-            if ask.context_window
-            else f"raise vLLM's --max-model-len (or set context_window in [roles.{ask.role}])"
-        )
-        return window.answer_tokens(tokens, ask.max_tokens, limit, setting=setting)
+                counted = await self._http.count_tokens(endpoint, card.id, request.messages)
+                return window.answer_tokens(counted, request.max_tokens, limit, setting=setting)
+            except AttemptError as error:
+                if error.error_type == "ContextOverflow":
+                    raise
+                # Without /tokenize (or vLLM's form of it) the estimate is all there is.
+                endpoint.counts_tokens = error.fault == "server" and error.error_type != "MalformedResponse"
+        if window.surely_overflows(tokens, limit):
+            return window.answer_tokens(tokens, request.max_tokens, limit, setting=setting, about="about ")
+        return window.room_by_estimate(tokens, request.max_tokens, limit)
 
 
-async def check_answer(heard: StreamedAnswer, check: Callable[[str], Awaitable[Any]]) -> Any:
-    """What `check` says. Raises `AgentCallError` for an answer that is empty or not what was asked for."""
-    if not heard.content.strip():
-        thought = f", after {len(heard.reasoning)} characters of reasoning" if heard.reasoning else ""
-        raise AgentCallError("EmptyResponse", f"no text (finish_reason {heard.finish_reason}){thought}", retryable=True)
-    try:
-        return await check(heard.content)
-    except AgentCallError as error:
-        if heard.finish_reason != "length":
-            raise
-        text = f"{error.error} (cut off at max_tokens: raise max_tokens of the role)"
-        raise AgentCallError(error.error_type, text, retryable=error.retryable) from None
-
-
-def _body(ask: Ask, card: Card, max_tokens: int) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": card.id,
-        "messages": ask.messages,
-        "temperature": ask.temperature,
-        "max_tokens": max_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if ask.seed is not None:
-        body["seed"] = ask.seed
-    if ask.answer_schema is not None:
-        schema = {"name": "answer", "schema": ask.answer_schema, "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
-
-
-async def _listen(
-    response: aiohttp.ClientResponse, heard: StreamedAnswer, stream: Stream, wrote: Callable[[str], None]
+async def _read(
+    response: aiohttp.ClientResponse,
+    heard: StreamedAnswer,
+    silence: Silence,
+    stream: Stream,
+    told: Callable[[str], None],
 ) -> None:
+    """Until the text has ended, and a little longer for the counts of tokens. Raises `AttemptError`."""
     decoder = SseDecoder()
-    async for chunk in response.content.iter_any():
+    lost = False
+    while not lost:
+        try:
+            chunk = await (_read_after_end(response, heard) if heard.finished else response.content.readany())
+        except aiohttp.ClientError:
+            chunk, lost = b"", True
+        if not chunk:
+            break
+        pieces = heard.pieces
         text = "".join([heard.take(event) for event in decoder.feed(chunk) if not heard.done])
+        if heard.pieces != pieces:
+            silence.broken()
         if text:
-            wrote(text)
+            told(text)
         if heard.done:
             return
-        await stream.rest(response, heard.deltas)
+        if not heard.finished:
+            await stream.rest(response, heard.pieces)
     text = "".join([heard.take(event) for event in decoder.finish()])
     if text:
-        wrote(text)
+        told(text)
+    if lost and not heard.finished:
+        raise _cut_off(heard)
 
 
-def _truncated(heard: StreamedAnswer) -> AgentCallError:
-    return AgentCallError("StreamTruncated", f"ended after {heard.deltas} pieces of text", retryable=True)
+async def _read_after_end(response: aiohttp.ClientResponse, heard: StreamedAnswer) -> bytes:
+    """What comes within the grace; nothing is the end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(AFTER_ALL_S if heard.counts is not None else AFTER_END_S):
+            return await response.content.readany()
+    return b""
+
+
+def _cut_off(heard: StreamedAnswer) -> AttemptError:
+    if not heard.pieces:
+        return AttemptError("EmptyResponse", "the response ended without a word", fault="server")
+    text = f"the stream ended after {heard.pieces} pieces of text, with no word that it was all"
+    return AttemptError("Truncated", text, fault="server")
+
+
+async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:
+    """Whether what was heard is a whole answer, and what `check` says of it. Raises `AttemptError`.
+
+    Sets `content`, `checked` and `truncated` of the attempt.
+    """
+    assert attempt.route is not None
+    heard = attempt.heard
+    if (error := heard.why_not_begun()) is not None:
+        raise error
+    told = heard.counts.prompt if heard.counts else None
+    if told and window.is_cut(request.messages, told):
+        raise AttemptError(
+            "PromptTruncated",
+            f"the server counted {told} tokens of a prompt of {heard.prompt_bytes} characters: it has cut it to its "
+            "window; raise the server's (Ollama: num_ctx), or set context_window so that the prompt is refused",
+            fault="endpoint",
+        )
+    content = heard.content
+    if request.answer_schema is not None and is_blank(content) and heard.reasoning:
+        content = await _json_among_thoughts(heard.reasoning, check) or content
+    if heard.refusal and is_blank(content):
+        raise AttemptError("Refused", f"the model refused: {heard.refusal}", fault="answer")
+    _judge_end(attempt, request, content)
+    attempt.content = content
+    try:
+        attempt.checked = await check(content)
+    except AgentCallError as problem:
+        if not attempt.truncated:
+            raise
+        text = f"{problem.error} (cut off at max_tokens {attempt.max_tokens})"
+        raise AttemptError("Truncated", text, fault="answer", retryable=False) from None
+
+
+def _judge_end(attempt: Attempt, request: ModelRequest, content: str) -> None:
+    """Raises `AttemptError` unless the text is whole, or may be cut."""
+    assert attempt.route is not None
+    heard = attempt.heard
+    empty = is_blank(content)
+    reason = f"finish_reason {heard.finish_reason}"
+    thought = f", after {len(heard.reasoning)} characters of reasoning" if heard.reasoning else ""
+    match heard.ending:
+        case "whole":
+            if empty:
+                raise AttemptError("EmptyResponse", f"no text ({reason}){thought}", fault="answer", retryable=True)
+            return
+        case "length":
+            what = "no text but reasoning: it was" if empty and thought else "the text was"
+            text = f"{what} cut off at max_tokens {attempt.max_tokens} ({reason}){thought if empty else ''}"
+            error = AttemptError("Truncated", text, fault="answer")
+        case "filtered":
+            error = AttemptError("ContentFiltered", f"a filter ended the text ({reason})", fault="answer")
+        case "refused":
+            error = AttemptError("Refused", f"the model refused ({reason}): {content[:200]}", fault="answer")
+        case "tool":
+            text = f"the model called a tool in place of an answer ({reason})"
+            error = AttemptError("Truncated" if not empty else "EmptyResponse", text, fault="answer", retryable=True)
+        case "aborted":
+            error = AttemptError("Truncated", f"the server gave the text up ({reason})", fault="server")
+        case "none" if heard.done and attempt.route.endpoint.config.ends_without_reason:
+            if empty:
+                raise AttemptError("EmptyResponse", f"no text{thought}", fault="answer", retryable=True)
+            return
+        case "none":
+            error = _cut_off(heard)
+        case "unknown":
+            error = AttemptError("Truncated", f"no known end of a whole text ({reason})", fault="server")
+    if empty or not request.accept_truncated or request.answer_schema is not None or heard.ending == "refused":
+        raise error
+    attempt.truncated = True
+
+
+async def _json_among_thoughts(reasoning: str, check: Check) -> str | None:
+    """vLLM has put answers by schema among the thoughts: what is valid there is the answer."""
+    try:
+        await check(reasoning)
+    except AgentCallError:
+        return None
+    return reasoning
+
+
+def expected_tokens(request: ModelRequest) -> int:
+    """What a call will use, before anybody has counted: its prompt, and a quarter of what its answer may have."""
+    return sum(len(message.content) for message in request.messages) // BYTES_PER_TOKEN + request.max_tokens // 4

@@ -12,6 +12,9 @@
 
 Too many: `failures` of the last `WINDOW` attempts, and `share` of them at least. An attempt that began before the
 latest transition says nothing of the server as it is now: its outcome is not counted.
+
+A request may fail by its own fault. So a server that took a request and then failed at it (`failed at it`) is doubted
+once for each task, and only since it last did well; one that cannot be reached (`failed`) is doubted each time.
 """
 
 from collections import deque
@@ -21,7 +24,7 @@ from msgspec import Struct
 
 WINDOW = 20
 
-Outcome = Literal["succeeded", "failed", "abandoned"]
+Outcome = Literal["succeeded", "failed", "failed at it", "abandoned"]
 State = Literal["closed", "open", "half-open"]
 
 
@@ -39,7 +42,7 @@ class Breaker:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._failed: deque[bool] = deque(maxlen=WINDOW)
+        self._ended: deque[tuple[Outcome, str]] = deque(maxlen=WINDOW)
         self._open_until: float | None = None
         self._probing = False
         self._era = 0
@@ -67,29 +70,46 @@ class Breaker:
             self._era += 1
         return self._era
 
-    def end(self, era: int, outcome: Outcome, now: float) -> None:
-        """The attempt for which `begin` returned `era` has ended."""
+    def end(self, era: int, outcome: Outcome, now: float, task: str = "") -> None:
+        """The attempt for which `begin` returned `era` has ended. Without a `task` it is like no other."""
         if era != self._era:
             return
         if self._probing:
             self._probe_ended(outcome, now)
         elif outcome != "abandoned":
-            self._failed.append(outcome == "failed")
-            failures = sum(self._failed)
-            if failures >= self._rules.failures and failures >= self._rules.share * len(self._failed):
+            self._ended.append((outcome, task))
+            failures, attempts = self._failures()
+            if failures >= self._rules.failures and failures >= self._rules.share * attempts:
                 self._open(self._rules.cool_down_s, now)
+
+    def _failures(self) -> tuple[int, int]:
+        """Those that count, and of how many."""
+        failures, repeated = 0, 0
+        tasks: set[str] = set()
+        done_well = False
+        for outcome, task in reversed(self._ended):
+            if outcome == "succeeded":
+                done_well = True
+            elif outcome == "failed":
+                failures += 1
+            elif task and task in tasks:
+                repeated += 1
+            elif not done_well:
+                tasks.add(task)
+                failures += 1
+        return failures, len(self._ended) - repeated
 
     def _probe_ended(self, outcome: Outcome, now: float) -> None:
         self._probing = False
         self._era += 1
         if outcome == "succeeded":
             self._open_until = None
-        elif outcome == "failed":
+        elif outcome != "abandoned":
             self._open(min(2 * self.cool_down_s, self._rules.longest_cool_down_s), now)
 
     def _open(self, cool_down_s: float, now: float) -> None:
         self.cool_down_s = cool_down_s
         self._open_until = now + cool_down_s
-        self._failed.clear()
+        self._ended.clear()
         self._era += 1
         self.opened += 1

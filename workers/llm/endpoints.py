@@ -1,138 +1,149 @@
-"""Which model server takes a call: of those whose breaker lets it, the one with the fewest open calls from here."""
+"""Which model server takes a call.
+
+For each model that may answer, in the order of preference: of the endpoints that have it, have room, and did not
+refuse it lately, the one that `routing` picks. A later model is asked only while no endpoint of an earlier one can.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
 from msgspec import Struct
-from yarl import URL
 
 from fleet.config import Workers
 from fleet.errors import AgentCallError
-from workers.llm.breaker import Breaker, Rules, State
-from workers.llm.failures import outcome_of
+from fleet.model_servers import EndpointConfig
+from workers.llm.breaker import Outcome
+from workers.llm.endpoint import Endpoint, EndpointStatus, rules_of
+from workers.llm.failures import AttemptError
+from workers.llm.requests import ModelTarget
+from workers.llm.routing import pick
 
 log = structlog.get_logger(__name__)
 
-
-class Card(Struct, frozen=True):
-    """A model as an endpoint lists it; `window` in tokens, None where it does not say."""
-
-    id: str
-    window: int | None
+LOOK_AGAIN_S = 1.0
+"""A call that waits looks again after this long, whatever it is told."""
+WOKEN_BY_A_SEAT = 4
 
 
-class EndpointStatus(Struct, frozen=True, kw_only=True):
-    """How one endpoint looks from here. `opened`: how often its breaker has."""
+class Route(Struct, frozen=True):
+    """Where an attempt goes, and for which model."""
 
-    url: str
-    breaker: State
-    opened: int
-    open_calls: int
+    endpoint: Endpoint
+    target: ModelTarget
 
 
-class Endpoint:
-    """One server. `models` None: not asked yet."""
+class Search(Struct, frozen=True, kw_only=True):
+    """What a call looks for. `failed`: the endpoint of its last attempt, if that failed; `unreachable`: before the
+    model had begun. `refused`: pairs of endpoint and model that will not take this call. `suspect`: this call may be
+    what servers fail at.
+    """
 
-    def __init__(self, url: str, rules: Rules) -> None:
-        self.url = url
-        self.shown = str(URL(url).with_user(None))
-        """Without credentials: for errors and logs."""
-        self.breaker = Breaker(rules)
-        self.open_calls = 0
-        self.models: tuple[Card, ...] | None = None
-        self.counts_tokens = True
-
-    def lacks(self, model: str | None) -> bool:
-        """Whether this endpoint is known not to serve `model`."""
-        return model is not None and self.models is not None and all(card.id != model for card in self.models)
+    targets: Sequence[ModelTarget]
+    task_id: str = ""
+    failed: Endpoint | None = None
+    unreachable: bool = False
+    refused: Collection[tuple[str, str | None]] = frozenset()
+    suspect: bool = False
 
 
-def card_of(models: tuple[Card, ...], model: str | None) -> Card:
-    """The card of `model`, or the first. Raises `AgentCallError` (NotFound) when nothing is named or listed."""
-    if model is not None:
-        return next((card for card in models if card.id == model), Card(model, None))
-    if not models:
-        raise AgentCallError("NotFound", "the server lists no model: set VLLM_MODEL", retryable=False)
-    return models[0]
+class Nowhere(Exception):
+    """Every endpoint has refused this call."""
 
 
 class Endpoints:
-    """All of one process. Ties rotate."""
+    """All of one process."""
 
     def __init__(
-        self, urls: Iterable[str], limits: Workers | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        servers: Mapping[str, EndpointConfig],
+        limits: Workers | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = limits or Workers()
-        rules = Rules(
-            failures=limits.breaker_failures,
-            share=limits.breaker_share,
-            cool_down_s=limits.breaker_cool_down_s,
-            longest_cool_down_s=max(limits.breaker_cool_down_s, limits.breaker_longest_cool_down_s),
+        rules = rules_of(
+            limits.breaker_failures,
+            limits.breaker_share,
+            limits.breaker_cool_down_s,
+            limits.breaker_longest_cool_down_s,
         )
-        self.all = tuple(Endpoint(url, rules) for url in urls)
-        self._clock = clock
+        self.clock = clock
+        self.all = tuple(Endpoint(name, config, rules, limits.count, clock()) for name, config in servers.items())
         self._turn = 0
-        self._changed = asyncio.Event()
+        self._waiting: dict[asyncio.Event, bool] = {}
+        """Calls that wait, in their order, and whether they are suspects."""
 
     def status(self) -> tuple[EndpointStatus, ...]:
-        now = self._clock()
-        return tuple(
-            EndpointStatus(
-                url=each.shown,
-                breaker=each.breaker.state(now),
-                opened=each.breaker.opened,
-                open_calls=each.open_calls,
-            )
-            for each in self.all
-        )
+        now = self.clock()
+        return tuple(each.status(now) for each in self.all)
 
-    def choose(self, model: str | None, last: Endpoint | None = None) -> Endpoint | None:
-        """The endpoint for an attempt now; `last`, where the previous one failed, only if there is no other.
+    def choose(self, search: Search) -> Route | None:
+        """Where an attempt goes now; None: nobody can take it just now. Raises `Nowhere`.
 
-        None: every endpoint with this model has an open breaker.
+        The endpoint that just failed is left out while another one has the model, and, if it could not be reached,
+        while another model can do.
         """
-        now = self._clock()
-        ready = [endpoint for endpoint in self._able(model) if endpoint.breaker.admits(now)]
-        if not ready:
+        now = self.clock()
+        spare: list[tuple[ModelTarget, list[Endpoint]]] = []
+        anybody = False
+        for target in search.targets:
+            able = self._able(target, search)
+            anybody = anybody or bool(able)
+            ready = [endpoint for endpoint in able if self._admits(endpoint, search, now)]
+            if not ready:
+                continue
+            willing = [each for each in ready if not each.refuses(target.name, now) and not each.lacks(target.name)]
+            others = [endpoint for endpoint in willing if endpoint is not search.failed]
+            if not others and not search.unreachable:
+                others = willing
+            if others:
+                return self._picked(target, others, search)
+            spare.append((target, ready))
+        if not anybody:
+            raise Nowhere
+        for target, ready in spare:
+            others = [endpoint for endpoint in ready if endpoint is not search.failed]
+            return self._picked(target, others or ready, search)
+        return None
+
+    def another(self, search: Search) -> Route | None:
+        """What `choose` says, if that is another endpoint than the one of `search.failed`, for the same model."""
+        try:
+            route = self.choose(search)
+        except Nowhere:
             return None
-        others = [endpoint for endpoint in ready if endpoint is not last] or ready
-        least = min(endpoint.open_calls for endpoint in others)
-        tied = [endpoint for endpoint in others if endpoint.open_calls == least]
-        self._turn += 1
-        return tied[self._turn % len(tied)]
+        return None if route is None or route.endpoint is search.failed else route
 
-    def another(self, model: str | None, than: Endpoint) -> Endpoint | None:
-        """What `choose` says, if that is another one."""
-        found = self.choose(model, than)
-        return None if found is than else found
-
-    async def ready(self, model: str | None, last: Endpoint | None = None) -> Endpoint:
-        """What `choose` says, as soon as it names an endpoint. The attempt must begin at once."""
-        while (endpoint := self.choose(model, last)) is None:
-            now = self._clock()
-            waits = [each.breaker.wait_s(now) for each in self._able(model)]
-            changed = self._changed
+    async def ready(self, search: Search) -> Route:
+        """What `choose` says, as soon as it names an endpoint. The attempt must begin at once. Raises `Nowhere`."""
+        while (route := self.choose(search)) is None:
+            woken = asyncio.Event()
+            self._waiting[woken] = search.suspect
             try:
-                async with asyncio.timeout(min((wait_s for wait_s in waits if wait_s is not None), default=None)):
-                    await changed.wait()
+                async with asyncio.timeout(self._wait_s(search)):
+                    await woken.wait()
             except TimeoutError:
-                pass  # A cool-down is over: whoever comes first probes.
-        return endpoint
+                pass  # A cool-down or a pause is over: whoever comes first goes first.
+            finally:
+                self._waiting.pop(woken, None)
+        self._turn += 1
+        return route
 
     @contextmanager
-    def attempt(self, endpoint: Endpoint) -> Iterator[None]:
-        """One attempt at an endpoint: its breaker counts how the block ends."""
-        breaker = endpoint.breaker
-        was = breaker.state(self._clock())
-        era = breaker.begin(self._clock())
+    def attempt(self, endpoint: Endpoint, task_id: str = "", expected_tokens: int = 0) -> Iterator["OpenCall"]:
+        """One attempt at an endpoint: its breaker counts how the block ends, its allowance what was used."""
+        breaker, now = endpoint.breaker, self.clock()
+        was = breaker.state(now)
+        era = breaker.begin(now)
         endpoint.open_calls += 1
+        endpoint.allowance.begin(expected_tokens, now)
+        call = OpenCall()
         failure: AgentCallError | None = None
-        outcome = outcome_of(None)
+        outcome: Outcome = "succeeded"
         try:
-            yield
+            yield call
         except AgentCallError as error:
             failure, outcome = error, outcome_of(error)
             raise
@@ -141,17 +152,81 @@ class Endpoints:
             raise
         finally:
             endpoint.open_calls -= 1
-            opened = breaker.opened
-            breaker.end(era, outcome, self._clock())
-            if breaker.opened > opened:
-                error_type = failure.error_type if failure else None
-                told = {"endpoint": endpoint.shown, "cool_down_s": breaker.cool_down_s, "error_type": error_type}
-                log.warning("breaker.opened", **told)
-            elif was != "closed" and breaker.state(self._clock()) == "closed":
-                log.info("breaker.closed", endpoint=endpoint.shown)
-            if was != "closed":
-                self._changed.set()
-                self._changed = asyncio.Event()
+            now, opened = self.clock(), breaker.opened
+            endpoint.allowance.end(expected_tokens, call.used_tokens, now)
+            breaker.end(era, outcome, now, task_id)
+            self._tell(endpoint, failure, opened, was != "closed" and breaker.state(now) == "closed")
+            if self._waiting:
+                self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)
 
-    def _able(self, model: str | None) -> list[Endpoint]:
-        return [endpoint for endpoint in self.all if not endpoint.lacks(model)] or list(self.all)
+    def _tell(self, endpoint: Endpoint, failure: AgentCallError | None, opened: int, closed: bool) -> None:
+        breaker = endpoint.breaker
+        if breaker.opened > opened:
+            error_type = failure.error_type if failure else None
+            facts = {"endpoint": endpoint.shown, "cool_down_s": breaker.cool_down_s, "error_type": error_type}
+            log.warning("breaker.opened", **facts)
+        elif closed:
+            log.info("breaker.closed", endpoint=endpoint.shown)
+
+    def _wake(self, most: int | None) -> None:
+        for event in list(self._waiting)[:most]:
+            event.set()
+
+    def _able(self, target: ModelTarget, search: Search) -> list[Endpoint]:
+        """Endpoints that may have the model and have not refused this call. Lists may be wrong: where every list lacks
+        the model, the servers have the last word.
+        """
+        allowed = [
+            endpoint
+            for endpoint in self.all
+            if not endpoint.is_not_for(target.name) and (target.endpoints is None or endpoint.name in target.endpoints)
+        ]
+        able = [endpoint for endpoint in allowed if not endpoint.lacks(target.name)] or allowed
+        if not search.refused:
+            return able
+        return [endpoint for endpoint in able if (endpoint.name, target.name) not in search.refused]
+
+    def _admits(self, endpoint: Endpoint, search: Search, now: float) -> bool:
+        if not endpoint.breaker.admits(now) or now < endpoint.paused_until:
+            return False
+        if search.suspect and endpoint.breaker.state(now) != "closed" and not all(self._waiting.values()):
+            return False  # The probe is for a call that is surely sound.
+        return endpoint.allowance.has_seat(endpoint.open_calls) and endpoint.allowance.wait_s(now) == 0.0
+
+    def _picked(self, target: ModelTarget, endpoints: Sequence[Endpoint], search: Search) -> Route:
+        return Route(pick(search.task_id, endpoints, self._turn), target)
+
+    def _wait_s(self, search: Search) -> float:
+        """Until something may change by itself."""
+        now = self.clock()
+        waits = [LOOK_AGAIN_S]
+        for target in search.targets:
+            for endpoint in self._able(target, search):
+                cool_down_s = endpoint.breaker.wait_s(now)
+                if cool_down_s is None:
+                    continue
+                known = (cool_down_s, endpoint.paused_until - now, endpoint.allowance.wait_s(now))
+                if (longest := max(known)) > 0:
+                    waits.append(longest)
+        return min(waits)
+
+
+class OpenCall:
+    """What an attempt has used, as far as is known when it ends."""
+
+    used_tokens = 0
+
+
+def outcome_of(error: AgentCallError) -> Outcome:
+    """What an attempt says of its endpoint: one that answers is well, whatever it says of the request."""
+    if not isinstance(error, AttemptError):
+        return "abandoned"
+    if error.error_type == "ContextOverflow":
+        return "abandoned"  # It was not even asked, perhaps.
+    match error.fault:
+        case "server":
+            return "failed at it" if error.begun else "failed"
+        case "request" | "busy":
+            return "abandoned"
+        case "endpoint" | "answer":
+            return "succeeded"

@@ -1,49 +1,142 @@
-"""What a failed attempt is called, and whether another one is worth it.
+"""What a failed attempt is called, who is at fault, and what follows from it.
 
-Worth it: refused or lost connections, timeouts, stalled or truncated streams, malformed, empty or invalid answers, and
-the statuses 408, 425, 429 and 5xx.
+    fault      whose                                           breaker   what the call does next
+    ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    server     the endpoint is ill                             counts    again: for ever if the model had not begun
+    busy       the endpoint has no room now (429, full, loads) nothing   waits for as long as it was told, elsewhere if
+                                                                         it can
+    endpoint   this endpoint will not take it (401, 404, 400)  well      goes to another endpoint; here it ends
+    request    nobody would take it                            nothing   ends
+    answer     the model answered, and it is no good           well      asks for something else, once, or ends
+
+Whether a call may wait is a matter of `begun`: what has not begun has cost nothing but time.
 """
 
-from typing import Any
+import re
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
 
 from fleet.errors import AgentCallError
 from fleet.messages import ErrorType
-from workers.llm.breaker import Outcome
+from workers.llm.retry_after import asked_wait_s
 
 SHOWN_CHARACTERS = 300
+Fault = Literal["server", "busy", "endpoint", "request", "answer"]
 CONNECTION_TYPES: frozenset[ErrorType] = frozenset(
     {"ConnectionRefused", "ConnectionFailed", "ConnectionLost", "Timeout"}
 )
 """Failures of the connection as such, whatever was asked."""
-SERVER_TYPES: frozenset[ErrorType] = CONNECTION_TYPES | {
-    "ServerError",
-    "StreamStalled",
-    "StreamTruncated",
-    "MalformedResponse",
-    "TlsFailed",
-}
-"""Failures of the endpoint: its breaker counts them."""
 
-_NAMES: dict[int, ErrorType] = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Unauthorized",
-    404: "NotFound",
-    408: "Timeout",
-    413: "RequestTooLarge",
-    422: "BadRequest",
-    425: "TooEarly",
-    429: "RateLimited",
+
+class AttemptError(AgentCallError):
+    """One attempt failed: see the table above. `window`, `prompt_tokens`: what the error says of the context window."""
+
+    def __init__(
+        self,
+        error_type: ErrorType,
+        error: str,
+        *,
+        fault: Fault,
+        begun: bool = True,
+        retry_after_s: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        if retryable is None:
+            retryable = fault in ("server", "busy")
+        super().__init__(error_type, error, retryable=retryable, retry_after_s=retry_after_s)
+        self.fault: Fault = fault
+        self.begun = begun
+        self.window: int | None = None
+        self.prompt_tokens: int | None = None
+        self.body = ""
+        """What the server sent, whole."""
+
+    def at(self, where: str) -> "AttemptError":
+        """The same, with the endpoint's URL in its text."""
+        copy = type(self)(
+            self.error_type,
+            f"{where}: {self.error}",
+            fault=self.fault,
+            begun=self.begun,
+            retry_after_s=self.retry_after_s,
+            retryable=self.retryable,
+        )
+        copy.window, copy.prompt_tokens, copy.body = self.window, self.prompt_tokens, self.body
+        return copy
+
+
+def of(error: AgentCallError) -> AttemptError:
+    """Any error as one of an attempt: what is not known better is the request's fault."""
+    if isinstance(error, AttemptError):
+        return error
+    fault: Fault = "answer" if error.error_type == "InvalidAnswer" else "request"
+    return AttemptError(error.error_type, error.error, fault=fault, retryable=error.retryable)
+
+
+_NAMES: dict[int, tuple[ErrorType, Fault]] = {
+    400: ("BadRequest", "endpoint"),
+    401: ("Unauthorized", "endpoint"),
+    402: ("Unauthorized", "endpoint"),
+    403: ("Unauthorized", "endpoint"),
+    404: ("NotFound", "endpoint"),
+    405: ("NotFound", "endpoint"),
+    408: ("Timeout", "server"),
+    410: ("NotFound", "endpoint"),
+    413: ("RequestTooLarge", "endpoint"),
+    422: ("BadRequest", "endpoint"),
+    424: ("ServerError", "server"),
+    425: ("TooEarly", "busy"),
+    429: ("RateLimited", "busy"),
+    501: ("UnexpectedStatus", "endpoint"),
+    505: ("UnexpectedStatus", "endpoint"),
+    529: ("ServerError", "busy"),
 }
-_OVERFLOWS = (
-    "maximum context length",
-    "context_length_exceeded",
-    "exceed_context_size",
-    "exceeds the available context",
+_NOT_BEGUN = frozenset({425, 429, 502, 503, 529})
+"""Statuses of a server that has not asked the model yet."""
+_BY_TYPE = (
+    (r"authentication|invalid_api_key|unauthorized|permission|forbidden", 401),
+    (r"not_?found|unknown_model|model_not", 404),
+    (r"rate_?limit|too_many_requests|throttl", 429),
+    (r"overloaded|unavailable", 529),
+    (r"request_too_large", 413),
+    (r"invalid|bad_?request|validation|exceed_context", 400),
+    (r"timeout", 408),
 )
+"""Statuses by an error's `type` or text code, where no number tells."""
+_OVERFLOW = re.compile(
+    r"maximum context length|context_length_exceeded|exceed_context_size|exceeds the available context"
+    r"|longer than the maximum (?:model|context) length|(?:prompt|input|request) is too (?:long|large)|prompt too long"
+    r"|`?max_new_tokens`? must be|exceeds? the maximum (?:allowed |number of |input |sequence |context |model )"
+    r"|context (?:window|limit|size|length)|reduce the (?:length|number|prompt|input)|string_above_max_length"
+    r"|too many (?:input )?tokens|exceeds? (?:the )?max(?:imum)?[_ ](?:model|seq|context|input|prompt)"
+    r"|input length .{0,40}exceed|maximum (?:input|sequence|prompt) length",
+    re.IGNORECASE,
+)
+_NO_OVERFLOW = re.compile(r"per (?:min|hour|day)|\b[rt]p[md]\b|quota|rate", re.IGNORECASE)
+_WINDOWS = (
+    r"(?<![-=])> ?(\d{3,8})",
+    r"(?:maximum (?:context|model) length|context (?:window|limit|size|length)|maximum allowed length"
+    r"|tokens allowed|max_model_len|\"?n_ctx\"?)\D{0,20}?(\d{3,8})",
+    r"(?:must be|total) ?<=? ?(\d{3,8})",
+)
+_PROMPTS = (
+    r"\((\d+) in the messages",
+    r"prompt contains (?:at least )?(\d+)",
+    r"(?:request|input length|prompt|input token count|length|given:?) ?\(?(\d+) ?(?:`?inputs?`? )?(?:tokens|\))",
+    r"\"n_prompt_tokens\": ?(\d+)",
+    r"prompt is too long: (\d+)",
+    r"context limit: (\d+)",
+    r"given: (\d+)",
+)
+_FULL = re.compile(
+    r"overload|queue|too many|capacity|busy|loading|starting|warming|no available|try again later|rate limit",
+    re.IGNORECASE,
+)
+_QUOTA = re.compile(r"insufficient_quota|insufficient[ _]balance|billing|exceeded your current quota|budget", re.I)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
 def shorten(text: str) -> str:
@@ -54,70 +147,155 @@ def shorten(text: str) -> str:
     return f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters in all)"
 
 
-def invalid(what: str) -> AgentCallError:
+def invalid(what: str) -> AttemptError:
     """The model answered, but not what was asked for: it is told so and asked again."""
-    return AgentCallError("InvalidAnswer", shorten(what), retryable=True)
+    return AttemptError("InvalidAnswer", shorten(what), fault="answer", retryable=True)
 
 
-def outcome_of(error: AgentCallError | None) -> Outcome:
-    """What an attempt says of its endpoint: one that answers is well, whatever it says of the request."""
-    if error is None:
-        return "succeeded"
-    if error.error_type == "ContextOverflow":
-        return "abandoned"  # It was not even asked, perhaps.
-    return "failed" if error.error_type in SERVER_TYPES else "succeeded"
+def malformed(what: str) -> AttemptError:
+    """The server's answer cannot be read."""
+    return AttemptError("MalformedResponse", what, fault="server")
 
 
-def is_retryable(status: int) -> bool:
-    return status in (408, 425, 429) or status >= 500
+def of_status(
+    status: int, body: str, retry_after_s: float | None = None, location: str | None = None, *, told_as: str = ""
+) -> AttemptError:
+    """A response that is not 200, or an error in the midst of one that was."""
+    said = message_of(body)
+    shown = f"HTTP {status}: {shorten(said)}" if said else f"HTTP {status}"
+    text = told_as + shown if told_as else shown
+    if 300 <= status < 400:
+        text += f", which redirects to {location}: give that URL" if location else ""
+        return AttemptError("UnexpectedStatus", text, fault="endpoint", begun=False)
+    if status in (400, 413, 422, 500) and _OVERFLOW.search(body) and not _NO_OVERFLOW.search(said):
+        return _overflow(text, body)
+    name, fault = _NAMES.get(status) or (
+        ("ServerError", "server") if status >= 500 else ("UnexpectedStatus", "endpoint")
+    )
+    if status == 503 and (_FULL.search(body) or retry_after_s is not None):
+        fault = "busy"
+    if status == 429 and _QUOTA.search(body) and not re.search(r"per minute|try again in", body, re.IGNORECASE):
+        fault = "endpoint"  # Money does not come back within a deadline.
+    begun = status not in _NOT_BEGUN and fault != "endpoint"
+    error = AttemptError(name, text, fault=fault, begun=begun, retry_after_s=retry_after_s)
+    error.body = body
+    return error
 
 
-def of_status(status: int, body: str, retry_after_s: float | None = None) -> AgentCallError:
-    """A response that is not 200."""
-    said = _said(body)
-    if status == 400 and any(mark in body for mark in _OVERFLOWS):
-        return AgentCallError("ContextOverflow", f"HTTP 400: {shorten(said)}", retryable=False)
-    name: ErrorType = _NAMES.get(status) or ("ServerError" if status >= 500 else "UnexpectedStatus")
-    text = f"HTTP {status}: {shorten(said)}" if said else f"HTTP {status}"
-    return AgentCallError(name, text, retryable=is_retryable(status), retry_after_s=retry_after_s)
+def _overflow(text: str, body: str) -> AttemptError:
+    error = AttemptError("ContextOverflow", text, fault="endpoint", begun=False)
+    error.window = _number(_WINDOWS, body)
+    error.prompt_tokens = _number(_PROMPTS, body)
+    return error
 
 
-def of_error_object(error: Any) -> AgentCallError:
-    """An `error` in the midst of a stream that began with 200."""
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    found = of_status(status, msgspec.json.encode({"error": error}).decode())
-    return AgentCallError(found.error_type, f"in the stream: {found.error}", retryable=found.retryable)
+def _number(patterns: tuple[str, ...], text: str) -> int | None:
+    for pattern in patterns:
+        if match := re.search(pattern, text, re.IGNORECASE):
+            return int(match[1])
+    return None
 
 
-def of_client_error(error: aiohttp.ClientError, connect_timeout_s: float, stall_timeout_s: float) -> AgentCallError:
+def of_error_object(error: Any, status: int = 200) -> AttemptError:
+    """An error in a body or stream whose status was 200, however it is wrapped."""
+    body = msgspec.json.encode({"error": error}).decode()
+    found = of_status(_status_in(error) or 500, body)
+    where = "in the stream: " if status == 200 else ""
+    plain = AttemptError(
+        found.error_type,
+        where + found.error,
+        fault=found.fault,
+        begun=found.begun,
+        retry_after_s=asked_wait_s({}, body, datetime.now(UTC)) if found.fault == "busy" else None,
+        retryable=found.retryable,
+    )
+    plain.window, plain.prompt_tokens, plain.body = found.window, found.prompt_tokens, body
+    return plain
+
+
+def _status_in(error: Any) -> int | None:
+    """The HTTP status that an error object names by number, by text, or by its type."""
+    if isinstance(error, list) and error:
+        return _status_in(error[0])
+    if not isinstance(error, dict):
+        return None
+    named = [error.get(key) for key in ("code", "status_code", "http_status", "status", "type", "error_type")]
+    for value in named:
+        if isinstance(value, bool) or value is None:
+            continue
+        if str(value).strip().isdigit() and 400 <= int(str(value)) <= 599:
+            return int(str(value))
+    for value in named:
+        if isinstance(value, str):
+            for pattern, status in _BY_TYPE:
+                if re.search(pattern, value, re.IGNORECASE):
+                    return status
+    inner = error.get("error") or error.get("detail")
+    if isinstance(inner, str):
+        return None
+    return _status_in(inner)
+
+
+def status_within(status: int, body: str) -> int:
+    """The status that counts: a proxy may answer 500 and name the status that it was given itself."""
+    if status != 500:
+        return status
+    try:
+        found = _status_in(msgspec.json.decode(body))
+    except (msgspec.MsgspecError, RecursionError):
+        return status
+    return found if found is not None and found < 500 and found != 408 else status
+
+
+def of_page(body: str) -> AttemptError:
+    """A page for people in place of an answer."""
+    match = _TITLE.search(body)
+    what = f"a web page, “{shorten(match[1])}”" if match else shorten(body)
+    return AttemptError("MalformedResponse", f"no completion but {what}", fault="endpoint", begun=False)
+
+
+def is_page(body: str) -> bool:
+    return body.lstrip()[:15].lower().startswith(("<!doctype", "<html", "<head", "<body"))
+
+
+def of_client_error(error: aiohttp.ClientError, connect_timeout_s: float) -> AttemptError:
     """Before the first byte of a response."""
     match error:
         case aiohttp.ConnectionTimeoutError():
-            return AgentCallError("Timeout", f"no connection within {connect_timeout_s:g} s", retryable=True)
-        case aiohttp.ServerTimeoutError():
-            return AgentCallError("Timeout", f"no response within {stall_timeout_s:g} s", retryable=True)
+            text = f"no connection within {connect_timeout_s:g} s"
+            return AttemptError("Timeout", text, fault="server", begun=False)
         case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
-            return AgentCallError("ConnectionRefused", "nobody listens there", retryable=True)
+            return AttemptError("ConnectionRefused", "nobody listens there", fault="server", begun=False)
         case aiohttp.ClientConnectorError():
-            return AgentCallError("ConnectionFailed", shorten(str(error)), retryable=True)
+            return AttemptError("ConnectionFailed", shorten(str(error)), fault="server", begun=False)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return AgentCallError("ConnectionLost", "closed before a response came", retryable=True)
+            return AttemptError("ConnectionLost", "closed before a response came", fault="server")
         case aiohttp.ClientPayloadError():
-            return AgentCallError("ConnectionLost", "closed in the middle of a response", retryable=True)
+            return AttemptError("ConnectionLost", "closed in the middle of a response", fault="server")
         case aiohttp.InvalidURL():
-            return AgentCallError("BadRequest", "VLLM_URL is no usable URL", retryable=False)
+            return AttemptError("BadRequest", "its URL is not usable", fault="endpoint", begun=False)
         case _:
-            return AgentCallError("MalformedResponse", f"no HTTP response: {shorten(str(error))}", retryable=True)
+            return malformed(f"no HTTP response: {shorten(str(error))}")
 
 
-def _said(body: str) -> str:
-    """The message in an error body: OpenAI's, vLLM's, llama.cpp's or a proxy's."""
+_SPOKEN = ("error", "message", "detail", "msg", "error_message", "reason", "description", "title", "errors")
+
+
+def message_of(body: str) -> str:
+    """The message in an error body: OpenAI's, vLLM's, llama.cpp's, FastAPI's or a proxy's."""
     try:
         found = msgspec.json.decode(body)
-    except msgspec.MsgspecError:
-        return body
-    for _ in range(2):
-        if isinstance(found, dict):
-            found = next((found[key] for key in ("error", "message", "detail") if found.get(key)), body)
+    except (msgspec.MsgspecError, RecursionError):
+        match = _TITLE.search(body) if is_page(body) else None
+        return match[1] if match else body
+    for _ in range(5):
+        if isinstance(found, list) and found:
+            found = found[0]
+        elif isinstance(found, dict):
+            place = found.get("loc")
+            found = next((found[key] for key in _SPOKEN if found.get(key)), body)
+            if isinstance(place, list) and isinstance(found, str):
+                found = f"{'.'.join(str(step) for step in place)}: {found}"
+        else:
+            break
     return found if isinstance(found, str) else body

@@ -6,15 +6,17 @@ from collections.abc import Callable, Coroutine
 from statistics import median
 from typing import Any
 
-from fleet.errors import AgentCallError
-from workers.llm.attempt import Attempt, Wrote
+from workers.llm.attempt import Attempt, TextSink
+from workers.llm.failures import AttemptError
 
 SAMPLES = 50
 FEWEST_SAMPLES = 10
 
-OVERTAKEN = AgentCallError("Overtaken", "a second attempt elsewhere had answered first", retryable=True)
+OVERTAKEN = AttemptError(
+    "Overtaken", "a second attempt elsewhere had answered first", fault="server", begun=True, retryable=True
+)
 
-Making = Coroutine[Any, Any, Attempt]
+AttemptCoroutine = Coroutine[Any, Any, Attempt]
 
 
 class Durations:
@@ -36,8 +38,8 @@ class Durations:
         return self._factor * median(seen)
 
 
-class Unheard:
-    """What a second attempt writes: told once it has won."""
+class BufferedText:
+    """A `TextSink` for a second attempt: passed on once it has won."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -48,12 +50,12 @@ class Unheard:
         self._parts.append(text)
         self._tokens, self._max_tokens = tokens, max_tokens
 
-    def tell(self, wrote: Wrote) -> None:
+    def pass_on(self, sink: TextSink) -> None:
         if self._parts:
-            wrote("".join(self._parts), self._tokens, self._max_tokens)
+            sink.wrote("".join(self._parts), self._tokens, self._max_tokens)
 
 
-async def race(first: Making, second: Callable[[], Making | None], after_s: float) -> Attempt:
+async def race(first: AttemptCoroutine, second: Callable[[], AttemptCoroutine | None], after_s: float) -> Attempt:
     """The first attempt that ends well, else the last one that ends. `second` is asked for one after `after_s`.
 
     Whatever else runs is cancelled, and has ended, when this returns or is cancelled itself.

@@ -1,4 +1,4 @@
-"""HTTP to a model server: one session per process; every failure becomes an `AgentCallError`."""
+"""HTTP to model servers: one session per process; every failure becomes an `AttemptError`."""
 
 import asyncio
 import ssl
@@ -6,52 +6,46 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from msgspec import Struct, json
+from msgspec import json
 
-from fleet.config import Settings
-from fleet.errors import AgentCallError
+from fleet.config import Workers
+from fleet.errors import ConfigError
 from fleet.messages import ChatMessage
-from workers.llm.endpoints import Card, Endpoint
-from workers.llm.failures import of_client_error, of_status, shorten
-from workers.llm.retry import retry_after_s
+from fleet.model_servers import joined
+from workers.llm.cards import cards_in
+from workers.llm.endpoint import Endpoint, ModelCard
+from workers.llm.failures import (
+    AttemptError,
+    is_page,
+    malformed,
+    of_client_error,
+    of_page,
+    of_status,
+    shorten,
+    status_within,
+)
+from workers.llm.retry_after import asked_wait_s
 
 KEEP_ALIVE_S = 4.0
 """Less than the 5 s after which uvicorn closes an idle connection, perhaps just as it is used again."""
 REST_S = 1.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 SHORT_REQUEST_S = 10.0
-
-
 MAX_STALE = 8
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class _Meta(Struct):
-    n_ctx: int | None = None
+class _Connection:
+    """Whether a request travels on a kept connection."""
 
-
-class _Model(Struct):
-    id: str
-    max_model_len: int | None = None
-    meta: _Meta | None = None
-
-
-class _Models(Struct):
-    data: list[_Model]
-
-
-class _Count(Struct):
-    count: int
-
-
-class _Connection(Struct):
-    reused: bool = False
+    reused = False
 
 
 def _reuse_tracing() -> aiohttp.TraceConfig:
-    """Notes in a request's `_Connection` whether it travels on a kept connection."""
-
     async def note(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceConnectionReuseconnParams) -> None:
         context.trace_request_ctx.reused = True
 
@@ -60,40 +54,67 @@ def _reuse_tracing() -> aiohttp.TraceConfig:
     return tracing
 
 
+class _Access:
+    """How one endpoint is reached: its key in the right header, its certificates, the proxy on the way."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        config = endpoint.config
+        try:
+            self.key = config.key()
+            self.ssl: ssl.SSLContext | bool = ssl.create_default_context(cafile=config.ca) if config.ca else True
+        except (ValueError, OSError, ssl.SSLError) as error:
+            raise ConfigError(f"endpoints.{endpoint.name}: {error}") from None
+        self.headers = {**endpoint.dialect.headers, **config.headers}
+        if self.key and "authorization" not in {name.lower() for name in self.headers}:
+            if endpoint.dialect.key_header == "bearer":
+                self.headers["Authorization"] = f"Bearer {self.key}"
+            else:
+                self.headers[endpoint.dialect.key_header] = self.key
+        for name, value in self.headers.items():
+            if not (name.isascii() and name.isprintable() and value.isprintable()):
+                raise ConfigError(f"endpoints.{endpoint.name}: the header {name} has characters that cannot be sent")
+        self.proxy = _proxy_for(endpoint.url)
+        # Who names a user in the URL and a key as well means the key.
+        self.strips_user = bool(self.key) and "@" in urlsplit(endpoint.url).netloc
+
+
+def _proxy_for(url: str) -> str | None:
+    """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; this machine is reached directly."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in LOOPBACK or proxy_bypass(host):
+        return None
+    return getproxies().get(parts.scheme)
+
+
 class Http:
     """Requests to endpoints. To be made, and closed, on the event loop that uses it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._limits = settings.workers
-        self._key = settings.vllm_api_key
+    def __init__(self, limits: Workers) -> None:
+        self._connect_timeout_s = limits.connect_timeout_s
+        self._access: dict[str, _Access] = {}
         self._session = aiohttp.ClientSession(
             # The worker bounds its calls itself.
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=self._limits.connect_timeout_s,
-                sock_read=self._limits.stall_timeout_s,
-            ),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout_s),
             read_bufsize=2**18,
             trace_configs=[_reuse_tracing()],
         )
+
+    def know(self, endpoint: Endpoint) -> None:
+        """Raises `ConfigError` for a key or a certificate that is not there."""
+        self._access[endpoint.name] = _Access(endpoint)
 
     async def close(self) -> None:
         await self._session.close()
 
     @asynccontextmanager
     async def chat(
-        self, endpoint: Endpoint, body: dict[str, Any], request_id: str
+        self, endpoint: Endpoint, body: dict[str, Any], headers: dict[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A streamed completion with status 200. Left before its end, the connection closes, and the model stops."""
-        response = await self._send(endpoint, "POST", "/v1/chat/completions", body, {"X-Request-Id": request_id})
+        """A completion with status 200. Left before its end, the connection closes, and the model stops."""
+        response = await self._send(endpoint, "POST", endpoint.url, body, headers)
         try:
-            if not response.content_type.startswith("text/event-stream"):
-                said = await self._text(response)
-                raise AgentCallError(
-                    "MalformedResponse", f"no event stream but {response.content_type}: {shorten(said)}", retryable=True
-                )
             yield response
         finally:
             response.close()
@@ -106,60 +127,84 @@ class Http:
         except (aiohttp.ClientError, TimeoutError):
             pass  # All that matters has come.
 
-    async def models(self, endpoint: Endpoint) -> tuple[Card, ...]:
-        """GET /v1/models. Raises `AgentCallError`."""
-        found = await self._short(endpoint, "GET", "/v1/models", None, _Models)
-        return tuple(Card(m.id, m.max_model_len or (m.meta.n_ctx if m.meta else None)) for m in found.data)
+    async def models(self, endpoint: Endpoint) -> tuple[ModelCard, ...]:
+        """GET …/models. Raises `AttemptError`."""
+        url = joined(endpoint.base, "/models")
+        return cards_in(await self._short(endpoint, "GET", url, None))
 
     async def count_tokens(self, endpoint: Endpoint, model: str, messages: tuple[ChatMessage, ...]) -> int:
-        """POST /tokenize, as vLLM has it. Raises `AgentCallError`."""
-        body = {"model": model, "messages": messages}
-        counted: _Count = await self._short(endpoint, "POST", "/tokenize", body, _Count)
-        return counted.count
+        """POST /tokenize, as vLLM has it. Raises `AttemptError`."""
+        parts = urlsplit(endpoint.base)
+        url = parts._replace(path=parts.path.removesuffix("/v1") + "/tokenize").geturl()
+        value = await self._short(endpoint, "POST", url, {"model": model, "messages": messages})
+        count = value.get("count") if isinstance(value, dict) else None
+        if not isinstance(count, int):
+            raise malformed("/tokenize: no count")
+        return count
 
-    async def _short(self, endpoint: Endpoint, method: str, path: str, body: Any, kind: Any) -> Any:
+    async def _short(self, endpoint: Endpoint, method: str, url: str, body: Any) -> Any:
+        path = urlsplit(url).path
         try:
             async with asyncio.timeout(SHORT_REQUEST_S):
-                response = await self._send(endpoint, method, path, body, {})
+                response = await self._send(endpoint, method, url, body, {})
                 try:
                     data = await response.read()
                 finally:
                     response.release()
-            return json.decode(data, type=kind)
+            if is_page(text := data.decode("utf-8", "replace")):
+                raise of_page(text)
+            return json.decode(data)
         except TimeoutError:
-            raise AgentCallError("Timeout", f"{path}: no answer within {SHORT_REQUEST_S:g} s", retryable=True) from None
+            text = f"{path}: no answer within {SHORT_REQUEST_S:g} s"
+            raise AttemptError("Timeout", text, fault="server", begun=False) from None
         except aiohttp.ClientError as error:
             raise self._failure(error) from None
         except ValueError as error:
-            raise AgentCallError("MalformedResponse", f"{path}: {shorten(str(error))}", retryable=True) from None
+            raise malformed(f"{path}: {shorten(str(error))}") from None
 
     async def _send(
-        self, endpoint: Endpoint, method: str, path: str, body: Any, headers: dict[str, str]
+        self, endpoint: Endpoint, method: str, url: str, body: Any, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
         """A response with status 200, its body not yet read."""
+        access = self._access[endpoint.name]
         data = None if body is None else json.encode(body)
+        headers = {**headers, **access.headers}
         if data is not None:
-            headers = {**headers, "Content-Type": "application/json"}
-        response = await self._respond(method, endpoint.url + path, data, headers)
-        if response.status == 200:
+            headers["Content-Type"] = "application/json"
+        response = await self._respond(method, url, data, headers, access)
+        if response.status in (200, 201):
             return response
         try:
-            said = await self._text(response)
+            said = await self._text(response, access)
         finally:
             response.close()
-        wait_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
-        raise of_status(response.status, said, wait_s)
+        wait_s = asked_wait_s(response.headers, said, datetime.now(UTC))
+        status = status_within(response.status, said)
+        error = of_status(status, said, wait_s, response.headers.get("Location"))
+        if error.error_type == "NotFound":
+            error = error.at(f"{method} {urlsplit(url).path}")
+        raise error
 
     async def _respond(
-        self, method: str, url: str, data: bytes | None, headers: dict[str, str]
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str], access: _Access
     ) -> aiohttp.ClientResponse:
         """A kept connection that its server had closed meanwhile is no failure: the next one is tried at once."""
+        if access.strips_user:
+            parts = urlsplit(url)
+            url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         stale = 0
         while True:
             connection = _Connection()
             try:
                 return await self._session.request(
-                    method, url, data=data, headers=headers, allow_redirects=False, trace_request_ctx=connection
+                    method,
+                    url,
+                    data=data,
+                    headers=headers,
+                    allow_redirects=False,
+                    trace_request_ctx=connection,
+                    ssl=access.ssl,
+                    proxy=access.proxy,
                 )
             except aiohttp.ClientError as error:
                 failure = self._failure(error)
@@ -167,7 +212,7 @@ class Http:
                     raise failure from None
                 stale += 1
 
-    async def _text(self, response: aiohttp.ClientResponse) -> str:
+    async def _text(self, response: aiohttp.ClientResponse, access: _Access) -> str:
         """The beginning of an error's body, or as much as came; without our key, which some servers repeat."""
         data = bytearray()
         try:
@@ -179,12 +224,12 @@ class Http:
         except (aiohttp.ClientError, TimeoutError):
             pass  # The status says enough.
         text = data.decode("utf-8", "replace")
-        return text.replace(self._key, "***") if self._key else text
+        return text.replace(access.key, "***") if access.key else text
 
-    def _failure(self, error: aiohttp.ClientError) -> AgentCallError:
+    def _failure(self, error: aiohttp.ClientError) -> AttemptError:
         # A certificate that does not verify will not do so a quarter of a second later.
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError) or isinstance(
             error.__cause__, ssl.SSLError
         ):
-            return AgentCallError("TlsFailed", shorten(str(error)), retryable=False)
-        return of_client_error(error, self._limits.connect_timeout_s, self._limits.stall_timeout_s)
+            return AttemptError("TlsFailed", shorten(str(error)), fault="endpoint", begun=False)
+        return of_client_error(error, self._connect_timeout_s)

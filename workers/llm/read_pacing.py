@@ -25,7 +25,7 @@ CANNOT = (AttributeError, NotImplementedError, RuntimeError)
 """What transports raise that know no pause, or are closing: it is no more than a saving."""
 
 
-class Pace:
+class ReadPacing:
     """Of one process: counts its streams."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Pace:
 class Stream:
     """When to read one stream again."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ReadPacing) -> None:
         self._pace = pace
         self._began = time.monotonic()
         self._first = 0

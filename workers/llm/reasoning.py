@@ -1,73 +1,201 @@
-"""A reasoning model's thoughts, where its server leaves them in the text: `<think>…</think>`, then the answer.
+"""A reasoning model's thoughts, where its server leaves them in the text: told apart by the notation of its family.
 
-Some chat templates open the tag themselves: then a text begins within the thoughts, and only a line that is `</think>`
-shows it.
+    <think>…</think> answer              Qwen, DeepSeek, GLM; also <thinking>, <thought>, <mm:think>, <think time=3> …
+    [THINK]…[/THINK] answer              Magistral; ◁think▷…◁/think▷ Kimi; <|START_THINKING|> Cohere
+    …</think> answer                     the chat template has opened the tag itself
+    <|channel|>analysis<|message|>…      gpt-oss: the channel `final` is the answer
+    <think>…</think><answer>…</answer>   Hunyuan and others frame the answer as well
+
+A text may speak of such tags: a tag in code, in quotes or between two words of a line is a part of the answer.
 """
 
 import re
 
-OPEN, CLOSE = "<think>", "</think>"
-_CLOSING_LINE = re.compile(rf"^[ \t]*{CLOSE}[ \t]*$", re.MULTILINE)
+_NAME = r"(?:[\w-]+:)?(?:think|thinking|thought|thoughts|reasoning|reasoning_content|scratchpad|inner_monologue)"
+OPEN = re.compile(
+    rf"<{_NAME}(?:\s[^<>\n]*)?>|\[think(?:ing)?\]|◁think▷"
+    r"|<\|(?:begin_of_thought|start_thinking|think|thinking)\|>|<\|channel>thought|<unused94>(?:thought)?",
+    re.IGNORECASE,
+)
+CLOSE = re.compile(
+    rf"</{_NAME}\s*>|\[/think(?:ing)?\]|◁/think▷|<\|(?:end_of_thought|end_thinking|/think|/thinking)\|>"
+    r"|<channel\|>|<unused95>",
+    re.IGNORECASE,
+)
+LONGEST_TAG = 64
+"""Characters within which an opening tag at the beginning is known to be one, or not."""
+_FIRST = "<[◁"
+_FRAME = re.compile(
+    r"\s*(?:<answer>(?P<a>.*)</answer>|<response>(?P<r>.*)</response>"
+    r"|<\|(?:begin_of_solution|start_response)\|>(?P<s>.*?)(?:<\|(?:end_of_solution|end_response)\|>)?)\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+_CHANNEL = re.compile(
+    r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+    r"(?P<text>.*?)(?=<\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|<\|channel\|>|\Z)",
+    re.DOTALL,
+)
+_BARE_CHANNELS = re.compile(r"\s*analysis(?P<thought>.+?)assistant\s?final(?P<answer>.*)", re.DOTALL)
+_FILLER = re.compile(
+    r"\s*(?:(?:ok(?:ay)?|sure|alright|let me|let's|let us|h+m+|well|certainly|of course|right|first|got it|understood"
+    r"|i'll|i will|i need|i should|i am going|bien|d'accord|claro|vale|gut)\b|好|嗯|让我|はい)[^\n]{0,160}\s*",
+    re.IGNORECASE,
+)
 
 
-class Thinking:
-    """Takes a text piece by piece. What follows an opening tag that begins it is told apart as it comes; thoughts
-    without one only once the text is whole, in `split`.
+class ReasoningSplitter:
+    """Takes a text piece by piece, and tells what of it is surely the answer as it comes: all, but for thoughts whose
+    opening tag begins it. The last word has `split_reasoning`, once the text is whole.
     """
 
     def __init__(self) -> None:
-        self._thoughts: list[str] = []
-        self._answer: list[str] = []
         self._held = ""
-        self._opened: bool | None = None
-        self._closed = False
+        self._state = "beginning"
 
     def feed(self, piece: str) -> str:
         """The part of the answer that is known to be one now."""
-        if self._opened is None:
-            return self._begin(piece)
-        if not self._opened or self._closed:
-            return self._say(piece)
-        return self._think(piece)
-
-    def split(self, *, untagged: bool) -> tuple[str, str]:
-        """Thoughts and answer so far. `untagged`: thoughts may have begun without their tag."""
-        if self._opened:
-            thoughts = "".join(self._thoughts) + ("" if self._closed else self._held)
-            return thoughts.strip(), "".join(self._answer)
-        text = "".join(self._answer) + self._held
-        closed = _CLOSING_LINE.search(text) if untagged else None
-        # An answer that speaks of the tags does so within a line, or names both.
-        if closed is None or OPEN in text[: closed.start()]:
-            return "", text
-        return text[: closed.start()].strip(), text[closed.end() :].lstrip()
-
-    def _begin(self, piece: str) -> str:
+        if self._state == "answer":
+            return piece
         self._held += piece
-        start = self._held.lstrip()
-        if start != OPEN and OPEN.startswith(start):
-            return ""
-        self._opened = start.startswith(OPEN)
+        if self._state == "beginning":
+            return self._begin()
+        return self._think()
+
+    def rest(self) -> str:
+        """What was held back at the end, and was no tag after all."""
         held, self._held = self._held, ""
-        return self._think(start.removeprefix(OPEN)) if self._opened else self._say(held)
+        return held if self._state == "beginning" else ""
 
-    def _think(self, piece: str) -> str:
-        self._held += piece
-        thought, closed, answer = self._held.partition(CLOSE)
-        if closed:
-            self._held, self._closed = "", True
-            self._thoughts.append(thought)
-            return self._say(answer)
-        # The end of what was held may be the beginning of the tag.
-        kept = len(self._held) - len(CLOSE) + 1
-        if kept > 0:
-            self._thoughts.append(self._held[:kept])
-            self._held = self._held[kept:]
+    def _begin(self) -> str:
+        start = self._held.lstrip()
+        if not start:
+            return ""
+        if start[0] in _FIRST:
+            if tag := OPEN.match(start):
+                self._state, self._held = "thoughts", start[tag.end() :]
+                return self._think()
+            if start.startswith("<|channel|>") or "<|channel|>".startswith(start):
+                return ""
+            if len(start) < LONGEST_TAG and not re.search(r"[>\]▷]|\s\s", start):
+                return ""
+        self._state = "answer"
+        held, self._held = self._held, ""
+        return held
+
+    def _think(self) -> str:
+        if self._state == "after":
+            answer = self._held.lstrip()
+            if answer:
+                self._state, self._held = "answer", ""
+            return answer
+        if closing := CLOSE.search(self._held):
+            answer = self._held[closing.end() :].lstrip()
+            self._held = answer
+            if answer:
+                self._state, self._held = "answer", ""
+            else:
+                self._state = "after"
+            return answer
+        self._held = self._held[-LONGEST_TAG:]
         return ""
 
-    def _say(self, piece: str) -> str:
-        if self._opened and not self._answer:
-            piece = piece.lstrip()
-        if piece:
-            self._answer.append(piece)
-        return piece
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Thoughts, and the answer without them; an answer without thoughts stays as it is."""
+    if "<|channel|>" in text and "<|message|>" in text:
+        return _channels(text)
+    if match := _BARE_CHANNELS.fullmatch(text):
+        return match["thought"].strip(), match["answer"].lstrip()
+    thoughts, rest = _leading(text)
+    if not thoughts and rest is text:
+        thoughts, rest = _unopened(text)
+    thoughts, rest = _inside(thoughts, rest)
+    frame = _FRAME.fullmatch(rest)
+    if frame is not None:
+        rest = next(part for part in (frame["a"], frame["r"], frame["s"]) if part is not None).strip()
+    return "\n".join(thoughts).strip(), rest
+
+
+def _channels(text: str) -> tuple[str, str]:
+    thoughts: list[str] = []
+    answers: list[str] = []
+    first = text.index("<|channel|>")
+    before = text[:first].removesuffix("<|start|>assistant").strip()
+    for match in _CHANNEL.finditer(text):
+        (answers if match["name"].lower() == "final" else thoughts).append(match["text"])
+    return "\n".join([*([before] if before else []), *thoughts]).strip(), "".join(answers).strip()
+
+
+def _leading(text: str) -> tuple[list[str], str]:
+    """Blocks that begin the text, and what follows them. One that is not closed has no answer after it."""
+    thoughts: list[str] = []
+    rest = text
+    while tag := OPEN.match(rest.lstrip()):
+        inner = rest.lstrip()[tag.end() :]
+        closing = CLOSE.search(inner)
+        if closing is None:
+            return [*thoughts, inner.strip()], ""
+        thoughts.append(inner[: closing.start()].strip())
+        rest = _without_closers(inner[closing.end() :])
+    return thoughts, rest if thoughts else text
+
+
+def _without_closers(text: str) -> str:
+    """A tag may be closed twice."""
+    rest = text.lstrip()
+    while closing := CLOSE.match(rest):
+        rest = rest[closing.end() :].lstrip()
+    return rest
+
+
+def _unopened(text: str) -> tuple[list[str], str]:
+    """Thoughts that begin without their tag, up to one that closes them."""
+    for closing in CLOSE.finditer(text):
+        if _is_spoken_of(text, closing):
+            continue
+        before = text[: closing.start()]
+        if any(not _is_spoken_of(text, opening) for opening in OPEN.finditer(before)) or OPEN.search(before):
+            break
+        return [before.strip()], _without_closers(text[closing.end() :])
+    return [], text
+
+
+def _inside(thoughts: list[str], text: str) -> tuple[list[str], str]:
+    """Blocks further on, cut out; a word of filler before the first block goes with it."""
+    kept: list[str] = []
+    rest = text
+    for opening in OPEN.finditer(text):
+        begin = len(text) - len(rest)
+        if opening.start() < begin or _is_spoken_of(text, opening):
+            continue
+        closing = CLOSE.search(text, opening.end())
+        if closing is None:
+            break
+        before = text[begin : opening.start()]
+        if not kept and not thoughts and _FILLER.fullmatch(before):
+            thoughts = [*thoughts, before.strip()]
+        elif before.strip():
+            kept.append(before.rstrip() if before.endswith("\n") else before)
+        thoughts = [*thoughts, text[opening.end() : closing.start()].strip()]
+        rest = text[closing.end() :]
+    if rest is text:
+        return thoughts, text
+    rest = _without_closers(rest)
+    if kept and rest:
+        kept.append("\n" if not kept[-1].endswith("\n") else "")
+    return thoughts, "".join(kept) + rest
+
+
+def _is_spoken_of(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag is a part of what is said: in code, in quotes, or between two words."""
+    before, after = text[: tag.start()], text[tag.end() :]
+    if before.count("```") % 2:
+        return True
+    line = before.rpartition("\n")[2]
+    if line.count("`") % 2:
+        return True
+    left, right = before[-1:], after[:1]
+    if left in ("'", '"', "“", "‘", "(", "`") or right in ("'", '"', "”", "’", ")", "`"):
+        return True
+    opens_line, ends_line = not line.strip(), not after.partition("\n")[0].strip()
+    return left.isspace() and not opens_line and not ends_line and (right.isspace() or right in ",.;:!?")

@@ -1,16 +1,18 @@
-"""When to try again, and what to ask then: policies that return a decision, and do not wait themselves."""
+"""When to try again, and what to ask then: policies that return a decision, and do not wait themselves.
 
-import math
+What has not begun (nobody listens, no room, no key for this model there) costs nothing: it is tried again for as long
+as the deadline carries, with growing pauses. What the model may have worked on is tried `max_attempts` times.
+"""
+
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from random import Random
 
-from msgspec import structs
+from msgspec import Struct, structs
 
-from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
-from workers.llm.roles import Ask
+from workers.llm.dialects import schema_in_words
+from workers.llm.failures import AttemptError
+from workers.llm.requests import ModelRequest
 
 BASE_S = 0.25
 CAP_S = 8.0
@@ -18,73 +20,107 @@ MAX_REPAIRS = 1
 """How often a call asks for an invalid answer again, whatever else failed; `max_attempts` is for all other failures."""
 MAX_HEDGES = 1
 """How often a call is made a second time beside a slow attempt."""
+MAX_ENLARGED = 1
+"""How often a call whose answer was cut off is made again with more room."""
+ATTEMPTS_PER_DELIVERY = 1000
+"""What one delivery of a call may number: attempts that had not begun are bounded by time, not by a count."""
 SEED_STRIDE = 1_000_003
 """Between tries whose answers were no good: the same seed would say the same again, the next one is another agent's."""
+MORE_ROOM = 2
+MAX_SHOWN_CHARACTERS = 20_000
+"""An invalid answer longer than this is not shown to the model again: it would fill the window once more."""
 
 
-def most_attempts(max_attempts: int) -> int:
-    """All that one delivery of a call may make."""
-    return max_attempts + MAX_REPAIRS + MAX_HEDGES
+class Step(Struct, frozen=True):
+    """What comes next: a wait, and a request."""
+
+    wait_s: float
+    request: ModelRequest
 
 
-def wait_before_retry(
-    errors: Sequence[AgentCallError], *, max_attempts: int, remaining_s: float, rng: Random
-) -> float | None:
-    """Seconds to wait after the last of a call's `errors`, or None: give up now.
+def next_step(
+    errors: Sequence[AttemptError],
+    request: ModelRequest,
+    said: str,
+    *,
+    max_tokens: int,
+    max_attempts: int,
+    remaining_s: float,
+    elsewhere: bool,
+    rng: Random,
+) -> Step | None:
+    """After the last of a call's `errors`, whose attempt said `said` and had room for `max_tokens`; None: give up now.
 
-    Exponential with full jitter. What the server asked for is kept, plus the jitter, so that not all come back at once.
+    `elsewhere`: whether an endpoint is left that has not failed this call since it last waited.
     """
     error = errors[-1]
-    invalid = sum(_is_invalid(each) for each in errors)
-    if _is_invalid(error):
-        return 0.0 if invalid <= MAX_REPAIRS else None
-    failures = len(errors) - invalid
-    if not error.retryable or failures >= max_attempts:
+    if error.fault == "request":
         return None
-    jitter_s = rng.uniform(0, min(CAP_S, BASE_S * 2 ** min(failures - 1, 16)))
+    if error.fault == "endpoint":
+        return Step(0.0, request) if elsewhere else None
+    if error.fault == "answer":
+        return _after_an_answer(errors, request, said, max_tokens, max_attempts)
+    failures = [each for each in errors if each.fault == "server" and each.begun]
+    if error.begun and len(failures) >= max_attempts:
+        return None
+    if elsewhere:
+        return Step(0.0, request)
+    in_a_row = len(failures) if error.begun else _unbegun_in_a_row(errors)
+    jitter_s = rng.uniform(0, min(CAP_S, BASE_S * 2 ** min(in_a_row - 1, 16)))
     wait_s = (error.retry_after_s or 0.0) + jitter_s
-    return wait_s if wait_s < remaining_s else None
+    return Step(wait_s, request) if wait_s < remaining_s else None
 
 
-def ask_again(ask: Ask, error: AgentCallError, said: str) -> Ask:
-    """What to ask next time: the same after a failure of the server, something else after a bad answer."""
+def _unbegun_in_a_row(errors: Sequence[AttemptError]) -> int:
+    count = 0
+    for error in reversed(errors):
+        if error.begun or error.fault not in ("server", "busy"):
+            break
+        count += 1
+    return count
+
+
+def _after_an_answer(
+    errors: Sequence[AttemptError], request: ModelRequest, said: str, max_tokens: int, max_attempts: int
+) -> Step | None:
+    """Something else is asked: the same again would be answered the same."""
+    error, kinds = errors[-1], [each.error_type for each in errors]
     match error.error_type:
-        case "EmptyResponse":
-            return structs.replace(ask, seed=_next(ask.seed))
-        case "InvalidAnswer":
-            form = "" if ask.answer_schema is None else ", in valid JSON only"
-            complaint = f"That answer is not valid: {error.error.partition(': ')[2]}\nAnswer again{form}."
-            return structs.replace(
-                ask,
-                seed=_next(ask.seed),
-                messages=(
-                    *ask.messages,
-                    ChatMessage(role="assistant", content=said),
-                    ChatMessage(role="user", content=complaint),
-                ),
-            )
+        case "InvalidAnswer" if kinds.count("InvalidAnswer") <= MAX_REPAIRS:
+            return Step(0.0, _repair(request, error, said))
+        case "EmptyResponse" if kinds.count("EmptyResponse") < max_attempts:
+            return Step(0.0, structs.replace(request, seed=_next(request.seed)))
+        case "Truncated" if kinds.count("Truncated") <= MAX_ENLARGED and not error.retryable:
+            return Step(0.0, _with_more_room(request, max_tokens))
+        case "Truncated" if kinds.count("Truncated") < max_attempts and error.retryable:
+            return Step(0.0, structs.replace(request, seed=_next(request.seed)))
         case _:
-            return ask
+            return None
+
+
+def _with_more_room(request: ModelRequest, max_tokens: int) -> ModelRequest:
+    """`max_tokens` is where the answer was cut: the window may have left less than was asked for."""
+    return structs.replace(request, max_tokens=MORE_ROOM * request.max_tokens, more_than=max_tokens)
+
+
+def _repair(request: ModelRequest, error: AttemptError, said: str) -> ModelRequest:
+    """The question goes on where the answer ended, with what is wrong with it. An answer that is very long (a loop, as
+    a rule) is not shown again.
+    """
+    what = error.error.partition(": ")[2] or error.error
+    form = "" if request.answer_schema is None else f" {schema_in_words(request.answer_schema)}"
+    complaint = f"That answer is not valid: {what}\nAnswer again.{form}"
+    shown = said if said.strip() and len(said) <= MAX_SHOWN_CHARACTERS else "(an answer that was not valid)"
+    return structs.replace(
+        request,
+        seed=_next(request.seed),
+        messages=(
+            *request.messages,
+            ChatMessage(role="assistant", content=shown),
+            ChatMessage(role="user", content=complaint),
+        ),
+    )
 
 
 def _next(seed: int | None) -> int | None:
     return None if seed is None else (seed + SEED_STRIDE) % 2**63
-
-
-def _is_invalid(error: AgentCallError) -> bool:
-    return error.error_type == "InvalidAnswer"
-
-
-def retry_after_s(header: str | None, now: datetime) -> float | None:
-    """Seconds, from either form of `Retry-After`; None for what is neither. A date that is over is 0."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(header)
-        except ValueError:
-            return None
-        return max(0.0, ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds())
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -37,7 +37,7 @@ from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
 from fleet.requests.form import MAX_AGENTS
 from workers.calls.caller import Caller
-from workers.llm.client import VllmClient
+from workers.llm.client import ModelClient
 
 REFERENCE_AGENTS = 3
 FORESIGHT_TASKS, FORESIGHT_AGENTS = 2, (2, 4)
@@ -96,7 +96,8 @@ class Models:
         self._seed = seed
 
     async def __aenter__(self) -> "Models":
-        self._client = VllmClient(self._settings)
+        self._client = ModelClient(self._settings)
+        self._client.start()
         self._caller = Caller(self._settings, self._client, _unheard)
         return self
 

@@ -12,7 +12,7 @@ from fleet import config
 from fleet.deliberation.events import CallAgent, Requested
 from fleet.deliberation.machine import decide
 from fleet.requests.task import Task
-from workers.llm.roles import resolve
+from workers.llm.requests import resolve
 
 DESCRIPTION = "Design a rate limiter for the public REST API: thousands of clients, no single point of failure."
 

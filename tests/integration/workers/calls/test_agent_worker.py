@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from fleet import subjects
-from fleet.config import Workers
 from fleet.local.nats_server import EmbeddedNats
 from fleet.messages import ChatMessage, Policy
 from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, working
 from workers.calls.worker import AgentWorker
-from workers.llm.retry import most_attempts
+from workers.llm.retry import ATTEMPTS_PER_DELIVERY
 from workers.simulator.server import Faults, Simulator, SimulatorConfig
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -287,7 +286,7 @@ async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbere
     await taken.unsubscribe()
     async with Simulator() as simulator, working(plane, simulator, max_attempts=4):
         body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
-    assert body["attempt"] == 1 + most_attempts(4)
+    assert body["attempt"] == 1 + ATTEMPTS_PER_DELIVERY
 
 
 async def test_a_long_call_keeps_its_lease(plane: Plane) -> None:
@@ -311,7 +310,7 @@ async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
         await first.stop(0)
         async with working(plane, quick):
             body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
-    assert body["attempt"] == 1 + most_attempts(Workers().max_attempts)
+    assert body["attempt"] == 1 + ATTEMPTS_PER_DELIVERY
 
 
 async def test_stop_lets_open_calls_finish_within_the_grace(plane: Plane) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.support.calls import Heard, ask, client, complete
-from workers.llm.read_pacing import FEW_STREAMS, LONGEST_S, Pace
+from workers.llm.read_pacing import FEW_STREAMS, LONGEST_S, ReadPacing
 from workers.simulator.server import Simulator, SimulatorConfig
 
 MANY = 40
@@ -33,7 +33,7 @@ async def test_many_streams_are_read_less_often_and_whole() -> None:
 
 def test_a_few_streams_are_never_left_alone() -> None:
     """The pause begins with more than a few streams, and has an end."""
-    pace, open_ = Pace(), []
+    pace, open_ = ReadPacing(), []
     pauses = []
     for _ in range(200):
         stream = pace.stream()

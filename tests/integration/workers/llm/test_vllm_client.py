@@ -10,6 +10,7 @@ from msgspec import structs
 from fleet.messages import ChatMessage
 from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
+from workers.llm.requests import ModelTarget
 from workers.simulator.server import Faults, Simulator, SimulatorConfig
 
 SCHEMA = {
@@ -63,7 +64,7 @@ async def test_the_key_is_sent_and_never_shown() -> None:
         ("http_503", "ServerError"),
         ("hang", "Timeout"),
         ("stall", "StreamStalled"),
-        ("truncate", "StreamTruncated"),
+        ("truncate", "Truncated"),
         ("malformed", "MalformedResponse"),
         ("empty", "EmptyResponse"),
     ],
@@ -207,16 +208,22 @@ async def test_reasoning_sent_apart_is_kept_apart_and_counted() -> None:
     assert answer.tokens > 20
 
 
-async def test_nothing_but_reasoning_is_an_empty_response() -> None:
-    """It is asked for again, with another seed."""
-    async with (
-        Simulator(SimulatorConfig(reasoning_tokens=600)) as simulator,
-        client(simulator.url, max_attempts=2) as made,
-    ):
-        with pytest.raises(GaveUp, match="reasoning") as raised:
+async def test_a_budget_that_is_thought_away_is_doubled_once() -> None:
+    """The same again would end the same; the error says what to raise."""
+    async with Simulator(SimulatorConfig(reasoning_tokens=5000)) as simulator, client(simulator.url) as made:
+        with pytest.raises(GaveUp, match=r"reasoning.*max_tokens 1000") as raised:
             await complete(made, ask(max_tokens=500))
         assert simulator.requests == 2
-    assert (raised.value.error_type, raised.value.usage.completion_tokens) == ("EmptyResponse", 1000)
+    assert (raised.value.error_type, raised.value.usage.completion_tokens) == ("Truncated", 1500)
+
+
+async def test_a_text_that_is_cut_off_is_asked_for_with_more_room() -> None:
+    """And is whole then, with what both attempts used."""
+    async with Simulator(SimulatorConfig(answer_tokens=400)) as simulator, client(simulator.url) as made:
+        heard = Heard()
+        answer = await complete(made, ask(max_tokens=300), heard)
+    assert (answer.finish_reason, answer.truncated, heard.errors) == ("stop", False, ["Truncated"])
+    assert answer.usage.completion_tokens == answer.tokens + 300
 
 
 async def test_an_error_within_the_stream_is_no_answer() -> None:
@@ -266,7 +273,7 @@ async def test_a_prompt_that_fills_the_window_overflows() -> None:
             await complete(made, long)
         assert simulator.requests == 0
         with pytest.raises(GaveUp, match=r"context_window in \[roles.DEV\]"):
-            await complete(made, structs.replace(long, context_window=100))
+            await complete(made, structs.replace(long, targets=(ModelTarget(window=100),)))
     assert (raised.value.error_type, raised.value.retryable) == ("ContextOverflow", False)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from fleet.messages import AgentProgress
 from tests.support.fake_control_plane import request
-from workers.calls.progress import MOST_PER_S, ProgressReport, Tempo
+from workers.calls.progress import MOST_PER_S, ProgressRate, ProgressReport
 
 
 async def nothing(event: AgentProgress, number: int) -> None: ...
@@ -13,27 +13,27 @@ async def nothing(event: AgentProgress, number: int) -> None: ...
 
 def test_many_calls_are_told_of_less_often() -> None:
     """All together, not more often than is good for NATS; a few as often as is asked for."""
-    tempo = Tempo(200)
-    assert tempo.interval_s == 0.2
-    tempo.writing = 10 * MOST_PER_S
-    assert tempo.interval_s == 10.0
+    rate = ProgressRate(200)
+    assert rate.interval_s == 0.2
+    rate.writing = 10 * MOST_PER_S
+    assert rate.interval_s == 10.0
 
 
 async def test_a_call_counts_while_it_writes() -> None:
     """Once, however much it writes, and not any more when an attempt has ended or it was closed."""
-    tempo = Tempo(10_000)
-    reports = [ProgressReport(request(question=number), tempo, nothing) for number in (1, 2)]
+    rate = ProgressRate(10_000)
+    reports = [ProgressReport(request(question=number), rate, nothing) for number in (1, 2)]
     for report in reports:
         report.began(1, None)
-    assert tempo.writing == 0
+    assert rate.writing == 0
     for report in (*reports, *reports):
         report.wrote("text", 1, 10)
-    assert tempo.writing == 2
+    assert rate.writing == 2
     reports[0].ended(2, None)
     reports[0].close()
-    assert tempo.writing == 1
+    assert rate.writing == 1
     reports[1].close()
-    assert tempo.writing == 0
+    assert rate.writing == 0
     await asyncio.gather(*(report.sent() for report in reports))
 
 
@@ -44,7 +44,7 @@ async def test_an_event_holds_all_that_was_written_since_the_one_before() -> Non
     async def send(event: AgentProgress, number: int) -> None:
         sent.append((number, event))
 
-    report = ProgressReport(request(), Tempo(1), send)
+    report = ProgressReport(request(), ProgressRate(1), send)
     report.began(1, None)
     report.wrote("a", 1, 10)
     report.wrote("b", 2, 10)

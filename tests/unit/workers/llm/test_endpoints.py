@@ -1,14 +1,19 @@
 import asyncio
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from fleet.config import Workers
-from fleet.errors import AgentCallError
-from workers.llm.endpoints import Card, Endpoint, Endpoints
+from fleet.model_servers import EndpointConfig
+from workers.llm.endpoint import Endpoint, ModelCard
+from workers.llm.endpoints import Endpoints, Nowhere, Search
+from workers.llm.failures import AttemptError
+from workers.llm.requests import ModelTarget
 
 LIMITS = Workers(breaker_failures=2, breaker_cool_down_s=10.0, breaker_longest_cool_down_s=10.0)
-BROKEN = AgentCallError("ConnectionRefused", "", retryable=True)
+BROKEN = AttemptError("ConnectionRefused", "", fault="server", begun=False)
+FAILED_AT_IT = AttemptError("ServerError", "", fault="server")
 
 
 class Time:
@@ -20,50 +25,148 @@ class Time:
         return self.now
 
 
-def fail(endpoints: Endpoints, endpoint: Endpoint, error: AgentCallError = BROKEN, times: int = 2) -> None:
+def servers(*urls: str, **more: Any) -> dict[str, EndpointConfig]:
+    return {url.rpartition("/")[2]: EndpointConfig(url=url, **more) for url in urls}
+
+
+def two(clock: Time | None = None, **more: Any) -> Endpoints:
+    return Endpoints(servers("http://a", "http://b", **more), LIMITS, clock or Time())
+
+
+def search(model: str | None = None, *others: ModelTarget, **more: Any) -> Search:
+    return Search(targets=(ModelTarget(name=model), *others), **more)
+
+
+def fail(
+    endpoints: Endpoints, endpoint: Endpoint, error: AttemptError = BROKEN, times: int = 2, task: str = ""
+) -> None:
     for _ in range(times):
-        with pytest.raises(AgentCallError), endpoints.attempt(endpoint):
+        with pytest.raises(AttemptError), endpoints.attempt(endpoint, task):
             raise error
 
 
-def chosen(endpoints: Endpoints, model: str | None = None) -> set[str]:
-    """All that are chosen in turn."""
-    return {found.url for _ in range(4) if (found := endpoints.choose(model))}
+def chosen(endpoints: Endpoints, given: Search | None = None) -> str | None:
+    route = endpoints.choose(given or search())
+    return None if route is None else route.endpoint.name
 
 
-def test_the_least_loaded_endpoint_is_chosen_and_ties_rotate() -> None:
+async def test_without_a_task_the_least_loaded_endpoint_is_chosen_and_ties_rotate() -> None:
     """Fewest open calls first."""
-    endpoints = Endpoints(["http://a", "http://b"])
-    assert chosen(endpoints) == {"http://a", "http://b"}
+    endpoints = two()
+    assert {(await endpoints.ready(search())).endpoint.name for _ in range(4)} == {"a", "b"}
     with endpoints.attempt(endpoints.all[0]):
-        assert chosen(endpoints) == {"http://b"}
+        assert chosen(endpoints) == "b"
+
+
+def test_the_calls_of_a_task_go_to_one_endpoint_while_it_has_room() -> None:
+    """Different tasks to different ones; one that is far busier than the others is passed over."""
+    endpoints = two()
+    own = {task: chosen(endpoints, search(task_id=task)) for task in map(str, range(40))}
+    assert set(own.values()) == {"a", "b"}
+    assert own == {task: chosen(endpoints, search(task_id=task)) for task in own}
+    first = next(endpoint for endpoint in endpoints.all if endpoint.name == own["0"])
+    first.open_calls = 3
+    assert chosen(endpoints, search(task_id="0")) == own["0"]
+    first.open_calls = 30
+    assert chosen(endpoints, search(task_id="0")) != own["0"]
+
+
+def test_where_an_endpoint_goes_away_only_its_own_tasks_move() -> None:
+    """And they come back to it."""
+    endpoints = Endpoints(servers("http://a", "http://b", "http://c"), LIMITS, Time())
+    tasks = [str(number) for number in range(60)]
+    before = {task: chosen(endpoints, search(task_id=task)) for task in tasks}
+    fail(endpoints, endpoints.all[0])
+    after = {task: chosen(endpoints, search(task_id=task)) for task in tasks}
+    assert {task for task in tasks if before[task] != after[task]} == {task for task in tasks if before[task] == "a"}
 
 
 def test_an_endpoint_known_to_lack_the_model_is_passed_over() -> None:
-    """Endpoints need not serve the same models."""
-    endpoints = Endpoints(["http://a", "http://b"])
-    endpoints.all[0].models = (Card("small", 100),)
-    assert chosen(endpoints, "large") == {"http://b"}
+    """Endpoints need not serve the same models; where every list lacks it, the servers have the last word."""
+    endpoints = two()
+    first, second = endpoints.all
+    first.models = (ModelCard("small", 100),)
+    first.open_calls = second.open_calls + 0
+    assert {chosen(endpoints, search("large")) for _ in range(4)} == {"b"}
+    second.models = ()
+    assert chosen(endpoints, search("large")) in ("a", "b")
+
+
+def test_what_the_settings_say_of_models_counts() -> None:
+    """Whatever a list says; a call that no endpoint is for has nowhere to go."""
+    endpoints = Endpoints(servers("http://a", models=("large",)), LIMITS, Time())
+    endpoints.all[0].models = ()
+    assert chosen(endpoints, search("large")) == "a"
+    with pytest.raises(Nowhere):
+        endpoints.choose(search("small"))
 
 
 def test_a_retry_goes_elsewhere_if_it_can() -> None:
     """Even where the endpoint that failed has fewer open calls."""
-    endpoints = Endpoints(["http://a", "http://b"])
+    endpoints = two()
     first, second = endpoints.all
     with endpoints.attempt(second):
-        assert endpoints.choose(None, last=first) is second
-        assert endpoints.another(None, than=first) is second
+        assert chosen(endpoints, search(failed=first)) == "b"
+        assert endpoints.another(search(failed=first)) is not None
     fail(endpoints, second, times=5)
-    assert endpoints.choose(None, last=first) is first
-    assert endpoints.another(None, than=first) is None
+    assert chosen(endpoints, search(failed=first)) == "a"
+    assert endpoints.another(search(failed=first)) is None
+
+
+def test_an_endpoint_that_refuses_is_not_chosen_for_being_idle() -> None:
+    """For the model that it refused, for a while; the only one is asked all the same."""
+    clock = Time()
+    endpoints = two(clock)
+    first, second = endpoints.all
+    first.refused("m", AttemptError("Unauthorized", "no", fault="endpoint"), 0.0)
+    second.open_calls = 100
+    assert chosen(endpoints, search("m")) == "b"
+    assert chosen(endpoints, search("other")) == "a"
+    assert endpoints.status()[0].refuses == {"m": "no"}
+    fail(endpoints, second)
+    assert chosen(endpoints, search("m")) == "a"
+    clock.now = 1000.0
+    assert endpoints.status()[0].refuses == {}
+
+
+def test_a_pair_that_refused_this_call_is_not_asked_again() -> None:
+    """And when all have, there is nowhere to go."""
+    endpoints = two()
+    assert chosen(endpoints, search("m", refused={("a", "m")})) == "b"
+    with pytest.raises(Nowhere):
+        endpoints.choose(search("m", refused={("a", "m"), ("b", "m")}))
+
+
+def test_a_fallback_is_asked_while_no_endpoint_of_the_model_can() -> None:
+    """In its order; a failure in the midst of an answer is no reason."""
+    endpoints = Endpoints({**servers("http://a", models=("m",)), **servers("http://b", models=("n",))}, LIMITS, Time())
+    first, _ = endpoints.all
+    given = search("m", ModelTarget(name="n"))
+    assert chosen(endpoints, given) == "a"
+    assert chosen(endpoints, search("m", ModelTarget(name="n"), failed=first)) == "a"
+    assert chosen(endpoints, search("m", ModelTarget(name="n"), failed=first, unreachable=True)) == "b"
+    fail(endpoints, first)
+    assert chosen(endpoints, given) == "b"
+
+
+def test_a_pause_that_was_asked_for_holds_for_all_calls() -> None:
+    """Others take them meanwhile."""
+    clock = Time()
+    endpoints = two(clock)
+    endpoints.all[0].pause(8.0, clock.now)
+    assert {chosen(endpoints) for _ in range(4)} == {"b"}
+    endpoints.all[1].pause(3.0, clock.now)
+    assert chosen(endpoints) is None
+    clock.now = 3.0
+    assert chosen(endpoints) == "b"
 
 
 def test_an_open_breaker_leaves_other_endpoints_alone() -> None:
     """And says in the log, and in the status, which one it is."""
-    endpoints = Endpoints(["http://user:secret@a", "http://b"], LIMITS, Time())
+    endpoints = Endpoints(servers("http://user:secret@a", "http://b"), LIMITS, Time())
     with capture_logs() as logs:
         fail(endpoints, endpoints.all[0])
-    assert chosen(endpoints) == {"http://b"}
+    assert chosen(endpoints) == "b"
     assert [(status.url, status.breaker, status.opened) for status in endpoints.status()] == [
         ("http://a", "open", 1),
         ("http://b", "closed", 0),
@@ -71,43 +174,64 @@ def test_an_open_breaker_leaves_other_endpoints_alone() -> None:
     assert [(entry["event"], entry["endpoint"]) for entry in logs] == [("breaker.opened", "http://a")]
 
 
-@pytest.mark.parametrize("error_type", ["RateLimited", "BadRequest", "Unauthorized", "NotFound", "ContextOverflow"])
-def test_what_is_the_requests_fault_never_opens_a_breaker(error_type: str) -> None:
+@pytest.mark.parametrize("fault", ["busy", "endpoint", "request", "answer"])
+def test_what_is_the_requests_fault_never_opens_a_breaker(fault: Any) -> None:
     """A server that refuses is a server that answers."""
-    endpoints = Endpoints(["http://a"], LIMITS, Time())
-    fail(endpoints, endpoints.all[0], AgentCallError(error_type, "", retryable=False), times=20)
+    endpoints = two()
+    fail(endpoints, endpoints.all[0], AttemptError("X", "", fault=fault), times=20)
     assert endpoints.status()[0].breaker == "closed"
 
 
-@pytest.mark.parametrize("error_type", ["ServerError", "Timeout", "StreamStalled", "StreamTruncated", "TlsFailed"])
-def test_every_failure_of_the_server_counts(error_type: str) -> None:
-    """Before its first byte or after."""
-    endpoints = Endpoints(["http://a"], LIMITS, Time())
-    fail(endpoints, endpoints.all[0], AgentCallError(error_type, "", retryable=True))
-    assert endpoints.status()[0].breaker == "open"
+def test_one_task_that_a_server_fails_at_does_not_open_its_breaker() -> None:
+    """Several do, unless the server did well between them."""
+    endpoints = two()
+    first, second = endpoints.all
+    fail(endpoints, first, FAILED_AT_IT, times=20, task="poisoned")
+    assert first.breaker.state(0.0) == "closed"
+    fail(endpoints, first, FAILED_AT_IT, times=1, task="another")
+    assert first.breaker.state(0.0) == "open"
+    for number in range(20):
+        fail(endpoints, second, FAILED_AT_IT, times=1, task=str(number))
+        with endpoints.attempt(second):
+            pass
+    assert second.breaker.state(0.0) == "closed"
+
+
+async def test_a_suspect_leaves_the_probe_to_others() -> None:
+    """A call that servers fail at would only open the breaker again."""
+    clock = Time()
+    endpoints = Endpoints(servers("http://a"), LIMITS, clock)
+    fail(endpoints, endpoints.all[0])
+    sound = asyncio.create_task(endpoints.ready(search()))
+    await asyncio.sleep(0)
+    clock.now = 10.0
+    assert endpoints.choose(search(suspect=True)) is None
+    async with asyncio.timeout(10):
+        assert (await sound).endpoint.name == "a"
+    assert chosen(endpoints, search(suspect=True)) == "a"
 
 
 async def test_all_wait_for_one_probe_and_its_success_lets_all_go_on() -> None:
     """Nobody fails at once, nobody hammers."""
     clock = Time()
-    endpoints = Endpoints(["http://a"], LIMITS, clock)
+    endpoints = Endpoints(servers("http://a"), LIMITS, clock)
     (endpoint,) = endpoints.all
     fail(endpoints, endpoint)
     clock.now = 10.0
-    assert await endpoints.ready(None) is endpoint
+    assert (await endpoints.ready(search())).endpoint is endpoint
     with capture_logs() as logs, endpoints.attempt(endpoint):
-        waiting = [asyncio.create_task(endpoints.ready(None)) for _ in range(5)]
+        waiting = [asyncio.create_task(endpoints.ready(search())) for _ in range(5)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
     async with asyncio.timeout(10):
-        assert await asyncio.gather(*waiting) == [endpoint] * 5
+        assert [route.endpoint for route in await asyncio.gather(*waiting)] == [endpoint] * 5
     assert [entry["event"] for entry in logs] == ["breaker.closed"]
 
 
 async def test_a_cancelled_probe_passes_its_turn_on() -> None:
     """Whoever waits next becomes the probe."""
     clock = Time()
-    endpoints = Endpoints(["http://a"], LIMITS, clock)
+    endpoints = Endpoints(servers("http://a"), LIMITS, clock)
     (endpoint,) = endpoints.all
     fail(endpoints, endpoint)
     clock.now = 10.0
@@ -118,9 +242,42 @@ async def test_a_cancelled_probe_passes_its_turn_on() -> None:
 
     probe = asyncio.create_task(hang())
     await asyncio.sleep(0)
-    waiting = asyncio.create_task(endpoints.ready(None))
+    waiting = asyncio.create_task(endpoints.ready(search()))
     await asyncio.sleep(0)
     probe.cancel()
     async with asyncio.timeout(10):
-        assert await waiting is endpoint
+        assert (await waiting).endpoint is endpoint
     assert endpoints.status()[0].breaker == "half-open"
+
+
+def test_no_more_calls_are_open_than_the_endpoint_may_have() -> None:
+    """Of one worker: its share."""
+    endpoints = Endpoints(servers("http://a", max_concurrency=4), Workers(count=2), Time())
+    (endpoint,) = endpoints.all
+    with endpoints.attempt(endpoint):
+        assert chosen(endpoints) == "a"
+        with endpoints.attempt(endpoint):
+            assert chosen(endpoints) is None
+    assert chosen(endpoints) == "a"
+
+
+@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_rates_of_all_workers_together_hold_over_a_minute(limit: str, workers: int) -> None:
+    """Within 5 %, while all have calls waiting."""
+    tokens = 1 if limit == "requests_per_minute" else 10
+    clock, per_minute = Time(), 600 * tokens
+    config = servers("http://a", **{limit: per_minute})
+    all_workers = [Endpoints(config, Workers(count=workers), clock) for _ in range(workers)]
+    began: list[float] = []
+    for tick in range(18_000):
+        clock.now = tick / 100
+        for endpoints in all_workers:
+            while endpoints.choose(search()) is not None:
+                with endpoints.attempt(endpoints.all[0], expected_tokens=2 * tokens) as call:
+                    call.used_tokens = tokens
+                began.append(clock.now)
+    for start in range(0, 120, 10):
+        calls = sum(start <= at < start + 60 for at in began)
+        assert calls <= 600 * 1.05
+        assert start == 0 or calls >= 600 * 0.95

@@ -1,33 +1,46 @@
+import json
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 
 import pytest
+from msgspec import structs
 
-from fleet.errors import AgentCallError
-from workers.llm.failures import is_retryable, of_status, shorten
-from workers.llm.retry import CAP_S, MAX_HEDGES, MAX_REPAIRS, most_attempts, retry_after_s, wait_before_retry
+from fleet.messages import ChatMessage
+from tests.support.calls import ask
+from workers.llm.failures import AttemptError, of_status, shorten, status_within
+from workers.llm.retry import CAP_S, MAX_SHOWN_CHARACTERS, Step, next_step
+from workers.llm.retry_after import asked_wait_s, seconds_in
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
-
-INVALID = AgentCallError("InvalidAnswer", "", retryable=True)
-FAILED = AgentCallError("ServerError", "", retryable=True)
-
-
-def wait(*errors: AgentCallError, max_attempts: int = 50, remaining_s: float = 1e9) -> float | None:
-    return wait_before_retry(errors, max_attempts=max_attempts, remaining_s=remaining_s, rng=Random(1))
+INVALID = AttemptError("InvalidAnswer", "http://a: no JSON", fault="answer", retryable=True)
+FAILED = AttemptError("ServerError", "", fault="server")
+REFUSED = AttemptError("ConnectionRefused", "", fault="server", begun=False)
+CUT = AttemptError("Truncated", "", fault="answer")
 
 
-def limited(asked_s: float) -> AgentCallError:
-    return AgentCallError("RateLimited", "", retryable=True, retry_after_s=asked_s)
+def step(*errors: AttemptError, said: str = "", **more: Any) -> Step | None:
+    given = {"max_tokens": 500, "max_attempts": 50, "remaining_s": 1e9, "elsewhere": False, "rng": Random(1), **more}
+    return next_step(errors, more.pop("request", ask()), said, **given)
+
+
+def wait(*errors: AttemptError, **more: Any) -> float | None:
+    found = step(*errors, **more)
+    return None if found is None else found.wait_s
+
+
+def limited(asked_s: float) -> AttemptError:
+    return AttemptError("RateLimited", "", fault="busy", begun=False, retry_after_s=asked_s)
 
 
 def test_waits_grow_up_to_the_cap() -> None:
     """Full jitter: anywhere between nothing and the bound, whatever the number of failures."""
     for failures in range(1, 50):
-        waited = wait(*[FAILED] * failures)
-        assert waited is not None
-        assert 0 <= waited <= min(CAP_S, 0.25 * 2 ** (failures - 1))
+        for error in (FAILED, REFUSED):
+            waited = wait(*[error] * failures)
+            assert waited is not None
+            assert 0 <= waited <= min(CAP_S, 0.25 * 2 ** (failures - 1))
 
 
 def test_a_wait_is_at_least_what_the_server_asked_for() -> None:
@@ -36,14 +49,24 @@ def test_a_wait_is_at_least_what_the_server_asked_for() -> None:
 
 
 def test_a_wait_past_the_deadline_ends_the_call() -> None:
-    """There is nothing to wait for."""
+    """There is nothing to wait for; but another endpoint may take it at once."""
     assert wait(limited(3.0), remaining_s=2.0) is None
+    assert wait(limited(3.0), remaining_s=2.0, elsewhere=True) == 0.0
 
 
-def test_what_is_not_retryable_or_was_tried_often_enough_ends_the_call() -> None:
-    """No wait means no retry."""
-    assert wait(AgentCallError("BadRequest", "", retryable=False)) is None
+def test_what_the_model_may_have_worked_on_is_tried_so_many_times() -> None:
+    """What had not begun is tried until the deadline."""
     assert wait(FAILED, FAILED, max_attempts=2) is None
+    assert wait(FAILED, *[REFUSED] * 99, max_attempts=2) is not None
+    assert wait(*[limited(0.0)] * 99, max_attempts=2) is not None
+
+
+def test_what_one_endpoint_refuses_another_may_take() -> None:
+    """At once; where there is none, the call ends."""
+    refusal = AttemptError("Unauthorized", "", fault="endpoint")
+    assert wait(refusal, elsewhere=True) == 0.0
+    assert wait(refusal) is None
+    assert wait(AttemptError("BadRequest", "", fault="request"), elsewhere=True) is None
 
 
 def test_an_invalid_answer_is_asked_for_once_more_at_once() -> None:
@@ -60,48 +83,151 @@ def test_an_invalid_answer_is_no_failed_attempt() -> None:
     assert wait(INVALID, FAILED, FAILED, max_attempts=2) is None
 
 
+def test_a_very_long_invalid_answer_is_not_sent_back() -> None:
+    """It would fill the window once more; the complaint is enough."""
+    for length, back in ((100, True), (MAX_SHOWN_CHARACTERS + 1, False)):
+        said = "x" * length
+        found = step(INVALID, said=said)
+        assert found is not None
+        assert (said in [message.content for message in found.request.messages]) is back
+        assert "no JSON" in found.request.messages[-1].content
+
+
+def test_a_cut_answer_is_asked_for_with_more_room_once() -> None:
+    """And never with as much again."""
+    found = step(CUT)
+    assert found is not None
+    assert (found.request.max_tokens, found.request.more_than) == (1000, 500)
+    assert step(CUT, CUT) is None
+
+
+@pytest.mark.parametrize("error_type", ["ContentFiltered", "Refused"])
+def test_what_would_be_answered_the_same_ends_the_call(error_type: str) -> None:
+    """Nobody asks the same again."""
+    assert step(AttemptError(error_type, "", fault="answer")) is None
+
+
 @pytest.mark.parametrize(
-    ("header", "expected"),
+    ("text", "expected"),
     [
         ("2", 2.0),
         ("0.5", 0.5),
+        ("8s", 8.0),
+        ("1m3.5s", 63.5),
+        ("250ms", 0.25),
+        ("6m0s", 360.0),
+        ("1h", 3600.0),
         ("Thu, 01 Jan 2026 00:00:30 GMT", 30.0),
+        ("2026-01-01T00:00:30Z", 30.0),
         ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
+        (str(NOW.timestamp() + 7), 7.0),
         ("soon", None),
         ("-1", None),
         ("inf", None),
+        ("", None),
         (None, None),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_date(header: str | None, expected: float | None) -> None:
+def test_a_time_is_read_in_every_spelling(text: str | None, expected: float | None) -> None:
     """Anything else is as good as absent."""
-    assert retry_after_s(header, NOW) == expected
+    assert seconds_in(text, NOW) == expected
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"),
+    ("headers", "body", "expected"),
     [
-        (400, False),
-        (401, False),
-        (404, False),
-        (408, True),
-        (422, False),
-        (425, True),
-        (429, True),
-        (500, True),
-        (529, True),
+        ({"Retry-After": "2", "x-ratelimit-reset-tokens": "9s"}, "", 2.0),
+        ({"retry-after-ms": "1500", "Retry-After": "2"}, "", 1.5),
+        (
+            {"x-ratelimit-reset-tokens": "8s", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-requests": "1s"},
+            "",
+            8,
+        ),
+        ({"x-ratelimit-reset-tokens": "8s", "x-ratelimit-reset-requests": "1s"}, "", 1.0),
+        ({"anthropic-ratelimit-tokens-reset": "2026-01-01T00:00:04Z"}, "", 4.0),
+        ({}, '{"error": {"message": "Rate limit reached. Please try again in 8.2s."}}', 8.2),
+        ({}, '{"details": [{"retryDelay": "17s"}]}', 17.0),
+        ({}, "busy", None),
+        ({"Retry-After": "soon"}, "", None),
     ],
 )
-def test_statuses_worth_another_try(status: int, expected: bool) -> None:
-    """408, 425, 429 and 5xx, nothing else."""
-    assert is_retryable(status) is expected
-    assert of_status(status, "").retryable is expected
+def test_how_long_a_server_asks_to_be_left_alone(headers: dict[str, str], body: str, expected: float | None) -> None:
+    """`Retry-After` first, then the limit that was met, then the words."""
+    assert asked_wait_s(headers, body, NOW) == expected
 
 
-def test_an_overflow_reported_by_the_server_has_its_name() -> None:
-    """A 400 that speaks of the context length."""
-    body = '{"error": {"message": "This model\'s maximum context length is 10 tokens."}}'
-    assert of_status(400, body).error_type == "ContextOverflow"
+@pytest.mark.parametrize(
+    ("status", "fault", "begun"),
+    [
+        (400, "endpoint", False),
+        (401, "endpoint", False),
+        (404, "endpoint", False),
+        (408, "server", True),
+        (422, "endpoint", False),
+        (424, "server", True),
+        (425, "busy", False),
+        (429, "busy", False),
+        (500, "server", True),
+        (502, "server", False),
+        (503, "server", False),
+        (529, "busy", False),
+        (307, "endpoint", False),
+    ],
+)
+def test_a_status_says_who_is_at_fault(status: int, fault: str, begun: bool) -> None:
+    """And whether the model may have begun."""
+    error = of_status(status, "")
+    assert (error.fault, error.begun) == (fault, begun)
+
+
+@pytest.mark.parametrize(
+    "body", ["The server is overloaded: too many requests are queued.", '{"message": "Loading model"}']
+)
+def test_a_503_of_a_full_or_loading_server_is_no_fault_of_it(body: str) -> None:
+    """Its breaker stays closed."""
+    assert of_status(503, body).fault == "busy"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "window", "prompt"),
+    [
+        (400, "This model's maximum context length is 10 tokens.", None, None),
+        (400, "request (6009 tokens) exceeds the available context size (4096 tokens)", 4096, 6009),
+        (400, "The decoder prompt (length 9000) is longer than the maximum model length of 8192.", 8192, 9000),
+        (422, "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 3000 `inputs` tokens and 4096", 4096, 3000),
+        (400, "prompt is too long: 210000 tokens > 200000 maximum", 200000, 210000),
+        (
+            400,
+            "maximum context length is 8192 tokens. You requested 8352 (4256 in the messages)",
+            8192,
+            4256,
+        ),
+        (400, "The input (9001 tokens) is longer than the model's context length (8192 tokens).", 8192, None),
+        (400, "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000", 200000, 188240),
+    ],
+)
+def test_an_overflow_is_known_in_every_wording(
+    status: int, message: str, window: int | None, prompt: int | None
+) -> None:
+    """With the numbers that it tells."""
+    error = of_status(status, json.dumps({"error": {"message": message}}))
+    assert error.error_type == "ContextOverflow"
+    if window is not None:
+        assert error.window == window
+    if prompt is not None:
+        assert error.prompt_tokens == prompt
+
+
+def test_a_rate_limit_that_speaks_of_tokens_is_no_overflow() -> None:
+    """Waiting helps there."""
+    assert of_status(429, "Limit 8192 tokens per min, requested 9000. Reduce the length.").error_type == "RateLimited"
+
+
+def test_a_proxy_that_answers_500_may_name_the_real_status() -> None:
+    """As a number or as text."""
+    assert status_within(500, '{"error": {"code": "400", "message": "x"}}') == 400
+    assert status_within(500, '{"error": {"code": "internal"}}') == 500
+    assert status_within(503, '{"error": {"code": 400}}') == 503
 
 
 def test_long_server_texts_are_shortened_and_say_so() -> None:
@@ -109,6 +235,13 @@ def test_long_server_texts_are_shortened_and_say_so() -> None:
     assert "(1000 characters in all)" in shorten("x" * 1000)
 
 
-def test_deliveries_of_a_call_never_share_the_number_of_an_attempt() -> None:
-    """Every try, the repair and the hedge have room in one delivery's range."""
-    assert most_attempts(4) == 4 + MAX_REPAIRS + MAX_HEDGES
+def test_a_repair_goes_on_where_the_answer_ended() -> None:
+    """With another seed, and the schema in words."""
+    request = structs.replace(ask(answer_schema={"type": "object"}), messages=(ChatMessage(role="user", content="q"),))
+    found = next_step(
+        [INVALID], request, "bad", max_tokens=1, max_attempts=1, remaining_s=9, elsewhere=False, rng=Random(1)
+    )
+    assert found is not None
+    assert [message.role for message in found.request.messages] == ["user", "assistant", "user"]
+    assert '{"type":"object"}' in found.request.messages[2].content
+    assert found.request.seed != request.seed

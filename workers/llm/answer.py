@@ -1,0 +1,176 @@
+"""What a model has said so far in one attempt, and whether that is all of it."""
+
+import re
+
+import structlog
+
+from fleet.messages import Usage
+from workers.llm.endings import Ending, ending_of
+from workers.llm.events import Event, TokenCounts, read, read_many
+from workers.llm.failures import AttemptError, is_page, malformed, of_error_object, of_page, shorten
+from workers.llm.reasoning import ReasoningSplitter, split_reasoning
+from workers.llm.sse import DONE
+
+log = structlog.get_logger(__name__)
+
+BYTES_PER_TOKEN = 4
+_HALVES = re.compile("[\ud800-\udfff]")
+_TEXT_FIELDS = re.compile(r'"(?:content|text|delta)"')
+_BLANK = re.compile(r"[\s\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\x00]*")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen."""
+    return _BLANK.fullmatch(text) is not None
+
+
+class StreamedAnswer:
+    """Takes the events of one response. `pieces` counts what has come: about tokens, until a server tells."""
+
+    def __init__(self) -> None:
+        self.counts: TokenCounts | None = None
+        self.finish_reason: str | None = None
+        self.done = False
+        self.pieces = 0
+        self.model: str | None = None
+        self.refusal = ""
+        self.tool = False
+        self.began = False
+        """Whether a request has been sent that a model may have worked on."""
+        self.prompt_bytes = 0
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
+        self._half = ""
+        self._unread: list[str] = []
+        self._splitter = ReasoningSplitter()
+        self._parts: tuple[int, str, str] | None = None
+
+    # --- what has come ----------------------------------------------------------------------------------------------
+
+    @property
+    def content(self) -> str:
+        """The answer, without thoughts."""
+        return self._split()[1]
+
+    @property
+    def reasoning(self) -> str:
+        """What a reasoning model thought, however its server sends it; never a part of its answer."""
+        return "".join([*self._thoughts, self._split()[0]])
+
+    @property
+    def ending(self) -> Ending:
+        """What the finish reason says."""
+        return ending_of(self.finish_reason)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the server gave a reason for the end."""
+        return self.finish_reason is not None
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens as reported, else as counted here."""
+        told = self.counts.completion if self.counts else None
+        return self._counted() if told is None else told
+
+    @property
+    def usage(self) -> Usage:
+        """As reported. What was not reported is null, and counted here as `estimated_tokens`."""
+        if not self.began:
+            return Usage()
+        counts = self.counts or TokenCounts()
+        estimated = 0
+        if counts.prompt is None:
+            estimated += self.prompt_bytes // BYTES_PER_TOKEN
+        if counts.completion is None:
+            estimated += self._counted()
+        return Usage(
+            prompt_tokens=counts.prompt,
+            completion_tokens=counts.completion,
+            cached_tokens=counts.cached,
+            estimated_tokens=estimated,
+        )
+
+    def _counted(self) -> int:
+        characters = sum(map(len, self._text)) + sum(map(len, self._thoughts))
+        return max(self.pieces, characters // BYTES_PER_TOKEN)
+
+    # --- what comes -------------------------------------------------------------------------------------------------
+
+    def take(self, data: str) -> str:
+        """Applies one event; returns the text it adds to the answer, as far as that is known to be one.
+
+        Raises `AttemptError` for an error, and for an event that cannot be read and held text.
+        """
+        if data.rstrip() == DONE:
+            self.done = True
+            return ""
+        event = read(data)
+        if not event.unread:
+            return self._apply(event)
+        return "".join([self._apply(each, data) for each in read_many(data)])
+
+    def _apply(self, event: Event, data: str = "") -> str:
+        if event.unread:
+            may_hold_text = data.lstrip()[:1] in ("{", "[") if event.broken else _TEXT_FIELDS.search(data) is not None
+            if may_hold_text and not self.finished:
+                raise malformed(f"an event that cannot be read, and may hold text: {shorten(data)}")
+            self._unread.append(data[:2000])
+            return ""
+        if event.error is not None:
+            if self.finished:
+                log.warning("model.error_after_end", error=shorten(str(event.error)))
+                return ""
+            raise of_error_object(event.error)
+        if event.counts is not None:
+            self.counts = _newer(self.counts, event.counts)
+        self.finish_reason = event.finish_reason or self.finish_reason
+        self.model = self.model or event.model
+        self.refusal += event.refusal
+        self.tool = self.tool or event.tool
+        if event.thought:
+            self.pieces += 1
+            self._thoughts.append(_HALVES.sub("\ufffd", event.thought))
+        if not event.text:
+            return ""
+        self.pieces += 1
+        text = self._joined(event.text) if self._half or _HALVES.search(event.text) else event.text
+        if not text:
+            return ""
+        self._text.append(text)
+        # A server that sends thoughts apart leaves none in the text.
+        return text if self._thoughts else self._splitter.feed(text)
+
+    def _joined(self, text: str) -> str:
+        """Halves of a surrogate pair that were cut between two events, put together; one left over is replaced."""
+        text = self._half + text
+        self._half = ""
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def _split(self) -> tuple[str, str]:
+        if self._parts is None or self._parts[0] != len(self._text):
+            text = "".join(self._text)
+            thought, answer = ("", text) if self._thoughts else split_reasoning(text)
+            self._parts = (len(self._text), thought, answer)
+        return self._parts[1:]
+
+    def why_not_begun(self) -> AttemptError | None:
+        """For a response without anything of a completion in it: what it was instead."""
+        if self._text or self._thoughts or self.finished or self.refusal or not self._unread:
+            return None
+        said = "\n".join(self._unread)
+        return of_page(said) if is_page(said) else malformed(f"no completion but {shorten(said)}")
+
+
+def _newer(old: TokenCounts | None, new: TokenCounts) -> TokenCounts:
+    """What is told later counts; what is told no more stays."""
+    if old is None:
+        return new
+    return TokenCounts(
+        prompt=old.prompt if new.prompt is None else new.prompt,
+        completion=old.completion if new.completion is None else new.completion,
+        cached=old.cached if new.cached is None else new.cached,
+        reasoning=old.reasoning if new.reasoning is None else new.reasoning,
+    )

@@ -1,0 +1,44 @@
+"""The list of models that a server gives, in the forms that there are. An entry that cannot be read is left out."""
+
+from typing import Any
+
+from workers.llm.endpoint import ModelCard
+
+_LISTS = ("data", "models", "items", "result")
+_NAMES = ("id", "name", "model")
+_WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "max_input_tokens")
+_WITHIN = ("meta", "model_info", "top_provider", "capabilities", "limits")
+
+
+def cards_in(value: Any) -> tuple[ModelCard, ...]:
+    """From `{"data": […]}`, a bare list, or the like. Nothing readable is an empty list."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), [])
+    if not isinstance(value, list):
+        return ()
+    cards = (_card(entry) for entry in value)
+    return tuple(card for card in cards if card is not None)
+
+
+def _card(entry: Any) -> ModelCard | None:
+    if isinstance(entry, str):
+        return ModelCard(entry) if entry else None
+    if not isinstance(entry, dict):
+        return None
+    name = next((entry[key] for key in _NAMES if isinstance(entry.get(key), str) and entry[key]), None)
+    if name is None:
+        return None
+    parent = entry.get("parent")
+    return ModelCard(name, _window(entry), parent if isinstance(parent, str) and parent != name else None)
+
+
+def _window(entry: dict[str, Any]) -> int | None:
+    for holder in (entry, *(entry[key] for key in _WITHIN if isinstance(entry.get(key), dict))):
+        for key in _WINDOWS:
+            try:
+                tokens = int(float(holder[key]))
+            except (KeyError, TypeError, ValueError, OverflowError):
+                continue
+            if tokens > 0:
+                return tokens
+    return None

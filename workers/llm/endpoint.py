@@ -1,0 +1,165 @@
+"""One model server as a worker knows it: what it serves, what it has taught, how it is, and how much it has to do."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from fleet.model_servers import EndpointConfig, base_url, joined, shown
+from workers.llm.breaker import Breaker, Rules, State
+from workers.llm.dialects import DIALECTS, Form
+from workers.llm.failures import AttemptError
+from workers.llm.limits import Allowance
+
+FIRST_REFUSAL_S = 5.0
+LONGEST_REFUSAL_S = 300.0
+
+
+class ModelCard(Struct, frozen=True):
+    """A model as an endpoint lists it; `window` in tokens, None where it does not say."""
+
+    id: str
+    window: int | None = None
+    parent: str | None = None
+
+
+class EndpointStatus(Struct, frozen=True, kw_only=True):
+    """How one endpoint looks from here. `opened`: how often its breaker has. `refuses`: models, and why."""
+
+    url: str
+    breaker: State
+    opened: int
+    open_calls: int
+    name: str = ""
+    refuses: dict[str, str] = {}
+
+
+class _Refusal(Struct, frozen=True):
+    until: float
+    lasts_s: float
+    error: AttemptError
+
+
+class Endpoint:
+    """`models` None: not asked yet."""
+
+    def __init__(self, name: str, config: EndpointConfig, rules: Rules, workers: int, now: float) -> None:
+        self.name = name
+        self.config = config
+        self.dialect = DIALECTS[config.kind]
+        self.base = base_url(config.url)
+        self.url = joined(self.base, self.dialect.path)
+        self.shown = shown(config.url.rstrip("/"))
+        """Without credentials: for errors and logs."""
+        self.breaker = Breaker(rules)
+        self.allowance = Allowance(config, workers, now)
+        self.open_calls = 0
+        self.models: tuple[ModelCard, ...] | None = None
+        self.list_failed = False
+        self.counts_tokens = self.dialect.counts_tokens
+        self.paused_until = 0.0
+        self._windows: dict[str, int] = {}
+        self._forms: dict[str, Form] = {}
+        self._refusals: dict[str | None, _Refusal] = {}
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    def is_not_for(self, model: str | None) -> bool:
+        """Whether the settings say that this endpoint does not serve `model`."""
+        named = self.config.models
+        return model is not None and named is not None and model not in named
+
+    def lacks(self, model: str | None) -> bool:
+        """Whether this endpoint's list is known, and `model` is not on it."""
+        if model is None or self.models is None or self.config.models is not None:
+            return False
+        return all(card.id not in (model, f"{model}:latest") for card in self.models)
+
+    def card(self, model: str | None) -> ModelCard | None:
+        """Of `model`, or the first that is listed; None where nothing is named or known."""
+        cards = self.models or ()
+        named = self.config.models
+        if model is None and named:
+            model = named[0]
+        if model is None:
+            return cards[0] if cards else None
+        card = next((card for card in cards if card.id == model), None)
+        if card is None:
+            return ModelCard(model)
+        if card.window is None and card.parent is not None:
+            parent = next((each for each in cards if each.id == card.parent), None)
+            return ModelCard(card.id, parent.window if parent else None, card.parent)
+        return card
+
+    def window(self, card: ModelCard, base: str | None = None) -> int | None:
+        """Of the context; what the server has said in an error counts before its list."""
+        if (learned := self._windows.get(card.id)) is not None:
+            return learned
+        if card.window is None and base is not None:
+            return next((each.window for each in self.models or () if each.id == base), None)
+        return card.window
+
+    def learn_window(self, model: str, tokens: int) -> None:
+        """From an error that told it."""
+        self._windows[model] = tokens
+
+    def form(self, model: str) -> Form:
+        """How `model` is asked here."""
+        if (form := self._forms.get(model)) is None:
+            form = self._forms[model] = Form(self.dialect)
+        return form
+
+    # --- how it is --------------------------------------------------------------------------------------------------
+
+    def refuses(self, model: str | None, now: float) -> bool:
+        """Whether it refused the last call for `model`, not long ago."""
+        refusal = self._refusals.get(model)
+        return refusal is not None and now < refusal.until
+
+    def refused(self, model: str | None, error: AttemptError, now: float) -> None:
+        """It will not be chosen for this model while another endpoint can; for longer each time."""
+        before = self._refusals.get(model)
+        lasts_s = FIRST_REFUSAL_S if before is None else min(LONGEST_REFUSAL_S, 2 * before.lasts_s)
+        self._refusals[model] = _Refusal(now + lasts_s, lasts_s, error)
+
+    def took(self, model: str | None) -> None:
+        """It answered a call for `model`."""
+        if self._refusals:
+            self._refusals.pop(model, None)
+
+    def pause(self, asked_s: float | None, now: float) -> None:
+        """It has no room. What it asked for is kept by all calls; without that each call waits for itself."""
+        if asked_s is not None:
+            self.paused_until = max(self.paused_until, now + asked_s)
+
+    def forget(self) -> None:
+        """It went away, and may come back with other models."""
+        self.models = None
+        self.list_failed = False
+        self._windows.clear()
+
+    def status(self, now: float) -> EndpointStatus:
+        return EndpointStatus(
+            name=self.name,
+            url=self.shown,
+            breaker=self.breaker.state(now),
+            opened=self.breaker.opened,
+            open_calls=self.open_calls,
+            refuses={
+                model or "any model": refusal.error.error
+                for model, refusal in self._refusals.items()
+                if now < refusal.until
+            },
+        )
+
+
+def rules_of(failures: int, share: float, cool_down_s: float, longest_cool_down_s: float) -> Rules:
+    """A longest cool-down that is shorter than the first is the first."""
+    return Rules(
+        failures=failures,
+        share=share,
+        cool_down_s=cool_down_s,
+        longest_cool_down_s=max(cool_down_s, longest_cool_down_s),
+    )
+
+
+Clock = Callable[[], float]

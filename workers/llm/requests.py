@@ -1,0 +1,116 @@
+"""A role's profile and an agent's request become what a model is asked, and which models may answer."""
+
+from typing import Any
+
+from msgspec import Struct, structs
+
+from fleet.config import RoleProfile, Settings
+from fleet.errors import AgentCallError
+from fleet.messages import AgentRequested, ChatMessage, Phase
+from fleet.times import from_rfc3339
+
+JUDGING = frozenset({"critique", "score", "vote", "compare", "choose"})
+
+
+class ModelTarget(Struct, frozen=True, kw_only=True):
+    """A model that may answer. `name`: what servers call it, None: what the server lists first; `endpoints` None: all.
+
+    `stands_in`: another one was asked for; the text says which.
+    """
+
+    name: str | None = None
+    endpoints: frozenset[str] | None = None
+    base: str | None = None
+    window: int | None = None
+    stands_in: str = ""
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """One call as the model's client needs it. `targets` in the order of preference; `deadline_ms` since 1970."""
+
+    role: str
+    messages: tuple[ChatMessage, ...]
+    targets: tuple[ModelTarget, ...] = (ModelTarget(),)
+    temperature: float
+    max_tokens: int
+    seed: int | None
+    deadline_ms: int
+    phase: Phase = "propose"
+    answer_schema: dict[str, Any] | None = None
+    accept_truncated: bool = False
+    more_than: int = 0
+    """Tokens at which the answer was cut off before: asked again with no more it would be cut again."""
+    task_id: str = ""
+    traceparent: str = ""
+
+
+def resolve(settings: Settings, request: AgentRequested, traceparent: str = "") -> ModelRequest:
+    """The request's model goes before the role's.
+
+    Raises `AgentCallError` (UnknownRole) and, for a deadline that is no time, ValueError.
+    """
+    profile = settings.roles.get(request.role)
+    if profile is None:
+        known = ", ".join(sorted(settings.roles)) or "none"
+        raise AgentCallError(
+            "UnknownRole", f"role {request.role} has no table [roles.{request.role}]; known: {known}", retryable=False
+        )
+    return ModelRequest(
+        role=request.role,
+        messages=with_persona(request.messages, profile.persona),
+        targets=_targets(settings, profile, request),
+        temperature=profile.temperature,
+        max_tokens=profile.max_tokens,
+        seed=request.seed,
+        deadline_ms=from_rfc3339(request.deadline_at),
+        phase=request.phase,
+        answer_schema=request.answer_schema,
+        accept_truncated=request.accept_truncated,
+        task_id=request.task_id,
+        traceparent=traceparent,
+    )
+
+
+def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) -> tuple[ModelTarget, ...]:
+    """The model, its fallbacks in their order (theirs after them), and last the base of an adapter."""
+    of_role = (profile.judge_model or profile.model) if request.phase in JUDGING else profile.model
+    asked = request.model or of_role or settings.vllm_model
+    # A role's window is that of the role's model; of another one the server knows.
+    window = profile.context_window if request.model in (None, of_role) else None
+    targets: list[ModelTarget] = []
+    waiting: list[str | None] = [asked]
+    seen: set[str | None] = set()
+    while waiting:
+        name = waiting.pop(0)
+        if name in seen:
+            continue
+        seen.add(name)
+        model = settings.models.get(name) if name is not None else None
+        stands_in = f"{name} answered in place of {asked}" if targets else ""
+        if model is None:
+            targets.append(ModelTarget(name=name, window=window if name == asked else None, stands_in=stands_in))
+            continue
+        targets.append(
+            ModelTarget(
+                name=model.name or name,
+                endpoints=frozenset(model.endpoints) if model.endpoints else None,
+                base=model.base,
+                window=(window if name == asked else None) or model.context_window,
+                stands_in=stands_in,
+            )
+        )
+        waiting += model.fallbacks
+    for target in list(targets):
+        if target.base and target.base != target.name and all(each.name != target.base for each in targets):
+            stands_in = f"{target.base} answered in place of its adapter {target.name}"
+            targets.append(structs.replace(target, name=target.base, base=None, stands_in=stands_in))
+    return tuple(targets)
+
+
+def with_persona(messages: tuple[ChatMessage, ...], persona: str) -> tuple[ChatMessage, ...]:
+    """The persona ends the last user message: all before it is the prefix that calls of a deliberation share."""
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].role == "user":
+            spoken = structs.replace(messages[index], content=f"{messages[index].content}\n\n{persona}")
+            return (*messages[:index], spoken, *messages[index + 1 :])
+    return (*messages, ChatMessage(role="user", content=persona))
