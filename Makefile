@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TEST_PROCESSES ?= 2
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm lint format setup asyncapi clean
+.PHONY: demo test test-all test-vllm lint format setup asyncapi picture clean
 
 setup: $(VENV)/.current
 
@@ -26,8 +27,17 @@ else
 	@$(BIN)/fleet demo "$(TASK)"
 endif
 
+# What a contributor waits for. Whole fleets, each with a Ray of its own, run one after the other.
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadgroup
+
+# All: also chaos, bursts, benchmarks, clusters and faults of Ray. These run one at a time, since some of them measure.
+test-all: test
+	@$(BIN)/python -m pytest -m slow
+
+# Draws the picture of README.md.
+picture: setup
+	@$(BIN)/python -m tests.documents.draw
 
 # A real vLLM (CPU build, tiny random model) in an environment of its own, about 2.5 GB.
 test-vllm: setup

@@ -9,6 +9,16 @@ import pytest
 from fleet.errors import ConfigError
 from fleet.local.nats_server import EmbeddedNats, find_server
 
+WHOLE_FLEETS = ("e2e", "documents", "chaos")
+"""Levels whose tests start a Ray of their own, which others on the machine should not join."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, one of them runs all whole fleets, one after the other."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in WHOLE_FLEETS:
+            item.add_marker(pytest.mark.xdist_group("whole fleets"))
+
 
 @pytest.fixture
 def nats_binary() -> None:

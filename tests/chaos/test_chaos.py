@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.conftest import environment
 
+pytestmark = pytest.mark.slow
+
 SEED = 7
 
 

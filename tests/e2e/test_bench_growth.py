@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fleet.bench.growth import replicas, stored
 from tests.e2e.conftest import environment
+
+pytestmark = pytest.mark.slow
 
 
 async def bench(*arguments: str) -> dict[str, Any]:

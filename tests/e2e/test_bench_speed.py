@@ -12,6 +12,8 @@ from fleet.bench.report import Report
 from fleet.bench.speed import parallelism, saturation, throughput
 from fleet.bench.speed.rig import Rig
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 4
 
 

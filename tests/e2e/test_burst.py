@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from fleet.local.process_titles import kind_of
 from tests.e2e.conftest import Up, start, stop
+
+pytestmark = pytest.mark.slow
 
 BURST = int(os.environ.get("BURST", "300"))
 WITHIN_S = 3000

@@ -19,6 +19,8 @@ from fleet.local.nats_server import find_server
 from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 90
 
 

@@ -20,7 +20,7 @@ from tests.support.servers import Server
 from tests.support.whole_fleet import whole
 from workers.simulator.server import SimulatorConfig
 
-pytestmark = pytest.mark.usefixtures("nats_binary")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nats_binary")]
 
 LIMITS = Limits(replicas=3)
 PACE = SimulatorConfig(latency_ms=100)
