@@ -15,8 +15,8 @@ import pytest
 from tests.documents.blocks import ROOT
 from tests.e2e.conftest import STOPPED_WITHIN_S, environment
 
-COMMAND_LINE = ROOT.parent / "shared" / "bin" / "nats.xz"
-"""Where `nats` lies for those who have it there, and not on PATH."""
+PACKED = Path("shared", "bin", "nats.xz")
+"""Where `nats` lies beside a checkout, for those who do not have it on PATH."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert line, (directory / "fleet.log").read_text()[-4000:]
     url = json.loads(line)["nats_url"]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    yield Running(url, environment(NATS_URL=url, PATH=path, COLUMNS="200"))
+    # No context of the user's own decides where `nats` goes.
+    yield Running(url, environment(NATS_URL=url, PATH=path, COLUMNS="200", XDG_CONFIG_HOME=str(directory)))
     up.terminate()
     assert up.wait(STOPPED_WITHIN_S) == 0
     up.stdout.close()
@@ -60,9 +61,10 @@ def nats_command(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The real `nats`: the one on PATH, else the packed one beside the checkout. A visible skip without either."""
     if found := shutil.which("nats"):
         return found
-    if not COMMAND_LINE.exists():
+    packed = next((folder / PACKED for folder in ROOT.parents if (folder / PACKED).exists()), None)
+    if packed is None:
         pytest.skip("no `nats` command line on PATH: https://github.com/nats-io/natscli")
     program = tmp_path_factory.mktemp("bin") / "nats"
-    program.write_bytes(lzma.decompress(COMMAND_LINE.read_bytes()))
+    program.write_bytes(lzma.decompress(packed.read_bytes()))
     program.chmod(0o755)
     return str(program)
