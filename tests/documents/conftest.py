@@ -1,9 +1,7 @@
 """One fleet for all documents: what `fleet up` starts, and the programs that their commands name."""
 
 import json
-import lzma
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +12,7 @@ import pytest
 
 from tests.documents.blocks import ROOT
 from tests.e2e.conftest import STOPPED_WITHIN_S, environment
-
-PACKED = Path("shared", "bin", "nats.xz")
-"""Where `nats` lies beside a checkout, for those who do not have it on PATH."""
+from tests.support.natscli import nats_cli
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,5 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def nats_command(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The real `nats`: the one on PATH, else the packed one beside the checkout. A visible skip without either."""
-    if found := shutil.which("nats"):
-        return found
-    packed = next((folder / PACKED for folder in ROOT.parents if (folder / PACKED).exists()), None)
-    if packed is None:
-        pytest.skip("no `nats` command line on PATH: https://github.com/nats-io/natscli")
-    program = tmp_path_factory.mktemp("bin") / "nats"
-    program.write_bytes(lzma.decompress(packed.read_bytes()))
-    program.chmod(0o755)
-    return str(program)
+    """The real `nats`."""
+    return str(nats_cli(tmp_path_factory.mktemp("bin")))
