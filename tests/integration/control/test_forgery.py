@@ -172,7 +172,7 @@ LISTENING = {
     "the workers": (subjects.AGENT_STOP, None),
     "who waits for an end": (subjects.CANCELLED, None),
     "who waits for a rejection": (subjects.REJECTED, None),
-    "undertakers": (subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS), subjects.UNDERTAKERS),
+    "undertakers": (subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS), subjects.DEAD_LETTER_GROUP),
 }
 
 
