@@ -1,0 +1,72 @@
+"""`deploy/with-ray-node`: a driver and its Ray node share one fate. `ray` is a shell script here."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.support.deploy import DEPLOY
+
+
+def with_ray_node(folder: Path, ray: str, *command: str) -> subprocess.Popen[str]:
+    """Runs the script with a `ray` that is the shell script `ray`."""
+    stub = folder / "ray"
+    stub.write_text(f"#!/bin/bash\n{ray}\n")
+    stub.chmod(0o755)
+    environ = {"PATH": f"{folder}:{os.environ['PATH']}", "RAY_ADDRESS": "head:6379"}
+    script = str(DEPLOY / "with-ray-node")
+    return subprocess.Popen([script, *command], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_driver_ends_when_its_ray_node_does(tmp_path: Path) -> None:
+    """It would go on without being able to start anything; the exit status makes whoever runs the container act."""
+    process = with_ray_node(tmp_path, "exit 0", "sleep", "60")
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "the Ray node has ended" in said
+
+
+def test_ray_node_ends_when_its_driver_does(tmp_path: Path) -> None:
+    """With the driver's exit status."""
+    node = f'trap "kill %1; touch {tmp_path}/left; exit" TERM; sleep 60 & wait'
+    process = with_ray_node(tmp_path, node, "bash", "-c", "sleep 0.3; exit 7")
+    process.communicate(timeout=20)
+    assert process.returncode == 7
+    assert (tmp_path / "left").exists()
+
+
+def test_ray_node_that_fails_to_start_is_started_again(tmp_path: Path) -> None:
+    """The driver, which waits for its node anyway, goes on; it ends with its own status."""
+    node = (
+        f"echo try >> {tmp_path}/tries; [ $(wc -l < {tmp_path}/tries) -gt 2 ] || exit 1; touch {tmp_path}/up; sleep 60"
+    )
+    driver = f"until [ -e {tmp_path}/up ]; do sleep 0.05; done; exit 7"
+    process = with_ray_node(tmp_path, node, "bash", "-c", driver)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 7
+    assert (tmp_path / "tries").read_text().split() == ["try"] * 3
+    assert "ray start has ended with 1: try 3 of 5" in said
+
+
+def test_ray_node_that_never_starts_ends_the_driver(tmp_path: Path) -> None:
+    """After some tries, so that whoever runs the container sees it."""
+    process = with_ray_node(tmp_path, f"echo try >> {tmp_path}/tries; exit 3", "sleep", "60")
+    process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert len((tmp_path / "tries").read_text().split()) == 5
+
+
+def test_driver_finishes_before_its_ray_node_is_taken_away(tmp_path: Path) -> None:
+    """SIGTERM goes to the driver, which still needs the node for what is in flight."""
+    log = tmp_path / "log"
+    node = f'trap "kill %1; echo node >> {log}; exit" TERM; sleep 60 & wait'
+    driver = f'trap "kill %1; sleep 0.3; echo driver >> {log}; exit 0" TERM; touch {tmp_path}/up; sleep 60 & wait'
+    process = with_ray_node(tmp_path, node, "bash", "-c", driver)
+    until = time.monotonic() + 10
+    while not (tmp_path / "up").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert log.read_text().split() == ["driver", "node"]

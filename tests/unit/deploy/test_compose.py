@@ -1,0 +1,78 @@
+"""`docker-compose.yml`, read by an implementation of the specification and by hand."""
+
+import json
+import re
+
+import pytest
+
+from tests.support.deploy import DEPLOY, ROOT, compose, needed
+
+STOPS = {"nats": "40s", "vllm": "30s", "ray-head": "60s", "dispatcher": "60s"}
+
+
+def test_compose_file_is_valid_compose() -> None:
+    """By an implementation of the specification that refuses keys it does not know."""
+    parse = needed("compose_spec").PyCompose.from_json
+    parse(json.dumps(compose())).validate()
+    wrong = compose()
+    wrong["services"]["nats"]["restarts"] = "always"
+    with pytest.raises(ValueError, match="restarts"):
+        parse(json.dumps(wrong))
+
+
+@pytest.mark.parametrize("name", sorted(compose()["services"]))
+def test_each_service_is_watched_limited_and_restarted(name: str) -> None:
+    """Health check, restart policy, limits, bounded logs, an end that is waited for; and every name it uses exists."""
+    file = compose()
+    service = file["services"][name]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert service["restart"] == "unless-stopped"
+    assert "memory" in service["deploy"]["resources"]["limits"]
+    assert service["logging"]["options"]["max-size"]
+    assert service["stop_grace_period"] == STOPS.get(name, "30s")
+    assert set(service["networks"]) <= set(file["networks"])
+    for other, condition in service.get("depends_on", {}).items():
+        assert "healthcheck" in file["services"][other]
+        assert condition["condition"] == "service_healthy"
+        # A service that needs a profile may be absent.
+        assert condition.get("required", True) is not bool(file["services"][other].get("profiles"))
+    for volume in service.get("volumes", []):
+        source = volume.split(":")[0]
+        assert (ROOT / source).exists() if source.startswith("./") else source in file["volumes"]
+    for port in service.get("ports", []):
+        assert port.startswith("127.0.0.1:"), "published to every interface"
+
+
+@pytest.mark.parametrize("name", sorted(compose()["services"].keys() - {"vllm"}))
+def test_each_service_may_write_to_its_own_places_only(name: str) -> None:
+    """A root that is read only, no capabilities, and /tmp in memory; vLLM's image is not made for that."""
+    service = compose()["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert [mount.split(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+
+
+def test_ray_ends_by_itself_before_it_is_killed() -> None:
+    """Ray's own drain, which waits for actors that never end, is shorter than the time until SIGKILL."""
+    head = compose()["services"]["ray-head"]
+    assert int(head["environment"]["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) < int(head["stop_grace_period"][:-1]) / 2
+
+
+def test_simulator_profile_needs_no_gpu() -> None:
+    """What is not behind the profile `gpu` reserves no device; the simulator answers to the same name as vLLM."""
+    services = compose()["services"]
+    for service in services.values():
+        reserves = "devices" in service["deploy"]["resources"].get("reservations", {})
+        assert reserves == (service.get("profiles") == ["gpu"])
+    names = {tuple(services[name]["networks"]["fleet"]["aliases"]) for name in ("vllm", "simulator")}
+    assert names == {("llm",)}
+
+
+def test_compose_asks_for_every_variable_that_it_uses() -> None:
+    """`deploy/env.example` lists them all; what has no default stops `docker compose` with a word on where to look."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    used = set(re.findall(r"\$\{(\w+)", text))
+    listed = set(re.findall(r"^(\w+)=", (DEPLOY / "env.example").read_text(), re.MULTILINE))
+    assert used == listed
+    for name in used - {"VLLM_MODEL", "HF_TOKEN"}:
+        assert f"${{{name}:?see deploy/env.example}}" in text
