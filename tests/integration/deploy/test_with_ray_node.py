@@ -38,9 +38,8 @@ def test_ray_node_ends_when_its_driver_does(tmp_path: Path) -> None:
 
 def test_ray_node_that_fails_to_start_is_started_again(tmp_path: Path) -> None:
     """The driver, which waits for its node anyway, goes on; it ends with its own status."""
-    node = (
-        f"echo try >> {tmp_path}/tries; [ $(wc -l < {tmp_path}/tries) -gt 2 ] || exit 1; touch {tmp_path}/up; sleep 60"
-    )
+    third = f"[ $(wc -l < {tmp_path}/tries) -gt 2 ]"
+    node = f"echo try >> {tmp_path}/tries; {third} || exit 1; touch {tmp_path}/up; exec sleep 60"
     driver = f"until [ -e {tmp_path}/up ]; do sleep 0.05; done; exit 7"
     process = with_ray_node(tmp_path, node, "bash", "-c", driver)
     _, said = process.communicate(timeout=60)
