@@ -1,8 +1,8 @@
 """The fleet on the cluster that KUBECONFIG names, while its pods are deleted, rolled, scaled and drained.
 
-`make test-kubernetes`. Needs kubectl, KubeRay, a network plugin that enforces NetworkPolicies, a default StorageClass, and
-the fleet's image on the nodes. FLEET_KUSTOMIZATION is what is applied, `deploy/kubernetes/overlays/simulator` by default.
-The namespace must not exist before, and is deleted at the end.
+`make test-kubernetes`. Needs kubectl, KubeRay, a network plugin that enforces NetworkPolicies, a default StorageClass,
+and the fleet's image on the nodes. FLEET_KUSTOMIZATION is what is applied: the overlay `simulator` by default. The
+namespace must not exist before, and is deleted at the end.
 """
 
 import base64

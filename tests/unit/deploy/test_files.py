@@ -76,6 +76,7 @@ def test_nats_does_not_start_with_a_password_that_is_none(password: str) -> None
     """The example as it stands, an empty value, and what NATS would read as something else than a word."""
     (container,) = one("StatefulSet", "nats")["spec"]["template"]["spec"]["initContainers"]
     environ = {"PATH": os.environ["PATH"], "NATS_CLIENT_PASSWORD": "good0", "NATS_ROUTE_PASSWORD": password}
+    assert not re.search(r"\$[$(]", container["command"][-1]), "Kubernetes would put something else in its place"
     checked = subprocess.run(container["command"], env=environ, capture_output=True, text=True, check=False)
     assert (checked.returncode == 0) == (password == "good1")
     assert ("NATS_ROUTE_PASSWORD" in checked.stderr) == (password != "good1")
