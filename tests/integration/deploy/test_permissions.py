@@ -1,6 +1,6 @@
 """NATS as `deploy/nats` configures it: nats-server takes the files and enforces the permissions.
 
-Each user publishes every subject of the fleet; a deliberation passes with the client library's own calls; harm is refused.
+Each user publishes every subject of the fleet; a deliberation passes as each user; what would harm is refused.
 """
 
 import asyncio
@@ -19,10 +19,11 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig, KeyValueConfig, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig, StreamConfig
 
 from fleet import config, subjects
 from fleet.jetstream import topology
+from fleet.jetstream.payloads import Texts
 from tests.support.deploy import NATS, PASSWORDS
 
 
@@ -51,6 +52,7 @@ SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} 
     subjects.schedule_of("t"),
     subjects.deadletter_of(subjects.REQUESTED),
     subjects.deadletter_of(subjects.AGENT_REQUESTED),
+    subjects.replayed(1),
     subjects.instance_of("i"),
 }
 
@@ -85,7 +87,7 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
                 assert (stream, consumer) in CONSUMERS
     elif tokens[0] == "$SYS":
         assert pattern == "$SYS.REQ.USER.INFO"
-    elif tokens[0] not in ("$SRV", "_INBOX"):
+    elif tokens[0] not in ("$SRV", "_INBOX", "_R_"):
         assert any(matches(pattern, subject) for subject in SUBJECTS), pattern
 
 
@@ -218,12 +220,25 @@ PUBLISHES = {
         subjects.instance_of("i"),
         subjects.deadletter_of(subjects.REQUESTED),
         subjects.deadletter_of(subjects.AGENT_REQUESTED),
+        subjects.replayed(1),
     },
     "worker": {
         subjects.AGENT_COMPLETED,
         subjects.AGENT_FAILED,
         subjects.AGENT_PROGRESS,
         subjects.deadletter_of(subjects.AGENT_REQUESTED),
+    },
+    "operator": {
+        subjects.REQUESTED,
+        subjects.CANCEL,
+        subjects.RESULT,
+        subjects.ASK,
+        subjects.AGENT_REQUESTED,
+        subjects.AGENT_COMPLETED,
+        subjects.AGENT_FAILED,
+        subjects.CONTROL_CANCEL,
+        subjects.CONTROL_DEADLINE,
+        subjects.replayed(1),
     },
 }
 
@@ -250,6 +265,7 @@ FORBIDDEN = {
         f"$JS.API.CONSUMER.CREATE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}.{subjects.AGENT_COMPLETED}",
         f"$JS.API.CONSUMER.DURABLE.CREATE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
         f"$JS.API.CONSUMER.DELETE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
         f"$JS.API.CONSUMER.MSG.NEXT.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
         f"$JS.ACK.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}.1.1.1.1.0",
     ],
@@ -260,6 +276,7 @@ FORBIDDEN = {
     ],
     "worker": [
         f"$KV.{subjects.BUCKET}.t",
+        f"$JS.API.STREAM.PURGE.OBJ_{subjects.TEXTS}",
         f"$JS.API.STREAM.DELETE.{subjects.AGENT_REQUESTS}",
         f"$JS.API.CONSUMER.DELETE.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
         f"$JS.API.CONSUMER.MSG.NEXT.{subjects.DELIBERATION_REQUESTS}.{subjects.DISPATCHER}",
@@ -291,6 +308,19 @@ async def test_client_may_read_answers_but_not_change_who_gets_them(server: int)
         late = await client.jetstream().subscribe("", stream=stream, ordered_consumer=True, config=mine)
         await late.consumer_info()
         await late.unsubscribe()
+        assert refused == []
+
+
+async def test_client_reads_answers_by_a_pull_consumer_of_its_own(server: int) -> None:
+    """As current client libraries do for an ordered consumer, and takes it away again."""
+    stream = subjects.AGENT_RESPONSES
+    async with user(server, "client") as (client, refused), user(server, "operator") as (operator, _):
+        await operator.jetstream().publish(subjects.AGENT_FAILED, b"an answer")
+        js = client.jetstream()
+        await js.add_consumer(stream, ConsumerConfig(name="reading", ack_policy=AckPolicy.NONE))
+        sub = await js.pull_subscribe_bind("reading", stream=stream)
+        assert [msg.data for msg in await sub.fetch(1, timeout=5)]
+        await js.delete_consumer(stream, "reading")
         assert refused == []
 
 
@@ -332,8 +362,7 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
             b"{}",
             headers={"Nats-Schedule": "@at 2100-01-01T00:00:00Z", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
         )
-        texts = await of_control_js.object_store(subjects.TEXTS)
-        await texts.put("long", b"text " * 100_000)
+        long = await Texts(of_control_js, control.max_payload).put("calls/long", b"text " * 100_000)
         await of_control_js.publish(subjects.AGENT_REQUESTED, b"the call")
 
         calls = await of_worker_js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
@@ -343,8 +372,8 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
             (call,) = await calls.fetch(1, timeout=5)
             await call.in_progress()
             await call.ack_sync()
-        assert len((await (await of_worker_js.object_store(subjects.TEXTS)).get("long")).data or b"") == 500_000
-        await (await of_worker_js.object_store(subjects.TEXTS)).put("answer", b"answer " * 100_000)
+        assert len(await Texts(of_worker_js, worker.max_payload).get(long)) == 500_000
+        answer = await Texts(of_worker_js, worker.max_payload).put("answers/long", b"answer " * 100_000)
         assert (await (await of_worker_js.key_value(subjects.BUCKET)).get("passes")).value == b"{}"
         await of_worker_js.publish(subjects.AGENT_PROGRESS, b"{}")
         await of_worker_js.publish(subjects.AGENT_COMPLETED, b"{}")
@@ -361,8 +390,7 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
         watcher = await state.watchall()
         await watcher.updates(timeout=5)
         await watcher.stop()
-        long = await (await of_client_js.object_store(subjects.TEXTS)).get("answer")
-        assert len(long.data or b"") == 700_000
+        assert len(await Texts(of_client_js, client.max_payload).get(answer)) == 700_000
         late = await of_client_js.subscribe(subjects.COMPLETED, ordered_consumer=True)
         assert (await late.next_msg(timeout=5)).subject == subjects.COMPLETED
         progress = await of_client_js.subscribe(subjects.AGENT_PROGRESS, ordered_consumer=True)
