@@ -70,9 +70,9 @@ lock: $(TOOLS)/uv
 	    $(if $(UPGRADE),--upgrade) --output-file locks/$$name.txt "$$@" || exit 1; \
 	done
 
-# Known vulnerabilities of what is locked. Needs the network; ends with an error where it cannot ask.
+# Known vulnerabilities of what is locked. Needs PyPI's JSON pages; --strict: what could not be asked about is an error.
 audit: $(TOOLS)/pip-audit
-	@$(TOOLS)/pip-audit --require-hashes --disable-pip -r locks/runtime.txt
+	@$(TOOLS)/pip-audit --strict --require-hashes --disable-pip -r locks/runtime.txt
 
 # The parts of the image's Python environment, as CycloneDX.
 sbom: $(TOOLS)/cyclonedx-py
