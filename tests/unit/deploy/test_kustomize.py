@@ -176,7 +176,7 @@ def test_tls_changes_nothing_else_of_the_cluster() -> None:
         found = re.search(r"^cluster \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
         assert found
         inner = re.sub(r"^  tls \{.*?^  \}\n", "", found[1], flags=re.MULTILINE | re.DOTALL)
-        return inner.split("\n")
+        return [line for line in inner.split("\n") if line]
 
     assert block(NATS / "nats-cluster.conf") == block(KUBERNETES / "components" / "tls" / "nats-tls.conf")
 

@@ -22,7 +22,6 @@ from tests.support.deploy import (
 
 NOT_SETTINGS = {
     "FLEET_CONFIG",
-    "FLEET_HEALTH_PORT",
     "FLEET_LOG",
     "HOME",
     "RAY_AUTH_MODE",
