@@ -1,56 +1,281 @@
-"""The AsyncAPI 3 document of the fleet, generated from the FastStream applications: `python -m fleet.asyncapi`.
+"""Writes the AsyncAPI 3 document of the fleet: `python -m fleet.asyncapi`.
 
-FastStream describes what is subscribed to. What is published goes through the outbox, so the publishers are declared
-here, with the types that the outbox sends.
+It is made from the message types and from the examples on `subjects.md`. A body that does not fit one NATS message has
+a form of its own, `…ByReference`, beside the whole one.
 """
 
+import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
-from faststream.specification import AsyncAPI
 
 from fleet import __version__, messages, subjects
-from fleet.config import Settings, load
-from fleet.control.collector import Collector
-from fleet.control.dispatcher import Dispatcher
+from fleet.messages import ContentRef
+from fleet.messages.json_schemas import Schema, reference, schemas
+from fleet.requests.by_reference import RequestRef
+from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestPolicy
 
-PUBLISHED: dict[str, Any] = {
-    subjects.ACCEPTED: messages.DeliberationAccepted,
-    subjects.REJECTED: messages.DeliberationRejected,
-    subjects.COMPLETED: messages.DeliberationCompleted,
-    subjects.FAILED: messages.DeliberationFailed,
-    subjects.CANCELLED: messages.DeliberationCancelled,
-    subjects.AGENT_REQUESTED: messages.AgentRequested,
-    subjects.AGENT_COMPLETED: messages.AgentCompleted,
-    subjects.AGENT_FAILED: messages.AgentFailed,
-    subjects.AGENT_PROGRESS: messages.AgentProgress,
-    subjects.AGENT_STOP: messages.AgentStop,
+PAGE = Path(__file__).parents[1] / "subjects.md"
+
+OPTIONAL = {
+    kind.__name__
+    for kind in (
+        *(DeliberationRequested, Constraints, Options, RequestPolicy, RequestRef),
+        *(messages.ResultRequest, messages.ResultReply, messages.CancelRequest, messages.ServiceError),
+    )
+}
+"""Requests of clients may leave fields out, and so do the fleet's replies to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One subject, and what the fleet does with it. `kept`: the fields that a body by reference keeps beside it."""
+
+    subject: str
+    action: Literal["send", "receive"]
+    message: str
+    summary: str
+    kept: tuple[str, ...] = ()
+    replies: tuple[str, ...] = ()
+
+
+_TERMINAL_KEPT = ("task_id", "status")
+_ANSWER_KEPT = ("task_id", "agent_id", "role", "phase", "round", "question", "attempt", "status", "duration_ms")
+_RESULT = ("DeliberationCompleted", "DeliberationFailed", "DeliberationCancelled")
+
+CHANNELS = (
+    Channel(subjects.REQUESTED, "receive", "DeliberationRequested", "Please deliberate."),
+    Channel(
+        subjects.ACCEPTED,
+        "send",
+        "DeliberationAccepted",
+        "Recorded; work begins.",
+        ("task_id", "status", "stream_sequence"),
+    ),
+    Channel(
+        subjects.REJECTED,
+        "send",
+        "DeliberationRejected",
+        "The request was bad; says why.",
+        ("task_id", "stream_sequence"),
+    ),
+    Channel(subjects.COMPLETED, "send", "DeliberationCompleted", "Terminal: ranked results.", _TERMINAL_KEPT),
+    Channel(subjects.FAILED, "send", "DeliberationFailed", "Terminal: no proposal.", _TERMINAL_KEPT),
+    Channel(subjects.CANCELLED, "send", "DeliberationCancelled", "Terminal: stopped.", _TERMINAL_KEPT),
+    Channel(subjects.AGENT_REQUESTED, "send", "AgentRequested", "One agent call, complete.", ("task_id",)),
+    Channel(subjects.AGENT_COMPLETED, "send", "AgentCompleted", "The call's answer.", _ANSWER_KEPT),
+    Channel(subjects.AGENT_FAILED, "send", "AgentFailed", "The call gave up; says why.", _ANSWER_KEPT),
+    Channel(subjects.AGENT_PROGRESS, "send", "AgentProgress", "Text so far."),
+    Channel(subjects.AGENT_STOP, "send", "AgentStop", "Close every open call of a task."),
+    Channel(subjects.CONTROL_CANCEL, "send", "CancelRequest", "A cancellation, made durable."),
+    Channel(subjects.CONTROL_DEADLINE, "receive", "DeadlineReached", "A scheduled deadline whose time has come."),
+    # Endpoints of the micro service.
+    Channel(
+        subjects.ASK,
+        "receive",
+        "DeliberationRequested",
+        "Request, and answer with the terminal event.",
+        replies=(*_RESULT, "ReplyByReference", "DeliberationRejected", "ServiceError"),
+    ),
+    Channel(
+        subjects.RESULT,
+        "receive",
+        "ResultRequest",
+        "Status now, or wait for the end.",
+        replies=("ResultReply", "ReplyByReference", "ServiceError"),
+    ),
+    Channel(
+        subjects.CANCEL,
+        "receive",
+        "CancelRequest",
+        "Stop it and free the GPU.",
+        replies=("CancelReply", "ServiceError"),
+    ),
+)
+
+REQUEST_BY_REFERENCE = "DeliberationRequestedByReference"
+KINDS: tuple[type[msgspec.Struct], ...] = (
+    *(DeliberationRequested, messages.DeliberationAccepted, messages.DeliberationRejected),
+    *(messages.DeliberationCompleted, messages.AllFailed, messages.TimedOut, messages.DeliberationCancelled),
+    *(messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed, messages.AgentProgress),
+    *(messages.AgentStop, messages.DeadlineReached, messages.ResultRequest, messages.ResultReply),
+    *(messages.CancelRequest, messages.CancelReply, messages.ServiceError, ContentRef, RequestRef),
+)
+
+_SEEN_HEADERS = {
+    "Nats-Msg-Id": "Deterministic: JetStream drops a repetition.",
+    "traceparent": "W3C Trace Context; a request's is continued.",
+    "Task-Id": "The task that the message belongs to.",
+    "content-type": "The media type of the body (CloudEvents: `datacontenttype`).",
+    "ce-specversion": "CloudEvents, binary mode: `1.0`.",
+    "ce-id": "The message id.",
+    "ce-source": "`/fleet/<component>`.",
+    "ce-type": "The subject.",
+    "ce-subject": "The task id.",
+    "ce-time": "When it was published.",
+}
+_ERROR_HEADERS = {
+    "Nats-Service-Error": "What is wrong, in one line.",
+    "Nats-Service-Error-Code": "400, 404, 409, 500, 503 or 504.",
 }
 
 
-def document(settings: Settings) -> dict[str, Any]:
+def document() -> dict[str, Any]:
     """The document as builtins."""
-    dispatcher, collector = Dispatcher(settings).broker, Collector(settings).broker
-    for subject, schema in PUBLISHED.items():
-        (dispatcher if subject in (subjects.ACCEPTED, subjects.REJECTED) else collector).publisher(
-            subject, schema=schema, title=subject, include_in_schema=True
-        )
-    specification = AsyncAPI(
-        dispatcher,
-        title="Deliberation fleet",
-        version=__version__,
-        schema_version="3.0.0",
-        description="Councils of agents that deliberate. Rules, defaults and examples: subjects.md.",
-    )
-    specification.add_broker(collector)
-    built: dict[str, Any] = msgspec.json.decode(specification.to_specification().to_json())
-    return built
+    named = examples(PAGE.read_text())
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Deliberation fleet",
+            "version": __version__,
+            "description": "Councils of agents that deliberate, over NATS. Rules, defaults and meanings: subjects.md.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {"local": {"host": "127.0.0.1:4222", "protocol": "nats", "description": "`fleet up`"}},
+        "channels": dict(_channels()),
+        "operations": dict(_operations()),
+        "components": {"messages": _messages(named), "schemas": _schemas()},
+    }
+
+
+def names_of(channel: Channel) -> tuple[str, ...]:
+    """The messages of a subject: the whole form, and that by reference."""
+    if channel.message == "DeliberationRequested":
+        return channel.message, REQUEST_BY_REFERENCE
+    return (channel.message, f"{channel.message}ByReference") if channel.kept else (channel.message,)
+
+
+def _channels() -> Iterator[tuple[str, Any]]:
+    for channel in CHANNELS:
+        yield channel.subject, _channel(channel.subject, names_of(channel))
+        if channel.replies:
+            yield f"{channel.subject}.reply", _channel(None, channel.replies)
+
+
+def _channel(address: str | None, names: tuple[str, ...]) -> dict[str, Any]:
+    return {"address": address, "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names}}
+
+
+def _operations() -> Iterator[tuple[str, Any]]:
+    for channel in CHANNELS:
+        operation = {
+            "action": channel.action,
+            "summary": channel.summary,
+            **_of(channel.subject, names_of(channel)),
+        }
+        if channel.replies:
+            operation["reply"] = _of(f"{channel.subject}.reply", channel.replies)
+        yield channel.subject, operation
+
+
+def _of(channel: str, names: tuple[str, ...]) -> dict[str, Any]:
+    at = f"#/channels/{channel}"
+    return {"channel": {"$ref": at}, "messages": [{"$ref": f"{at}/messages/{name}"} for name in names]}
+
+
+def _messages(named: dict[str, list[Any]]) -> dict[str, Any]:
+    built = {}
+    for channel in CHANNELS:
+        for name in names_of(channel):
+            built[name] = _message(name, channel.summary, named, by_fleet=channel.action == "send")
+        for name in channel.replies:
+            built.setdefault(name, _message(name, "A reply.", named, by_fleet=False))
+    for name in ("DeliberationRejected", "ServiceError"):
+        built[name].setdefault("headers", reference("ErrorHeaders"))
+    return dict(sorted(built.items()))
+
+
+def _message(name: str, summary: str, named: dict[str, list[Any]], *, by_fleet: bool) -> dict[str, Any]:
+    message: dict[str, Any] = {"name": name, "title": name, "summary": summary, "payload": reference(name)}
+    if by_fleet:
+        message["headers"] = reference("Headers")
+        message["correlationId"] = {"location": "$message.header#/Task-Id"}
+    if name in named:
+        message["examples"] = [{"payload": payload} for payload in named[name]]
+    return message
+
+
+def _schemas() -> dict[str, Schema]:
+    built = schemas(KINDS, OPTIONAL)
+    failed, timed_out = built.pop("AllFailed"), built.pop("TimedOut")
+    status = failed["properties"]["status"] | {"enum": ["FAILED", "TIMEOUT"]}
+    built["DeliberationFailed"] = {
+        **failed,
+        "title": "DeliberationFailed",
+        "description": f"{failed['description']} Or: {timed_out['description']}",
+        "properties": failed["properties"] | {"status": status},
+    }
+    built["ResultReply"]["properties"]["result"] = {"oneOf": [reference(name) for name in _RESULT]}
+    for channel in CHANNELS:
+        if channel.kept:
+            name = f"{channel.message}ByReference"
+            built[name] = _by_reference(name, built[channel.message]["properties"], channel.kept)
+    reply = built["ResultReply"]["properties"]
+    built["ReplyByReference"] = _by_reference("ReplyByReference", reply, _TERMINAL_KEPT)
+    whole = {
+        name: built["DeliberationRequested"]["properties"][name] for name in DeliberationRequested.__struct_fields__
+    }
+    built[REQUEST_BY_REFERENCE] = _by_reference(REQUEST_BY_REFERENCE, whole, tuple(whole))
+    built[REQUEST_BY_REFERENCE]["properties"]["content_ref"] = reference("RequestRef")
+    built[REQUEST_BY_REFERENCE]["required"] = ["content_ref"]
+    built["Headers"] = _headers("Headers", _SEEN_HEADERS)
+    built["ErrorHeaders"] = _headers("ErrorHeaders", _ERROR_HEADERS)
+    return dict(sorted(built.items()))
+
+
+def _by_reference(name: str, properties: Schema, kept: tuple[str, ...]) -> Schema:
+    return {
+        "title": name,
+        "description": "The same where the body does not fit one message: it lies in the object store, whole.",
+        "type": "object",
+        "properties": {field: properties[field] for field in kept} | {"content_ref": reference("ContentRef")},
+        "required": [*kept, "content_ref"],
+    }
+
+
+def _headers(name: str, described: dict[str, str]) -> Schema:
+    properties = {header: {"type": "string", "description": text} for header, text in described.items()}
+    return {"title": name, "type": "object", "properties": properties, "required": list(properties)}
+
+
+_HEADING = re.compile(r"`(?P<subject>[^`]+)`(?P<reply> reply)?\n(?P<text>.*)", re.DOTALL)
+
+
+def page_examples(page: str) -> Iterator[tuple[str, str]]:
+    """(subject, or `<subject> reply`; JSON) of each example on `subjects.md`."""
+    for part in re.split(r"^### |^## ", page, flags=re.MULTILINE):
+        if heading := _HEADING.match(part):
+            for text in re.findall(r"```json\n(.*?)```", heading["text"], re.DOTALL):
+                yield heading["subject"] + (heading["reply"] or ""), text
+
+
+def name_of(title: str, body: dict[str, Any]) -> str:
+    """The message that an example under this heading is."""
+    subject, _, reply = title.partition(" ")
+    channel = next(channel for channel in CHANNELS if channel.subject == subject)
+    whole = channel.replies[0] if reply else channel.message
+    if "error" in body and reply:
+        return "ServiceError"
+    return f"{whole}ByReference" if "content_ref" in body else whole
+
+
+def examples(page: str) -> dict[str, list[Any]]:
+    """The examples on `subjects.md` by the name of their message."""
+    named: dict[str, list[Any]] = {}
+    for title, text in page_examples(page):
+        body = msgspec.json.decode(text)
+        named.setdefault(name_of(title, body), []).append(body)
+    return named
 
 
 def text() -> str:
     """The document as it is checked in."""
-    return msgspec.json.format(msgspec.json.encode(document(load({})), order="deterministic"), indent=1).decode() + "\n"
+    return msgspec.json.format(msgspec.json.encode(document(), order="deterministic"), indent=1).decode() + "\n"
 
 
 if __name__ == "__main__":

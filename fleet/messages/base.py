@@ -24,31 +24,6 @@ class Message(Struct, frozen=True, kw_only=True):
         """A copy with some fields replaced."""
         return msgspec.structs.replace(self, **fields)
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        # FastStream's AsyncAPI generator asks pydantic for schemas; nothing is validated through it.
-        from pydantic_core import core_schema
-
-        return core_schema.any_schema()
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
-        _, components = msgspec.json.schema_components([cls], ref_template="{name}")
-        inlined = _inline(components[cls.__name__], components)
-        assert isinstance(inlined, dict)
-        return inlined
-
-
-def _inline(schema: Any, components: dict[str, Any]) -> Any:
-    """References replaced by what they refer to: pydantic follows only its own. No message contains itself."""
-    if isinstance(schema, list):
-        return [_inline(item, components) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _inline(components[schema["$ref"]], components)
-    return {key: _inline(value, components) for key, value in schema.items()}
-
 
 class ContentRef(Message, frozen=True, kw_only=True):
     """Where a text or body lies that does not fit one NATS message: an object of the object store."""

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from fleet import subjects
+from fleet.asyncapi import CHANNELS
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -20,7 +23,23 @@ from fleet.deliberation.events import (
     Responded,
 )
 from fleet.deliberation.machine import Decision, decide
-from fleet.messages import AgentProgress, AgentRequested, AgentStop, DeliberationRejected, encode
+from fleet.deliberation.state import Deliberation
+from fleet.messages import (
+    AgentProgress,
+    AgentRequested,
+    AgentStop,
+    CancelReply,
+    CancelRequest,
+    ContentRef,
+    DeadlineReached,
+    DeliberationFailed,
+    DeliberationRejected,
+    ResultReply,
+    ResultRequest,
+    ServiceError,
+    encode,
+)
+from fleet.requests.form import DeliberationRequested
 from fleet.requests.task import Task
 from tests.support.agents import answer, failure
 
@@ -104,13 +123,94 @@ def everything() -> Iterator[Record]:
     }
 
 
+def requests_and_replies() -> Iterator[Record]:
+    """What clients send to the service, and each kind of answer."""
+    yield {subjects.REQUESTED: DeliberationRequested(task_description="Design a rate limiter")}
+    yield {subjects.REQUESTED: FULL_REQUEST}
+    yield {subjects.REQUESTED: {"task_id": "long", "content_ref": {"name": "requests/long"}}}
+    yield {subjects.RESULT: ResultRequest(task_id="said", wait_seconds=30)}
+    yield {subjects.CANCEL: CancelRequest(task_id="said", reason="enough")}
+    running = begin("said", {"num_agents": 2}).state
+    ended = decide(running, CancelAsked("enough", NOW + 2000)).state
+    yield {f"{subjects.RESULT}.reply": ResultReply(task_id="d-7", status="PENDING")}
+    for state in (running, ended):
+        yield {f"{subjects.RESULT}.reply": result_of(state)}
+    yield {f"{subjects.CANCEL}.reply": CancelReply(task_id="said", status="CANCELLED")}
+    for channel in (subjects.ASK, subjects.RESULT, subjects.CANCEL):
+        yield {f"{channel}.reply": ServiceError(error="no task nobody", task_id="nobody", status="UNKNOWN")}
+        yield {f"{channel}.reply": ServiceError(error="bad request: JSON is malformed")}
+    yield {subjects.CONTROL_CANCEL: CancelRequest(task_id="said", reason="enough")}
+    yield {subjects.CONTROL_DEADLINE: DeadlineReached(task_id="said")}
+
+
+FULL_REQUEST = {
+    "task_id": "full",
+    "task_description": "Design a rate limiter",
+    "role": "architect",
+    "num_agents": 2,
+    "rounds": 1,
+    "constraints": {
+        "rubric": {"correctness": 3, "cost": 0.5},
+        "requirements": ["survives a restart"],
+        "metadata": {"language": "Go", "limits": [1, None]},
+        "timeout_seconds": 120,
+        "policy": {"required": ["rollback"], "forbidden": None},
+        "architect_rubric": "the simplest",
+    },
+    "correlation": {"story": "S-17"},
+    "options": {
+        "early_stop": False,
+        "seed": -7,
+        "roles": ["DEV"],
+        "models": ["a", "b"],
+        "selection": "architect",
+        "top_k": 2,
+        "tie_margin": 0.5,
+        "synthesis": True,
+        "output_schema": {"type": "object"},
+        "max_total_tokens": 100_000,
+    },
+}
+
+
+def result_of(state: Deliberation) -> ResultReply:
+    return ResultReply(
+        task_id=state.task_id,
+        status=state.status,
+        progress=state.progress,
+        result=state.result,
+        accepted_at=state.accepted_at,
+        deadline_at=state.deadline_at,
+        correlation=state.task.correlation,
+    )
+
+
+def by_reference(records: Iterator[Record]) -> Iterator[Record]:
+    """The first message of each kind as if it had not fitted; and replies."""
+    kept = {channel.message: channel.kept for channel in CHANNELS if channel.kept}
+    ref = ContentRef(bucket=subjects.TEXTS, name="tasks/said/body-0123", bytes=2_000_000)
+    for record in records:
+        ((channel, message),) = record.items()
+        kind = "DeliberationFailed" if isinstance(message, DeliberationFailed) else type(message).__name__
+        if fields := kept.pop(kind, None):
+            body = to_builtins(message)
+            yield {channel: {**{name: body[name] for name in fields}, "content_ref": ref}}
+    for subject in (subjects.ASK, subjects.RESULT):
+        yield {f"{subject}.reply": {"task_id": "said", "status": "COMPLETED", "content_ref": ref}}
+
+
 def main(version: str, directory: Path) -> None:
     target = directory / version
     target.mkdir()
-    records = [encode(record).decode() for record in everything()]
-    for name, wanted in (("states", True), ("messages", False)):
-        lines = [record for record in records if record.startswith('{"state":') is wanted]
-        (target / f"{name}.json").write_text("[\n" + ",\n".join(dict.fromkeys(lines)) + "\n]\n")
+    records = list(everything())
+    files = {
+        "states": [record for record in records if "state" in record],
+        "messages": [record for record in records if "state" not in record],
+        "interface": [*requests_and_replies(), *by_reference(iter(records))],
+    }
+    for name, lines in files.items():
+        unique = dict.fromkeys(encode(record).decode() for record in lines)
+        (target / f"{name}.json").write_text("[\n" + ",\n".join(unique) + "\n]\n")
 
 
 if __name__ == "__main__":

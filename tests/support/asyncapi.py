@@ -1,0 +1,55 @@
+"""The AsyncAPI document as a test sees it: which of its messages a body is."""
+
+import copy
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+
+from fleet import asyncapi
+
+DOCUMENT: dict[str, Any] = msgspec.json.decode(Path(asyncapi.__file__).with_suffix(".json").read_bytes())
+FORMATS = jsonschema.FormatChecker(formats=())
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_date_time(value: object) -> bool:
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", value):
+        return False
+    return bool(datetime.fromisoformat(value))
+
+
+def _closed(schemas: Any) -> Any:
+    """The schemas, but no object may have a field that they do not name: the document shows everything."""
+    if isinstance(schemas, list):
+        return [_closed(item) for item in schemas]
+    if not isinstance(schemas, dict):
+        return schemas
+    closed = {key: _closed(value) for key, value in schemas.items()}
+    if isinstance(closed.get("properties"), dict) and "type" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+SCHEMAS = _closed(copy.deepcopy(DOCUMENT["components"]["schemas"]))
+
+
+def messages_of(channel: str) -> list[str]:
+    """Names of the messages on a channel (a subject, or `<subject>.reply`)."""
+    return list(DOCUMENT["channels"][channel]["messages"])
+
+
+def problems(name: str, body: Any) -> list[str]:
+    """What is wrong with a body as a message of this name."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": {"schemas": SCHEMAS}}
+    validator = jsonschema.Draft202012Validator(schema, format_checker=FORMATS)
+    return [f"{name}: {error.json_path}: {error.message[:200]}" for error in validator.iter_errors(body)]
+
+
+def matching(names: Iterable[str], body: Any) -> list[str]:
+    """Those of these messages that a body is."""
+    return [name for name in names if not problems(name, body)]
