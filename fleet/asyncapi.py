@@ -110,12 +110,13 @@ _SEEN_HEADERS = {
     "Nats-Msg-Id": "Deterministic: JetStream drops a repetition.",
     "traceparent": "W3C Trace Context; a request's is continued.",
     "Task-Id": "The task that the message belongs to.",
-    "content-type": "The media type of the body (CloudEvents: `datacontenttype`).",
+    "content-type": "`application/json`.",
     "ce-specversion": "CloudEvents, binary mode: `1.0`.",
     "ce-id": "The message id.",
     "ce-source": "`/fleet/<component>`.",
     "ce-type": "The subject.",
     "ce-subject": "The task id.",
+    "ce-datacontenttype": "`application/json`.",
     "ce-time": "When it was published.",
 }
 _ERROR_HEADERS = {

@@ -4,28 +4,38 @@ import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from fleet.clock import now_ms
 from fleet.times import rfc3339
 
+MEDIA_TYPE: Final = "application/json"
 MAX_LINE_BYTES: Final = 1000
 MAX_KEPT_BYTES: Final = 4096
 """Limit of a client's own headers. With those of the fleet they fit into what is kept free of `max_payload`."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+"""What CloudEvents leaves as it is in a header; the rest is percent-encoded UTF-8."""
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """Header names that nats-py can send; it receives others, too."""
 
 
 def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: str) -> dict[str, str]:
-    """`source` is `/fleet/<component>`; `msg_id` is deterministic, so that JetStream drops a repetition."""
+    """`source` is `/fleet/<component>`; `msg_id` is deterministic, so that JetStream drops a repetition.
+
+    `content-type` is what CloudEvents over HTTP calls the data's type; over NATS it is an attribute like the others.
+    """
     return {
         "Nats-Msg-Id": msg_id,
         "traceparent": traceparent,
         "Task-Id": task_id,
+        "content-type": MEDIA_TYPE,
         "ce-id": msg_id,
         "ce-source": source,
         "ce-type": subject,
+        "ce-subject": quote(task_id, safe=_UNQUOTED),
         "ce-specversion": "1.0",
+        "ce-datacontenttype": MEDIA_TYPE,
         "ce-time": rfc3339(now_ms()),
     }
 

@@ -8,9 +8,10 @@ import msgspec
 
 from fleet.errors import BadRequest
 from fleet.messages import Policy, decode
+from fleet.requests import schemas
 from fleet.requests.depth import check_depth
 from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestPolicy, Rubric, Weight
-from fleet.requests.schemas import too_large
+from fleet.requests.sizes import too_large
 from fleet.requests.task import DEFAULT_AGENTS, Task
 from fleet.requests.tolerance import with_integers
 
@@ -70,6 +71,7 @@ def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> 
         yield "$.task_id", "ids of the form d-<digits> are reserved for the fleet"
     if not request.task_description.strip():
         yield "$.task_description", "must not be blank"
+    yield from too_large(request)
     requested = [("$.role", request.role)] if request.role is not None else []
     requested += [(f"$.options.roles[{index}]", role) for index, role in enumerate(options.roles or ())]
     for path, role in requested:
@@ -81,7 +83,7 @@ def _problems(request: DeliberationRequested, roles: Collection[str] | None) -> 
     for path, text in _texts(constraints, options):
         if not text.strip():
             yield path, "must not be blank"
-    if options.output_schema is not None and (problem := too_large(options.output_schema)):
+    if options.output_schema is not None and (problem := schemas.too_large(options.output_schema)):
         yield "$.options.output_schema", problem
 
 
