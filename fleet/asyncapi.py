@@ -25,10 +25,10 @@ OPTIONAL = {
     kind.__name__
     for kind in (
         *(DeliberationRequested, Constraints, Options, RequestPolicy, RequestRef),
-        *(messages.ResultRequest, messages.ResultReply, messages.CancelRequest, messages.ServiceError),
+        *(messages.ResultRequest, messages.CancelRequest),
     )
 }
-"""Requests of clients may leave fields out, and so do the fleet's replies to them."""
+"""Requests of clients may leave fields out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ default, and every field that is always sent is required.
 """
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -15,13 +15,15 @@ PREFIX = "#/components/schemas/"
 Schema = dict[str, Any]
 
 
-def schemas(kinds: Iterable[type[msgspec.Struct]], optional: Collection[str]) -> dict[str, Schema]:
+def schemas(kinds: Collection[type[msgspec.Struct]], optional: Collection[str]) -> dict[str, Schema]:
     """By class name: the schemas of these messages and of everything in them.
 
-    `optional`: names of classes whose fields may be left out; all fields of all others are always sent.
+    `optional`: names of classes whose fields a client may leave out or send as null. All fields of all others are
+    always sent, but those of classes that omit their defaults: these are left out and never null.
     """
     _, raw = msgspec.json.schema_components(kinds, ref_template=PREFIX + "{name}")
-    builder = _Builder(raw, optional)
+    omitting = {kind.__name__ for kind in kinds if kind.__struct_config__.omit_defaults}
+    builder = _Builder(raw, {*optional} | omitting, omitting)
     return {name: builder.struct(name) for name in raw}
 
 
@@ -33,13 +35,16 @@ def reference(name: str) -> Schema:
 class _Builder:
     """Rewrites msgspec's schemas. `raw`: all of them, by class name."""
 
-    def __init__(self, raw: Mapping[str, Schema], optional: Collection[str]) -> None:
+    def __init__(self, raw: Mapping[str, Schema], optional: Collection[str], omitting: Collection[str]) -> None:
         self._raw = raw
         self._optional = optional
+        self._omitting = omitting
 
     def struct(self, name: str) -> Schema:
         schema = self._raw[name]
         properties = {field: self._plain(value) for field, value in schema["properties"].items()}
+        if name in self._omitting:
+            properties = {field: _not_null(value) for field, value in properties.items()}
         required = schema["required"] if name in self._optional else list(properties)
         schema = {**schema, "description": inspect.cleandoc(schema["description"]), "properties": properties}
         return (
@@ -76,3 +81,11 @@ class _Builder:
         if "enum" in merged and nullable:
             merged["enum"] = [*merged["enum"], None]
         return merged | {"type": types if len(types) > 1 else types[0]}
+
+
+def _not_null(schema: Schema) -> Schema:
+    if not isinstance(schema.get("type"), list):
+        return schema
+    (kind,) = (kind for kind in schema["type"] if kind != "null")
+    plain = schema | {"type": kind}
+    return plain | {"enum": [value for value in schema["enum"] if value is not None]} if "enum" in schema else plain

@@ -8,40 +8,40 @@ import msgspec
 import pytest
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from fleet import messages, subjects
+from fleet import asyncapi, messages, subjects
 from fleet.config import load
 from fleet.jetstream import topology
 from fleet.requests import form as requests
+from fleet.requests.sizes import LIMIT_OF_ALL, LIMITS
+from tests.support.asyncapi import SCHEMAS, type_of
 
 PAGE = (Path(__file__).parents[2] / "subjects.md").read_text()
 SETTINGS = load({})
+CLIENTS = {"DeliberationRequested", "Constraints", "Options", "RequestPolicy", "RequestRef"}
+UNLISTED = {*CLIENTS, "Headers", "ErrorHeaders", *(name for name in SCHEMAS if name.endswith("ByReference"))}
+"""In tables of their own."""
 
 KINDS: dict[str, Any] = {
-    subjects.REQUESTED: requests.DeliberationRequested,
-    subjects.REJECTED: messages.DeliberationRejected,
-    subjects.ACCEPTED: messages.DeliberationAccepted,
-    subjects.COMPLETED: messages.TerminalEvent,
-    subjects.FAILED: messages.TerminalEvent,
-    subjects.CANCELLED: messages.TerminalEvent,
-    subjects.AGENT_REQUESTED: messages.AgentRequested,
-    subjects.AGENT_COMPLETED: messages.AgentResponse,
-    subjects.AGENT_FAILED: messages.AgentResponse,
-    subjects.AGENT_PROGRESS: messages.AgentProgress,
-    subjects.AGENT_STOP: messages.AgentStop,
-    subjects.RESULT: messages.ResultRequest,
-    f"{subjects.RESULT} reply": messages.ResultReply,
-    subjects.CANCEL: messages.CancelRequest,
-    subjects.CONTROL_CANCEL: messages.CancelRequest,
-    subjects.CONTROL_DEADLINE: messages.DeadlineReached,
+    "DeliberationRequested": requests.DeliberationRequested,
+    "DeliberationFailed": messages.AllFailed | messages.TimedOut,
+    **{
+        kind.__name__: kind
+        for kind in (
+            *(messages.DeliberationRejected, messages.DeliberationAccepted, messages.DeliberationCompleted),
+            *(messages.DeliberationCancelled, messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed),
+            *(messages.AgentProgress, messages.AgentStop, messages.ResultRequest, messages.ResultReply),
+            *(messages.CancelRequest, messages.CancelReply, messages.DeadlineReached, messages.ServiceError),
+        )
+    },
 }
+LEFT_OUT = ("ResultReply", "ServiceError", "ResultRequest", "CancelRequest", "DeliberationRequested")
+"""Their fields may be left out."""
 
-HEADING = re.compile(r"`(?P<subject>[^`]+)`(?P<reply> reply)?\n(?P<text>.*)", re.DOTALL)
 EXAMPLES = [
-    (match["subject"] + (match["reply"] or ""), example)
-    for part in re.split(r"^### |^## ", PAGE, flags=re.MULTILINE)
-    if (match := HEADING.match(part))
-    for example in re.findall(r"```json\n(.*?)```", match["text"], re.DOTALL)
+    (asyncapi.name_of(title, msgspec.json.decode(example)), example) for title, example in asyncapi.page_examples(PAGE)
 ]
+WHOLE = [(name, example) for name, example in EXAMPLES if not name.endswith("ByReference")]
+FIELD_TABLES = dict(re.findall(r"^#### Fields of `(\w+)`\n\n\|.*\n\|.*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE))
 
 
 def section(title: str) -> str:
@@ -52,20 +52,54 @@ def first_cells(text: str) -> list[str]:
     return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(("subject", "example"), EXAMPLES, ids=[subject for subject, _ in EXAMPLES])
-def test_example_decodes_and_names_every_field(subject: str, example: str) -> None:
-    """Each example is such a message, and shows all its fields but optional ones of requests and replies."""
-    kind = KINDS[subject]
-    message = msgspec.json.decode(example, type=kind)
+@pytest.mark.parametrize(("name", "example"), WHOLE, ids=[name for name, _ in WHOLE])
+def test_example_decodes_and_names_every_field(name: str, example: str) -> None:
+    """Each example is such a message, and shows all its fields but those that may be left out."""
     shown = msgspec.json.decode(example)
-    assert shown.keys() - msgspec.to_builtins(message).keys() <= {"status"}
-    if kind not in (messages.ResultReply,):
-        assert msgspec.to_builtins(message).keys() <= shown.keys()
+    fields = msgspec.to_builtins(msgspec.json.decode(example, type=KINDS[name])).keys()
+    assert shown.keys() - fields <= {"status"}
+    assert name in LEFT_OUT or fields <= shown.keys()
 
 
 def test_every_message_has_an_example() -> None:
-    """No subject with a body of its own goes without an example."""
-    assert {subject for subject, _ in EXAMPLES} == set(KINDS)
+    """Those that clients send and those that they get."""
+    assert {name for name, _ in WHOLE} == set(KINDS)
+
+
+def test_a_request_and_its_replies_are_shown_with_all_fields_once() -> None:
+    """Some example of it, where each leaves some out."""
+    for name in LEFT_OUT:
+        shown = {field for other, example in WHOLE if other == name for field in msgspec.json.decode(example)}
+        assert shown == set(KINDS[name].__struct_fields__)
+
+
+@pytest.mark.parametrize("name", sorted({*SCHEMAS} - UNLISTED))
+def test_every_field_is_listed_with_its_type(name: str) -> None:
+    """Each field of each message, and of everything in them: its type, whether it may be null, which values it has."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", FIELD_TABLES[name], flags=re.MULTILINE)
+    properties = SCHEMAS[name]["properties"]
+    assert {field: kind for field, kind, _ in rows} == {field: type_of(value) for field, value in properties.items()}
+    for field, kind, meaning in rows:
+        assert "or null" not in kind or "null" in meaning or field == "content_ref", f"{field}: when is it null?"
+
+
+def test_no_other_fields_are_listed() -> None:
+    """A message that is gone leaves no table behind."""
+    assert FIELD_TABLES.keys() == {*SCHEMAS} - UNLISTED
+
+
+def test_by_reference_keeps_what_is_said() -> None:
+    """The table of what stands beside `content_ref`."""
+    rows = re.findall(r"^\| `([\w.]+)` \| (`.*`) \|$", section("By reference"), flags=re.MULTILINE)
+    kept = {channel.subject: channel.kept for channel in asyncapi.CHANNELS if channel.kept}
+    assert {subject: tuple(re.findall(r"`(\w+)`", fields)) for subject, fields in rows} == kept
+
+
+def test_size_limits_are_those_that_are_checked() -> None:
+    """Part by part, and in sum."""
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (\d+) \|$", section("Asking"), flags=re.MULTILINE))
+    assert {name: int(size) for name, size in rows.items()} == LIMITS
+    assert f"together | {LIMIT_OF_ALL} |" in section("Asking")
 
 
 def test_every_subject_is_listed() -> None:
@@ -110,7 +144,7 @@ def test_every_error_type_is_documented() -> None:
 
 def test_every_request_field_is_documented() -> None:
     """The table of `deliberation.requested` has a row for each field, `constraints.*` and `options.*` included."""
-    rows = set(first_cells(section("Asking").split("\n### Rounds\n")[0]))
+    rows = set(first_cells(section("Asking").split("\n### Rounds\n")[0].split("\nWhat is larger than this")[0]))
     wanted = set()
     for kind, prefix in (
         (requests.DeliberationRequested, ""),

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import msgspec
 
-from fleet import asyncapi
+from fleet import asyncapi, messages
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(Path(asyncapi.__file__).with_suffix(".json").read_bytes())
 FORMATS = jsonschema.FormatChecker(formats=())
@@ -53,3 +53,39 @@ def problems(name: str, body: Any) -> list[str]:
 def matching(names: Iterable[str], body: Any) -> list[str]:
     """Those of these messages that a body is."""
     return [name for name in names if not problems(name, body)]
+
+
+PHASES = {*get_args(messages.Phase)}
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """The type of a field in the words of `subjects.md`."""
+    if "$ref" in schema:
+        return _linked(schema["$ref"].rpartition("/")[2])
+    if "oneOf" in schema:
+        return " or ".join(type_of(option) for option in schema["oneOf"])
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    return " or ".join(_plain_type(one, schema) for one in types)
+
+
+def _plain_type(kind: str, schema: dict[str, Any]) -> str:
+    values = [value for value in schema.get("enum", ()) if value is not None]
+    match kind:
+        case "string" if {*values} == PHASES:
+            return "phase"
+        case "string" if values:
+            return " or ".join(f"`{value}`" for value in values)
+        case "string":
+            return "time" if schema.get("format") == "date-time" else "string"
+        case "array":
+            return f"list of {type_of(schema['items'])}"
+        case "object" if "additionalProperties" in schema and isinstance(schema["additionalProperties"], dict):
+            return f"object of {type_of(schema['additionalProperties'])}"
+        case "object" if "title" in schema:
+            return _linked(schema["title"])
+        case _:
+            return kind
+
+
+def _linked(name: str) -> str:
+    return f"[{name}](#fields-of-{name.lower()})"
