@@ -1,23 +1,24 @@
-"""What a model wrote becomes the answer of its phase: free text, or JSON that satisfies the call's schema."""
+"""What a model wrote becomes the answer of its phase: free text, or reviews that are read as far as they can be."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import assert_never
 
-import msgspec
 from msgspec import Struct
 
-from fleet.messages import DECLINE, AgentRequested, Choice, CriterionScore, Critique, Scorecard
-from workers.calls.structured import parse, unfenced
+from fleet.messages import AgentRequested, Choice, Critique, Scorecard
+from workers.calls.declines import declined
+from workers.calls.reviews import Reviews, merged, read_choice, read_reviews, shape_of
+from workers.calls.structured import json_text, parse
 from workers.llm.failures import invalid
 
-_WORD = DECLINE.removesuffix(":")
-_DECLINED = re.compile(rf"""[\s>#]*(?P<mark>[*_`"']*){_WORD}(?:(?P=mark):|:(?P=mark)|(?P<open>:))""")
-_REQUIREMENT = re.compile(r"R(\d{1,9})")
+MOST_NAMED = 12
+"""So many missing parts are named in a complaint; a model can find the others."""
+_TAG = r"<{slash}(?:proposal|critique)(?: [A-P])?(?: [\w-]+)?>"
+_OWN_TAGS = re.compile(rf"\s*{_TAG.format(slash='')}\n?(?P<text>.*?)\n?{_TAG.format(slash='/')}\s*", re.DOTALL)
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """A valid answer, in the field of its kind; `proposal` and `synthesis` are texts."""
+    """A valid answer, in the field of its kind; `proposal` and `synthesis` are texts. `missing`: of a review."""
 
     proposal: str | None = None
     declined: str | None = None
@@ -29,104 +30,63 @@ class Checked(Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
 
 
-def check(request: AgentRequested, content: str) -> Checked:
-    """Raises `AgentCallError` (InvalidAnswer)."""
-    schema = request.answer_schema
-    match request.phase:
-        case "propose":
-            return Checked(proposal=_text(content, schema))
-        case "revise":
-            reason = declined(content) if schema is None else None
-            return Checked(declined=reason) if reason else Checked(proposal=_text(content, schema))
-        case "synthesise":
-            return Checked(synthesis=_text(content, schema))
-        case "critique":
-            return Checked(critiques=critiques(parse(content, schema or {}), request.labels))
-        case "score":
-            return Checked(scores=scores(parse(content, schema or {}), request.labels))
-        case "vote" | "compare" | "choose":
-            return Checked(choice=choice(parse(content, schema or {}), request.labels))
-        case _:
-            assert_never(request.phase)
+class AnswerReader:
+    """Reads the answers to one call. What an incomplete review has is kept, and a second answer fills what it lacks."""
 
+    def __init__(self, request: AgentRequested) -> None:
+        self.request = request
+        self._reviews: Reviews | None = None
 
-def declined(text: str) -> str | None:
-    """The reason, for a text that begins with `DECLINE:` (in emphasis or quotes, perhaps); None for any other.
+    def __call__(self, content: str) -> Checked:
+        """Raises `AgentCallError` (InvalidAnswer), also for a review that lacks something: see `salvage`."""
+        request = self.request
+        match request.phase:
+            case "propose":
+                return Checked(proposal=self._text(content))
+            case "revise":
+                reason = declined(content, request.messages) if request.answer_schema is None else None
+                return Checked(declined=reason) if reason else Checked(proposal=self._text(content))
+            case "synthesise":
+                return Checked(synthesis=self._text(content))
+            case "critique" | "score":
+                return self._review(content)
+            case "vote" | "compare" | "choose":
+                return Checked(choice=read_choice(content, request.labels))
+            case _:
+                assert_never(request.phase)
 
-    Raises `AgentCallError` (InvalidAnswer) where no reason follows.
-    """
-    found = _DECLINED.match(text)
-    if found is None:
-        return None
-    reason = text[found.end() :].strip()
-    if found["open"]:
-        reason = reason.removesuffix(found["mark"]).rstrip()
-    if not reason:
-        raise invalid(f"a reason must follow {DECLINE}")
-    return reason
+    def salvage(self) -> Checked | None:
+        """What is there of a review that stayed incomplete; None: nothing that counts."""
+        reviews = self._reviews
+        if reviews is None or not reviews.has_any:
+            return None
+        lacks = ", ".join(path.removeprefix("$.") for path in reviews.missing[:MOST_NAMED])
+        note = f"a part of a review is missing: {lacks}"
+        return self._checked(reviews, notes=(note,), missing=reviews.missing)
 
+    def _review(self, content: str) -> Checked:
+        request = self.request
+        shape = shape_of(request.labels, request.answer_schema, request.phase)
+        told = read_reviews(content, shape, request.phase)
+        reviews = self._reviews = merged(self._reviews, told, shape)
+        if not reviews.missing and reviews.has_any:
+            return self._checked(reviews)
+        named = told.missing[:MOST_NAMED] if reviews.missing else ("$: no scores and no points",)
+        more = len(told.missing) - len(named)
+        raise invalid("missing or not valid: " + "; ".join(named) + (f"; and {more} more" if more > 0 else ""))
 
-def critiques(value: Any, labels: Mapping[str, str]) -> tuple[Critique, ...]:
-    """`{"A": {"strengths": […], "weaknesses": […], "changes": […], "scores": {"criterion": 7}}}` by author.
+    def _checked(self, reviews: Reviews, *, notes: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> Checked:
+        cards = [reviews.cards[label] for label in self.request.labels if label in reviews.cards]
+        critiques = tuple(card for card in cards if isinstance(card, Critique))
+        scores = tuple(card for card in cards if isinstance(card, Scorecard))
+        if self.request.phase == "critique":
+            return Checked(critiques=critiques, notes=notes, missing=missing)
+        return Checked(scores=scores, notes=notes, missing=missing)
 
-    Raises `AgentCallError` (InvalidAnswer), as the following do.
-    """
-    return tuple(
-        _convert({**review, "author_id": labels[label]}, Critique) for label, review in _labelled(value, labels)
-    )
-
-
-def scores(value: Any, labels: Mapping[str, str]) -> tuple[Scorecard, ...]:
-    """`{"A": {"criterion": {"rationale": …, "score": 7}, "requirements_met": {"R1": true}}}` by author.
-
-    The requirements' member is known by its value, whatever its name.
-    """
-    return tuple(_scorecard(card, labels[label]) for label, card in _labelled(value, labels))
-
-
-def choice(value: Any, labels: Mapping[str, str]) -> Choice:
-    """`{"rationale": …, "best": "A"}`."""
-    best = value.get("best") if isinstance(value, dict) else None
-    if not isinstance(best, str) or best not in labels:
-        raise invalid(f"$.best: expected one of {', '.join(labels)}")
-    chosen: Choice = _convert({**value, "author_id": labels[best]}, Choice)
-    return chosen
-
-
-def _text(content: str, schema: dict[str, Any] | None) -> str:
-    if schema is None:
-        return content
-    parse(content, schema, strict=True)  # the client's own schema: to the letter
-    return unfenced(content)
-
-
-def _scorecard(card: dict[str, Any], author_id: str) -> Scorecard:
-    met = {name: value for name, value in card.items() if _is_requirements(value)}
-    return Scorecard(
-        author_id=author_id,
-        criteria=_convert({name: value for name, value in card.items() if name not in met}, dict[str, CriterionScore]),
-        requirements_met=tuple(
-            value for given in met.values() for _, value in sorted(given.items(), key=lambda item: int(item[0][1:]))
-        ),
-    )
-
-
-def _is_requirements(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) > 0
-        and all(isinstance(met, bool) and _REQUIREMENT.fullmatch(name) for name, met in value.items())
-    )
-
-
-def _labelled(value: Any, labels: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
-    if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
-        raise invalid("expected a JSON object of objects, keyed by label")
-    return [(label, item) for label, item in value.items() if label in labels]
-
-
-def _convert(value: Any, kind: Any) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+    def _text(self, content: str) -> str:
+        schema = self.request.answer_schema
+        if schema is None:
+            framed = _OWN_TAGS.fullmatch(content)
+            return framed["text"] if framed and framed["text"].strip() else content
+        parse(content, schema)
+        return json_text(content)

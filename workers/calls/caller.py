@@ -6,16 +6,18 @@ from functools import partial
 from typing import Any
 
 import structlog
+from msgspec import structs
 
 from fleet.config import Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
 from workers.calls import responses
+from workers.calls.answers import AnswerReader
 from workers.calls.call_names import facts
 from workers.calls.isolated import Isolated
 from workers.calls.progress import ProgressRate, ProgressReport
-from workers.llm.client import ModelClient
-from workers.llm.requests import resolve
+from workers.llm.client import Answer, GaveUp, ModelClient
+from workers.llm.requests import ModelRequest, resolve
 from workers.llm.retry import ATTEMPTS_PER_DELIVERY
 
 log = structlog.get_logger(__name__)
@@ -46,13 +48,7 @@ class Caller:
         response: AgentResponse
         try:
             asked = resolve(self._settings, request, traceparent)
-            answer = await self._client.complete(
-                asked,
-                request_id=request.call_id,
-                check=partial(self._isolated.answer, request),
-                watcher=report,
-                first_attempt=first_attempt,
-            )
+            answer = await self._answer(asked, request, report, first_attempt)
             text = answer.checked.proposal
             found = {} if text is None else await self._isolated.checks(text, request.policy)
             response = responses.completed(request, asked, answer, found, _ms_since(began))
@@ -62,6 +58,24 @@ class Caller:
             report.close()
         await report.sent()
         return response
+
+    async def _answer(
+        self, asked: ModelRequest, request: AgentRequested, report: ProgressReport, first_attempt: int
+    ) -> Answer:
+        """Of a review that stayed incomplete, what there is. Raises `AgentCallError`."""
+        reader = AnswerReader(request)
+        try:
+            return await self._client.complete(
+                asked,
+                request_id=request.call_id,
+                check=partial(self._isolated.answer, reader),
+                watcher=report,
+                first_attempt=first_attempt,
+            )
+        except GaveUp as error:
+            if error.invalid is None or (salvaged := reader.salvage()) is None:
+                raise
+            return structs.replace(error.invalid, checked=salvaged, usage=error.usage)
 
 
 def note(response: AgentResponse) -> None:

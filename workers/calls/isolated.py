@@ -12,13 +12,13 @@ from fleet.killable import Exhausted, Processes
 from fleet.messages import AgentRequested, Check, Policy, decode, encode
 from fleet.requests.schemas import is_cheap
 from workers import checks
-from workers.calls import answers
-from workers.calls.answers import Checked
+from workers.calls.answers import AnswerReader, Checked
 
 VALIDATE_WITHIN_S = 2
 CHECK_WITHIN_S = 10
 """Of processor time, for each part of the checks; the parts' own limits are shorter."""
 
+TEXTS: Final = frozenset({"propose", "revise", "synthesise"})
 UNCHECKED: Final = "UncheckedAnswer"
 
 
@@ -31,11 +31,15 @@ class Isolated:
     async def close(self) -> None:
         await self._processes.close()
 
-    async def answer(self, request: AgentRequested, content: str) -> Checked:
-        """As `answers.check`; what is surely quick is done here. Raises `AgentCallError`."""
-        schema = request.answer_schema
+    async def answer(self, reader: AnswerReader, content: str) -> Checked:
+        """As `reader` does; what is surely quick is done here. Raises `AgentCallError`.
+
+        Only texts are held against a schema that a client has sent; the others are the fleet's own.
+        """
+        request = reader.request
+        schema = request.answer_schema if request.phase in TEXTS else None
         if schema is None or is_cheap(schema, len(content)):
-            return answers.check(request, content)
+            return reader(content)
         asked = encode(structs.replace(request, messages=())).decode()
         try:
             found = await self._processes.run(f"{__name__}:answer", asked, content, cpu_s=VALIDATE_WITHIN_S)
@@ -64,7 +68,7 @@ class Isolated:
 def answer(request: str, content: str) -> Any:
     """In the process: the `Checked`, or the error."""
     try:
-        return msgspec.to_builtins(answers.check(decode(request.encode(), AgentRequested), content))
+        return msgspec.to_builtins(AnswerReader(decode(request.encode(), AgentRequested))(content))
     except AgentCallError as error:
         return {"error_type": error.error_type, "error": error.error, "retryable": error.retryable}
 

@@ -1,6 +1,9 @@
-"""JSON that a model wrote: read, and held against its schema."""
+"""JSON that a model wrote: found in what stands around it, read if that takes no guessing, held against a schema."""
 
+import ast
 import json
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -11,35 +14,161 @@ from workers.llm.failures import invalid, shorten
 MAX_VALIDATORS = 256
 """Compiled ones that are kept: the calls of a deliberation share a few schemas."""
 
-_FENCE = "```"
+_FENCED = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)^[ \t]*(?P=fence)[ \t]*$", re.M | re.S)
+_ONE_LINE_FENCE = re.compile(r"(`{3,})(?:json)?\s*(?P<inside>[{\[].*[}\]])\s*\1", re.IGNORECASE | re.DOTALL)
+_SMART_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‟": '"', "″": '"'})
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_TRAILING_COMMA = re.compile(rf"({_STRING})|,(\s*[}}\]])", re.DOTALL)
+_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?\*/|(?m:^\s*#[^\n]*$)", re.DOTALL)
 
 
-def parse(content: str, schema: dict[str, Any], *, strict: bool = False) -> Any:
-    """The JSON value in `content`, which may stand in a ```json fence. Raises `AgentCallError` (InvalidAnswer).
+class Contradiction:
+    """Stands for a value that was given twice, differently."""
 
-    Unless `strict`, raw line breaks within strings are taken (their meaning is plain), and strings that are too long
-    (vLLM's own grammar overshoots by a character or two): neither is a reason to spend another call.
+
+CONTRADICTION = Contradiction()
+
+
+def parse(content: str, schema: dict[str, Any]) -> Any:
+    """The JSON value in `content`, to the letter of a schema that a client has set; fences and prose around it do no
+    harm. Raises `AgentCallError` (InvalidAnswer).
     """
     try:
-        value = json.loads(unfenced(content), strict=strict, parse_constant=_refuse)
+        value = json.loads(json_text(content), parse_constant=_refuse)
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, and never be sent on
         problems = _validator(json.dumps(schema, sort_keys=True)).iter_errors(value)
     except (ValueError, RecursionError) as error:
         raise invalid(f"not JSON: {error}") from None
     for problem in problems:
-        if not strict and problem.schema_path and problem.schema_path[-1] == "maxLength":
-            continue
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem.instance_path)
         raise invalid(f"${path}: {problem.message}")
     return value
 
 
-def unfenced(content: str) -> str:
-    """`content` without blank space and a fence around it."""
-    text = content.strip()
-    if not text.startswith(_FENCE):
-        return text
-    return text.partition("\n")[2].strip().removesuffix(_FENCE).rstrip()
+def json_text(content: str) -> str:
+    """`content` without what stands around its JSON, which is left as the model wrote it."""
+    text = content.strip().lstrip("\ufeff")
+    for candidate in _candidates(text):
+        try:
+            json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        return candidate
+    return text
+
+
+def read(content: str) -> Any:
+    """The value in `content`, forms that are nearly JSON included; several objects are one. A key that was given twice
+    with different values is a `CONTRADICTION`. Raises `AgentCallError` (InvalidAnswer).
+    """
+    text = content.strip().lstrip("\ufeff")
+    problem = "there is none"
+    for candidate in _candidates(text):
+        for form in _forms(candidate):
+            try:
+                value = json.loads(form, strict=False, object_pairs_hook=_without_contradictions, parse_constant=_none)
+            except (ValueError, RecursionError) as error:
+                problem = str(error)
+                continue
+            if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+                return read(value)
+            if isinstance(value, dict | list):
+                return value
+    merged = _several(text)
+    if merged is not None:
+        return merged
+    raise invalid(f"not JSON: {problem}")
+
+
+def _candidates(text: str) -> Iterator[str]:
+    """The text, what is fenced in it, and each span of brackets that closes, longest first."""
+    yield text
+    for fenced in (*_FENCED.finditer(text), *_ONE_LINE_FENCE.finditer(text)):
+        yield fenced["inside"].strip()
+    spans = _spans(text)
+    yield from sorted(spans, key=len, reverse=True)[:5]
+    first = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
+    if first > 0 and not spans:
+        yield text[first:]
+
+
+def _spans(text: str) -> list[str]:
+    """Top-level `{…}` and `[…]`, by brackets outside of strings."""
+    spans, depth, start, in_string, escaped = [], 0, 0, False, False
+    for index, char in enumerate(text):
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"' and depth:
+            in_string = True
+        elif char in "{[":
+            if depth == 0:
+                start = index
+            depth += 1
+        elif char in "}]" and depth:
+            depth -= 1
+            if depth == 0:
+                spans.append(text[start : index + 1])
+    return spans
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The text, and what it plainly means where it is nearly JSON."""
+    yield text
+    if not text.lstrip().startswith(("{", "[", '"')):
+        return
+    if "\\n" in text or '\\"' in text:
+        yield text.replace("\\n", "\n").replace('\\"', '"').replace("\\t", "\t")
+    plain = text.translate(_SMART_QUOTES)
+    plain = _COMMENT.sub(lambda match: match[1] or "", plain)
+    plain = _TRAILING_COMMA.sub(lambda match: match[1] or match[2], plain)
+    if plain != text:
+        yield plain
+    if "'" in plain:
+        try:
+            yield json.dumps(ast.literal_eval(_as_python(plain)))
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return
+
+
+def _as_python(text: str) -> str:
+    return re.sub(
+        r"\b(true|false|null)\b", lambda match: {"true": "True", "false": "False", "null": "None"}[match[1]], text
+    )
+
+
+def _several(text: str) -> dict[str, Any] | None:
+    """Objects one after the other, put into one."""
+    found: list[tuple[str, Any]] = []
+    for span in _spans(text):
+        for form in _forms(span):
+            try:
+                value = json.loads(form, strict=False, object_pairs_hook=_without_contradictions, parse_constant=_none)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                found += value.items()
+            break
+    return _without_contradictions(found) if found else None
+
+
+def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        value[key] = item if key not in value or value[key] == item else CONTRADICTION
+    return value
+
+
+def _none(_: str) -> None:
+    """NaN and its like: no number."""
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number")
 
 
 @lru_cache(maxsize=MAX_VALIDATORS)
@@ -49,7 +178,3 @@ def _validator(schema: str) -> Any:
         return schemas.compile_schema(json.loads(schema))
     except ValueError as error:
         raise AgentCallError("BadRequest", f"answer_schema: {shorten(str(error))}", retryable=False) from None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")

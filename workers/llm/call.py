@@ -48,12 +48,13 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class GaveUp(AgentCallError):
-    """No attempt succeeded: the last error, and what all attempts used."""
+    """No attempt succeeded: the last error, and what all attempts used. `invalid`: a whole text that was not valid."""
 
-    def __init__(self, error: AgentCallError, attempt: int, usage: Usage) -> None:
+    def __init__(self, error: AgentCallError, attempt: int, usage: Usage, invalid: Answer | None = None) -> None:
         super().__init__(error.error_type, error.error, retryable=error.retryable)
         self.attempt = attempt
         self.usage = usage
+        self.invalid = invalid
 
 
 class CallWatcher(TextSink, Protocol):
@@ -93,6 +94,7 @@ class ModelCall:
         self._refused: dict[tuple[str, str | None], AttemptError] = {}
         self._prompt_tokens: dict[tuple[str, str], int] = {}
         self._last: Attempt | None = None
+        self._invalid: Attempt | None = None
         self._told: Attempt | None = None
         """What the watcher was told of last, while it goes on."""
 
@@ -108,9 +110,9 @@ class ModelCall:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise GaveUp(self._late(), self._next - 1, self._used) from None
+            raise self._gave_up(self._late()) from None
         except Nowhere:
-            raise GaveUp(self._nowhere(request), self._next - 1, self._used) from None
+            raise self._gave_up(self._nowhere(request)) from None
 
     async def _after(self, attempt: Attempt, error: AttemptError, request: ModelRequest) -> ModelRequest:
         """Waits, and says what to ask next. Raises `GaveUp`."""
@@ -118,6 +120,8 @@ class ModelCall:
             return request
         self._errors.append(error)
         self._last = attempt
+        if error.error_type == "InvalidAnswer":
+            self._invalid = attempt
         self._note(attempt, error)
         step = next_step(
             self._errors,
@@ -130,13 +134,17 @@ class ModelCall:
             rng=self._shared.rng,
         )
         if step is None:
-            raise GaveUp(self._with_first_cause(error), attempt.number, self._used)
+            raise self._gave_up(self._with_first_cause(error))
         if step.request.messages is not request.messages:
             self._prompt_tokens.clear()
         if step.wait_s > 0:
             self._failed.clear()
             await asyncio.sleep(step.wait_s)
         return step.request
+
+    def _gave_up(self, error: AgentCallError) -> GaveUp:
+        invalid = None if self._invalid is None else self._answer(self._invalid)
+        return GaveUp(error, self._next - 1, self._used, invalid)
 
     def _nowhere(self, request: ModelRequest) -> AgentCallError:
         """Why no endpoint is left."""

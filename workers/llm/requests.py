@@ -8,6 +8,7 @@ from fleet.config import RoleProfile, Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Phase
 from fleet.times import from_rfc3339
+from workers.llm.control_tokens import without_control_tokens
 
 JUDGING = frozenset({"critique", "score", "vote", "compare", "choose"})
 
@@ -57,7 +58,7 @@ def resolve(settings: Settings, request: AgentRequested, traceparent: str = "") 
         )
     return ModelRequest(
         role=request.role,
-        messages=with_persona(request.messages, profile.persona),
+        messages=with_persona(without_control_tokens(request.messages), profile.persona),
         targets=_targets(settings, profile, request),
         temperature=profile.temperature,
         max_tokens=profile.max_tokens,

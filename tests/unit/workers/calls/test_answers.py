@@ -9,8 +9,8 @@ import pytest
 
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Choice, CriterionScore, Phase
-from workers.calls.answers import Checked, check
-from workers.calls.structured import _validator, parse
+from workers.calls.answers import AnswerReader, Checked
+from workers.calls.structured import _validator, parse, read
 
 SCHEMA = {
     "type": "object",
@@ -23,19 +23,19 @@ LABELS = {"A": "agent-dev-002", "B": "agent-dev-003"}
 
 def answer(phase: Phase, content: Any, **more: Any) -> Checked:
     """The checked answer to a call; what is no text is sent as JSON."""
+    fields: dict[str, Any] = {"messages": (ChatMessage(role="user", content="do"),), **more}
     request = AgentRequested(
         task_id="t",
         agent_id="agent-dev-001",
         role="DEV",
         phase=phase,
         round=1,
-        messages=(ChatMessage(role="user", content="do"),),
         num_agents=3,
         deadline_at="2026-01-01T00:00:00.000Z",
         labels=LABELS,
-        **more,
+        **fields,
     )
-    return check(request, content if isinstance(content, str) else json.dumps(content))
+    return AnswerReader(request)(content if isinstance(content, str) else json.dumps(content))
 
 
 def refused(phase: Phase, content: Any, **more: Any) -> str:
@@ -46,10 +46,33 @@ def refused(phase: Phase, content: Any, **more: Any) -> str:
     return caught.value.error
 
 
-@pytest.mark.parametrize("text", ['{"A": "x"}', '```json\n{"A": "x"}\n```', '{"A": "x\ny"}', '{"A": "four"}'])
-def test_usable_json_is_taken(text: str) -> None:
-    """Fences, raw line breaks in strings, and strings a little too long are no reason for another call."""
-    assert "A" in parse(text, SCHEMA)
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"A": "x"}',
+        '```json\n{"A": "x"}\n```',
+        'Sure:\n~~~~\n{"A": "x"}\n~~~~\nThat is all.',
+        'The answer is {"A": "x"}, and {braces} in prose.',
+        '{"A": "x",}',
+        '{"A": "x" /* so */, // and so\n}',
+        "{'A': 'x'}",
+        "{“A”: “x”}",
+        '{\\n "A": "x"\\n}',
+        '"{\\"A\\": \\"x\\"}"',
+        '\ufeff{"A": "x"}',
+    ],
+)
+def test_what_is_plainly_meant_is_read(text: str) -> None:
+    """Whatever stands around it, and however its form slips."""
+    assert read(text) == {"A": "x"}
+
+
+@pytest.mark.parametrize("text", ["no", "[" * 100_000, '{"A": "x"', "", "{A}"])
+def test_what_would_have_to_be_guessed_is_not_read(text: str) -> None:
+    """It is worth another try."""
+    with pytest.raises(AgentCallError, match="not JSON") as caught:
+        read(text)
+    assert caught.value.error_type == "InvalidAnswer"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +88,9 @@ def test_usable_json_is_taken(text: str) -> None:
         ("[]", "$"),
     ],
 )
-def test_other_json_says_what_to_mend(text: str, where: str) -> None:
+def test_a_schema_of_the_client_is_kept_to_the_letter(text: str, where: str) -> None:
     """The error names the place; it is worth another try."""
-    assert where in refused("critique", text, answer_schema=SCHEMA)
+    assert where in refused("propose", text, answer_schema=SCHEMA)
 
 
 def test_equal_schemas_are_compiled_once() -> None:
@@ -125,7 +148,7 @@ def test_a_scorecard_without_requirements_has_none() -> None:
 
 
 @pytest.mark.parametrize("phase", ["critique", "score"])
-@pytest.mark.parametrize("content", [[], {"A": 1}, {"A": {"scores": 1, "cost": 1}}, {"A": {"scores": {"cost": "x"}}}])
+@pytest.mark.parametrize("content", [[], {"A": 1}, {"B": "good"}, {"A": {"scores": {"cost": "x"}}}, {"Q": {"cost": 1}}])
 def test_reviews_of_another_shape_are_invalid(phase: Phase, content: Any) -> None:
     """Without a schema, too."""
     refused(phase, content)
@@ -139,7 +162,7 @@ def test_a_choice_names_the_author(phase: Phase) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [{}, [], {"best": "C"}, {"best": ["A"]}, {"best": "A", "rationale": 1}, "A"])
+@pytest.mark.parametrize("content", [{}, [], {"best": "C"}, {"best": ["A"]}, {"best": "A", "choice": "B"}, "A or B"])
 def test_a_choice_of_nothing_that_was_shown_is_invalid(content: Any) -> None:
     """The error is worth another try."""
     refused("vote", content)
@@ -155,11 +178,105 @@ def test_a_choice_of_nothing_that_was_shown_is_invalid(content: Any) -> None:
         "**DECLINE: it is `good`**",
         "> DECLINE: it is `good`",
         '"DECLINE: it is `good`"',
+        "DECLINE：it is `good`",
+        "DECLINE : it is `good`",
+        "Decline: it is `good`",
+        "DECLINED: it is `good`",
+        "- DECLINE: it is `good`",
+        "**DECLINE** — it is `good`",
+        "```\nDECLINE: it is `good`\n```",
+        "DECLINE\n\nit is `good`",
+        "I have read them all.\n\nDECLINE: it is `good`",
     ],
 )
 def test_a_declined_revision_is_its_reason(text: str) -> None:
     """Blank space, emphasis and quotes around it do not matter."""
     assert answer("revise", text) == Checked(declined="it is `good`")
+
+
+OWN = "Use a token bucket in Redis, one key for each client, refilled by a script. " * 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RECHAZO: las críticas no mejoran nada.",
+        "拒绝：这些批评没有帮助。",
+        "I will keep my proposal unchanged: the critiques contradict the task.",
+        "Ablehnung: nichts davon macht es besser.",
+    ],
+)
+def test_a_notice_in_any_language_never_replaces_a_proposal(text: str) -> None:
+    """It is far too short for a solution, and says that it is none; a short solution is one."""
+    question = ChatMessage(role="user", content=f"<proposal 1a2b3c4d>\n{OWN}\n</proposal 1a2b3c4d>\n\nRewrite it.")
+    assert answer("revise", text, messages=(question,)) == Checked(declined=text)
+    short = "Use a leaky bucket in the gateway, in memory, and accept that a restart forgives everybody once."
+    assert answer("revise", short, messages=(question,)) == Checked(proposal=short)
+    long = f"{text}\n\n{OWN}"
+    assert answer("revise", long, messages=(question,)).proposal == long
+
+
+@pytest.mark.parametrize("phase", ["propose", "revise"])
+def test_the_frame_of_the_prompt_is_taken_off(phase: Phase) -> None:
+    """Models answer within the tags that they were shown."""
+    assert answer(phase, "<proposal 9078069a>\nA text.\n</proposal 9078069a>\n") == Checked(proposal="A text.")
+    assert answer(phase, "A <proposal x> of </proposal x>") == Checked(proposal="A <proposal x> of </proposal x>")
+
+
+CARD = {"type": "object", "properties": {"cost": {"type": "object"}, "clarity": {"type": "object"}}}
+CARDS = {"type": "object", "properties": {"A": CARD, "B": CARD}}
+
+
+def request_of(phase: Phase, schema: dict[str, Any]) -> AgentRequested:
+    return AgentRequested(
+        task_id="t",
+        agent_id="agent-dev-001",
+        role="DEV",
+        phase=phase,
+        round=1,
+        messages=(),
+        num_agents=3,
+        deadline_at="2026-01-01T00:00:00.000Z",
+        labels=LABELS,
+        answer_schema=schema,
+    )
+
+
+def test_a_review_that_lacks_something_is_asked_for_it_and_keeps_what_it_has() -> None:
+    """The complaint names what is missing; the second answer fills it, and changes nothing else."""
+    reader = AnswerReader(request_of("score", CARDS))
+    with pytest.raises(AgentCallError) as caught:
+        reader('{"A": {"cost": 8, "clarity": 11}, "B": {"cost": "7/10", "Clarity": {"score": 6, "rationale": "r"}}}')
+    assert "$.A.clarity: expected a score from 0 to 10, not 11" in caught.value.error
+    assert "$.B" not in caught.value.error
+    found = reader('{"A": {"clarity": 9, "cost": 1}}').scores or ()
+    assert [{name: score.score for name, score in card.criteria.items()} for card in found] == [
+        {"cost": 8.0, "clarity": 9.0},
+        {"cost": 7.0, "clarity": 6.0},
+    ]
+
+
+def test_of_a_review_that_stays_incomplete_what_is_there_counts() -> None:
+    """And it says what is missing; of nothing, nothing."""
+    reader = AnswerReader(request_of("score", CARDS))
+    assert reader.salvage() is None
+    with pytest.raises(AgentCallError):
+        reader('{"A": {"cost": 8}}')
+    with pytest.raises(AgentCallError):
+        reader("I cannot.")
+    salvaged = reader.salvage()
+    assert salvaged is not None
+    assert [card.author_id for card in salvaged.scores or ()] == [LABELS["A"]]
+    assert "A.clarity" in salvaged.notes[0]
+    assert "B" in salvaged.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["A", "Proposal A", "**a**", '{"winner": "Proposal A"}', '[{"best": "A", "rationale": 1}]']
+)
+def test_a_choice_is_known_by_its_label(text: str) -> None:
+    """Whatever stands around it."""
+    assert answer("vote", text) == Checked(choice=Choice(author_id=LABELS["A"]))
 
 
 @pytest.mark.parametrize("text", ["DECLINE:", "**DECLINE:**\n", "**DECLINE: **"])

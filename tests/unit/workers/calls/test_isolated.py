@@ -10,6 +10,7 @@ import pytest
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Policy
 from workers import checks
+from workers.calls.answers import AnswerReader
 from workers.calls.isolated import Isolated
 
 
@@ -51,7 +52,7 @@ async def others_while(isolated: Isolated, request: AgentRequested, content: str
     counting = asyncio.create_task(count())
     try:
         with pytest.raises(AgentCallError) as caught:
-            await isolated.answer(request, content)
+            await isolated.answer(AnswerReader(request), content)
     finally:
         counting.cancel()
     return caught.value, turns
@@ -82,30 +83,30 @@ async def test_an_answer_that_cannot_be_checked_in_time_is_an_error(
     assert (error.error_type, error.retryable) == ("UncheckedAnswer", False)
     assert "could not be checked" in error.error
     assert turns > 10
-    assert (await isolated.answer(call({"$ref": "#/$defs/a", "$defs": {"a": {}}}), "1")).proposal == "1"
+    assert (await isolated.answer(AnswerReader(call({"$ref": "#/$defs/a", "$defs": {"a": {}}})), "1")).proposal == "1"
 
 
 async def test_many_unique_items_are_checked(isolated: Isolated) -> None:
     """A long array of objects takes its time, elsewhere."""
     content = json.dumps([{"n": n} for n in range(20_000)])
-    assert (await isolated.answer(call({"uniqueItems": True}), content)).proposal == content
+    assert (await isolated.answer(AnswerReader(call({"uniqueItems": True})), content)).proposal == content
 
 
 async def test_judged_elsewhere_is_judged_alike(isolated: Isolated) -> None:
     """The same answers, and the same errors."""
     schema = {"properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
-    assert (await isolated.answer(call(schema), '{"a": 1}')).proposal == '{"a": 1}'
+    assert (await isolated.answer(AnswerReader(call(schema)), '{"a": 1}')).proposal == '{"a": 1}'
     for content in ('{"a": "x"}', "no", '{"a": "\ud800"}'):
         with pytest.raises(AgentCallError) as caught:
-            await isolated.answer(call(schema), content)
+            await isolated.answer(AnswerReader(call(schema)), content)
         assert (caught.value.error_type, caught.value.retryable) == ("InvalidAnswer", True)
     with pytest.raises(AgentCallError) as caught:
-        await isolated.answer(call({"$ref": "#/nowhere"}), "{}")
+        await isolated.answer(AnswerReader(call({"$ref": "#/nowhere"})), "{}")
     assert (caught.value.error_type, caught.value.retryable) == ("BadRequest", False)
     choice = call(
         {"properties": {"best": {"enum": ["A"]}}, "allOf": [{}]}, phase="choose", labels={"A": "agent-dev-002"}
     )
-    chosen = (await isolated.answer(choice, '{"rationale": "r", "best": "A"}')).choice
+    chosen = (await isolated.answer(AnswerReader(choice), '{"rationale": "r", "best": "A"}')).choice
     assert (chosen and chosen.author_id) == "agent-dev-002"
 
 
