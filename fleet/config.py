@@ -170,6 +170,10 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm (or [endpoints.NAME] in the file)")
     values["roles"] = _roles(given.get("roles", {}), path)
     values |= {name: given[name] for name in ("limits", "workers", "endpoints", "models") if name in given}
+    if values["agent_type"] == "mock":
+        # The simulator is the only model server then.
+        values.pop("endpoints", None)
+        values.pop("models", None)
     try:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from fleet.config import Settings, without_userinfo
 from fleet.errors import Unreachable
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings, recall
+from fleet.model_servers import EndpointConfig, base_url, joined
 
 LEAST_VERSION = (2, 12, 3)
 PROBE_WITHIN_S = 5.0
@@ -197,47 +198,66 @@ async def _ray(settings: Settings) -> list[Finding]:
 
 
 async def _models(settings: Settings, known: dict[str, Any]) -> list[Finding]:
-    urls = settings.vllm_urls
-    if not urls and (remembered := known.get("vllm_url")):
-        urls = tuple(remembered.split(","))
-    if not urls:
+    servers = settings.model_servers
+    if not servers and (remembered := known.get("vllm_url")):
+        servers = {url: EndpointConfig(url=url) for url in remembered.split(",")}
+    if not servers:
         return [Finding("warn", "vLLM", "VLLM_URL is not set", "set it for real answers; `fleet up` simulates them")]
     import aiohttp
 
-    headers = {"Authorization": f"Bearer {settings.vllm_api_key}"} if settings.vllm_api_key else {}
     timeout = aiohttp.ClientTimeout(total=PROBE_WITHIN_S)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
-        groups = await asyncio.gather(*(_model_server(http, url, settings) for url in urls))
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        groups = await asyncio.gather(
+            *(_model_server(http, name, server, settings, len(servers)) for name, server in servers.items())
+        )
     return [finding for group in groups for finding in group]
 
 
-async def _model_server(http: Any, url: str, settings: Settings) -> list[Finding]:
+async def _model_server(
+    http: Any, name: str, server: EndpointConfig, settings: Settings, servers: int
+) -> list[Finding]:
     import aiohttp
 
-    what = f"vLLM {without_userinfo(url)}"
+    from workers.llm.cards import cards_in
+    from workers.llm.dialects import DIALECTS
+
+    what = f"{server.kind} {name}"
+    dialect, named = DIALECTS[server.kind], _wanted(settings) | set(server.models or ())
     try:
-        async with http.get(f"{url}/v1/models") as answer:
-            if answer.status in (401, 403):
-                return [Finding("fail", what, f"answers {answer.status}", "set VLLM_API_KEY to the key it wants")]
-            answer.raise_for_status()
-            served = {model["id"]: model for model in (await answer.json())["data"]}
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        todo = "start it, or correct VLLM_URL (the URL without /v1/…)"
-        said = str(error).replace(url, without_userinfo(url)) or type(error).__name__
+        key = server.key()
+    except ValueError as error:
+        return [Finding("fail", what, str(error), "set the key where workers run, or correct the setting")]
+    headers = {**dialect.headers, **server.headers}
+    if key:
+        headers |= {"Authorization": f"Bearer {key}"} if dialect.key_header == "bearer" else {dialect.key_header: key}
+    try:
+        async with http.get(joined(base_url(server.url), "/models"), headers=headers) as answer:
+            if answer.status in (401, 403) and not named:
+                return [Finding("fail", what, f"answers {answer.status}", "set its key: VLLM_API_KEY, or api_key_env")]
+            served = {} if answer.status >= 400 else {card.id: card for card in cards_in(await answer.json())}
+    except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        todo = "start it, or correct its URL"
+        said = str(error).replace(server.url, without_userinfo(server.url)) or type(error).__name__
         return [Finding("fail", what, f"does not answer: {said}", todo)]
+    except (aiohttp.ClientError, ValueError):
+        served = {}
     if not served:
-        return [Finding("fail", what, "serves no model", "start it with one")]
-    wanted = _wanted(settings) or {next(iter(served))}
-    if missing := sorted(wanted - served.keys()):
+        if named:
+            return [Finding("warn", what, "answers, and gives no list of its models", "none is needed for named ones")]
+        return [Finding("fail", what, "lists no model", "set VLLM_MODEL, or `models` of the endpoint")]
+    wanted = named or {next(iter(served))}
+    if missing := sorted(name for name in wanted if name not in served and f"{name}:latest" not in served):
         todo = "correct VLLM_MODEL or the role's model, or serve it; with several servers one of them may do"
-        verdict: Verdict = "fail" if len(settings.vllm_urls) < 2 else "warn"
+        verdict: Verdict = "fail" if servers < 2 else "warn"
         return [Finding(verdict, what, f"serves {', '.join(served)}, not {', '.join(missing)}", todo)]
-    return [_window(what, name, served[name].get("max_model_len")) for name in sorted(wanted)]
+    return [_window(what, name, served[name].window) for name in sorted(wanted) if name in served]
 
 
 def _wanted(settings: Settings) -> set[str]:
-    named: Iterable[str | None] = [settings.vllm_model, *(role.model for role in settings.roles.values())]
-    return {name for name in named if name}
+    roles = settings.roles.values()
+    named = [settings.vllm_model, *(role.model for role in roles), *(role.judge_model for role in roles)]
+    aliases = settings.models
+    return {(aliases[name].name or name) if name in aliases else name for name in named if name}
 
 
 def _window(what: str, model: str, tokens: int | None) -> Finding:

@@ -109,9 +109,9 @@ def dispatcher() -> None:
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 RAY_ADDRESS=ray-head:6379 VLLM_URL=http://vllm:8000 fleet dispatcher
     """
     settings = _component("dispatcher")
-    if not settings.vllm_urls:
+    if not settings.model_servers:
         raise ConfigError(
-            "VLLM_URL is not set, and a dispatcher starts no model server: "
+            "VLLM_URL is not set (and the file has no [endpoints.NAME]), and a dispatcher starts no model server: "
             "set it, run `fleet simulator`, or use `fleet up`"
         )
     from fleet.control import dispatcher as component

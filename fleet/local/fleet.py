@@ -19,6 +19,7 @@ from fleet.local import launcher, ray_head
 from fleet.local.data_dir import forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats
 from fleet.local.supervisor import Child
+from fleet.model_servers import shown
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,8 @@ class LocalFleet:
 
     @property
     def vllm_url(self) -> str:
-        return ",".join(self.settings.vllm_urls)
+        """All model servers, without credentials: for people, and for commands that look at them."""
+        return ",".join(shown(server.url) for server in self.settings.model_servers.values())
 
     @property
     def ray_is_local(self) -> bool:
@@ -187,7 +189,7 @@ class LocalFleet:
         """Ours, and where everything is."""
         where = {
             "NATS_URL": self.nats_url,
-            "VLLM_URL": self.vllm_url,
+            "VLLM_URL": ",".join(self.settings.vllm_urls),
             "AGENT_TYPE": self.settings.agent_type,
             "RAY_ADDRESS": self.settings.ray_address or "",
         }

@@ -69,9 +69,9 @@ class AnswerReader:
         shape = shape_of(request.labels, request.answer_schema, request.phase)
         told = read_reviews(content, shape, request.phase)
         reviews = self._reviews = merged(self._reviews, told, shape)
-        if not reviews.missing and reviews.has_any:
+        if not reviews.missing and reviews.cards:
             return self._checked(reviews)
-        named = told.missing[:MOST_NAMED] if reviews.missing else ("$: no scores and no points",)
+        named = told.missing[:MOST_NAMED]
         more = len(told.missing) - len(named)
         raise invalid("missing or not valid: " + "; ".join(named) + (f"; and {more} more" if more > 0 else ""))
 

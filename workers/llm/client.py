@@ -8,6 +8,8 @@ The deadline is one timeout around all of it: nothing of a call outlives it.
 
 from random import Random
 
+import structlog
+
 from fleet.config import Settings
 from fleet.errors import ConfigError
 from workers.llm.attempt import Attempts, Check
@@ -18,6 +20,8 @@ from workers.llm.hedging import Durations
 from workers.llm.requests import ModelRequest
 
 __all__ = ["Answer", "CallWatcher", "GaveUp", "ModelClient"]
+
+log = structlog.get_logger(__name__)
 
 
 class ModelClient:
@@ -32,9 +36,16 @@ class ModelClient:
         self._shared = Shared(settings.workers, self.endpoints, self.durations, self.attempts, rng or Random())
 
     def start(self) -> None:
-        """Reads keys and certificates. Raises `ConfigError`."""
+        """Reads keys and certificates. An endpoint without its own is left out; without any endpoint: `ConfigError`."""
         for endpoint in self.endpoints.all:
-            self.attempts.know(endpoint)
+            try:
+                self.attempts.know(endpoint)
+            except ConfigError as error:
+                log.error("endpoint.unusable", endpoint=endpoint.name, error=str(error))
+                problem = error
+                self.endpoints.leave_out(endpoint)
+        if not self.endpoints.all:
+            raise problem
 
     async def close(self) -> None:
         await self.attempts.close()

@@ -75,6 +75,10 @@ class Endpoints:
         self._waiting: dict[asyncio.Event, bool] = {}
         """Calls that wait, in their order, and whether they are suspects."""
 
+    def leave_out(self, endpoint: Endpoint) -> None:
+        """It cannot be used at all."""
+        self.all = tuple(each for each in self.all if each is not endpoint)
+
     def status(self) -> tuple[EndpointStatus, ...]:
         now = self.clock()
         return tuple(each.status(now) for each in self.all)

@@ -118,7 +118,7 @@ def _settings(vllm_url: str | None) -> "Settings | None":
     from fleet import config
 
     settings = config.load({**os.environ, "VLLM_URL": vllm_url} if vllm_url else os.environ)
-    if not settings.vllm_urls:
+    if not settings.model_servers:
         return None
     shared.configure_logging()
     return settings
