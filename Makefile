@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools/bin
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes lint format setup asyncapi picture lock audit sbom clean
+.PHONY: demo test test-all test-vllm test-kubernetes test-generators lint format setup asyncapi picture lock audit sbom clean
 
 setup: $(VENV)/.current
 
@@ -49,6 +49,10 @@ test-vllm: setup
 # On the cluster that KUBECONFIG names: asks in a loop while pods are deleted, rolled, scaled and drained.
 test-kubernetes: setup
 	@$(BIN)/python -m pytest tests/kubernetes
+
+# Types generated from fleet/asyncapi.json by quicktype and Modelina: needs node and the npm registry.
+test-generators: setup
+	@$(BIN)/python -m pytest tests/generators
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -204,7 +204,7 @@ def _message(name: str, summary: str, named: dict[str, list[Any]], *, by_fleet: 
 def _schemas() -> dict[str, Schema]:
     built = schemas(KINDS, OPTIONAL)
     failed, timed_out = built.pop("AllFailed"), built.pop("TimedOut")
-    status = failed["properties"]["status"] | {"enum": ["FAILED", "TIMEOUT"]}
+    status = failed["properties"]["status"] | {"title": "DeliberationFailedStatus", "enum": ["FAILED", "TIMEOUT"]}
     built["DeliberationFailed"] = {
         **failed,
         "title": "DeliberationFailed",

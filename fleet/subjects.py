@@ -1,5 +1,6 @@
 """Spells every subject, stream, consumer and bucket name once. `subjects.md` is the published form."""
 
+from collections.abc import Mapping
 from typing import Final
 
 # client -> fleet
@@ -63,7 +64,35 @@ TEXTS: Final = "deliberation-texts"
 STATES: Final = f"KV_{BUCKET}"
 """The stream behind the bucket."""
 
+DESCRIPTIONS: Final[Mapping[str, str]] = {
+    DELIBERATION_REQUESTS: "Requests for deliberations, until a dispatcher has recorded them.",
+    DELIBERATIONS: "Events of deliberations: accepted, rejected, completed, failed, cancelled.",
+    DELIBERATION_CONTROL: "Cancellations and scheduled deadlines.",
+    AGENT_REQUESTS: "Agent calls, until a worker has answered them.",
+    AGENT_RESPONSES: "Answers and failures of agent calls.",
+    AGENT_PROGRESS_STREAM: "Text of agent calls as it is written, for minutes.",
+    DEAD_LETTERS: "Messages that could not be handled, whole, with the reason in their headers.",
+    DISPATCHER: "Dispatchers record requests.",
+    COLLECTOR: "Collectors move deliberations on by the answers of agents.",
+    CONTROLLER: "Collectors end deliberations at their deadline or on request.",
+    WORKERS: "Workers pull agent calls.",
+    BUCKET: "States of deliberations, by task id.",
+    TEXTS: "Texts and bodies that do not fit one message.",
+}
+"""Of each stream, consumer, bucket and object store, as `nats stream info` and its like show it."""
+
 SERVICE: Final = "deliberations"
+
+ENDPOINT_MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
+    ASK: {
+        "request": "DeliberationRequested",
+        "reply": "DeliberationCompleted, DeliberationFailed, DeliberationCancelled, ReplyByReference, "
+        "DeliberationRejected, ServiceError",
+    },
+    RESULT: {"request": "ResultRequest", "reply": "ResultReply, ReplyByReference, ServiceError"},
+    CANCEL: {"request": "CancelRequest", "reply": "CancelReply, ServiceError"},
+}
+"""What each endpoint takes and gives: names of messages in the AsyncAPI document."""
 
 DEAD_LETTER_GROUP: Final = "fleet-dead-letters"
 """Queue group that shares the advisories of exhausted messages."""

@@ -48,6 +48,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
 
     def stream(name: str, *patterns: str, **more: Any) -> StreamConfig:
         wanted = {
+            "description": subjects.DESCRIPTIONS[name],
             "storage": StorageType.FILE,
             "retention": RetentionPolicy.LIMITS,
             "duplicate_window": DUPLICATE_WINDOW_S,
@@ -113,6 +114,7 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     ) -> tuple[str, ConsumerConfig]:
         config = ConsumerConfig(
             durable_name=name,
+            description=subjects.DESCRIPTIONS[name],
             deliver_subject=deliver,
             deliver_group=name,
             filter_subject=filter_,
@@ -146,6 +148,7 @@ def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
         subjects.AGENT_REQUESTS,
         ConsumerConfig(
             durable_name=subjects.WORKERS,
+            description=subjects.DESCRIPTIONS[subjects.WORKERS],
             filter_subject=subjects.AGENT_REQUESTED,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=settings.workers.ack_wait_s,
@@ -171,21 +174,32 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
     ttl_s = settings.limits.results_days * DAY_S
     replicas = settings.limits.replicas
     # With replicas a direct get may answer with an old state.
-    bucket = KeyValueConfig(bucket=subjects.BUCKET, history=1, ttl=ttl_s, replicas=replicas, direct=replicas == 1)
+    described = subjects.DESCRIPTIONS[subjects.BUCKET]
+    bucket = KeyValueConfig(
+        bucket=subjects.BUCKET, description=described, history=1, ttl=ttl_s, replicas=replicas, direct=replicas == 1
+    )
     if await _declare_store(
         js,
         subjects.STATES,
         lambda: js.create_key_value(bucket),
-        {"num_replicas": replicas, "max_age": ttl_s, "allow_direct": bucket.direct},
+        {"description": described, "num_replicas": replicas, "max_age": ttl_s, "allow_direct": bucket.direct},
     ):
         created.append(subjects.STATES)
     # Each text has a lifetime of its own; this is the longest.
-    texts = ObjectStoreConfig(bucket=subjects.TEXTS, ttl=max(ttl_s, LETTERS_S), replicas=replicas)
+    described = subjects.DESCRIPTIONS[subjects.TEXTS]
+    texts = ObjectStoreConfig(
+        bucket=subjects.TEXTS, description=described, ttl=max(ttl_s, LETTERS_S), replicas=replicas
+    )
     await _declare_store(
         js,
         f"OBJ_{subjects.TEXTS}",
         lambda: js.create_object_store(subjects.TEXTS, texts),
-        {"num_replicas": replicas, "max_age": float(texts.ttl or 0), "allow_msg_ttl": True},
+        {
+            "description": described,
+            "num_replicas": replicas,
+            "max_age": float(texts.ttl or 0),
+            "allow_msg_ttl": True,
+        },
     )
     return created
 

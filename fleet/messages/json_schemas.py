@@ -7,9 +7,11 @@ default, and every field that is always sent is required.
 
 import inspect
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
+
+from fleet.messages.base import Phase
 
 PREFIX = "#/components/schemas/"
 Schema = dict[str, Any]
@@ -42,7 +44,7 @@ class _Builder:
 
     def struct(self, name: str) -> Schema:
         schema = self._raw[name]
-        properties = {field: self._plain(value) for field, value in schema["properties"].items()}
+        properties = {field: _named(name, field, self._plain(value)) for field, value in schema["properties"].items()}
         if name in self._omitting:
             properties = {field: _not_null(value) for field, value in properties.items()}
         required = schema["required"] if name in self._optional else list(properties)
@@ -81,6 +83,14 @@ class _Builder:
         if "enum" in merged and nullable:
             merged["enum"] = [*merged["enum"], None]
         return merged | {"type": types if len(types) > 1 else types[0]}
+
+
+def _named(struct: str, field: str, schema: Schema) -> Schema:
+    """Generators number what has no name: enumerations get one."""
+    if "enum" not in schema:
+        return schema
+    phase = {*schema["enum"]} - {None} == {*get_args(Phase)}
+    return schema | {"title": "Phase" if phase else struct + field.title().replace("_", "")}
 
 
 def _not_null(schema: Schema) -> Schema:

@@ -75,6 +75,15 @@ def test_example_on_the_page_is_such_a_message(title: str, example: str) -> None
     assert not problems(asyncapi.name_of(title, body), body)
 
 
+def test_endpoints_name_their_messages() -> None:
+    """In the metadata that `nats micro info` shows, as in the document."""
+    endpoints = {channel.subject: channel for channel in asyncapi.CHANNELS if channel.replies}
+    assert {
+        subject: {"request": channel.message, "reply": ", ".join(channel.replies)}
+        for subject, channel in endpoints.items()
+    } == subjects.ENDPOINT_MESSAGES
+
+
 def test_statuses_are_those_that_are_sent() -> None:
     """No name of a class of ours among them."""
     status = DOCUMENT["components"]["schemas"]["DeliberationFailed"]["properties"]["status"]

@@ -76,7 +76,12 @@ class Service:
             (subjects.CANCEL, self.cancel),
         ):
             await self._service.add_endpoint(
-                EndpointConfig(name=subject.rpartition(".")[2], subject=subject, handler=self._in_its_own_task(handler))
+                EndpointConfig(
+                    name=subject.rpartition(".")[2],
+                    subject=subject,
+                    metadata=dict(subjects.ENDPOINT_MESSAGES[subject]),
+                    handler=self._in_its_own_task(handler),
+                )
             )
         await nc.flush()
 
