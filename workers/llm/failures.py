@@ -135,6 +135,17 @@ _FULL = re.compile(
     r"overload|queue|too many|capacity|busy|loading|starting|warming|no available|try again later|rate limit",
     re.IGNORECASE,
 )
+_NO_MODEL = re.compile(
+    r"invalid model name|no such model|unknown model|model_not_found"
+    r"|model .{0,120}(?:does not exist|not found|not loaded)",
+    re.IGNORECASE,
+)
+_UPSTREAM_AWAY = re.compile(
+    r"connection error|connection refused|cannot connect|connect call failed|no healthy upstream"
+    r"|upstream connect error",
+    re.IGNORECASE,
+)
+"""A proxy's words for a server behind it that is not there: the model has not begun."""
 _QUOTA = re.compile(r"insufficient_quota|insufficient[ _]balance|billing|exceeded your current quota|budget", re.I)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -169,6 +180,8 @@ def of_status(
         return AttemptError("UnexpectedStatus", text, fault="endpoint", begun=False)
     if status in (400, 413, 422, 500) and _OVERFLOW.search(body) and not _NO_OVERFLOW.search(said):
         return _overflow(text, body)
+    if status in (400, 422) and _NO_MODEL.search(said):
+        status = 404
     name, fault = _NAMES.get(status) or (
         ("ServerError", "server") if status >= 500 else ("UnexpectedStatus", "endpoint")
     )
@@ -176,7 +189,7 @@ def of_status(
         fault = "busy"
     if status == 429 and _QUOTA.search(body) and not re.search(r"per minute|try again in", body, re.IGNORECASE):
         fault = "endpoint"  # Money does not come back within a deadline.
-    begun = status not in _NOT_BEGUN and fault != "endpoint"
+    begun = status not in _NOT_BEGUN and fault != "endpoint" and not (status == 500 and _UPSTREAM_AWAY.search(said))
     error = AttemptError(name, text, fault=fault, begun=begun, retry_after_s=retry_after_s)
     error.body = body
     return error

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from fleet import subjects
 from fleet.errors import AgentCallError
+from fleet.messages import ChatMessage
 from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
 from tests.support.fake_control_plane import SLOW, Plane, request, settings, until
 from workers.calls.worker import AgentWorker
@@ -94,6 +95,25 @@ async def test_a_server_that_is_busy_keeps_its_breaker_closed() -> None:
         answer = await complete(made, ask())
         assert made.status()[0].opened == 0
     assert answer.attempt == 9
+
+
+async def test_a_task_that_a_server_fails_at_holds_nobody_up() -> None:
+    """However many calls it has: the breaker stays closed, and sound tasks are answered at their first attempt."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if "poison" in body["messages"][0]["content"]:
+            return web.json_response({"error": {"message": "EngineCore died on it"}}, status=500)
+        return await stream(request, said("fine"), END)
+
+    poison = (ChatMessage(role="user", content="poison"),)
+    async with server(chat) as url, client(url, breaker_failures=3) as made:
+        bad = [asyncio.create_task(complete(made, ask(messages=poison, task_id="bad"))) for _ in range(8)]
+        answers = await asyncio.gather(*(complete(made, ask(task_id=str(number))) for number in range(20)))
+        failures = await asyncio.gather(*bad, return_exceptions=True)
+        assert made.status()[0].opened == 0
+    assert {answer.attempt for answer in answers} == {1}
+    assert {type(failure) for failure in failures} == {GaveUp}
 
 
 # --- hedges -----------------------------------------------------------------------------------------------------------

@@ -223,6 +223,13 @@ def test_a_rate_limit_that_speaks_of_tokens_is_no_overflow() -> None:
     assert of_status(429, "Limit 8192 tokens per min, requested 9000. Reduce the length.").error_type == "RateLimited"
 
 
+def test_a_proxy_says_what_is_behind_it() -> None:
+    """A model that is not there; a server that is not there, which has not begun."""
+    assert of_status(400, "Invalid model name passed in model=m").error_type == "NotFound"
+    away = of_status(500, "litellm.InternalServerError: OpenAIException - Connection error.")
+    assert (away.fault, away.begun) == ("server", False)
+
+
 def test_a_proxy_that_answers_500_may_name_the_real_status() -> None:
     """As a number or as text."""
     assert status_within(500, '{"error": {"code": "400", "message": "x"}}') == 400
