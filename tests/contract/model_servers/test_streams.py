@@ -148,3 +148,110 @@ async def test_an_error_after_the_end_is_in_the_log() -> None:
     with capture_logs() as logs:
         await play("error_after_finish")
     assert "spend log" in next(entry["error"] for entry in logs if entry["event"] == "model.error_after_end")
+
+
+def chunk(delta: Any, reason: str | None = None, **more: Any) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more})
+
+
+def response(body: str, content_type: str | None = "text/event-stream", status: str = "200 OK") -> bytes:
+    data = body.encode("utf-8", "surrogatepass")
+    kind = f"Content-Type: {content_type}\r\n" if content_type else ""
+    return f"HTTP/1.1 {status}\r\n{kind}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def events(*data: str, end: str = "\n\n") -> str:
+    return "".join(f"data: {each}{end}" for each in data)
+
+
+ONE, TWO, STOP, DONE = chunk({"content": "First "}), chunk({"content": "second."}), chunk({}, "stop"), "[DONE]"
+MESSAGE = {"choices": [{"message": {"content": "First second."}, "finish_reason": "stop"}], "model": "m"}
+ANTHROPIC = {"type": "message", "content": [{"type": "text", "text": "First second."}], "stop_reason": "end_turn"}
+
+WHOLE_TOO = {
+    "a completion as an event": response(events(json.dumps(MESSAGE), DONE)),
+    "a completion with line breaks": response(json.dumps(MESSAGE, indent=2), "application/json"),
+    "a completion with blank lines": response(json.dumps(MESSAGE, indent=2).replace(",\n", ",\n\n"), "text/plain"),
+    "a message of the messages API": response(json.dumps(ANTHROPIC), "application/json"),
+    "events without any type": response(events(ONE, TWO, STOP, DONE), None),
+    "lines of JSON": response("\n".join((ONE, TWO, STOP)) + "\n", "application/x-ndjson"),
+    "carriage returns": response(events(ONE, TWO, STOP, DONE, end="\r\r")),
+    "no end mark": response(events(ONE, TWO, STOP)),
+    "no blank line at the end": response(events(ONE, TWO, STOP) + "data: [DONE]"),
+    "the reason with the last piece": response(events(ONE, chunk({"content": "second."}, "stop"), DONE)),
+    "an empty reason on each piece": response(events(chunk({"content": "First "}, ""), TWO, STOP, DONE)),
+    "another spelling of the reason": response(events(ONE, TWO, chunk({}, "EOS_TOKEN"), DONE)),
+    "heartbeats": response(": ping\n\n" + events(ONE, "", "ping", '{"type": "ping"}', TWO, STOP, DONE)),
+    "odd statistics": response(
+        events(
+            ONE, TWO, STOP, json.dumps({"choices": [], "usage": {"prompt_tokens": "12", "prompt_tokens_details": []}})
+        )
+    ),
+    "an index that is null": response(events(ONE, TWO, STOP, DONE).replace('"index": 0', '"index": null')),
+    "parts of a text": response(events(chunk({"content": [{"type": "text", "text": "First second."}]}), STOP, DONE)),
+    "a list of choices that is none": response(events(ONE, TWO, '{"choices": null}', STOP, DONE)),
+    "an error after the end": response(events(ONE, TWO, STOP, '{"error": "cost tracking failed"}')),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_TOO)
+async def test_whatever_the_form_a_whole_answer_is_used(name: str) -> None:
+    """At the first attempt."""
+    async with raw_server(WHOLE_TOO[name]) as server:
+        answer = await call(server)
+    assert isinstance(answer, AgentCompleted), answer
+    assert answer.proposal is not None
+    assert (answer.proposal.content, server.requests) == ("First second.", 1)
+
+
+FAILS_TOO: dict[str, tuple[bytes, str, str]] = {
+    "no reason, no end": (response(events(ONE, TWO)), "Truncated", "no word"),
+    "an end mark alone": (response(events(ONE, TWO, DONE)), "Truncated", "no word"),
+    "an unknown reason": (response(events(ONE, chunk({}, "stopped_by_moon"), DONE)), "Truncated", "moon"),
+    "given up": (response(events(ONE, chunk({}, "error"), DONE)), "Truncated", "finish_reason error"),
+    "a tool in place of text": (
+        response(events(chunk({"tool_calls": [{"index": 0}]}), chunk({}, "tool_calls"), DONE)),
+        "EmptyResponse",
+        "tool",
+    ),
+    "a filter before any text": (response(events(chunk({}, "content_filter"), DONE)), "ContentFiltered", "filter"),
+    "a hole": (response(events(ONE, '{"choices": [{"index": 0, "del', STOP, DONE)), "MalformedResponse", "may hold"),
+    "an error by name": (response("event: error\ndata: no quota left\n\n"), "ServerError", "no quota left"),
+    "an error between events": (
+        response(events(ONE) + '{"error": {"message": "CUDA error"}}\n'),
+        "ServerError",
+        "CUDA error",
+    ),
+    "an error with 200": (
+        response('{"error": {"message": "bad key", "type": "authentication_error"}}', "application/json"),
+        "Unauthorized",
+        "bad key",
+    ),
+    "an error in a list": (
+        response('[{"error": {"code": 404, "message": "models/x is not found"}}]', "application/json"),
+        "NotFound",
+        "models/x",
+    ),
+    "FastAPI's words": (
+        response('{"detail": [{"loc": ["body", "n"], "msg": "must be 1"}]}', "application/json", "422 X"),
+        "BadRequest",
+        "must be 1",
+    ),
+    "a page without a type": (
+        response("<html><head><title>502</title></head></html>", None),
+        "MalformedResponse",
+        "502",
+    ),
+    "nothing": (response(""), "EmptyResponse", "without a word"),
+    "nothing but an end": (response(events(STOP, DONE)), "EmptyResponse", "no text"),
+}
+
+
+@pytest.mark.parametrize("name", FAILS_TOO)
+async def test_whatever_the_form_what_is_no_answer_is_none(name: str) -> None:
+    """And the error says what the server said."""
+    sent, error_type, says = FAILS_TOO[name]
+    async with raw_server(sent) as server:
+        answer = await call(server)
+    assert isinstance(answer, AgentFailed), answer
+    assert (answer.error_type, says in answer.error) == (error_type, True), answer.error
