@@ -10,7 +10,7 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.component import Component
 from fleet.control.intake import Broker, OutboxHolder, Received, durable, reason_of, served_only
-from fleet.control.runner import Item
+from fleet.control.items import Item
 from fleet.control.service.server import Service
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
 from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, decode, decoder

@@ -11,11 +11,12 @@ from nats.js import JetStreamContext
 
 from fleet.config import Settings
 from fleet.control.background import Background
-from fleet.control.fence import Fence
+from fleet.control.fence import PublisherFence
 from fleet.control.intake import Broker, OutboxHolder
+from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.outbox import Outbox
-from fleet.control.recovery.dead_letters import Undeliverable
-from fleet.control.recovery.lost_streams import Resumption
+from fleet.control.recovery.dead_letters import DeadLetters
+from fleet.control.recovery.lost_streams import LostStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
 from fleet.control.store import KeyValueStore
@@ -53,8 +54,8 @@ class Component:
         self.js: JetStreamContext
         self.texts: Texts
         self.store: KeyValueStore
-        self.undeliverable: Undeliverable
-        self.resumption: Resumption
+        self.dead_letters: DeadLetters
+        self.lost_streams: LostStreams
         self.runner: Runner
 
     async def run(self, starting: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -97,12 +98,15 @@ class Component:
         self.health.set("nats", ok=True)
         self.health.set("streams", ok=True)
         self.health.watch("writes fail", self._writes)
-        self.health.gauge("fleet_tasks_in_work", "Tasks whose events are being applied", lambda: self.runner.busy)
+        self.health.gauge(
+            "fleet_tasks_in_work", "Tasks whose events are being applied", lambda: len(self.runner.in_work)
+        )
         clients = (self.nc, self.out, self._broker.connection)
-        dog = Watchdog(self.settings, self.health, self.js, clients, self._reads, self.resumption)
+        dog = Watchdog(self.settings, self.health, self.js, clients, self._reads, self.lost_streams)
         self.keep("connections", self._closings(clients))
         self.keep("watchdog", dog.run())
-        self.keep("undeliverable", self.undeliverable.run())
+        self.keep("dead letters", self.dead_letters.run())
+        self.keep("lost streams", self.lost_streams.run())
 
     async def _connect(self) -> None:
         self.nc = await connect(self.settings, f"fleet-{self.name}-publisher", inbox_prefix=CONTROL_INBOX)
@@ -111,19 +115,19 @@ class Component:
         await topology.declare(self.js, self.settings, self._created)
         self.texts = Texts(self.js, self.nc.max_payload, self.settings.limits.results_days * DAY_S)
         self.store = await KeyValueStore.open(self.js, self.texts)
-        fence = await Fence.connect(self.settings, f"fleet-{self.name}-outbox")
+        fence = await PublisherFence.connect(self.settings, f"fleet-{self.name}-outbox")
         self.out = fence.nc
         self._holder.outbox = Outbox(self.out, self.out.jetstream(timeout=5.0), self.texts, self.name, fence)
-        self.undeliverable = Undeliverable(self.nc, self.js, self.store, self._holder.outbox)
-        self._holder.undeliverable = self.undeliverable
-        self.resumption = Resumption(self.js, self.store, self._holder.outbox, self.texts)
-        # Before anything is consumed: what comes later is not lost.
-        self.resumption.after_loss_of(self._created)
-        self.runner = Runner(self.store, self._holder.outbox, self.resumption.fail_if_lost)
-        await fence.start(self.runner.works_on)
+        unended = UnendedTasks(self.js, self.texts)
+        self.runner = Runner(self.store, self._holder.outbox, unended)
+        self.dead_letters = DeadLetters(self.nc, self.js, self.store, self._holder.outbox, self.runner)
+        self._holder.dead_letters = self.dead_letters
+        self.lost_streams = LostStreams(self.js, self.runner, unended)
+        await self.lost_streams.before_consuming(self._created)
+        await fence.start(self.runner.in_work)
 
     async def _consume(self) -> None:
-        await self.undeliverable.start()
+        await self.dead_letters.start()
         await self._broker.start()
 
     async def _closings(self, clients: Sequence[Connection]) -> None:
@@ -137,10 +141,8 @@ class Component:
         raise Unreachable("a connection to NATS was closed for good: a new process connects anew")
 
     def _writes(self) -> Seen:
-        hindered = self.runner.hindered
-        return Seen(
-            not hindered, "NATS did not take what had to be written: a full disk or stream?" if hindered else ""
-        )
+        failing = self.runner.write_failing
+        return Seen(not failing, "NATS did not take what had to be written: a full disk or stream?" if failing else "")
 
     async def drain(self) -> None:
         """Takes nothing new, and finishes what is in flight."""
@@ -166,8 +168,6 @@ class Component:
 
     async def _disconnect(self) -> None:
         """Whatever there is, in whatever state."""
-        if hasattr(self, "resumption"):
-            self.resumption.stop()
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._broker.stop()

@@ -12,7 +12,7 @@ from fleet.config import Settings
 from fleet.control.admission import Admission
 from fleet.control.component import Component
 from fleet.control.intake import Broker, OutboxHolder, Received, durable, served_only
-from fleet.control.runner import Item
+from fleet.control.items import Item
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
@@ -137,9 +137,9 @@ class Dispatcher:
 
     async def _in_progress(self) -> int:
         """Deliberations that have not ended, those being recorded just now included."""
-        busy = self.component.runner.busy
+        in_work = len(self.component.runner.in_work)
         info = await self.component.js.stream_info(subjects.DELIBERATION_CONTROL)
-        return busy + int(info.state.messages)
+        return in_work + int(info.state.messages)
 
     async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:
         delivery = received.delivery

@@ -1,15 +1,17 @@
-"""Whether what a process has sent may still be on its way.
+"""Has an earlier publisher's connection gone quiet? Only then may another process publish its terminal event again.
 
-A message that was written into a link that then fell silent arrives when the link speaks again, and core subscribers
-see it even if its stream has it already. So nobody repeats a terminal event while the connection that it may have been
-sent by is open: it is asked by name, and its answer leaves by the connection itself, so that whatever was sent before
-has arrived. A connection that is gone has no subscription any more, and NATS says so at once. One that is silent is
-waited for: NATS closes it after some pings that nobody answers, and then nothing of it can arrive.
+Bytes that were written into a silent link arrive when the link recovers, and core subscribers see them even if the
+stream has the event already. So the connection that may have sent an event is asked by name, before anybody repeats it:
+
+    it answers     by the same connection, so whatever it sent before has arrived
+    it is busy     with that task: it may be about to publish
+    no responders  the connection is gone, and NATS says so at once
+    silence        wait: NATS closes it after some unanswered pings, and then nothing of it can arrive
 """
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Container
 from typing import Any
 
 import nats.errors
@@ -29,60 +31,59 @@ SUBSCRIBE_PAUSE_S = 0.5
 IDLE, BUSY = b"idle", b"busy"
 
 
-class Fence:
-    """Of one process. `instance` names its connection as it is now: after a reconnect it has another name, for what was
-    sent by the old one may arrive for as long as the server holds that. It is empty until the connection answers to
-    its name: others would take it for gone.
+class PublisherFence:
+    """Of one process. `instance` names its connection as it is now. After a reconnect it has another name, because what
+    the old one sent may still arrive. It is empty while the connection does not answer to a name: others would take it
+    for gone.
 
-    Nothing is kept for later: while the server is away publishing fails, and what had not yet left when the connection
-    was lost is dropped, for somebody else may say it in the meantime.
+    Nothing is kept for later. While the server is away publishing fails; what had not left when the connection was lost
+    is dropped, because another process may publish it in the meantime.
     """
 
     def __init__(self, nc: Connection) -> None:
         self.instance = _name()
         self._nc = nc
-        self._works_on: Callable[[str], bool] = lambda task_id: False
+        self._in_work: Container[str] = ()
         self._sub: Any = None
 
     @classmethod
-    async def connect(cls, settings: Settings, name: str) -> "Fence":
+    async def connect(cls, settings: Settings, name: str) -> "PublisherFence":
         """With a connection of its own, `nc`. Raises `Unreachable`."""
-        made: list[Fence] = []
+        fence: PublisherFence | None = None
 
-        async def lost() -> None:
-            for fence in made:
-                fence._lost()
+        async def on_disconnect() -> None:
+            if fence is not None:
+                fence._drop_unsent()
 
-        async def found() -> None:
-            for fence in made:
-                await fence._found()
+        async def on_reconnect() -> None:
+            if fence is not None:
+                await fence._answer_to_a_new_name()
 
-        callbacks = {"disconnected_cb": lost, "reconnected_cb": found}
-        nc = await connect(settings, name, pending_size=0, inbox_prefix=CONTROL_INBOX, **callbacks)
-        made.append(cls(nc))
-        return made[0]
+        callbacks = {"disconnected_cb": on_disconnect, "reconnected_cb": on_reconnect}
+        fence = cls(await connect(settings, name, pending_size=0, inbox_prefix=CONTROL_INBOX, **callbacks))
+        return fence
 
     @property
     def nc(self) -> Connection:
         """The connection that events leave by."""
         return self._nc
 
-    async def start(self, works_on: Callable[[str], bool]) -> None:
-        """Answers from now on. `works_on`: whether this process is busy with a task. Raises `Unreachable`."""
-        self._works_on = works_on
+    async def start(self, in_work: Container[str]) -> None:
+        """Answers from now on. `in_work`: the tasks that this process is busy with. Raises `Unreachable`."""
+        self._in_work = in_work
         await self._subscribe()
         try:
-            await self.wait_for(self.instance, "", at_work=True)
+            await self.wait_for(self.instance, "")
         except StillOut:
             subject = subjects.instance_of("*")
             raise Unreachable(f"NATS delivers nothing on {subject}: may this user publish and subscribe it?") from None
 
-    async def wait_for(self, instance: str, task_id: str, *, at_work: bool) -> None:
+    async def wait_for(self, instance: str, task_id: str) -> None:
         """Returns once nothing that was sent about the task under this name can still arrive. Raises `StillOut`.
 
-        `at_work`: whoever asks is the one who works on the task in this process.
+        For the runner, which works on the task in this process: its own being busy with it is no reason to wait.
         """
-        own = instance == self.instance and at_work
+        own = instance == self.instance
         try:
             # To itself through the server and back.
             answer = await self._nc.request(
@@ -93,9 +94,9 @@ class Fence:
         except nats.errors.TimeoutError:
             raise StillOut(task_id, f"{instance} is silent") from None
         if answer.data != IDLE:
-            raise StillOut(task_id, f"{instance} is at work on it")
+            raise StillOut(task_id, f"{instance} is busy with it")
 
-    async def _found(self) -> None:
+    async def _answer_to_a_new_name(self) -> None:
         while self._nc.is_connected:
             try:
                 await self._subscribe()
@@ -114,10 +115,10 @@ class Fence:
     async def _answer(self, msg: Msg) -> None:
         if not published(msg, subjects.instance_of(msg.subject.rpartition(".")[2])):
             return
-        busy = bool(msg.data) and self._works_on(msg.data.decode(errors="replace"))
+        busy = bool(msg.data) and msg.data.decode(errors="replace") in self._in_work
         await msg.respond(BUSY if busy else IDLE)
 
-    def _lost(self) -> None:
+    def _drop_unsent(self) -> None:
         self._nc._pending.clear()
         self._nc._pending_data_size = 0
         self._forget_name()

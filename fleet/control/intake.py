@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 
 from fleet.config import Settings
 from fleet.control.outbox import Outbox
-from fleet.control.recovery.dead_letters import Lost, Undeliverable
+from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.crashpoints import reach
 from fleet.errors import StillOut, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, servers
@@ -110,7 +110,7 @@ class JetStreamDelivery:
 
     async def give_up(self, reason: str) -> None:
         """Nobody can handle it: buries it, and tells whoever waits for it."""
-        await self._holder.undeliverable.give_up(self._lost(), reason)
+        await self._holder.dead_letters.give_up(self._undeliverable(), reason)
         await self._msg.term()
 
     async def bury(self, reason: str) -> None:
@@ -127,8 +127,8 @@ class JetStreamDelivery:
         reach("message.buried")
         await self._msg.term()
 
-    def _lost(self) -> Lost:
-        return Lost(self.stream, self.sequence, self._msg.subject, self._msg.data, self._msg.header)
+    def _undeliverable(self) -> UndeliverableMessage:
+        return UndeliverableMessage(self.stream, self.sequence, self._msg.subject, self._msg.data, self._msg.header)
 
 
 class Broker(NatsBroker):
@@ -163,7 +163,7 @@ class OutboxHolder:
     """Both exist once the broker is connected; handlers run only after that."""
 
     outbox: Outbox
-    undeliverable: Undeliverable
+    dead_letters: DeadLetters
 
 
 def durable(stream: str, consumer: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet import subjects
-from fleet.control.fence import Fence
-from fleet.control.terminal_events import SUFFIX, Said
+from fleet.control.fence import PublisherFence
+from fleet.control.terminal_events import SUFFIX, TerminalEvents
 from fleet.crashpoints import reach
 from fleet.deliberation.events import (
     Announce,
@@ -57,13 +57,13 @@ class Outbox:
     """
 
     def __init__(
-        self, nc: Client, js: JetStreamContext, texts: Texts, component: str, fence: Fence | None = None
+        self, nc: Client, js: JetStreamContext, texts: Texts, component: str, fence: PublisherFence | None = None
     ) -> None:
-        self._fence = fence or Fence(nc)
+        self._fence = fence or PublisherFence(nc)
         self._nc = nc
         self._js = js
         self._texts = texts
-        self._said = Said(js)
+        self._terminal_events = TerminalEvents(js)
         self._source = f"/fleet/{component}"
 
     @property
@@ -168,7 +168,7 @@ class Outbox:
             body = await self._referring(event)
         if not self.instance or state.written_by != self.instance:
             # The connection was lost since it was decided: others may have heard that nobody is there.
-            raise StillOut(state.task_id, f"it was for {state.written_by or 'nobody'} to say")
+            raise StillOut(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         await self._send(
             _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent
         )
@@ -187,11 +187,11 @@ class Outbox:
                 return body
         return encode(event)
 
-    async def is_out(self, state: Deliberation, *, at_work: bool) -> bool:
+    async def is_published(self, state: Deliberation) -> bool:
         """Whether the terminal event of `state` is in its stream. Raises `StillOut` while it may be on its way."""
         if state.written_by:
-            await self._fence.wait_for(state.written_by, state.task_id, at_work=at_work)
-        return await self._said.has_ended(state.task_id)
+            await self._fence.wait_for(state.written_by, state.task_id)
+        return await self._terminal_events.is_stored(state.task_id)
 
     async def _send(
         self,

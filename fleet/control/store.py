@@ -28,6 +28,8 @@ class Stored:
 
     state: Deliberation
     revision: int
+    size: int
+    """Bytes, as JSON."""
 
 
 class StateStore(Protocol):
@@ -36,8 +38,8 @@ class StateStore(Protocol):
     async def load(self, task_id: str) -> Stored | None:
         """None when there is no such task (or it has expired). Raises `NewerState` and `UnreadableState`."""
 
-    async def save(self, state: Deliberation, revision: int) -> int:
-        """Writes if the value is still at `revision` (0: there is none); returns the new one.
+    async def save(self, state: Deliberation, revision: int) -> Stored:
+        """Writes if the value is still at `revision` (0: there is none); returns it with its new one.
 
         Raises `StoreConflict`.
         """
@@ -63,17 +65,18 @@ class KeyValueStore:
             if entry is None:
                 return None
             try:
-                return Stored(_decoded(task_id, await self._texts.inline(entry.value or b"")), entry.revision)
+                value = await self._texts.inline(entry.value or b"")
+                return Stored(_decoded(task_id, value), entry.revision, len(value))
             except MissingText as error:
                 unreadable = UnreadableState(task_id, entry.revision, error)  # or replaced in the meantime
             except UNDECODABLE as error:
                 raise UnreadableState(task_id, entry.revision, error) from None
         raise unreadable
 
-    async def save(self, state: Deliberation, revision: int) -> int:
+    async def save(self, state: Deliberation, revision: int) -> Stored:
         value = encode(state)
         if not self._texts.too_large(value):
-            return await self._write(state, revision, value)
+            return Stored(state, await self._write(state, revision, value), len(value))
         replaced = await self._entry(state.task_id) if revision else None
         top = {name: getattr(state, name) for name in TOP_LEVEL}
         name = f"tasks/{state.task_id}/state-{revision + 1}-{uuid.uuid4().hex[:8]}"  # never shared with a replica
@@ -85,7 +88,7 @@ class KeyValueStore:
             raise
         if replaced is not None and (old := reference(replaced.value)):
             await self._texts.delete(old)
-        return written
+        return Stored(state, written, len(value))
 
     async def _entry(self, task_id: str) -> Any:
         try:
@@ -130,12 +133,13 @@ class MemoryStore:
         if task_id not in self._values:
             return None
         value, revision = self._values[task_id]
-        return Stored(_decoded(task_id, value), revision)
+        return Stored(_decoded(task_id, value), revision, len(value))
 
-    async def save(self, state: Deliberation, revision: int) -> int:
+    async def save(self, state: Deliberation, revision: int) -> Stored:
         _, current = self._values.get(state.task_id, (b"", 0))
         if current != revision:
             raise StoreConflict(state.task_id, revision)
         self._revision += 1
-        self._values[state.task_id] = (encode(state), self._revision)
-        return self._revision
+        value = encode(state)
+        self._values[state.task_id] = (value, self._revision)
+        return Stored(state, self._revision, len(value))

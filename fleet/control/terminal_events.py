@@ -1,18 +1,23 @@
-"""Whether terminal events are in their stream: one reading answers all who ask meanwhile.
+"""Publishes a terminal event again if no process has: look it up, claim it by compare-and-set, publish it.
 
-Where a durable was lost NATS delivers again every response that its stream still holds, and each leads to this
-question: to read the stream for each of them would take for ever.
+Concurrent look-ups share one reading of the stream. Where a durable was lost NATS delivers again every response that
+its stream still holds, and each leads to a look-up: to read the stream for each of them would take for ever.
 """
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
+from fleet.control.store import StateStore, Stored
+from fleet.deliberation.events import Conclude, Effect
+from fleet.deliberation.state import Deliberation
 from fleet.jetstream.history import events
 
 SCAN_MARGIN = timedelta(seconds=60)
@@ -21,59 +26,88 @@ SUFFIX = ".terminal"
 """Ends the message id of every terminal event."""
 
 
+class Publisher(Protocol):
+    """Carries effects out; `fleet.control.outbox.Outbox` is the real one."""
+
+    @property
+    def instance(self) -> str:
+        """The name of this process' connection, by which others ask for it."""
+
+    async def is_published(self, state: Deliberation) -> bool:
+        """Whether the terminal event is in its stream. Raises `StillOut` where that cannot be told yet."""
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        """Publishes all, or raises. A terminal event only where `state` was written by this instance."""
+
+
+async def publish_end(store: StateStore, publisher: Publisher, stored: Stored, effects: Sequence[Effect]) -> None:
+    """Publishes what an ended state requires. Raises `StillOut`, and `StoreConflict` where another one was faster.
+
+    The claim is made by saving the state once more: of two that repair an end one goes on, and only while the disk
+    takes what is written. What JetStream refuses core subscribers have seen already, and would see again.
+    """
+    state = stored.state
+    if await publisher.is_published(state):
+        effects = [effect for effect in effects if not isinstance(effect, Conclude)]
+    else:
+        state = state.change(written_by=publisher.instance)
+        await store.save(state, stored.revision)
+    await publisher.publish(state, effects)
+
+
 @dataclass(slots=True)
-class Question:
+class LookUp:
     """`since`: a moment before which the event cannot have been stored, by NATS' own clock; None: since ever."""
 
     since: datetime | None
     answer: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Said:
-    """Of one process. Rare: only after a crash, a pause or a loss."""
+class TerminalEvents:
+    """Looks up whether terminal events are stored. Rare: only after a crash, a pause or a loss."""
 
     def __init__(self, js: JetStreamContext) -> None:
         self._js = js
-        self._questions: dict[str, Question] = {}
+        self._waiting: dict[str, LookUp] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def has_ended(self, task_id: str) -> bool:
+    async def is_stored(self, task_id: str) -> bool:
         """Whether the stream held the task's terminal event at some time since this was called.
 
         Raises what NATS does.
         """
         since = await self._decided_at(task_id)
-        question = self._questions.setdefault(task_id, Question(since))
+        look_up = self._waiting.setdefault(task_id, LookUp(since))
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_all())
-        return await asyncio.shield(question.answer)
+        return await asyncio.shield(look_up.answer)
 
     async def _read_all(self) -> None:
-        while self._questions:
-            questions, self._questions = self._questions, {}
+        while self._waiting:
+            look_ups, self._waiting = self._waiting, {}
             try:
-                await self._read(questions)
+                await self._read(look_ups)
             except Exception as error:
-                for question in questions.values():
-                    if not question.answer.done():
-                        question.answer.set_exception(error)
-                        question.answer.exception()  # whoever asked may have gone
+                for look_up in look_ups.values():
+                    if not look_up.answer.done():
+                        look_up.answer.set_exception(error)
+                        look_up.answer.exception()  # who asked may have gone
 
-    async def _read(self, questions: dict[str, Question]) -> None:
-        known = [question.since for question in questions.values() if question.since is not None]
-        since = min(known) if len(known) == len(questions) else None
-        left = set(questions)
-        async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as found:
-            async for msg in found:
+    async def _read(self, look_ups: dict[str, LookUp]) -> None:
+        known = [look_up.since for look_up in look_ups.values() if look_up.since is not None]
+        since = min(known) if len(known) == len(look_ups) else None
+        left = set(look_ups)
+        async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as stored:
+            async for msg in stored:
                 msg_id = (msg.header or {}).get("Nats-Msg-Id", "")
                 task_id = msg_id.removesuffix(SUFFIX)
                 if task_id in left and msg_id.endswith(SUFFIX):
                     left.remove(task_id)
-                    questions[task_id].answer.set_result(True)
+                    look_ups[task_id].answer.set_result(True)
                 if not left:
                     return
         for task_id in left:
-            questions[task_id].answer.set_result(False)
+            look_ups[task_id].answer.set_result(False)
 
     async def _decided_at(self, task_id: str) -> datetime | None:
         """When the end was decided, by NATS' clock: whoever decided it may have one that is off."""

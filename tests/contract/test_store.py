@@ -7,13 +7,14 @@ import nats
 import pytest
 
 from fleet.config import load
-from fleet.control.store import KeyValueStore, MemoryStore, StateStore
+from fleet.control.store import KeyValueStore, MemoryStore, StateStore, Stored
 from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.errors import NewerState, StoreConflict
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
+from fleet.messages import encode
 from fleet.requests.task import Task
 
 
@@ -48,10 +49,10 @@ class TestStore:
 
     async def test_what_was_saved_is_loaded(self, store: StateStore) -> None:
         """A state survives the trip unchanged, with its revision."""
-        revision = await store.save(state(), 0)
+        saved = await store.save(state(), 0)
         stored = await store.load("t-1")
         assert stored is not None
-        assert (stored.state, stored.revision) == (state(), revision)
+        assert stored == saved == Stored(state(), saved.revision, len(encode(state())))
 
     async def test_second_create_is_a_conflict(self, store: StateStore) -> None:
         """Only one of two may create."""
@@ -62,12 +63,12 @@ class TestStore:
     async def test_stale_revision_is_a_conflict(self, store: StateStore) -> None:
         """A writer who read before another one wrote must read again; what stands is the other one's."""
         first = await store.save(state(), 0)
-        second = await store.save(state().change(round=1), first)
+        second = await store.save(state().change(round=1), first.revision)
         with pytest.raises(StoreConflict):
-            await store.save(state().change(round=2), first)
+            await store.save(state().change(round=2), first.revision)
         stored = await store.load("t-1")
         assert stored is not None
-        assert (stored.state.round, stored.revision) == (1, second)
+        assert (stored.state.round, stored.revision) == (1, second.revision)
 
     async def test_newer_state_is_left_alone(self, store: StateStore) -> None:
         """What a newer version wrote is neither read nor changed: it may hold what this one does not know."""

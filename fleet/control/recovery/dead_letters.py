@@ -1,11 +1,11 @@
-"""Messages that nobody can handle: each becomes one whole dead letter, and whoever waits for it is told.
+"""Stores each message that nobody can handle as one dead letter, whole, and publishes the failure it means.
 
-They come from a handler that gives up, from NATS' advisories of exhausted messages (`max_deliver` reached, because
-their processes died), and from a look into the work queues, where an exhausted message would lie for ever: an advisory
-may be missed.
+Such messages come from a handler that gives up, from NATS' advisories of exhausted messages (`max_deliver` reached,
+because their processes died), and from a look into the work queues, where an exhausted message would stay for ever: an
+advisory may be missed.
 
-The dead letter is stored first. Its id is deterministic, so of several processes one stores it, and goes on; the
-others leave the message alone, unless the next look finds it there still.
+The dead letter is stored first. Its id is deterministic, so of several processes one stores it, and goes on. The others
+leave the message alone, unless their next look finds it there still.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
 from fleet.clock import now_ms
+from fleet.control.items import PublishAgain
 from fleet.control.outbox import Outbox
-from fleet.control.repair import end_again
+from fleet.control.runner import Runner
 from fleet.control.store import StateStore, Stored
-from fleet.deliberation.machine import due, recover
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published
 from fleet.messages import DeliberationRejected, Message, decode
@@ -39,12 +39,12 @@ QUEUES = (
 )
 """Work queues, their consumers, and what these take."""
 LOOK_EVERY_S = 10.0
-TRY_ANEW_AFTER_MS = 30_000
+DEADLINE_AGAIN_AFTER_MS = 30_000
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """A message that cannot be handled, and where it lies."""
+class UndeliverableMessage:
+    """A message that cannot be handled, and its place in its stream."""
 
     stream: str
     sequence: int
@@ -62,15 +62,17 @@ class Advisory(Message, frozen=True, kw_only=True):
     deliveries: int
 
 
-class Undeliverable:
+class DeadLetters:
     """One per process of the control plane; all of them share the advisories, as one queue group."""
 
-    def __init__(self, nc: Client, js: JetStreamContext, store: StateStore, outbox: Outbox) -> None:
+    def __init__(self, nc: Client, js: JetStreamContext, store: StateStore, outbox: Outbox, runner: Runner) -> None:
         self._nc = nc
         self._js = js
         self._store = store
         self._outbox = outbox
-        self._left: set[tuple[str, int]] = set()
+        self._runner = runner
+        self._left_to_others: dict[str, set[int]] = {}
+        """Stream -> what its last look has found stored by another process, which should have taken it off."""
 
     async def start(self) -> None:
         """Listens to the advisories."""
@@ -85,7 +87,7 @@ class Undeliverable:
                 try:
                     await self.look(stream, consumer, subject)
                 except Exception as error:
-                    log.warning("exhausted.look_failed", stream=stream, error=repr(error))
+                    log.warning("deadletter.look_failed", stream=stream, error=repr(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self, stream: str, consumer: str, subject: str) -> None:
@@ -93,22 +95,28 @@ class Undeliverable:
         info = await self._js.consumer_info(stream, consumer)
         # Up to here nothing is waited for any more, and what was acknowledged has left the stream.
         floor = info.ack_floor.stream_seq if info.num_ack_pending else info.delivered.stream_seq
+        before = self._left_to_others.get(stream, set())
+        left: set[int] = set()
+        self._left_to_others[stream] = left
         sequence = 0
         while sequence < floor:
             try:
                 sequence = (await self._js.get_msg(stream, sequence + 1, next=True, subject=subject)).seq
             except NotFoundError:
                 return
-            if sequence <= floor:
-                try:
-                    await self._take_off(stream, sequence, "exhausted: delivered as often as its consumer allows")
-                except Exception as error:  # those behind it must not wait for it
-                    log.warning("exhausted.not_kept", stream=stream, sequence=sequence, error=repr(error))
+            if sequence > floor:
+                return
+            try:
+                reason = "exhausted: delivered as often as its consumer allows"
+                if not await self._take_off(stream, sequence, reason, stored_by_another=sequence in before):
+                    left.add(sequence)
+            except Exception as error:  # those behind it must not wait for it
+                log.warning("deadletter.not_stored", stream=stream, sequence=sequence, error=repr(error))
 
-    async def give_up(self, lost: Lost, reason: str) -> None:
-        """Keeps it as a dead letter, and tells whoever waits for it. May be called again."""
-        await self._keep(lost, reason)
-        await self._tell(lost, reason)
+    async def give_up(self, message: UndeliverableMessage, reason: str) -> None:
+        """Stores it as a dead letter, and publishes what that means for its task. May be called again."""
+        await self._store_letter(message, reason)
+        await self._publish_failure(message, reason)
 
     async def _on_advisory(self, msg: Msg) -> None:
         try:
@@ -118,73 +126,77 @@ class Undeliverable:
             reason = f"exhausted: delivered {advisory.deliveries} times without success"
             await self._take_off(advisory.stream, advisory.stream_seq, reason)
         except Exception as error:
-            log.warning("exhausted.not_kept", error=repr(error))
+            log.warning("deadletter.not_stored", error=repr(error))
 
-    async def _take_off(self, stream: str, sequence: int, reason: str) -> None:
+    async def _take_off(self, stream: str, sequence: int, reason: str, *, stored_by_another: bool = False) -> bool:
+        """False where another process has just stored it, and is about to take it off. `stored_by_another`: that was
+        so before, and it is still there.
+        """
         try:
-            found = await self._js.get_msg(stream, sequence)
+            raw = await self._js.get_msg(stream, sequence)
         except NotFoundError:
-            return
-        given = {name: str(value) for name, value in (found.headers or {}).items()}
-        lost = Lost(stream, sequence, found.subject or "", found.data or b"", given)
-        if not await self._keep(lost, reason) and (stream, sequence) not in self._left:
-            self._left.add((stream, sequence))
-            return
-        await self._tell(lost, reason)
-        self._left.discard((stream, sequence))
+            return True
+        headers = {name: str(value) for name, value in (raw.headers or {}).items()}
+        message = UndeliverableMessage(stream, sequence, raw.subject or "", raw.data or b"", headers)
+        if not await self._store_letter(message, reason) and not stored_by_another:
+            return False
+        await self._publish_failure(message, reason)
         if stream != subjects.AGENT_RESPONSES:
             try:
                 await self._js.delete_msg(stream, sequence)
             except APIError as error:
-                log.info("exhausted.not_deleted", stream=stream, sequence=sequence, reason=str(error))
+                log.info("deadletter.not_taken_off", stream=stream, sequence=sequence, reason=str(error))
+        return True
 
-    async def _keep(self, lost: Lost, reason: str) -> bool:
-        """False where it was kept before."""
-        log.warning("message.dead_lettered", stream=lost.stream, sequence=lost.sequence, reason=reason)
+    async def _store_letter(self, message: UndeliverableMessage, reason: str) -> bool:
+        """False where it was stored before."""
+        log.warning("message.dead_lettered", stream=message.stream, sequence=message.sequence, reason=reason)
         return await self._outbox.dead_letter(
-            lost.subject, lost.body, lost.headers, stream=lost.stream, sequence=lost.sequence, reason=reason
+            message.subject,
+            message.body,
+            message.headers,
+            stream=message.stream,
+            sequence=message.sequence,
+            reason=reason,
         )
 
-    async def _tell(self, lost: Lost, reason: str) -> None:
-        match lost.subject:
+    async def _publish_failure(self, message: UndeliverableMessage, reason: str) -> None:
+        match message.subject:
             case subjects.REQUESTED:
-                await self._end_or_recover(lost, reason)
+                await self._recover_or_reject(message, reason)
             case subjects.CONTROL_CANCEL | subjects.CONTROL_DEADLINE:
-                await self._try_anew(lost)
+                await self._publish_control_again(message)
             case subjects.AGENT_REQUESTED | subjects.AGENT_COMPLETED | subjects.AGENT_FAILED:
-                failed = failed_call(lost.headers, lost.body, reason, now_ms())
+                failed = failed_call(message.headers, message.body, reason, now_ms())
                 if failed is not None:
                     await self._outbox.fail_call(failed)
-                await self._say_an_end_that_is_owed(readable(lost.body).get("task_id"))
+                await self._publish_owed_end(readable(message.body).get("task_id"))
 
-    async def _end_or_recover(self, lost: Lost, reason: str) -> None:
-        """What was recorded gets what it is owed; what was not is rejected, though its client did nothing wrong."""
-        named = readable(lost.body).get("task_id")
-        task_id = named if isinstance(named, str) and subjects.is_key(named) else f"d-{lost.sequence}"
+    async def _recover_or_reject(self, message: UndeliverableMessage, reason: str) -> None:
+        """A request that was recorded has its effects published. Another one is rejected, though its client did nothing
+        wrong.
+        """
+        named = readable(message.body).get("task_id")
+        task_id = named if isinstance(named, str) and subjects.is_key(named) else f"d-{message.sequence}"
         stored = await self._known(task_id)
-        if stored is not None and stored.state.stream_sequence == lost.sequence:
-            effects = recover(stored.state, request_redelivered=True)
-            if stored.state.ended:
-                await end_again(self._store, self._outbox, stored, effects, at_work=False)
-            else:
-                await self._outbox.publish(stored.state, effects)
+        if stored is not None and stored.state.stream_sequence == message.sequence:
+            await self._runner.recover(task_id, PublishAgain(request=True))
             return
         rejected = DeliberationRejected(
             task_id=task_id,
             code="undeliverable",
             path="$",
             error=f"$: the fleet could not handle this request: {reason}",
-            stream_sequence=lost.sequence,
+            stream_sequence=message.sequence,
             rejected_at=rfc3339(now_ms()),
-            correlation=correlation_of(lost.body),
+            correlation=correlation_of(message.body),
         )
-        await self._outbox.reject(rejected, (lost.headers or {}).get("traceparent"))
+        await self._outbox.reject(rejected, (message.headers or {}).get("traceparent"))
 
-    async def _say_an_end_that_is_owed(self, task_id: object) -> None:
-        """The message may be the one that led to the end of the task, and was given up before that was said."""
-        stored = await self._known(task_id) if isinstance(task_id, str) else None
-        if stored is not None and stored.state.ended:
-            await end_again(self._store, self._outbox, stored, due(stored.state), at_work=False)
+    async def _publish_owed_end(self, task_id: object) -> None:
+        """The message may be the one that led to the end of the task, and was given up before that was published."""
+        if isinstance(task_id, str):
+            await self._runner.recover(task_id, PublishAgain())
 
     async def _known(self, task_id: str) -> Stored | None:
         """None, too, for a state that cannot be read: its task ends at its deadline."""
@@ -193,15 +205,15 @@ class Undeliverable:
         except UnreadableState:
             return None
 
-    async def _try_anew(self, lost: Lost) -> None:
+    async def _publish_control_again(self, message: UndeliverableMessage) -> None:
         """Without its deadline a task might never end."""
-        named = readable(lost.body).get("task_id")
+        named = readable(message.body).get("task_id")
         stored = await self._known(named) if isinstance(named, str) else None
         if stored is None or stored.state.ended:
-            await self._say_an_end_that_is_owed(named)
+            await self._publish_owed_end(named)
             return
-        msg_id = f"{lost.stream}.{lost.sequence}.again"
-        if lost.subject == subjects.CONTROL_DEADLINE:
-            await self._outbox.set_deadline(stored.state, rfc3339(now_ms() + TRY_ANEW_AFTER_MS), msg_id)
+        msg_id = f"{message.stream}.{message.sequence}.again"
+        if message.subject == subjects.CONTROL_DEADLINE:
+            await self._outbox.set_deadline(stored.state, rfc3339(now_ms() + DEADLINE_AGAIN_AFTER_MS), msg_id)
         else:
-            await self._js.publish(lost.subject, lost.body, headers={"Nats-Msg-Id": msg_id})
+            await self._js.publish(message.subject, message.body, headers={"Nats-Msg-Id": msg_id})

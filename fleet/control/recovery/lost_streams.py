@@ -1,186 +1,137 @@
-"""After a stream was lost with what it held: the tasks that run are given again what they are owed.
+"""When a stream was deleted: publishes calls and deadlines of running tasks again, and fails tasks without a state.
 
-A task whose deadline or calls are gone would wait for ever, or until its deadline. A task whose state is gone cannot go
-on: it fails, and whoever waits for it hears so.
+A task whose deadline or calls are gone would wait for ever, or until its deadline. Without its state it cannot go on.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any
 
+import msgspec
 import structlog
-from msgspec.structs import replace
 from nats.js import JetStreamContext
 
 from fleet import subjects
-from fleet.clock import now_ms
-from fleet.control.outbox import Outbox
-from fleet.control.repair import end_again
-from fleet.control.store import StateStore, Stored
-from fleet.deliberation.events import CallAgent, Effect, Requested, SetDeadline
-from fleet.deliberation.machine import decide, due, recover
-from fleet.deliberation.state import Deliberation
+from fleet.control.items import FailLost, Reissue
+from fleet.control.lost_tasks import UnendedTasks
+from fleet.control.runner import Runner
+from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
-from fleet.jetstream.history import find_unended
-from fleet.jetstream.payloads import Texts
-from fleet.messages import AllFailed, DeliberationAccepted
-from fleet.requests.task import Task
-from fleet.times import from_rfc3339, rfc3339
 
 log = structlog.get_logger(__name__)
 
-LONGEST_TASK_S = 2 * 3600.0
 PAUSE_S = 3.0
+AT_ONCE = 64
 OWED: dict[str, type[Any]] = {
     subjects.DELIBERATION_CONTROL: SetDeadline,
     subjects.AGENT_REQUESTS: CallAgent,
     subjects.AGENT_RESPONSES: CallAgent,
 }
-"""Stream -> what a task is owed again when it is lost."""
+"""Stream -> what must be published again for a running task when it is lost."""
 
 
-class Resumption:
+class TopLevel(msgspec.Struct, frozen=True):
+    """The part of a state that stands in the bucket even where the rest is in the object store."""
+
+    status: str = ""
+
+
+class LostStreams:
     """Message ids are deterministic: several processes may do the same at once."""
 
-    def __init__(self, js: JetStreamContext, store: StateStore, outbox: Outbox, texts: Texts) -> None:
+    def __init__(self, js: JetStreamContext, runner: Runner, unended: UnendedTasks) -> None:
         self._js = js
-        self._store = store
-        self._outbox = outbox
-        self._texts = texts
-        self._repairs: set[asyncio.Task[None]] = set()
-        self._reading = asyncio.Lock()
-        self._next: asyncio.Task[None] | None = None
-        self._waiting: set[str] = set()
+        self._runner = runner
+        self._unended = unended
+        self._lost: set[str] = set()
+        self._running: list[str] | None = None
+        self._news = asyncio.Event()
 
-    def after_loss_of(self, streams: Sequence[str]) -> None:
-        """Begins, in a task of its own, and tries until everything is done."""
-        owed = tuple({kind for stream, kind in OWED.items() if stream in streams})
-        if owed or subjects.STATES in streams:
-            task = asyncio.create_task(self._repair(owed, states=subjects.STATES in streams))
-            self._repairs.add(task)
-            task.add_done_callback(self._repairs.discard)
+    async def before_consuming(self, streams: Collection[str]) -> None:
+        """As `after_loss_of`, and notes which tasks run now: those that begin later have lost nothing."""
+        self.after_loss_of(streams)
+        if self._lost & OWED.keys():
+            self._running = await self._running_tasks()
 
-    def stop(self) -> None:
-        """Gives up what `after_loss_of` has begun: its connection is closed."""
-        for task in self._repairs:
-            task.cancel()
+    def after_loss_of(self, streams: Collection[str]) -> None:
+        """`run` repairs it."""
+        self._lost |= {stream for stream in streams if stream in OWED or stream == subjects.STATES}
+        if self._lost:
+            self._news.set()
 
-    async def _repair(self, owed: tuple[type[Any], ...], *, states: bool) -> None:
+    async def run(self) -> None:
+        """Until cancelled. What fails is tried again until it is done."""
         while True:
+            await self._news.wait()
+            self._news.clear()
+            lost, self._lost = self._lost, set()
             try:
-                if states:
-                    await self._fail_the_lost()
-                if owed:
-                    await self.resume(owed)
-                return
+                await self._recover(lost)
             except Exception as error:
-                log.error("tasks.not_resumed", error=repr(error), again_in_s=PAUSE_S)
-            await asyncio.sleep(PAUSE_S)
+                log.error("tasks.not_recovered", streams=sorted(lost), error=repr(error), again_in_s=PAUSE_S)
+                await asyncio.sleep(PAUSE_S)
+                self.after_loss_of(lost)
 
-    async def fail_if_lost(self, task_id: str) -> None:
-        """Ends this task, and others, if it was accepted, has not ended, and has no state that can be read.
+    async def _recover(self, lost: Collection[str]) -> None:
+        if subjects.STATES in lost:
+            await self.fail_lost_tasks()
+        if kinds := tuple({kind for stream, kind in OWED.items() if stream in lost}):
+            if self._running is None:
+                self._running = await self._running_tasks()
+            await self.reissue(self._running, kinds)
+            self._running = None
 
-        For whoever works on it, who waits.
-        """
-        self._waiting.add(task_id)
+    async def fail_lost_tasks(self) -> None:
+        """Ends every task that was accepted, has not ended, and has no state that can be read."""
+        unended = await self._unended.find()
+        await _all(self._runner.recover(task_id, FailLost(accepted)) for task_id, accepted in unended.items())
+
+    async def reissue(self, running: Collection[str], kinds: tuple[type[Any], ...]) -> None:
+        """Publishes the effects of these kinds again for these tasks."""
+        await _all(self._reissue(task_id, kinds) for task_id in running)
+        if running:
+            log.warning("tasks.reissued", count=len(running), effects=[kind.__name__ for kind in kinds])
+
+    async def _reissue(self, task_id: str, kinds: tuple[type[Any], ...]) -> None:
         try:
-            await self._fail_the_lost()
-        finally:
-            self._waiting.discard(task_id)
+            await self._runner.recover(task_id, Reissue(kinds))
+        except (NewerState, UnreadableState) as error:
+            log.warning("task.not_reissued", task_id=task_id, error=str(error))
 
-    async def _fail_the_lost(self) -> None:
-        """Those who ask before the stream is read share one reading."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._fail_all_lost())
-            self._next.add_done_callback(_seen)
-        await asyncio.shield(self._next)
-
-    async def _fail_all_lost(self) -> None:
-        async with self._reading:
-            self._next = None
-            failures = []
-            for accepted in await find_unended(self._js, self._texts, LONGEST_TASK_S):
-                try:
-                    await self._fail_lost(accepted)
-                except Exception as error:  # the others must not wait for this one
-                    failures.append(error)
-            if failures:
-                raise failures[0]
-
-    async def _fail_lost(self, accepted: DeliberationAccepted) -> None:
-        revision = 0
-        try:
-            stored = await self._store.load(accepted.task_id)
-        except UnreadableState as error:
-            stored, revision = None, error.revision
-        if stored is None:
-            state = lost(accepted, now_ms()).change(written_by=self._outbox.instance)
-            log.error("task.lost", task_id=state.task_id)
-            stored = Stored(state, await self._store.save(state, revision))
-        if stored.state.ended:  # perhaps by another process, which died before it said so
-            at_work = accepted.task_id in self._waiting
-            await end_again(self._store, self._outbox, stored, due(stored.state), at_work=at_work)
-
-    async def resume(self, owed: tuple[type[Any], ...]) -> None:
-        """Publishes the effects of kinds `owed` of every task that runs."""
-        resumed = 0
-        for task_id in await self._tasks():
-            try:
-                stored = await self._store.load(task_id)
-            except (NewerState, UnreadableState) as error:
-                log.warning("task.not_resumed", task_id=task_id, error=str(error))
-                continue
-            if stored is not None and not stored.state.ended:
-                effects = [_anew(effect) for effect in recover(stored.state) if isinstance(effect, owed)]
-                await self._outbox.publish(stored.state, effects)
-                resumed += 1
-        if resumed:
-            log.warning("tasks.resumed", count=resumed, owed=[kind.__name__ for kind in owed])
-
-    async def _tasks(self) -> list[str]:
+    async def _running_tasks(self) -> list[str]:
+        """By the top level of their states: those that have ended are many, and need not be loaded."""
         bucket = await self._js.key_value(subjects.BUCKET)
-        watcher = await bucket.watchall(ignore_deletes=True, meta_only=True)
-        found = []
+        watcher = await bucket.watchall(ignore_deletes=True)
+        running = []
         async for entry in watcher:
             if entry is None:  # that was all
                 break
-            found.append(entry.key)
+            if _is_running(entry.value or b""):
+                running.append(entry.key)
         await watcher.stop()
         # nats-py's own `keys` leaves it behind, for five minutes.
         consumer = (await watcher._sub.consumer_info()).name
         await self._js.delete_consumer(f"KV_{subjects.BUCKET}", consumer)
-        return found
+        return running
 
 
-def lost(accepted: DeliberationAccepted, at_ms: int) -> Deliberation:
-    """The end of a task of which only its acceptance is known."""
-    accepted_ms = from_rfc3339(accepted.accepted_at)
-    task = Task(
-        task_description="",
-        role=accepted.role,
-        num_agents=len(accepted.agents),
-        rounds=accepted.rounds,
-        correlation=accepted.correlation,
-    )
-    begun = decide(None, Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms)).state
-    event = AllFailed(
-        task_id=accepted.task_id,
-        error="the fleet lost the state of this deliberation",
-        failed_agents=(),
-        total_agents=len(accepted.agents),
-        duration_ms=max(0, at_ms - accepted_ms),
-        completed_at=rfc3339(at_ms),
-        correlation=accepted.correlation,
-    )
-    return begun.change(status="FAILED", result=event)
+def _is_running(value: bytes) -> bool:
+    """What cannot be read is none: it ends at its deadline."""
+    try:
+        return msgspec.json.decode(value, type=TopLevel).status == "IN_PROGRESS"
+    except msgspec.MsgspecError:
+        return False
 
 
-def _seen(task: asyncio.Task[None]) -> None:
-    """Whoever asked may have gone."""
-    if not task.cancelled():
-        task.exception()
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Some at a time. Raises the first failure, after all have had their turn."""
+    turns = asyncio.Semaphore(AT_ONCE)
 
+    async def in_turn(work: Coroutine[Any, Any, None]) -> None:
+        async with turns:
+            await work
 
-def _anew(effect: Effect) -> Effect:
-    """A call as its second attempt: the first one's id may be known to a stream that is still there."""
-    return CallAgent(replace(effect.request, attempt=2)) if isinstance(effect, CallAgent) else effect
+    outcomes = await asyncio.gather(*map(in_turn, works), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome

@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.config import Settings
-from fleet.control.recovery.lost_streams import Resumption
+from fleet.control.recovery.lost_streams import LostStreams
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.connection import answers
@@ -41,14 +41,14 @@ class Watchdog:
         js: JetStreamContext,
         clients: Sequence[Client],
         reads: Sequence[tuple[str, str]],
-        resumption: Resumption,
+        lost_streams: LostStreams,
     ) -> None:
         self._settings = settings
         self._health = health
         self._js = js
         self._clients = clients
         self._flows = {read: Flow() for read in reads}
-        self._resumption = resumption
+        self._lost_streams = lost_streams
         self._known: set[str] = set()
         self._unread: set[str] = set()
         self._wrong_since: dict[str, float] = {}
@@ -153,7 +153,7 @@ class Watchdog:
             log.warning("topology.declare_failed", error=repr(error))
             return
         log.info("topology.declared_again", missing=missing)
-        self._resumption.after_loss_of(created)
+        self._lost_streams.after_loss_of(created)
 
 
 class Flow:

@@ -11,17 +11,17 @@ import pytest_asyncio
 
 from fleet.chaos.proxy import Proxy
 from fleet.config import load
-from fleet.control.fence import Fence
+from fleet.control.fence import PublisherFence
 from fleet.errors import StillOut, Unreachable
 
 
 class Parties:
     """`sender` reaches the server through `proxy`, `other` and the subscriber of `said` directly."""
 
-    def __init__(self, proxy: Proxy, first: Fence, other: Any) -> None:
+    def __init__(self, proxy: Proxy, first: PublisherFence, other: Any) -> None:
         self.proxy = proxy
         self.sender = first.nc
-        self.first, self.second = first, Fence(other)
+        self.first, self.second = first, PublisherFence(other)
         self.heard: list[bytes] = []
 
     async def hear(self, msg: Any) -> None:
@@ -34,14 +34,14 @@ async def parties(nats_url: str) -> AsyncIterator[Parties]:
         proxy = Proxy(int(nats_url.rpartition(":")[2]))
         await proxy.start()
         stack.push_async_callback(proxy.stop)
-        first = await Fence.connect(load({"NATS_URL": proxy.url}), "sender")
+        first = await PublisherFence.connect(load({"NATS_URL": proxy.url}), "sender")
         other = await nats.connect(nats_url)
         for nc in (other, first.nc):
             stack.push_async_callback(nc.close)
         made = Parties(proxy, first, other)
         await other.subscribe("said", cb=made.hear)
-        await made.first.start(lambda task_id: task_id == "in-work")
-        await made.second.start(lambda _: True)
+        await made.first.start({"in-work"})
+        await made.second.start({"t-1", "in-work"})
         yield made
 
 
@@ -51,23 +51,23 @@ async def test_what_is_held_in_a_silent_link_is_waited_for(parties: Parties) -> 
     await parties.sender.publish("said", b"the end")
     await asyncio.sleep(0.1)
     with pytest.raises(StillOut, match="silent"):
-        await parties.second.wait_for(parties.first.instance, "t-1", at_work=True)
+        await parties.second.wait_for(parties.first.instance, "t-1")
     assert parties.heard == []
     parties.proxy.heal()
-    await parties.second.wait_for(parties.first.instance, "t-1", at_work=True)
+    await parties.second.wait_for(parties.first.instance, "t-1")
     assert parties.heard == [b"the end"]
 
 
 async def test_one_that_is_at_work_is_waited_for(parties: Parties) -> None:
     """It has saved the end and is about to publish it."""
-    with pytest.raises(StillOut, match="at work"):
-        await parties.second.wait_for(parties.first.instance, "in-work", at_work=True)
-    await parties.second.wait_for(parties.first.instance, "t-1", at_work=True)
+    with pytest.raises(StillOut, match="busy"):
+        await parties.second.wait_for(parties.first.instance, "in-work")
+    await parties.second.wait_for(parties.first.instance, "t-1")
 
 
 async def test_a_process_does_not_wait_for_its_own_work(parties: Parties) -> None:
     """It knows what it does: it asks through the server for what it has sent before."""
-    await parties.second.wait_for(parties.second.instance, "t-1", at_work=True)
+    await parties.second.wait_for(parties.second.instance, "t-1")
 
 
 async def test_one_that_is_gone_is_not_waited_for(parties: Parties) -> None:
@@ -75,13 +75,7 @@ async def test_one_that_is_gone_is_not_waited_for(parties: Parties) -> None:
     await parties.sender.close()
     while parties.proxy._links:  # noqa: ASYNC110 - until the server has seen it, too
         await asyncio.sleep(0.01)
-    await parties.second.wait_for(parties.first.instance, "in-work", at_work=True)
-
-
-async def test_others_in_the_same_process_wait_for_its_work(parties: Parties) -> None:
-    """Whoever is not at work on the task itself is told of who is."""
-    with pytest.raises(StillOut, match="at work"):
-        await parties.second.wait_for(parties.second.instance, "t-1", at_work=False)
+    await parties.second.wait_for(parties.first.instance, "in-work")
 
 
 async def reconnected(parties: Parties, before: str) -> None:
@@ -105,12 +99,12 @@ async def test_a_new_connection_does_not_answer_for_what_the_old_one_has_sent(pa
     )  # what its pings would find in some seconds
     await reconnected(parties, before)
     with pytest.raises(StillOut, match="silent"):
-        await parties.second.wait_for(before, "t-1", at_work=True)
+        await parties.second.wait_for(before, "t-1")
     parties.proxy.heal()
     async with asyncio.timeout(20):
         while parties.heard != [b"the end"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    await parties.second.wait_for(parties.first.instance, "t-1", at_work=True)
+    await parties.second.wait_for(parties.first.instance, "t-1")
 
 
 async def test_nothing_is_kept_for_after_a_reconnect(parties: Parties) -> None:
@@ -124,8 +118,8 @@ async def test_nothing_is_kept_for_after_a_reconnect(parties: Parties) -> None:
     with pytest.raises(nats.errors.OutboundBufferLimitError):
         await parties.sender.publish("said", b"too late")
     await reconnected(parties, before)
-    await parties.second.wait_for(parties.first.instance, "t-1", at_work=True)
-    await parties.second.wait_for(before, "in-work", at_work=True)
+    await parties.second.wait_for(parties.first.instance, "t-1")
+    await parties.second.wait_for(before, "in-work")
     assert parties.heard == []
 
 
@@ -135,7 +129,7 @@ async def test_who_may_not_ask_is_told_so_at_once(nats_url: str, monkeypatch: py
     monkeypatch.setattr(nc, "subscribe", _refused)
     await nc.flush()
     held = await nats.connect(nats_url)
-    fence = Fence(nc)
+    fence = PublisherFence(nc)
 
     async def never_answer(_: Any) -> None:
         """As a server that refuses the subscription, and has another subscriber."""
@@ -143,7 +137,7 @@ async def test_who_may_not_ask_is_told_so_at_once(nats_url: str, monkeypatch: py
     await held.subscribe("fleet.instance.*", cb=never_answer)
     await held.flush()
     with pytest.raises(Unreachable, match=r"fleet\.instance\.\*"):
-        await fence.start(lambda _: False)
+        await fence.start(())
     await nc.close()
     await held.close()
 

@@ -14,8 +14,8 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import load
 from fleet.control.outbox import Outbox
-from fleet.control.repair import end_again
-from fleet.control.store import KeyValueStore, Stored
+from fleet.control.store import KeyValueStore
+from fleet.control.terminal_events import publish_end
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide, due
 from fleet.deliberation.state import Deliberation
@@ -55,8 +55,8 @@ async def say_again(nc: Any, state: Deliberation) -> None:
     """As another process does that finds it, on record, after a crash."""
     js = nc.jetstream()
     store = await KeyValueStore.open(js, Texts(js, nc.max_payload))
-    stored = await store.load(state.task_id) or Stored(state, await store.save(state, 0))
-    await end_again(store, outbox(nc), stored, due(state), at_work=True)
+    stored = await store.load(state.task_id) or await store.save(state, 0)
+    await publish_end(store, outbox(nc), stored, due(state))
 
 
 def outbox(nc: Any, *, max_payload: int | None = None) -> Outbox:
@@ -126,7 +126,7 @@ async def test_terminal_event_that_never_got_out_is_published(nc: Any) -> None:
 
 async def test_an_end_is_said_by_none_but_the_connection_that_decided_it(nc: Any) -> None:
     """After a reconnect it has another name, and others may have heard that nobody is there: it looks first."""
-    with pytest.raises(StillOut, match="for earlier to say"):
+    with pytest.raises(StillOut, match="earlier may publish it"):
         await outbox(nc).publish(ended().change(written_by="earlier"), due(ended()))
     assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 0
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from fleet.control.runner import Item, Runner
+from fleet.control.items import Item, PublishAgain, Reissue
+from fleet.control.runner import Runner
 from fleet.control.store import MemoryStore, Stored
+from fleet.control.transitions import Transitions
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -39,8 +41,7 @@ class Sent:
         self.failures = 0
         self.unheard = False
 
-    async def is_out(self, state: Deliberation, *, at_work: bool) -> bool:
-        assert at_work
+    async def is_published(self, state: Deliberation) -> bool:
         if self.unheard:
             raise StillOut(state.task_id, "silent")
         return self.conclusions > 0
@@ -75,6 +76,10 @@ class Delivered:
 
     async def retry_later(self, reason: Exception) -> None:
         self.settled.set_result("retried")
+
+
+async def nobody(_: str) -> None:
+    """No task is known to have been accepted."""
 
 
 def requested(**task: object) -> Requested:
@@ -137,7 +142,7 @@ class Refusing(MemoryStore):
         super().__init__()
         self.refuses: Exception | None = None
 
-    async def save(self, state: Deliberation, revision: int) -> int:
+    async def save(self, state: Deliberation, revision: int) -> Stored:
         if self.refuses is not None:
             raise self.refuses
         return await super().save(state, revision)
@@ -231,15 +236,15 @@ async def test_response_to_an_unknown_task_is_let_go() -> None:
     assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
 
 
-async def test_what_nats_does_not_take_hinders_until_it_does() -> None:
+async def test_a_write_that_nats_does_not_take_shows_until_one_is_taken() -> None:
     """Readiness shows it."""
     sent = Sent()
     runner = Runner(MemoryStore(), sent)
     sent.failures = 1
     await deliver(runner, "R:7", requested(num_agents=2))
-    assert runner.hindered
+    assert runner.write_failing
     await deliver(runner, "R:7", requested(num_agents=2), redelivered=True)
-    assert not runner.hindered
+    assert not runner.write_failing
 
 
 async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,12 +259,12 @@ async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: p
             raise ZeroDivisionError
         return decide(state, event)
 
-    monkeypatch.setattr("fleet.control.runner.decide", breaks)
+    monkeypatch.setattr("fleet.control.transitions.decide", breaks)
     outcomes = await asyncio.gather(
         *(deliver(runner, f"A:{number}", event) for number, event in enumerate([good[0], poison, good[1]]))
     )
     assert outcomes == ["acked", "retried", "acked"]
-    assert not runner.hindered
+    assert not runner.write_failing
 
 
 class Counting(MemoryStore):
@@ -270,7 +275,7 @@ class Counting(MemoryStore):
         self.saves = 0
         self.loads = 0
 
-    async def save(self, state: Deliberation, revision: int) -> int:
+    async def save(self, state: Deliberation, revision: int) -> Stored:
         self.saves += 1
         return await super().save(state, revision)
 
@@ -394,13 +399,13 @@ async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_i
 async def test_what_is_owed_is_published_also_where_something_new_came_with_it() -> None:
     """The answer that began a phase comes again with one of that phase, of whose calls all but one were lost."""
     store, sent = MemoryStore(), Sent()
-    runner = Runner(store, sent)
-    await runner.apply("t-1", [Item(requested(num_agents=2, rounds=0), Delivered("R:1"))])
+    transitions = Transitions(store, sent, nobody)
+    await transitions.apply("t-1", [Item(requested(num_agents=2, rounds=0), Delivered("R:1"))])
     first, second = sent.calls
-    await runner.apply("t-1", [Item(responded(first), Delivered("A:1"))])
+    await transitions.apply("t-1", [Item(responded(first), Delivered("A:1"))])
     sent.failures = 1
     with pytest.raises(ConnectionError):
-        await runner.apply("t-1", [Item(responded(second), Delivered("A:2"))])
+        await transitions.apply("t-1", [Item(responded(second), Delivered("A:2"))])
     stored = await store.load("t-1")
     assert stored is not None
     published = [effect.request for effect in due(stored.state) if isinstance(effect, CallAgent)]
@@ -409,5 +414,78 @@ async def test_what_is_owed_is_published_also_where_something_new_came_with_it()
         Item(responded(second), Delivered("A:2", redelivered=True)),
         Item(responded(published[0]), Delivered("A:3")),
     ]
-    await runner.apply("t-1", batch)
+    await transitions.apply("t-1", batch)
     assert [call.agent_id for call in sent.calls] == [published[1].agent_id]
+
+
+async def test_a_delivery_that_is_given_up_may_demand_a_repair_of_its_own_task() -> None:
+    """Its process waits for the repair while it settles the delivery: the runner must not wait for that in turn."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    last = await unsaid(runner, sent)
+
+    class GivenUp(Delivered):
+        async def retry_later(self, reason: Exception) -> None:
+            await runner.recover("t-1", PublishAgain())
+            self.settled.set_result("given up")
+
+    delivery = GivenUp("A:1", redelivered=True)
+    sent.failures = 1
+    runner.submit("t-1", Item(last, delivery))
+    async with asyncio.timeout(10):
+        assert await delivery.settled == "given up"
+    assert sent.conclusions == 1
+    await runner.drain(10)
+    assert not runner.in_work
+
+
+async def test_a_demand_of_recovery_waits_for_what_is_at_work_on_the_task() -> None:
+    """It finds what that has published, so nothing is published twice."""
+    sent, go_on = Sent(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def save(self, state: Deliberation, revision: int) -> Stored:
+            await go_on.wait()
+            return await super().save(state, revision)
+
+    runner = Runner(Slow(), sent)
+    go_on.set()
+    await deliver(runner, "R:7", requested(num_agents=1))
+    go_on.clear()
+    delivery = Delivered("A:1")
+    runner.submit("t-1", Item(responded(sent.calls[0]), delivery))
+    demand = asyncio.create_task(runner.recover("t-1", PublishAgain()))
+    await asyncio.sleep(0)
+    assert not demand.done()
+    go_on.set()
+    await demand
+    assert (await delivery.settled, sent.conclusions) == ("acked", 1)
+
+
+async def test_a_demand_that_cannot_be_met_raises_why() -> None:
+    """Whoever submitted it tries again."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await unsaid(runner, sent)
+    sent.failures = 1
+    with pytest.raises(ConnectionError):
+        await runner.recover("t-1", PublishAgain())
+    await runner.recover("t-1", PublishAgain())
+    assert sent.conclusions == 1
+
+
+async def test_what_a_lost_stream_held_is_published_again_for_a_running_task_only() -> None:
+    """Its open calls, as a second attempt; nothing else, and nothing of a task that has ended."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", requested(num_agents=2))
+    first, second = sent.calls
+    await deliver(runner, "A:1", responded(first))
+    await runner.recover("t-1", Reissue((CallAgent,)))
+    (effect,) = sent.batches[-1]
+    assert isinstance(effect, CallAgent)
+    assert (effect.request.agent_id, effect.request.attempt) == (second.agent_id, 2)
+    await deliver(runner, "D:1", DeadlinePassed(NOW + 3_600_000))
+    batches = len(sent.batches)
+    await runner.recover("t-1", Reissue((CallAgent,)))
+    assert len(sent.batches) == batches

@@ -14,9 +14,11 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.chaos.proxy import Proxy
 from fleet.config import Limits, Settings, load
+from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.outbox import Outbox
-from fleet.control.recovery.lost_streams import Resumption
+from fleet.control.recovery.lost_streams import LostStreams
 from fleet.control.recovery.watchdog import Watchdog
+from fleet.control.runner import Runner
 from fleet.control.store import KeyValueStore
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
@@ -223,8 +225,9 @@ async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
     await topology.declare(js, settings)
     texts = Texts(js, nc.max_payload)
     store = await KeyValueStore.open(js, texts)
-    resumption = Resumption(js, store, Outbox(nc, js, texts, "collector"), texts)
-    return Watchdog(settings, health, js, (nc,), ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),), resumption)
+    unended = UnendedTasks(js, texts)
+    lost_streams = LostStreams(js, Runner(store, Outbox(nc, js, texts, "collector"), unended), unended)
+    return Watchdog(settings, health, js, (nc,), ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),), lost_streams)
 
 
 async def problems(health: Health, *wanted: str) -> None:

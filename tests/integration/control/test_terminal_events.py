@@ -12,8 +12,8 @@ from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from fleet import subjects
-from fleet.control import terminal_events as said
-from fleet.control.terminal_events import Said
+from fleet.control import terminal_events
+from fleet.control.terminal_events import TerminalEvents
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ async def end(js: JetStreamContext, task_id: str, *, say: bool) -> None:
 async def readings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Counts how often the stream is read."""
     made: list[Any] = []
-    read = said.events
+    read = terminal_events.events
 
     def events(*args: Any, **more: Any) -> Any:
         made.append(args)
         return read(*args, **more)
 
-    monkeypatch.setattr(said, "events", events)
+    monkeypatch.setattr(terminal_events, "events", events)
     return made
 
 
@@ -52,12 +52,12 @@ async def test_one_reading_answers_all_who_ask_together(
     js: JetStreamContext, readings: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each for its own task, from the time at which the first of them ended."""
-    monkeypatch.setattr(said, "SCAN_MARGIN", timedelta(milliseconds=1))
+    monkeypatch.setattr(terminal_events, "SCAN_MARGIN", timedelta(milliseconds=1))
     await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
     for number in range(40):
         await end(js, f"t-{number}", say=number % 4 != 0)
-    asked = Said(js)
-    answers = await asyncio.gather(*(asked.has_ended(f"t-{number}") for number in range(40)))
+    asked = TerminalEvents(js)
+    answers = await asyncio.gather(*(asked.is_stored(f"t-{number}") for number in range(40)))
     assert answers == [number % 4 != 0 for number in range(40)]
     assert len(readings) < 10
 
@@ -67,8 +67,8 @@ async def test_of_a_task_without_a_state_everything_is_read(js: JetStreamContext
     await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
     await end(js, "t", say=True)
     await (await js.key_value(subjects.BUCKET)).purge("t")
-    asked = Said(js)
-    assert await asyncio.gather(asked.has_ended("t"), asked.has_ended("another")) == [True, False]
+    asked = TerminalEvents(js)
+    assert await asyncio.gather(asked.is_stored("t"), asked.is_stored("another")) == [True, False]
 
 
 async def test_who_asks_while_it_is_read_is_answered_by_the_next_reading(
@@ -77,7 +77,7 @@ async def test_who_asks_while_it_is_read_is_answered_by_the_next_reading(
     """What was said since its question counts."""
     await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
     await end(js, "t", say=False)
-    read, at_its_end, go_on = said.events, asyncio.Event(), asyncio.Event()
+    read, at_its_end, go_on = terminal_events.events, asyncio.Event(), asyncio.Event()
 
     async def events(*args: Any, **more: Any) -> AsyncIterator[Any]:
         async for msg in read(*args, **more):
@@ -85,14 +85,14 @@ async def test_who_asks_while_it_is_read_is_answered_by_the_next_reading(
         at_its_end.set()
         await go_on.wait()
 
-    monkeypatch.setattr(said, "events", events)
-    asked = Said(js)
-    first = asyncio.create_task(asked.has_ended("t"))
+    monkeypatch.setattr(terminal_events, "events", events)
+    asked = TerminalEvents(js)
+    first = asyncio.create_task(asked.is_stored("t"))
     await at_its_end.wait()
     await end(js, "t", say=True)
-    second = asyncio.create_task(asked.has_ended("t"))
+    second = asyncio.create_task(asked.is_stored("t"))
     async with asyncio.timeout(20):
-        while not asked._questions:  # noqa: ASYNC110 - it is known by this alone
+        while not asked._waiting:  # noqa: ASYNC110 - it is known by this alone
             await asyncio.sleep(0.01)
     go_on.set()
     assert (await first, await second) == (False, True)
@@ -103,8 +103,8 @@ async def test_where_nothing_can_be_read_everybody_hears_why(js: JetStreamContex
     bucket = await js.key_value(subjects.BUCKET)
     for task_id in ("a", "b"):
         await bucket.put(task_id, b"{}")
-    asked = Said(js)
-    failed = await asyncio.gather(asked.has_ended("a"), asked.has_ended("b"), return_exceptions=True)
+    asked = TerminalEvents(js)
+    failed = await asyncio.gather(asked.is_stored("a"), asked.is_stored("b"), return_exceptions=True)
     assert all(isinstance(error, nats.errors.Error) for error in failed)
     await js.add_stream(StreamConfig(name=subjects.DELIBERATIONS, subjects=["deliberation.*"]))
-    assert not await asked.has_ended("a")
+    assert not await asked.is_stored("a")

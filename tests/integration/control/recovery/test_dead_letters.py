@@ -12,7 +12,8 @@ from nats.js.api import ConsumerConfig
 from fleet import subjects
 from fleet.config import load
 from fleet.control.outbox import Outbox
-from fleet.control.recovery.dead_letters import QUEUES, Lost, Undeliverable
+from fleet.control.recovery.dead_letters import QUEUES, DeadLetters, UndeliverableMessage
+from fleet.control.runner import Runner
 from fleet.control.store import KeyValueStore
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
@@ -36,10 +37,11 @@ class Stage:
         self.js = nc.jetstream()
         self.settings = load({})
 
-    async def undeliverable(self) -> Undeliverable:
+    async def dead_letters(self) -> DeadLetters:
         texts = Texts(self.js, self.nc.max_payload)
         store = await KeyValueStore.open(self.js, texts)
-        return Undeliverable(self.nc, self.js, store, Outbox(self.nc, self.js, texts, "collector"))
+        outbox = Outbox(self.nc, self.js, texts, "collector")
+        return DeadLetters(self.nc, self.js, store, outbox, Runner(store, outbox))
 
     async def exhaust(self, stream: str) -> None:
         """Delivers what is in the stream as often as its consumer allows, to one that says nothing; then waits until
@@ -86,8 +88,8 @@ async def stage(nats_url: str) -> AsyncIterator[Stage]:
     await nc.close()
 
 
-async def look(undeliverable: Undeliverable, stream: str) -> None:
-    await undeliverable.look(*next(queue for queue in QUEUES if queue[0] == stream))
+async def look(dead_letters: DeadLetters, stream: str) -> None:
+    await dead_letters.look(*next(queue for queue in QUEUES if queue[0] == stream))
 
 
 async def test_an_exhausted_call_is_kept_taken_off_and_answered_as_failed(stage: Stage) -> None:
@@ -95,7 +97,7 @@ async def test_an_exhausted_call_is_kept_taken_off_and_answered_as_failed(stage:
     body = b'{"num_agents": 3, "correlation": {"story": "S-1"}, "oops"'
     await stage.js.publish(subjects.AGENT_REQUESTED, body, headers={"Nats-Msg-Id": CALL_ID, "Origin": "x"})
     await stage.exhaust(subjects.AGENT_REQUESTS)
-    await look(await stage.undeliverable(), subjects.AGENT_REQUESTS)
+    await look(await stage.dead_letters(), subjects.AGENT_REQUESTS)
     assert await stage.count(subjects.AGENT_REQUESTS) == 0
     letter = await stage.js.get_last_msg(subjects.DEAD_LETTERS, f"deadletter.{subjects.AGENT_REQUESTED}")
     assert letter.data == body
@@ -110,8 +112,8 @@ async def test_an_exhausted_call_is_kept_taken_off_and_answered_as_failed(stage:
 
 async def test_an_advisory_is_enough(stage: Stage) -> None:
     """Within moments, without a look."""
-    undeliverable = await stage.undeliverable()
-    await undeliverable.start()
+    dead_letters = await stage.dead_letters()
+    await dead_letters.start()
     await stage.js.publish(subjects.AGENT_REQUESTED, b"{oops")
     await stage.exhaust(subjects.AGENT_REQUESTS)
     await stage.emptied(subjects.AGENT_REQUESTS)
@@ -120,7 +122,7 @@ async def test_an_advisory_is_enough(stage: Stage) -> None:
 
 async def test_replicas_keep_an_exhausted_message_once(stage: Stage) -> None:
     """Whether they hear of it or find it, at the same time or one after the other."""
-    replicas = [await stage.undeliverable() for _ in range(4)]
+    replicas = [await stage.dead_letters() for _ in range(4)]
     for replica in replicas:
         await replica.start()
     for number in range(5):
@@ -134,13 +136,13 @@ async def test_replicas_keep_an_exhausted_message_once(stage: Stage) -> None:
 
 async def test_what_is_worked_on_or_waits_is_left_alone(stage: Stage) -> None:
     """A call may run for an hour: only what the consumer waits for no more is exhausted."""
-    undeliverable = await stage.undeliverable()
+    dead_letters = await stage.dead_letters()
     for _ in range(3):
         await stage.js.publish(subjects.AGENT_REQUESTED, b"{}")
     pull = await stage.js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
     first, second = await pull.fetch(2)
     await second.ack_sync()
-    await look(undeliverable, subjects.AGENT_REQUESTS)
+    await look(dead_letters, subjects.AGENT_REQUESTS)
     assert await stage.count(subjects.AGENT_REQUESTS) == 2
     assert await stage.count(subjects.DEAD_LETTERS) == 0
     await first.ack_sync()
@@ -151,7 +153,7 @@ async def test_an_exhausted_request_that_was_never_recorded_is_rejected(stage: S
     """Its client hears that the fleet could not handle it."""
     await stage.js.publish(subjects.REQUESTED, b'{"task_description": "x", "correlation": {"story": "S-1"}}')
     await stage.exhaust(subjects.DELIBERATION_REQUESTS)
-    await look(await stage.undeliverable(), subjects.DELIBERATION_REQUESTS)
+    await look(await stage.dead_letters(), subjects.DELIBERATION_REQUESTS)
     rejected, _ = await stage.last(subjects.DELIBERATIONS, subjects.REJECTED)
     assert (rejected["task_id"], rejected["code"], rejected["stream_sequence"]) == ("d-1", "undeliverable", 1)
     assert rejected["correlation"] == {"story": "S-1"}
@@ -161,12 +163,12 @@ async def test_an_exhausted_request_that_was_never_recorded_is_rejected(stage: S
 async def test_an_exhausted_request_that_was_recorded_gets_what_it_is_owed(stage: Stage) -> None:
     """Its process died each time between saving and publishing: the deadline and the calls go out now."""
     await stage.js.publish(subjects.REQUESTED, b'{"task_id": "t-1", "task_description": "x"}')
-    undeliverable = await stage.undeliverable()
+    dead_letters = await stage.dead_letters()
     store = await KeyValueStore.open(stage.js, Texts(stage.js, stage.nc.max_payload))
     begun = decide(None, Requested("t-1", Task(task_description="x"), 1, 1_767_225_600_000))
     await store.save(begun.state, 0)
     await stage.exhaust(subjects.DELIBERATION_REQUESTS)
-    await look(undeliverable, subjects.DELIBERATION_REQUESTS)
+    await look(dead_letters, subjects.DELIBERATION_REQUESTS)
     assert await stage.count(subjects.AGENT_REQUESTS) == len(
         [effect for effect in begun.outbox if isinstance(effect, CallAgent)]
     )
@@ -175,16 +177,18 @@ async def test_an_exhausted_request_that_was_recorded_gets_what_it_is_owed(stage
 
 async def test_an_answer_that_is_given_up_leaves_no_end_unsaid(stage: Stage) -> None:
     """It led to an end that was recorded, and was never published: that is done before it is let go."""
-    undeliverable = await stage.undeliverable()
+    dead_letters = await stage.dead_letters()
     store = await KeyValueStore.open(stage.js, Texts(stage.js, stage.nc.max_payload))
     begun = decide(None, Requested("t-1", Task(task_description="x", num_agents=1), 1, 1_767_225_600_000))
     (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
     response = agents.answer(call)
     ended = decide(begun.state, Responded(response, 1_767_225_601_000)).state
     await store.save(ended.change(written_by="gone"), 0)
-    lost = Lost(subjects.AGENT_RESPONSES, 1, subjects.AGENT_COMPLETED, encode(response), {"Task-Id": "t-1"})
-    await undeliverable.give_up(lost, "failed 50 times")
-    await undeliverable.give_up(lost, "failed 50 times")
+    message = UndeliverableMessage(
+        subjects.AGENT_RESPONSES, 1, subjects.AGENT_COMPLETED, encode(response), {"Task-Id": "t-1"}
+    )
+    await dead_letters.give_up(message, "failed 50 times")
+    await dead_letters.give_up(message, "failed 50 times")
     completed, _ = await stage.last(subjects.DELIBERATIONS, subjects.COMPLETED)
     assert completed["task_id"] == "t-1"
     assert await stage.count(subjects.DELIBERATIONS) == 1
@@ -197,7 +201,7 @@ async def test_an_exhausted_deadline_is_tried_anew_while_its_task_runs(stage: St
     for task_id in ("t-1", "nobody"):
         await stage.js.publish(subjects.CONTROL_DEADLINE, json.dumps({"task_id": task_id}).encode())
     await stage.exhaust(subjects.DELIBERATION_CONTROL)
-    await look(await stage.undeliverable(), subjects.DELIBERATION_CONTROL)
+    await look(await stage.dead_letters(), subjects.DELIBERATION_CONTROL)
     left, _ = await stage.last(subjects.DELIBERATION_CONTROL, subjects.schedule_of("t-1"))
     assert left == {"task_id": "t-1"}
     assert await stage.count(subjects.DELIBERATION_CONTROL) == 1
@@ -243,7 +247,7 @@ async def test_an_answer_that_breaks_its_handler_holds_up_nobody(
             raise ZeroDivisionError
         return decide(state, event)
 
-    monkeypatch.setattr("fleet.control.runner.decide", breaks)
+    monkeypatch.setattr("fleet.control.transitions.decide", breaks)
     monkeypatch.setattr("fleet.control.intake.RETRY_DELAYS_S", (0.01,))
     async with running(nats_url, agents.answer) as fleet:
         done = await settled(fleet, await fleet.request(rounds=0))

@@ -1,0 +1,68 @@
+"""Finds tasks that were accepted and have not ended, and makes the failed state of one whose own state is lost."""
+
+import asyncio
+
+from nats.js import JetStreamContext
+
+from fleet.deliberation.events import Requested
+from fleet.deliberation.machine import decide
+from fleet.deliberation.state import Deliberation
+from fleet.jetstream.history import find_unended
+from fleet.jetstream.payloads import Texts
+from fleet.messages import AllFailed, DeliberationAccepted
+from fleet.requests.task import Task
+from fleet.times import from_rfc3339, rfc3339
+
+LONGEST_TASK_S = 2 * 3600.0
+
+
+class UnendedTasks:
+    """Reads the stream of events. Those who ask before a reading begins share it."""
+
+    def __init__(self, js: JetStreamContext, texts: Texts) -> None:
+        self._js = js
+        self._texts = texts
+        self._reading = asyncio.Lock()
+        self._next: asyncio.Task[dict[str, DeliberationAccepted]] | None = None
+
+    async def find(self) -> dict[str, DeliberationAccepted]:
+        """Task id -> its acceptance, of every task without a terminal event. Raises what NATS does."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+            self._next.add_done_callback(_retrieve)
+        return await asyncio.shield(self._next)
+
+    async def _read(self) -> dict[str, DeliberationAccepted]:
+        async with self._reading:
+            self._next = None
+            unended = await find_unended(self._js, self._texts, LONGEST_TASK_S)
+            return {accepted.task_id: accepted for accepted in unended}
+
+
+def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int) -> Deliberation:
+    """The failed state of a task of which only its acceptance is known."""
+    accepted_ms = from_rfc3339(accepted.accepted_at)
+    task = Task(
+        task_description="",
+        role=accepted.role,
+        num_agents=len(accepted.agents),
+        rounds=accepted.rounds,
+        correlation=accepted.correlation,
+    )
+    begun = decide(None, Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms)).state
+    event = AllFailed(
+        task_id=accepted.task_id,
+        error="the fleet lost the state of this deliberation",
+        failed_agents=(),
+        total_agents=len(accepted.agents),
+        duration_ms=max(0, at_ms - accepted_ms),
+        completed_at=rfc3339(at_ms),
+        correlation=accepted.correlation,
+    )
+    return begun.change(status="FAILED", result=event)
+
+
+def _retrieve(task: asyncio.Task[dict[str, DeliberationAccepted]]) -> None:
+    """Whoever asked may have gone."""
+    if not task.cancelled():
+        task.exception()
