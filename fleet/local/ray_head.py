@@ -7,7 +7,9 @@ watched; when one is gone everything of this Ray is ended, and the supervisor st
 import asyncio
 import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,11 @@ SPARE = ("dashboard.py", "log_monitor.py", "monitor.py")
 """Python scripts that Ray starts whatever one says, and that nothing here needs: a dashboard without pages, one that
 collects logs for drivers that want none, and one that would ask a cloud for more nodes."""
 LOOK_EVERY_S = 1.0
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For Ray, and for whoever joins it: `127.0.0.1` is this node's address, and not to be replaced by one that others can
+reach."""
+LONGEST_TEMP_DIR = 18
+"""Ray puts its sockets some 85 characters deeper than this, and a socket's path may have 107."""
 QUIET = {
     "METRICS_RECORD_INTERVAL_S": "60",
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "5",
@@ -47,23 +54,37 @@ cost more when nothing happens than the whole fleet. What is set in the environm
 
 
 def credentials(data_dir: Path) -> dict[str, str]:
-    """For the environment of whoever joins this Ray. It listens on every interface: without its token anybody on the
-    network could run code here.
-    """
+    """For the environment of whoever joins this Ray. Without its token any user of this machine could run code here."""
     token = data_dir / "ray-token"
     if not token.exists():
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.read_text()}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token.read_text(), **LOOPBACK}
 
 
 def end_remains(data_dir: Path) -> None:
-    """Kills what is left of a Ray of this fleet: actors outlive their raylet, and would work on unseen."""
+    """Kills what is left of a Ray of this fleet: actors outlive their raylet, and would work on unseen. And deletes its
+    temporary directory."""
     remains = list(_remains(str(data_dir.absolute())))
     for process in remains:
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(remains, timeout=2)
+    with suppress(OSError):
+        shutil.rmtree(_noted(data_dir).read_text(), ignore_errors=True)
+        _noted(data_dir).unlink()
+
+
+def _make_temp_dir(data_dir: Path) -> str:
+    """For its owner alone. Noted, so that it can be deleted: Ray leaves everything there."""
+    where = tempfile.gettempdir()
+    made = tempfile.mkdtemp(prefix="fleet-ray-", dir=where if len(where) <= LONGEST_TEMP_DIR else "/tmp")
+    _noted(data_dir).write_text(made)
+    return f"{made}/ray"  # not `made` itself: Ray opens its directory to everybody
+
+
+def _noted(data_dir: Path) -> Path:
+    return data_dir / "ray-temp-dir"
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -95,7 +116,7 @@ def main(data_dir: Path, port: int) -> None:
         os.environ.setdefault(name, value)
     os.environ.update(credentials(data_dir))
     try:
-        run_until_signalled(_serve())
+        run_until_signalled(_serve(_make_temp_dir(data_dir)))
     except FleetError as error:
         end_remains(data_dir)
         sys.stderr.write(f"{error}\n")
@@ -103,12 +124,12 @@ def main(data_dir: Path, port: int) -> None:
         os._exit(1)  # not politely: Ray would wait for what is gone
 
 
-async def _serve() -> None:
+async def _serve(temp_dir: str) -> None:
     from fleet.local.signals import reclaim
     from workers.ray_pool.pool import start_local, stop_local
 
     try:
-        address = start_local()
+        address = start_local(temp_dir)
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise FleetError(f"no local Ray could be started: {first} (or set RAY_ADDRESS to one that runs)") from error

@@ -218,3 +218,40 @@ def connections_to(pid: int, url: str) -> list[Any]:
     """Open ones, to the port of `url`."""
     port = int(url.rpartition(":")[2].partition("/")[0])
     return [each for each in psutil.Process(pid).net_connections("tcp") if each.raddr and each.raddr.port == port]
+
+
+async def test_a_local_ray_starts_where_another_has_run_and_listens_on_loopback_only(tmp_path: Path) -> None:
+    """Ray would join what `ray start` has noted, also when that is gone; and would leave its files to everybody."""
+    note_of_another_ray(tmp_path)
+    port = free_port()
+    try:
+        async with running("fleet.local.ray_head", str(tmp_path), str(port), RAY_TMPDIR=str(tmp_path)) as head:
+            assert listening_on(head.pid) == {"127.0.0.1"}
+            assert files_of_ray(tmp_path) == (0o700, 1)
+    finally:
+        ray_head.end_remains(tmp_path)
+    assert files_of_ray(tmp_path) is None
+
+
+def note_of_another_ray(temp_dir: Path) -> None:
+    (temp_dir / "ray").mkdir()
+    (temp_dir / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+
+
+def files_of_ray(data_dir: Path) -> tuple[int, int] | None:
+    """The mode of the folder and the sessions in it; None without one."""
+    noted = data_dir / "ray-temp-dir"
+    if not noted.exists():
+        return None
+    folder = Path(noted.read_text())
+    return folder.stat().st_mode & 0o777, len(list(folder.glob("ray/session_2*/logs")))
+
+
+def listening_on(pid: int) -> set[str]:
+    """The addresses of a process and its descendants."""
+    return {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }

@@ -42,10 +42,13 @@ METHODS = 2
 """Version of what a dispatcher calls in an actor: those with another one are replaced."""
 
 
-def start_local() -> str:
+def start_local(temp_dir: str) -> str:
     """Starts a Ray head that ends with this process; returns its address. Blocks for some seconds."""
     _keep_quiet()
     context = ray.init(
+        "local",  # without it Ray joins whatever else runs, or ran, on this machine
+        _node_ip_address="127.0.0.1",
+        _temp_dir=temp_dir,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="warning",
