@@ -10,6 +10,7 @@ import typer
 from fleet.cli import bench, chaos, client, deadletters, doctor, run
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit
+from fleet.observability.visible import visible
 
 EPILOG = "Exit status: 0 done · 1 the deliberation failed or was cancelled · 2 bad usage or bad request · 3 no NATS."
 
@@ -61,5 +62,5 @@ def main() -> None:
 
 
 def _fail(error: FleetError, status: Exit) -> None:
-    print(f"fleet: {error}", file=sys.stderr)
+    print(f"fleet: {visible(str(error))}", file=sys.stderr)
     sys.exit(status)

@@ -1,12 +1,12 @@
 """Commands for a running fleet: ask, submit, watch, result, cancel."""
 
 import asyncio
-import json
 from typing import Annotated, Any
 
 import typer
 
 from fleet.cli import options
+from fleet.cli.output import console, print_json, say
 from fleet.config import Settings
 from fleet.errors import BadRequest
 from fleet.exits import Exit
@@ -163,22 +163,20 @@ def cancel(
 
 async def deliberate(settings: Settings, body: dict[str, Any], *, json_output: bool) -> int:
     """Asks, shows the agents at work on standard error and the outcome on standard output; returns the exit status."""
-    from rich.console import Console
-
     from fleet.cli.view import Board, show_outcome
     from fleet.client.session import session, terminal_event
     from fleet.messages import DeliberationCompleted
 
-    board = Board(Console(stderr=True))
+    board = Board(console(stderr=True))
     async with session(settings) as fleet:
         if json_output:
             answer = await fleet.ask(body, lambda event: None)
-            print(answer.decode(), flush=True)
+            print_json(answer)
             event = terminal_event(answer)
         else:
             with board.live():
                 event = terminal_event(await fleet.ask(body, board.on_event))
-            show_outcome(Console(), event, await fleet.winning_text(event))
+            show_outcome(console(), event, await fleet.winning_text(event))
     return Exit.DONE if isinstance(event, DeliberationCompleted) else Exit.FAILED
 
 
@@ -189,14 +187,12 @@ async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -
         receipt = await fleet.submit(body)
     if json_output:
         facts = {"task_id": receipt.task_id, "stream_sequence": receipt.stream_sequence, "duplicate": receipt.duplicate}
-        print(json.dumps(facts))
+        print_json(facts)
     else:
-        print(receipt.task_id)
+        say(receipt.task_id)
 
 
 async def _result(settings: Settings, task_id: str, wait_s: float, json_output: bool) -> int:
-    from rich.console import Console
-
     from fleet.cli.view import show_outcome
     from fleet.client.session import session
     from fleet.messages import DeliberationCompleted, ResultReply, decode
@@ -206,15 +202,15 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
         reply = decode(body, ResultReply)
         text = await fleet.winning_text(reply.result) if reply.result and not json_output else None
     if json_output:
-        print(body.decode())
+        print_json(body)
     elif reply.result:
-        show_outcome(Console(), reply.result, text)
+        show_outcome(console(), reply.result, text)
     elif reply.status == "UNKNOWN":
         raise BadRequest(
             "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt"
         )
     else:
-        print(_standing(task_id, reply.status, reply.progress))
+        say(_standing(task_id, reply.status, reply.progress))
     if reply.result:
         return Exit.DONE if isinstance(reply.result, DeliberationCompleted) else Exit.FAILED
     return Exit.BAD_REQUEST if reply.status == "UNKNOWN" else Exit.UNFINISHED
@@ -236,7 +232,10 @@ async def _cancel(settings: Settings, task_id: str, reason: str | None, json_out
             body = await fleet.cancel(task_id, reason)
         except ServiceError as error:
             if json_output and error.body:
-                print(error.body.decode())
+                print_json(error.body)
                 raise typer.Exit(Exit.BAD_REQUEST) from None
             raise BadRequest("cancel", "$.task_id", f"{task_id} was not cancelled: {error}") from None
-    print(body.decode() if json_output else f"{task_id}: cancelled")
+    if json_output:
+        print_json(body)
+    else:
+        say(f"{task_id}: cancelled")

@@ -10,6 +10,7 @@ import typer
 
 from fleet import subjects
 from fleet.cli import options
+from fleet.cli.output import console, print_json, say
 from fleet.clock import now_ms
 from fleet.errors import BadRequest, FleetError
 from fleet.local.data_dir import client_settings
@@ -127,8 +128,8 @@ def replayed_headers(headers: dict[str, str], sequence: int) -> dict[str, str]:
 
 
 async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from fleet.client.session import session
 
@@ -136,10 +137,10 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
         letters = [replace(letter, body=await _whole(fleet, letter)) async for letter in _all(fleet.js)]
     if json_output:
         for letter in letters:
-            print(json.dumps(letter.facts()))
+            print_json(letter.facts())
         return
     if not letters:
-        print("no dead letters")
+        say("no dead letters")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("seq", "since", "subject", "bytes", "replayed", "reason"):
@@ -148,12 +149,12 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
         table.add_row(
             str(letter.sequence),
             letter.at,
-            letter.original_subject,
+            Text(letter.original_subject),
             f"{len(letter.body):,}",
             "yes" if letter.replayed else "",
-            letter.reason.strip(),
+            Text(letter.reason.strip()),
         )
-    Console().print(table, markup=False)
+    console().print(table)
 
 
 async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
@@ -163,15 +164,15 @@ async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output:
         letter = await _get(fleet.js, sequence)
         letter = replace(letter, body=await _whole(fleet, letter))
     if json_output:
-        print(json.dumps(letter.facts()))
+        print_json(letter.facts())
         return
-    print(f"{letter.original_subject}, {letter.at}")
+    say(f"{letter.original_subject}, {letter.at}")
     if at := letter.replayed:
         where = f"{at['stream']} {at['sequence']}" if "stream" in at else "it broke off"
-        print(f"replayed at {at['at']}: {where}")
+        say(f"replayed at {at['at']}: {where}")
     for name, value in letter.headers.items():
-        print(f"{name}: {value}")
-    print(f"\n{letter.body.decode(errors='replace')}")
+        say(f"{name}: {value}")
+    say(f"\n{letter.body.decode(errors='backslashreplace')}")
 
 
 async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:
@@ -182,10 +183,10 @@ async def _replay(data_dir: Any, nats_url: str | None, sequence: int, json_outpu
         before = letter.replayed is not None and "stream" in letter.replayed
         where = letter.replayed if before and letter.replayed else await _hand_in(fleet, letter)
     if json_output:
-        print(json.dumps({**where, "dead_letter": sequence, "before": before}))
+        print_json({**where, "dead_letter": sequence, "before": before})
     else:
         outcome = "was replayed before" if before else "replayed"
-        print(f"dead letter {sequence} {outcome}: {where['stream']} {where['sequence']}")
+        say(f"dead letter {sequence} {outcome}: {where['stream']} {where['sequence']}")
 
 
 async def _hand_in(fleet: Any, letter: DeadLetter) -> dict[str, Any]:
@@ -241,7 +242,10 @@ async def _drop(data_dir: Any, nats_url: str | None, sequence: int, json_output:
         await _get(fleet.js, sequence)
         await fleet.js.delete_msg(subjects.DEAD_LETTERS, sequence)
         await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=subjects.replayed(sequence))
-    print(json.dumps({"dead_letter": sequence, "dropped": True}) if json_output else f"dead letter {sequence} dropped")
+    if json_output:
+        print_json({"dead_letter": sequence, "dropped": True})
+    else:
+        say(f"dead letter {sequence} dropped")
 
 
 def _is_note(letter: DeadLetter) -> bool:

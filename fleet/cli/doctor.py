@@ -12,6 +12,7 @@ import typer
 
 from fleet import subjects
 from fleet.cli import options
+from fleet.cli.output import console, print_json
 from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
 from fleet.config import Settings, without_userinfo
 from fleet.errors import Unreachable
@@ -52,7 +53,7 @@ def doctor(
     known = recall(data_dir)
     findings = asyncio.run(_examine(settings, known))
     if json_output:
-        print(json.dumps([asdict(finding) for finding in findings]))
+        print_json([asdict(finding) for finding in findings])
     else:
         _show(findings)
     if any(finding.verdict == "fail" for finding in findings):
@@ -271,7 +272,6 @@ def _window(what: str, model: str, tokens: int | None) -> Finding:
 
 
 def _show(findings: list[Finding]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -282,4 +282,4 @@ def _show(findings: list[Finding]) -> None:
         if finding.todo:
             told.append(f"\n→ {finding.todo}", style="dim")
         table.add_row(Text(finding.verdict, style=colours[finding.verdict]), Text(finding.what, style="bold"), told)
-    Console().print(table)
+    console().print(table)

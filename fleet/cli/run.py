@@ -1,6 +1,5 @@
 """Commands that start something: the whole fleet, a demonstration, or one component."""
 
-import json
 import os
 import sys
 import tempfile
@@ -12,6 +11,7 @@ import typer
 
 from fleet import config
 from fleet.cli import options
+from fleet.cli.output import console, print_json
 from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.event_loop import fast_loop
@@ -153,32 +153,30 @@ def _component(name: str) -> Settings:
 
 
 def _ready(component: str) -> None:
-    print(json.dumps({"ready": True, "component": component}), flush=True)
+    print_json({"ready": True, "component": component})
 
 
 async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
     import asyncio
 
-    from rich.console import Console
-
-    console = Console(stderr=json_output)
-    with console.status("starting NATS, Ray and the model server …") if console.is_terminal else nullcontext():
+    screen = console(stderr=json_output)
+    with screen.status("starting NATS, Ray and the model server …") if screen.is_terminal else nullcontext():
         await fleet.__aenter__()
     try:
         if json_output:
-            print(json.dumps(fleet.facts()), flush=True)
+            print_json(fleet.facts())
         else:
-            _say_where(console, fleet)
+            _say_where(screen, fleet)
         await asyncio.Event().wait()
     finally:
         if not json_output:
-            console.print(
+            screen.print(
                 "\nStopping: what is in flight is finished or handed back … (again to end at once)", highlight=False
             )
         await fleet.__aexit__(None, None, None)
 
 
-def _say_where(console: "Console", fleet: "LocalFleet") -> None:
+def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
     from rich.table import Table
 
     models = {"given": "given by VLLM_URL", "simulated": "simulated answers; set VLLM_URL for real ones"}
@@ -199,35 +197,35 @@ def _say_where(console: "Console", fleet: "LocalFleet") -> None:
         table.add_row(f"  {name}", f"pid {pid}", health)
     table.add_row("  data", str(fleet.data_dir.absolute()), "survives restarts")
     elsewhere = "" if fleet.data_dir == options.DATA_DIR else f" --data-dir {fleet.data_dir}"
-    console.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")
-    console.print(table)
-    console.print("\nTry, in another terminal:")
+    screen.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")
+    screen.print(table)
+    screen.print("\nTry, in another terminal:")
     for command in (
         f'fleet ask{elsewhere} "Design a rate limiter for the public REST API"',
         f"fleet watch{elsewhere}",
         f"fleet doctor{elsewhere}",
         f"nats --server {without_userinfo(fleet.nats_url)} kv watch deliberations",
     ):
-        console.print(f"  [cyan]{command}[/cyan]", highlight=False, soft_wrap=True)
+        screen.print(f"  [cyan]{command}[/cyan]", highlight=False, soft_wrap=True)
 
 
 async def _deliberate_once(fleet: "LocalFleet", body: dict[str, object], json_output: bool) -> int:
-    from rich.console import Console
+    from rich.markup import escape
 
     from fleet.cli.client import deliberate
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     note = {"simulated": SIMULATED, "local": LOCAL_MODEL}.get(
         fleet.model, f"The answers come from {without_userinfo(fleet.vllm_url)}."
     )
-    console.print(f"[bold]Task:[/bold] {body['task_description']}", highlight=False)
-    with console.status("starting a fleet …") if console.is_terminal else nullcontext():
+    screen.print(f"[bold]Task:[/bold] {escape(str(body['task_description']))}", highlight=False)
+    with screen.status("starting a fleet …") if screen.is_terminal else nullcontext():
         await fleet.__aenter__()
     try:
         status = await deliberate(fleet.settings, body, json_output=json_output)
-        console.print(note, style="yellow" if fleet.model != "given" else "dim", highlight=False)
+        screen.print(note, style="yellow" if fleet.model != "given" else "dim", highlight=False)
         return status
     finally:
-        with console.status("stopping …") if console.is_terminal else nullcontext():
+        with screen.status("stopping …") if screen.is_terminal else nullcontext():
             await fleet.__aexit__(None, None, None)
         sys.stdout.flush()

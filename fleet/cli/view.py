@@ -1,5 +1,6 @@
 """What a person sees: each agent at work, the ranking, the winning text."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,13 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markdown import Markdown
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from fleet.cli.output import literal
 from fleet.client.session import CallEvent
 from fleet.messages import (
     AgentCompleted,
@@ -28,6 +29,7 @@ from fleet.messages import (
     TerminalEvent,
     status_of,
 )
+from fleet.observability.visible import visible
 
 FRAMES_PER_S = 10
 KEPT_CHARACTERS = 400
@@ -88,7 +90,7 @@ class Board:
 
     def _line(self, text: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
         elapsed = time.monotonic() - self._since
@@ -106,7 +108,7 @@ class Board:
                 row.phase,
                 ProgressBar(total=100, completed=row.percent, width=BAR_WIDTH),
                 f"{row.tokens} tok",
-                Text(row.error, style="red") if row.error else Text(_tail(row.text, self._console.width - 72)),
+                Text(visible(row.error), style="red") if row.error else Text(_tail(row.text, self._console.width - 72)),
             )
         return Group(table, Text(f"{elapsed:.0f} s", style="dim"))
 
@@ -125,28 +127,37 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     console.print()
     console.print(_ranking(event))
     assert text is not None
-    winner = event.results[0]
+    winner, text = event.results[0], visible(text)
     if console.is_terminal:
-        title = f"[bold]{escape(winner.agent_id)}[/bold] wins"
-        console.print(Panel(Markdown(text), title=title, title_align="left", border_style="green", padding=(1, 2)))
+        title = f"[bold]{literal(winner.agent_id)}[/bold] wins"
+        console.print(Panel(_formatted(text), title=title, title_align="left", border_style="green", padding=(1, 2)))
     else:
         console.print(f"\n{winner.agent_id} wins:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
     if event.synthesis is not None:
         console.print(f"Merged from the best {len(event.synthesis.sources)}, beside the ranking:\n", style="bold")
-        console.print(event.synthesis.content, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(event.synthesis.content), markup=False, highlight=False, soft_wrap=True)
         console.print()
     for line in _account(event):
-        console.print(f"[dim]{escape(line)}[/dim]", highlight=False, soft_wrap=True)
+        console.print(f"[dim]{literal(line)}[/dim]", highlight=False, soft_wrap=True)
     usage = event.usage
     tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) + usage.estimated_tokens
     told = f"{tokens:,} tokens" + (f", {usage.estimated_tokens:,} of them estimated" if usage.estimated_tokens else "")
     console.print(
-        f"[dim]{escape(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
+        f"[dim]{literal(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
         f"{count(usage.calls, 'model call')} · {told}, {usage.cached_tokens or 0:,} of them from the cache[/dim]",
         highlight=False,
     )
     if event.degraded:
         console.print(_degraded(event), soft_wrap=True, highlight=False)
+
+
+def _formatted(text: str) -> RenderableType:
+    """Markdown, but JSON as it is: as prose it would lose its line ends, and what looks like emphasis in it."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return Markdown(text, hyperlinks=False)
+    return Text(text)
 
 
 def _account(event: DeliberationCompleted) -> Iterator[str]:
@@ -182,30 +193,30 @@ def _ranking(event: DeliberationCompleted) -> Table:
         scored = sum(review.phase == "score" for review in result.reviews)
         table.add_row(
             str(result.rank),
-            escape(result.agent_id),
+            literal(result.agent_id),
             str(result.votes or 0) if votes else "–" if result.score is None else f"{result.score:.2f}",
             count(scored, "peer") if scored else "–",
             f"{result.proposal.revisions}×",
             str(result.proposal.tokens),
-            escape(result.proposal.model),
+            literal(result.proposal.model),
             style="bold green" if result.rank == 1 else None,
         )
     return table
 
 
 def _degraded(event: DeliberationCompleted) -> str:
-    lines = [f"  {call.agent_id} {call.phase}: {escape(call.error)}" for call in event.failed_agents]
+    lines = [f"  {literal(call.agent_id)} {call.phase}: {literal(call.error)}" for call in event.failed_agents]
     missing = f"; without a proposal: {', '.join(event.missing)}" if event.missing else ""
-    return "\n".join([f"[yellow]degraded: not everything asked for happened{escape(missing)}[/yellow]", *lines])
+    return "\n".join([f"[yellow]degraded: not everything asked for happened{literal(missing)}[/yellow]", *lines])
 
 
 def _why(event: TerminalEvent) -> str:
     seconds = f"after {event.duration_ms / 1000:.1f} s"
     if isinstance(event, DeliberationCancelled):
-        return f"[yellow]cancelled[/yellow] {seconds}: {escape(event.reason)}"
+        return f"[yellow]cancelled[/yellow] {seconds}: {literal(event.reason)}"
     assert not isinstance(event, DeliberationCompleted)
-    lines = [f"  {call.agent_id} {call.phase}: {escape(call.error)}" for call in event.failed_agents]
-    return "\n".join([f"[red]{status_of(event)}[/red] {seconds}: {escape(event.error)}", *lines])
+    lines = [f"  {literal(call.agent_id)} {call.phase}: {literal(call.error)}" for call in event.failed_agents]
+    return "\n".join([f"[red]{status_of(event)}[/red] {seconds}: {literal(event.error)}", *lines])
 
 
 def _mark(row: _Row) -> RenderableType:
@@ -223,7 +234,7 @@ def _order(call: tuple[int, str, int]) -> tuple[int, int, int]:
 
 
 def _tail(text: str, width: int) -> str:
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     width = max(width, 10)
     return line if len(line) <= width else "…" + line[1 - width :]
 

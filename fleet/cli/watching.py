@@ -1,7 +1,6 @@
 """`fleet watch`: what happened to a task so far, in the order of time, and then what happens."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
 from rich.console import Console
-from rich.markup import escape
 
 from fleet import subjects
+from fleet.cli.output import console, literal, print_json
 from fleet.cli.view import count
 from fleet.client.session import Session, session
 from fleet.config import Settings
@@ -42,7 +41,7 @@ class Event:
 
 async def watch_events(settings: Settings, task_id: str | None, *, progress: bool, json_output: bool) -> int:
     """Returns the exit status once the task has ended; without a task it goes on for ever."""
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console(highlight=False, soft_wrap=True)
     async with session(settings) as fleet:
         since = await _accepted_at(fleet, task_id) if task_id else None
         queue: asyncio.Queue[Msg] = asyncio.Queue()
@@ -56,14 +55,14 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
             history = [await queue.get() for _ in range(old)]
         past = [event for msg in history if (event := await _event(fleet, msg, task_id))]
         for event in _joined(sorted(past, key=lambda event: event.at)):
-            _print(console, event, json_output)
+            _print(screen, event, json_output)
             if task_id and event.subject in ENDED:
                 return ENDED[event.subject]
         while True:
             now = await _event(fleet, await queue.get(), task_id)
             if now is None:
                 continue
-            _print(console, now, json_output)
+            _print(screen, now, json_output)
             if task_id and now.subject in ENDED:
                 return ENDED[now.subject]
             if task_id and now.subject == subjects.REJECTED:
@@ -126,17 +125,17 @@ def _joined(events: Iterable[Event]) -> list[Event]:
     return joined
 
 
-def _print(console: Console, event: Event, json_output: bool) -> None:
+def _print(screen: Console, event: Event, json_output: bool) -> None:
     if json_output:
-        print(json.dumps({"subject": event.subject, "at": event.at.isoformat(), "event": event.fields}), flush=True)
+        print_json({"subject": event.subject, "at": event.at.isoformat(), "event": event.fields})
         return
     at = event.at.astimezone().strftime("%H:%M:%S.%f")[:-3]
-    console.print(f"[dim]{at}[/dim]  [bold]{escape(str(event.fields.get('task_id')))}[/bold]  {_line(event)}")
+    screen.print(f"[dim]{at}[/dim]  [bold]{literal(str(event.fields.get('task_id')))}[/bold]  {_line(event)}")
 
 
 def _line(event: Event) -> str:
     fields: dict[str, Any] = {
-        name: escape(value) if isinstance(value, str) else value for name, value in event.fields.items()
+        name: literal(value) if isinstance(value, str) else value for name, value in event.fields.items()
     }
     call = f"{fields.get('agent_id')}  {fields.get('phase')} {fields.get('round')}"
     match event.subject:

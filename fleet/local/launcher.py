@@ -18,6 +18,7 @@ import structlog
 from fleet.clock import now_ms
 from fleet.errors import FleetError
 from fleet.local.supervisor import Child, ChildFailed
+from fleet.observability.visible import visible
 
 if TYPE_CHECKING:
     from workers.ray_pool.pool import RayPool
@@ -79,7 +80,7 @@ class LauncherProcess:
             if self._answering >= self._wanted:
                 self._all.set()
         else:
-            sys.stderr.write(line)  # Ray's own words
+            sys.stderr.write(visible(line))  # Ray's own words
 
 
 async def stop_workers(environ: Mapping[str, str], within_s: float) -> None:

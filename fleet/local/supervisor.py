@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from fleet.errors import FleetError
+from fleet.observability.visible import visible
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class Child:
         environ: Callable[[], Mapping[str, str]] = lambda: os.environ,
         log_file: Path | None = None,
         on_restart: Callable[[], None] = lambda: None,
-        on_line: Callable[[str], object] = lambda line: sys.stderr.write(line),
+        on_line: Callable[[str], object] = lambda line: sys.stderr.write(visible(line)),
     ) -> None:
         self.name = name
         self._command = command
