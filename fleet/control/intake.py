@@ -181,7 +181,9 @@ def served_only(
     stream: str, consumer: str, subjects: Collection[str], handler: Callable[[Received[Any]], Awaitable[None]]
 ) -> Callable[[Received[Any]], Awaitable[None]]:
     """`handler`, for what `consumer` delivers of `stream` under one of `subjects`. Anything else never reaches it: who
-    may create a consumer may have its messages delivered to the subject of this one."""
+    may create a consumer may have its messages delivered to the subject of this one.
+
+    What escapes the handler is logged here, and nowhere else: FastStream, without a logger, says nothing."""
 
     @functools.wraps(handler)
     async def serve(given: Any) -> None:
@@ -190,10 +192,14 @@ def served_only(
             return
         received: Received[Any] = Received(msg, JetStreamDelivery(msg, holder))
         reach("delivery.received")
-        if is_copy(msg):
-            await received.delivery.bury("a copy of a stored message, which nobody published")
-        else:
-            await handler(received)
+        try:
+            if is_copy(msg):
+                await received.delivery.bury("a copy of a stored message, which nobody published")
+            else:
+                await handler(received)
+        except Exception:
+            log.exception("message.not_handled", stream=stream, sequence=received.delivery.sequence)
+            raise
 
     return serve
 
