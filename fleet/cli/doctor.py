@@ -17,7 +17,7 @@ from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
 from fleet.config import Settings, without_userinfo
 from fleet.errors import Unreachable
 from fleet.exits import Exit
-from fleet.local.data_dir import client_settings, recall
+from fleet.local.data_dir import client_settings, running
 from fleet.model_servers import EndpointConfig, base_url, joined
 
 LEAST_VERSION = (2, 12, 3)
@@ -50,7 +50,7 @@ def doctor(
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 VLLM_URL=http://gpu-1:8000 fleet doctor
     """
     settings = client_settings(data_dir, nats_url)
-    known = recall(data_dir)
+    known = running(data_dir)
     findings = asyncio.run(_examine(settings, known))
     if json_output:
         print_json([asdict(finding) for finding in findings])

@@ -10,7 +10,10 @@ import typer
 from fleet.local.data_dir import DEFAULT_DATA_DIR
 
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", metavar="DIR", help="Where the fleet of this machine keeps its data.")
+    Path,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Where the fleet of this machine keeps its data. Commands find a running one."
+    ),
 ]
 NatsUrl = Annotated[
     str | None,
@@ -18,7 +21,7 @@ NatsUrl = Annotated[
         "--nats-url",
         envvar="NATS_URL",
         metavar="URL",
-        help="The NATS server. Default: the one of the fleet in the data directory, else nats://127.0.0.1:4222.",
+        help="The NATS server. Default: that of the fleet that runs on this machine, else nats://127.0.0.1:4222.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]

@@ -38,7 +38,9 @@ LOCAL_MODEL = (
 
 NatsPort = Annotated[
     int | None,
-    typer.Option("--nats-port", min=1, max=65535, help="Port of the embedded nats-server. Default: a free one."),
+    typer.Option(
+        "--nats-port", min=1, max=65535, help="Port of the embedded nats-server. Default: 4222 or a free one."
+    ),
 ]
 
 
@@ -59,7 +61,7 @@ def up(
     from fleet.observability.logs import configure_logging
 
     configure_logging("supervisor")
-    fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port)
+    fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port, default_port=True)
     run_until_signalled(_stay_up(fleet, json_output), at_once=fleet.kill)
 
 

@@ -1,18 +1,25 @@
-"""Where a fleet runs, remembered in its data directory so that clients on the same machine find it."""
+"""Where a fleet runs, remembered in its data directory so that clients on the same machine find it.
+
+The directories of the fleets that run are noted once more, for their user alone, so that commands find a fleet from any
+directory.
+"""
 
 import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from fleet import config
 from fleet.config import Settings
 from fleet.errors import ConfigError
 
 DEFAULT_DATA_DIR = Path(".fleet")
+DEFAULT_PORT = 4222
 _FILE = "fleet.json"
 
 
@@ -23,6 +30,8 @@ def remember(data_dir: Path, facts: Mapping[str, Any]) -> None:
     fresh.touch(mode=0o600)
     fresh.write_text(json.dumps(facts, indent=2) + "\n")
     fresh.replace(data_dir / _FILE)
+    if "supervisor" in facts:
+        _note(data_dir, facts["supervisor"])
 
 
 def recall(data_dir: Path) -> dict[str, Any]:
@@ -35,12 +44,67 @@ def recall(data_dir: Path) -> dict[str, Any]:
 
 
 def forget(data_dir: Path) -> None:
+    """The fleet of `data_dir` has ended."""
     (data_dir / _FILE).unlink(missing_ok=True)
+    for note in _notes():
+        if note.stem == str(os.getpid()):
+            note.unlink(missing_ok=True)
+
+
+def running(data_dir: Path) -> dict[str, Any]:
+    """What is remembered of the fleet of `data_dir`; in the default directory, where none runs, of the one that runs
+    elsewhere. Raises `ConfigError` where that is none in particular."""
+    if (known := recall(data_dir)) or data_dir != DEFAULT_DATA_DIR:
+        return known
+    found = {directory: facts for directory in _noted() if (facts := recall(directory))}
+    if len(found) > 1:
+        default = f":{DEFAULT_PORT}"
+        found = {
+            where: facts for where, facts in found.items() if str(facts.get("nats_url")).endswith(default)
+        } or found
+    if len(found) > 1:
+        places = ", ".join(map(str, found))
+        raise ConfigError(f"several fleets run on this machine: say which one with --data-dir ({places})")
+    return next(iter(found.values()), {})
+
+
+def _note(data_dir: Path, pid: int) -> None:
+    """Without a place for it, in a container say, there is none."""
+    try:
+        _place().mkdir(mode=0o700, parents=True, exist_ok=True)
+        note = _place() / f"{pid}.json"
+        note.touch(mode=0o600)
+        note.write_text(json.dumps({"data_dir": str(data_dir.absolute())}))
+    except OSError:
+        return
+
+
+def _place() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return (Path(runtime) if runtime else Path.home() / ".local" / "state") / "deliberation-fleet"
+
+
+def _notes() -> list[Path]:
+    try:
+        return sorted(_place().glob("*.json"))
+    except (OSError, RuntimeError):  # nobody's home
+        return []
+
+
+def _noted() -> Iterator[Path]:
+    """Of fleets that run; what one has left that was killed is deleted."""
+    for note in _notes():
+        with suppress(OSError, ValueError, KeyError):
+            if psutil.pid_exists(int(note.stem)):
+                yield Path(json.loads(note.read_text())["data_dir"])
+            else:
+                note.unlink()
 
 
 def client_settings(data_dir: Path, nats_url: str | None = None) -> Settings:
-    """Settings for a client: NATS is where it is said to be, else where the fleet of `data_dir` has it."""
-    known = recall(data_dir).get("nats_url")
+    """Settings for a client: NATS is where it is said to be, else where the fleet of `data_dir` has it, or the one that
+    runs."""
+    known = None if nats_url or os.environ.get("NATS_URL") else running(data_dir).get("nats_url")
     environ = dict(os.environ)
     if nats_url:
         environ["NATS_URL"] = nats_url

@@ -16,9 +16,9 @@ from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
 from fleet.local import launcher, ray_head
-from fleet.local.data_dir import forget, locked, remember
+from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats
-from fleet.local.supervisor import Child
+from fleet.local.supervisor import Child, ChildFailed
 from fleet.model_servers import shown
 
 log = structlog.get_logger(__name__)
@@ -38,8 +38,8 @@ ModelSource = Literal["given", "simulated", "local"]
 class LocalFleet:
     """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
 
-    `simulator` are extra arguments of the simulator. `quiet`: the components log
-    into `data_dir/logs`, not to our standard error.
+    `default_port`: the embedded NATS takes 4222 where that is free. `simulator` are extra arguments of the simulator.
+    `quiet`: the components log into `data_dir/logs`, not to our standard error.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class LocalFleet:
         data_dir: Path,
         *,
         nats_port: int | None = None,
+        default_port: bool = False,
         local_model: bool = False,
         simulator: Sequence[str] = (),
         quiet: bool = False,
@@ -60,7 +61,9 @@ class LocalFleet:
         self._stack = AsyncExitStack()
         self.ray = self._ray_head() if settings.ray_address is None else None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
-        self.nats = EmbeddedNats(data_dir, nats_port, on_restart=self._remember) if settings.nats_url is None else None
+        self._default_port = settings.nats_url is None and nats_port is None and default_port and _is_free(DEFAULT_PORT)
+        port = DEFAULT_PORT if self._default_port else nats_port
+        self.nats = EmbeddedNats(data_dir, port, on_restart=self._remember) if settings.nats_url is None else None
         self.model_server = self._model_server()
         self.health_ports = health_ports(settings)
         self.dispatcher = self._component("dispatcher")
@@ -119,8 +122,7 @@ class LocalFleet:
         self._stack.callback(forget, self.data_dir)
         started = asyncio.get_running_loop().time()
         # What ends last comes first.
-        if self.nats:
-            self._stack.push_async_callback(self.nats.stop)
+        self._stack.push_async_callback(self._stop_nats)
         if self.model_server:
             self._stack.push_async_callback(self.model_server.stop, MODEL_GRACE_S)
         self._stack.push_async_callback(self._stop_components)
@@ -136,10 +138,22 @@ class LocalFleet:
 
     async def _start_nats(self) -> None:
         if self.nats:
-            self._use(nats_url=await self.nats.start())
+            try:
+                url = await self.nats.start()
+            except ChildFailed:
+                if not self._default_port:
+                    raise
+                await self.nats.stop()  # somebody else has just taken the port
+                self.nats = EmbeddedNats(self.data_dir, on_restart=self._remember)
+                url = await self.nats.start()
+            self._use(nats_url=url)
         else:
             # The components would wait for it, however long: whoever types `fleet up` is told.
             await disconnect(await connect(self.settings, "fleet-up"))
+
+    async def _stop_nats(self) -> None:
+        if self.nats:
+            await self.nats.stop()
 
     async def _start_model(self) -> None:
         if self.model_server:
@@ -269,6 +283,19 @@ async def _all(*steps: Any) -> None:
     for outcome in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as other:
+        if other.connect_ex(("127.0.0.1", port)) == 0:
+            return False
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
+        try:
+            own.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:

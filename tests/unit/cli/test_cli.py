@@ -14,7 +14,7 @@ from fleet.cli.app import app
 from fleet.cli.deadletters import replayed_headers
 from fleet.cli.permissions import allowed, matches
 from fleet.errors import ConfigError
-from fleet.local.data_dir import client_settings, locked, recall, remember
+from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, locked, recall, remember, running
 
 COMMANDS = (
     *("up", "demo", "dispatcher", "collector"),
@@ -229,3 +229,27 @@ def test_options_of_the_request_are_taken_as_json_or_text() -> None:
         "selection": "vote",
         "output_schema": {"type": "object"},
     }
+
+
+def test_commands_find_the_fleet_that_runs_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a note for its user alone, without addresses; of several the one on the port that clients expect."""
+    for name in ("NATS_URL", "FLEET_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "user"))
+    monkeypatch.chdir(tmp_path)
+    mine, other, gone = (tmp_path / name for name in ("mine", "other", "gone"))
+    for directory, pid, port in ((mine, os.getpid(), 4711), (other, os.getppid(), 4712), (gone, 2**22 + 1, 4222)):
+        directory.mkdir()
+        remember(directory, {"nats_url": f"nats://u:secret@127.0.0.1:{port}", "supervisor": pid})
+    notes = sorted((tmp_path / "user" / "deliberation-fleet").iterdir())
+    assert {note.stat().st_mode & 0o777 for note in notes} == {0o600}
+    assert not any("secret" in note.read_text() for note in notes)
+    with pytest.raises(ConfigError, match="--data-dir"):
+        client_settings(DEFAULT_DATA_DIR)
+    remember(other, {"nats_url": "nats://127.0.0.1:4222", "supervisor": os.getppid()})
+    assert client_settings(DEFAULT_DATA_DIR).nats == "nats://127.0.0.1:4222"
+    (other / "fleet.json").unlink()
+    assert client_settings(DEFAULT_DATA_DIR).nats == "nats://u:secret@127.0.0.1:4711"
+    assert client_settings(DEFAULT_DATA_DIR, "nats://elsewhere:1").nats == "nats://elsewhere:1"
+    forget(mine)
+    assert running(DEFAULT_DATA_DIR) == {}
