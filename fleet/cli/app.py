@@ -3,20 +3,31 @@
 Modules of a command are imported when it runs, so that `fleet --help` and `fleet result` answer at once.
 """
 
+import io
+import os
 import sys
+from typing import Annotated
 
 import typer
 
+from fleet import __version__
 from fleet.cli import bench, chaos, client, deadletters, doctor, run
+from fleet.cli.output import ReaderGone
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit
 from fleet.observability.visible import visible
 
 EPILOG = "Exit status: 0 done · 1 the deliberation failed or was cancelled · 2 bad usage or bad request · 3 no NATS."
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fleet {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="fleet",
-    help="A fleet of LLM agents that deliberate: every agent proposes, its peers criticise, the best answer wins.",
     epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -46,9 +57,22 @@ app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(chaos.chaos)
 
 
+@app.callback()
+def fleet(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """A fleet of LLM agents that deliberate: every agent proposes, its peers criticise, the best answer wins."""
+
+
 def main() -> None:
     """The entry point: an error is one line that says what to do, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except Unreachable as error:
         _fail(error, Exit.UNREACHABLE)
@@ -56,9 +80,19 @@ def main() -> None:
         _fail(error, Exit.BAD_REQUEST)
     except FleetError as error:
         _fail(error, Exit.FAILED)
-    except BrokenPipeError:  # the reader of our output has left, `fleet watch | head`
-        sys.stderr.close()
+    except ReaderGone:  # `fleet watch | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed
         sys.exit(Exit.DONE)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raises `BadRequest` for what the shell could not hand over as text."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(argument).decode(errors="backslashreplace")
+            raise BadRequest("invalid", "$", f"this argument is no UTF-8 text: {shown}") from None
 
 
 def _fail(error: FleetError, status: Exit) -> None:

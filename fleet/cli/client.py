@@ -1,6 +1,8 @@
 """Commands for a running fleet: ask, submit, watch, result, cancel."""
 
 import asyncio
+import secrets
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,62 +15,29 @@ from fleet.exits import Exit
 from fleet.local.data_dir import client_settings
 
 
+@options.takes_request
 def ask(
-    task: options.MaybeTask = None,
-    role: options.Role = None,
-    agents: options.Agents = None,
-    rounds: options.Rounds = None,
-    timeout: options.Timeout = None,
-    rubric: options.Rubric = None,
-    require: options.Requirement = None,
-    seed: options.Seed = None,
-    all_rounds: options.AllRounds = False,
-    option: options.Option = None,
-    correlation: options.Correlation = None,
-    task_id: options.GivenId = None,
-    file: options.File = None,
+    body: dict[str, Any],
     data_dir: options.DataDir = options.DATA_DIR,
     nats_url: options.NatsUrl = None,
     json_output: options.Json = False,
 ) -> None:
     """Put a task to a running fleet, watch its agents work, and get the ranking and the winning text.
 
-    With --json the terminal event is all that is printed.
+    The task's id is told first, on standard error. Ctrl-C leaves the fleet at
+    work and says how to go on; a second one cancels the task. With --json the
+    terminal event is all that standard output gets.
 
-    [dim]Example:[/dim]  fleet ask "Design a rate limiter" --role ARCHITECT --rubric correctness=3 --rubric cost=1
+    [dim]Examples:[/dim]  fleet ask "Design a rate limiter" --role ARCHITECT --rubric correctness=3 --rubric cost=1
+               fleet ask "Review this design" --file design.md
+               git diff | fleet ask -
     """
-    body = options.request(
-        task,
-        file=file,
-        task_id=task_id,
-        role=role,
-        agents=agents,
-        rounds=rounds,
-        timeout_s=timeout,
-        rubric=rubric,
-        requirements=require,
-        correlation=correlation,
-        seed=seed,
-        all_rounds=all_rounds,
-        more=option,
-    )
-    raise typer.Exit(asyncio.run(deliberate(client_settings(data_dir, nats_url), body, json_output=json_output)))
+    raise typer.Exit(asyncio.run(_ask(client_settings(data_dir, nats_url), body, json_output)))
 
 
+@options.takes_request
 def submit(
-    task: options.MaybeTask = None,
-    role: options.Role = None,
-    agents: options.Agents = None,
-    rounds: options.Rounds = None,
-    timeout: options.Timeout = None,
-    rubric: options.Rubric = None,
-    require: options.Requirement = None,
-    seed: options.Seed = None,
-    all_rounds: options.AllRounds = False,
-    option: options.Option = None,
-    correlation: options.Correlation = None,
-    task_id: options.GivenId = None,
-    file: options.File = None,
+    body: dict[str, Any],
     data_dir: options.DataDir = options.DATA_DIR,
     nats_url: options.NatsUrl = None,
     json_output: options.Json = False,
@@ -81,21 +50,6 @@ def submit(
     [dim]Examples:[/dim]  id=$(fleet submit "Design a rate limiter") && fleet result "$id" --wait 120
                fleet submit --file request.json
     """
-    body = options.request(
-        task,
-        file=file,
-        task_id=task_id,
-        role=role,
-        agents=agents,
-        rounds=rounds,
-        timeout_s=timeout,
-        rubric=rubric,
-        requirements=require,
-        correlation=correlation,
-        seed=seed,
-        all_rounds=all_rounds,
-        more=option,
-    )
     asyncio.run(_submit(client_settings(data_dir, nats_url), body, json_output))
 
 
@@ -161,14 +115,35 @@ def cancel(
     asyncio.run(_cancel(client_settings(data_dir, nats_url), task_id, reason, json_output))
 
 
-async def deliberate(settings: Settings, body: dict[str, Any], *, json_output: bool) -> int:
+async def _ask(settings: Settings, body: dict[str, Any], json_output: bool) -> int:
+    """`deliberate`, which Ctrl-C interrupts."""
+    from fleet.cli.interrupts import interruptible
+
+    body = _named(body)
+    asked = asyncio.Event()
+    waiting = deliberate(settings, body, json_output=json_output, on_asked=asked.set)
+    return await interruptible(waiting, settings, body["task_id"], asked)
+
+
+def _named(body: dict[str, Any]) -> dict[str, Any]:
+    """With an id, so that whoever asked can ask again."""
+    return {"task_id": f"ask-{secrets.token_hex(4)}", **body}
+
+
+async def deliberate(
+    settings: Settings, body: dict[str, Any], *, json_output: bool, on_asked: Callable[[], None] = lambda: None
+) -> int:
     """Asks, shows the agents at work on standard error and the outcome on standard output; returns the exit status."""
     from fleet.cli.view import Board, show_outcome
-    from fleet.client.session import session, terminal_event
+    from fleet.client.session import check, session, terminal_event
     from fleet.messages import DeliberationCompleted
 
+    body = _named(body)
     board = Board(console(stderr=True))
     async with session(settings) as fleet:
+        check(body)
+        say(f"task {body['task_id']}", stderr=True)
+        on_asked()
         if json_output:
             answer = await fleet.ask(body, lambda event: None)
             print_json(answer)

@@ -1,7 +1,10 @@
 """Options that several commands share, and the request they make together."""
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +30,8 @@ NatsUrl = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text for a person.")]
 Task = Annotated[str, typer.Argument(metavar="TASK", help="What to deliberate on, in plain words.")]
 MaybeTask = Annotated[
-    str | None, typer.Argument(metavar="TASK", help="What to deliberate on, in plain words; or use --file.")
+    str | None,
+    typer.Argument(metavar="TASK", help="What to deliberate on, in plain words; - is standard input."),
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, as `fleet submit` printed it.")]
 Role = Annotated[
@@ -71,45 +75,68 @@ Option = Annotated[
 ]
 File = Annotated[
     str | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Take the request as JSON from a file; - is standard input."),
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="A text to deliberate on (after TASK), or a request as a JSON object.",
+    ),
 ]
 
 DATA_DIR = DEFAULT_DATA_DIR
 
 
 def request(
-    task: str | None,
-    *,
-    file: str | None = None,
-    task_id: str | None = None,
-    role: str | None = None,
-    agents: int | None = None,
-    rounds: int | None = None,
-    timeout_s: float | None = None,
-    rubric: list[str] | None = None,
-    requirements: list[str] | None = None,
-    correlation: list[str] | None = None,
-    seed: int | None = None,
-    all_rounds: bool = False,
-    more: list[str] | None = None,
+    task: MaybeTask = None,
+    role: Role = None,
+    agents: Agents = None,
+    rounds: Rounds = None,
+    timeout: Timeout = None,
+    rubric: Rubric = None,
+    require: Requirement = None,
+    seed: Seed = None,
+    all_rounds: AllRounds = False,
+    option: Option = None,
+    correlation: Correlation = None,
+    task_id: GivenId = None,
+    file: File = None,
 ) -> dict[str, Any]:
     """The body of `deliberation.requested`: the file's, overlaid with what the options say. Raises `BadParameter`."""
-    body = _read(file) if file else {}
-    _put(body, task_description=task, task_id=task_id, role=role, num_agents=agents, rounds=rounds)
-    if "task_description" not in body:
-        raise typer.BadParameter("say what to deliberate on: a TASK, or --file with a task_description")
+    if task == "-":
+        task, file = None, "-"
+    body = _read(file, task) if file else {}
+    if task != "":
+        body.setdefault("task_description", task)
+    _put(body, task_id=task_id, role=role, num_agents=agents, rounds=rounds)
+    if body.get("task_description") in (None, ""):
+        raise typer.BadParameter("say what to deliberate on: a TASK, - for standard input, or --file")
     weights = {name: _weight(weight) for name, weight in _pairs("--rubric", rubric).items()} or None
     _put(
         _table(body, "constraints"),
         rubric=weights,
-        requirements=requirements or None,
-        timeout_seconds=timeout_s,
+        requirements=require or None,
+        timeout_seconds=timeout,
     )
-    given = {name: _value(name, text) for name, text in _pairs("--option", more).items()}
+    given = {name: _value(name, text) for name, text in _pairs("--option", option).items()}
     _put(_table(body, "options"), **given)
     _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None)
     _put(_table(body, "correlation"), **_pairs("--correlation", correlation))
     return {name: value for name, value in body.items() if value != {}}
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with all of `request`'s options before its own, and the request as its first argument."""
+    own = list(inspect.signature(command).parameters.values())[1:]
+    shared = list(inspect.signature(request).parameters.values())
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        body = request(**{each.name: given.pop(each.name) for each in shared})
+        command(body, **given)
+
+    run.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
+    return run
 
 
 _LISTS = ("roles", "models")
@@ -134,16 +161,26 @@ def _table(body: dict[str, Any], name: str) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def _read(file: str) -> dict[str, Any]:
+def _read(file: str, task: str | None) -> dict[str, Any]:
+    """A JSON object is a request, whose task `task` replaces; any other text is what to deliberate on, after `task`."""
+    name = "standard input" if file == "-" else file
     try:
-        body = json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+        text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
+        raise typer.BadParameter(f"cannot read {name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"{name} is no UTF-8 text") from None
+    if not text.strip():
+        raise typer.BadParameter(f"{name} is empty")
+    if not (text.lstrip().startswith("{") or file.endswith(".json")):
+        return {"task_description": "\n\n".join(filter(None, (task, text.strip())))}
+    try:
+        body = json.loads(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{file} is no JSON: {error}") from None
+        raise typer.BadParameter(f"{name} looks like a request, but it is no JSON: {error}") from None
     if not isinstance(body, dict):
-        raise typer.BadParameter(f"{file}: expected a JSON object, the body of deliberation.requested")
-    return body
+        raise typer.BadParameter(f"{name}: expected a JSON object, the body of deliberation.requested")
+    return {**body, "task_description": task} if task else body
 
 
 def _pairs(option: str, given: list[str] | None) -> dict[str, str]:

@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
 from fleet.observability.visible import json_text, to_json, visible
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has left. No `OSError`: it is nobody's fault, and not a server's."""
 
 
 class PeopleConsole(Console):
@@ -21,6 +25,10 @@ class PeopleConsole(Console):
                 yield segment
             else:
                 yield Segment(visible(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Rich would exit with 1."""
+        raise ReaderGone from None
 
 
 def console(*, stderr: bool = False, **more: Any) -> Console:
@@ -35,9 +43,16 @@ def literal(text: str) -> str:
 
 def say(text: str, *, stderr: bool = False) -> None:
     """One text, as it is, without wrapping or colours."""
-    print(visible(text), file=sys.stderr if stderr else sys.stdout, flush=True)
+    _write(visible(text), sys.stderr if stderr else sys.stdout)
 
 
 def print_json(value: Any) -> None:
     """One line. Bytes are JSON already, and are not read."""
-    print(json_text(value) if isinstance(value, bytes) else to_json(value), flush=True)
+    _write(json_text(value) if isinstance(value, bytes) else to_json(value), sys.stdout)
+
+
+def _write(line: str, stream: TextIO) -> None:
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        raise ReaderGone from None

@@ -93,7 +93,7 @@ def demo(
     os.environ.setdefault("FLEET_LOG_LEVEL", "warning")
     configure_logging("demo")
     settings = config.load(os.environ)
-    body = options.request(task, role=role, agents=agents, rounds=rounds, timeout_s=timeout)
+    body = options.request(task, role=role, agents=agents, rounds=rounds, timeout=timeout)
     kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-demo-")
     with kept as directory:
         fleet = LocalFleet(settings, Path(directory), local_model=local_model, simulator=DEMO_PACE, quiet=True)

@@ -1,5 +1,6 @@
 """What the command line says without any server: help, bad usage, and what can be told from here."""
 
+import io
 import json
 import os
 import subprocess
@@ -7,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from fleet import __version__
 from fleet.cli import options
 from fleet.cli.app import app
 from fleet.cli.deadletters import replayed_headers
 from fleet.cli.permissions import allowed, matches
+from fleet.config import unconfigured
 from fleet.errors import ConfigError
 from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, locked, recall, remember, running
 
@@ -140,7 +144,7 @@ def test_options_make_the_body_of_a_request() -> None:
         "a task",
         role="QA",
         agents=4,
-        timeout_s=9,
+        timeout=9,
         rubric=["cost=2"],
         seed=7,
         all_rounds=True,
@@ -221,7 +225,7 @@ def test_permissions_without_rules_allow_everything() -> None:
 def test_options_of_the_request_are_taken_as_json_or_text() -> None:
     """`-o` carries any of them; lists may be written with commas, and what has an option of its own goes, too."""
     given = ["seed=7", "early_stop=false", "roles=DEV,QA", "selection=vote", 'output_schema={"type": "object"}']
-    body = options.request("x", more=given, seed=9)
+    body = options.request("x", option=given, seed=9)
     assert body["options"] == {
         "seed": 9,
         "early_stop": False,
@@ -253,3 +257,48 @@ def test_commands_find_the_fleet_that_runs_from_any_directory(tmp_path: Path, mo
     assert client_settings(DEFAULT_DATA_DIR, "nats://elsewhere:1").nats == "nats://elsewhere:1"
     forget(mine)
     assert running(DEFAULT_DATA_DIR) == {}
+
+
+def test_a_text_is_read_from_a_file_or_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the task, if both are given; a JSON object is a request."""
+    text = tmp_path / "task.md"
+    text.write_text("# A design\n\nWith *words*.\n")
+    assert options.request(file=str(text)) == {"task_description": "# A design\n\nWith *words*."}
+    assert (
+        options.request("Review it", file=str(text))["task_description"] == "Review it\n\n# A design\n\nWith *words*."
+    )
+    request = tmp_path / "request.json"
+    request.write_text('{"task_description": "in the file", "rounds": 2}')
+    assert options.request("instead", file=str(request)) == {"task_description": "instead", "rounds": 2}
+    for given, body in (
+        ("a task\n", {"task_description": "a task"}),
+        ('{"task_description": "x"}', {"task_description": "x"}),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+        assert options.request("-") == body
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe", b"{broken", b'{"rounds": 1}'])
+def test_what_is_no_task_is_refused(content: bytes, tmp_path: Path) -> None:
+    """With a sentence, and before anything is connected."""
+    file = tmp_path / "task"
+    file.write_bytes(content)
+    with pytest.raises(typer.BadParameter):
+        options.request(file=str(file))
+
+
+def test_an_argument_that_is_no_text_and_a_terminal_that_cannot_show_it(tmp_path: Path) -> None:
+    """No traceback for either."""
+    environ = {**unconfigured(os.environ), "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable.encode(), b"-m", b"fleet.cli", b"ask"]
+    done = subprocess.run([*command, b"\xff"], capture_output=True, env=environ, timeout=60)
+    assert (done.returncode, done.stderr) == (2, b"fleet: this argument is no UTF-8 text: \\xff\n")
+    arguments = [b"--nats-url", NOWHERE.encode(), b"--data-dir", os.fsencode(tmp_path / "…")]
+    done = subprocess.run([*command, "→".encode(), *arguments], capture_output=True, env=environ, timeout=60)
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+
+
+def test_version_is_told() -> None:
+    """As everybody expects."""
+    assert runner.invoke(app, ["--version"]).output == f"fleet {__version__}\n"
