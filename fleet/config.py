@@ -244,7 +244,19 @@ def port(value: str | int) -> int:
     )
 
 
-_READ: dict[str, Callable[[Any], Any]] = {"vllm_urls": endpoints, "health_port": port}
+def ray_address(value: str) -> str:
+    """What `RAY_ADDRESS` says. Raises `ConfigError` for what can never be joined."""
+    if "://" in value:
+        expected = "expected HOST:PORT of the head's control service, 6379 say (8265 is the dashboard's)"
+        raise ConfigError(f"RAY_ADDRESS: {expected}, got {value!r}")
+    return value
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "ray_address": ray_address,
+    "vllm_urls": endpoints,
+    "health_port": port,
+}
 
 
 def _read(path: Path) -> dict[str, Any]:
