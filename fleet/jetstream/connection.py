@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
@@ -36,11 +36,15 @@ class Connection(Client):  # type: ignore[misc]
         super().__init__()
         self.closed = asyncio.Event()
         """Set once it is given up for good: its user was taken away, say."""
+        self.error_listener: Callable[[Exception], Awaitable[None]] | None = None
+        """Hears every error that nats-py reports."""
         self._ending: asyncio.Task[None] | None = None
         self._refused_at: float | None = None
 
     async def on_error(self, error: Exception) -> None:
         """The loss of a connection is logged by those who use it. Being refused is not waited out."""
+        if self.error_listener is not None:
+            await self.error_listener(error)
         if REFUSED in str(error).lower():
             now = time.monotonic()
             self._refused_at = self._refused_at or now
@@ -170,8 +174,9 @@ async def answers(settings: Settings, name: str, within_s: float) -> bool:
 
 async def _open(settings: Settings, name: str, **more: Any) -> Connection:
     nc = Connection()
+    nc.error_listener = more.pop("error_cb", None)
     try:
-        await nc.connect(servers(settings), name=name, **{**options(settings), "error_cb": nc.on_error, **more})
+        await nc.connect(servers(settings), name=name, **{**options(settings), **more, "error_cb": nc.on_error})
     except BaseException:
         with suppress(Exception):  # nats-py's own, where there was nothing to close yet
             await nc.close()

@@ -97,6 +97,7 @@ async def test_a_stop_ends_a_check(plane: Plane) -> None:
     async with Simulator(QUICK) as simulator, working(plane, simulator) as worker:
         await plane.submit(request(answer_schema=DOUBLING))
         await until(lambda: simulator.requests == 1 and simulator.running == 0)
+        await plane.put_state("CANCELLED")
         await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id": "t"}')
         await plane.settled()
         await until(lambda: worker.status().open_calls == 0)
