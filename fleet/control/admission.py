@@ -1,10 +1,10 @@
-"""How many deliberations may be in progress at once: what comes beyond waits in its stream.
+"""Bounds how many deliberations are in progress at once. Requests beyond that wait in their stream.
 
 A deliberation in progress has one message in `DELIBERATION_CONTROL`, its scheduled deadline, from acceptance to end: so
-the length of that stream is the count, for all dispatchers together. What a look finds free is good for a second;
+the length of that stream is the count, for all dispatchers together. The room that a look finds is good for a second;
 two dispatchers that look at the same moment take half of it each, three or more may take a few too many.
 
-Requests that are here already and find no room are kept (`in_progress`) until there is some. They are few: NATS
+Requests that are here already and find no room are held, and NATS is told that they are in progress. They are few: NATS
 delivers no more than the consumer's `max_ack_pending`.
 """
 
@@ -18,12 +18,12 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-GOOD_FOR_S = 1.0
+ROOM_VALID_S = 1.0
 LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 1.0
 KEEP_EVERY_S = 1.5
 
 
-class Kept(Protocol):
+class Holdable(Protocol):
     """A delivery as far as admission cares; `fleet.control.intake.JetStreamDelivery` is the real one."""
 
     async def keep(self) -> None: ...
@@ -31,14 +31,13 @@ class Kept(Protocol):
 
 
 class Admission:
-    """Of one dispatcher. `in_progress` counts the deliberations of all."""
+    """Of one dispatcher."""
 
-    def __init__(self, limit: int, in_progress: Callable[[], Awaitable[int]]) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._in_progress = in_progress
         self._room = 0
-        self._good_until = 0.0
-        self._held: deque[tuple[Kept, Callable[[], None]]] = deque()
+        self._valid_until = 0.0
+        self._held: deque[tuple[Holdable, Callable[[], None]]] = deque()
         self._wake = asyncio.Event()
 
     @property
@@ -46,32 +45,35 @@ class Admission:
         """Requests that wait here for room."""
         return len(self._held)
 
-    def submit(self, delivery: Kept, admit: Callable[[], None]) -> None:
+    def submit(self, delivery: Holdable, admit: Callable[[], None]) -> None:
         """Calls `admit` as soon as there is room, in the order of submission."""
-        if not self._held and self._room > 0 and time.monotonic() < self._good_until:
+        if not self._held and self._room > 0 and time.monotonic() < self._valid_until:
             self._room -= 1
             admit()
         else:
             self._held.append((delivery, admit))
             self._wake.set()
 
-    async def run(self) -> None:
-        """Runs until cancelled; what is held then is handed back."""
+    async def run(self, in_progress: Callable[[], Awaitable[int]]) -> None:
+        """Runs until cancelled; what is held then is handed back. `in_progress` counts the deliberations of all."""
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                await self._let_all_in()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_held())
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    await self._admit_held(in_progress)
         finally:
-            await asyncio.gather(*(delivery.hand_back() for delivery, _ in self._held), return_exceptions=True)
+            held, self._held = self._held, deque()
+            await asyncio.gather(*(delivery.hand_back() for delivery, _ in held), return_exceptions=True)
 
-    async def _let_all_in(self) -> None:
-        kept_at, full = time.monotonic(), False
+    async def _admit_held(self, in_progress: Callable[[], Awaitable[int]]) -> None:
+        full = False
         while self._held:
             try:
-                await self._look()
+                await self._look(in_progress)
             except Exception as error:
-                log.warning("admission.look_failed", error=repr(error))
+                log.warning("admission.count_failed", error=repr(error))
                 await asyncio.sleep(LOOK_AGAIN_S)
             while self._held and self._room > 0:
                 self._room -= 1
@@ -82,15 +84,18 @@ class Admission:
             if not full:
                 full = True
                 log.warning("admission.full", in_progress=self._limit, held=len(self._held))
-            if time.monotonic() - kept_at > KEEP_EVERY_S:
-                kept_at = time.monotonic()
-                await asyncio.gather(*(delivery.keep() for delivery, _ in self._held), return_exceptions=True)
             await asyncio.sleep(LOOK_EVERY_S)
         if full:
             log.info("admission.open")
 
-    async def _look(self) -> None:
+    async def _keep_held(self) -> None:
+        """Whatever a look takes: a request that comes again after `ack_wait` would be admitted twice."""
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            await asyncio.gather(*(delivery.keep() for delivery, _ in self._held), return_exceptions=True)
+
+    async def _look(self, in_progress: Callable[[], Awaitable[int]]) -> None:
         self._room = 0  # Nobody is let in while the count is on its way.
-        free = self._limit - await self._in_progress()
+        free = self._limit - await in_progress()
         self._room = -(-free // 2) if free > 0 else 0
-        self._good_until = time.monotonic() + GOOD_FOR_S
+        self._valid_until = time.monotonic() + ROOM_VALID_S

@@ -1,4 +1,4 @@
-"""Tasks that run as long as their component does: one that ends by itself ends the component, and says why."""
+"""Runs tasks as long as their component runs: one that ends by itself ends the component, with its reason."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -11,7 +11,6 @@ from fleet.errors import FleetError
 log = structlog.get_logger(__name__)
 
 CANCEL_TRIES, CANCEL_PAUSE_S = 5, 0.5
-STOP_WITHIN_S = 1.0
 
 
 class Background:
@@ -46,10 +45,7 @@ class Background:
     async def stop(self, *names: str) -> None:
         """Ends those tasks, or all."""
         tasks = [self._tasks.pop(name) for name in names or [*self._tasks] if name in self._tasks]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
+        await asyncio.gather(*map(_end, tasks))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -61,7 +57,9 @@ class Background:
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """More than once, for nats-py may take a cancellation for the end of its own time, and go on."""
+    """More than once: nats-py may take a cancellation for the end of its own time, and go on, and on Python 3.11
+    `asyncio.wait_for` drops one that comes together with the result.
+    """
     for _ in range(CANCEL_TRIES):
         if task.done():
             break

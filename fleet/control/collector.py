@@ -1,6 +1,7 @@
-"""The collector: folds what the workers answer into the state, and republishes the terminal event."""
+"""The collector: folds what the workers answer into the state, and publishes the terminal event."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
@@ -9,84 +10,89 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.component import Component
-from fleet.control.intake import Broker, OutboxHolder, Received, durable, reason_of, served_only
+from fleet.control.intake import Broker, IncomingMessage, Subscription, reason_of
 from fleet.control.items import Item
+from fleet.control.lifecycle import DRAIN_S, Lifecycle
+from fleet.control.runner import Runner
 from fleet.control.service.server import Service
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
+from fleet.jetstream.payloads import Texts
 from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, decode, decoder
 
 log = structlog.get_logger(__name__)
 
-RESPONSES = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)
-CONTROLS = (subjects.CONTROL_DEADLINE, subjects.CONTROL_CANCEL)
+RESPONSES = Subscription(
+    stream=subjects.AGENT_RESPONSES,
+    consumer=subjects.COLLECTOR,
+    pattern=subjects.AGENT_RESPONSE,
+    subjects=(subjects.AGENT_COMPLETED, subjects.AGENT_FAILED),
+    body=AgentResponse,
+    title="responses",
+    description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
+)
+CONTROLS = Subscription(
+    stream=subjects.DELIBERATION_CONTROL,
+    consumer=subjects.CONTROLLER,
+    pattern=subjects.CONTROL,
+    subjects=(subjects.CONTROL_DEADLINE, subjects.CONTROL_CANCEL),
+    body=DeadlineReached | CancelRequest,
+    title="control",
+    description="Deadlines, which NATS delivers when their time has come, and cancellations.",
+)
 
 
 class Collector:
-    """The FastStream application of `agent.response.*` and of the control messages."""
+    """Handles `agent.response.*` and the control messages."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.holder = OutboxHolder()
-        self.broker = Broker(settings, "fleet-collector", self.holder)
-        reads = ((subjects.AGENT_RESPONSES, subjects.COLLECTOR), (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER))
-        self.component = Component(settings, "collector", self.broker, self.holder, reads)
-        self.broker.subscriber(
-            subjects.AGENT_RESPONSE,
-            title="responses",
-            description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
-            **durable(subjects.AGENT_RESPONSES, subjects.COLLECTOR),
-        )(served_only(subjects.AGENT_RESPONSES, subjects.COLLECTOR, RESPONSES, self.on_response))
-        self.broker.subscriber(
-            subjects.CONTROL,
-            title="control",
-            description="Deadlines, which NATS delivers when their time has come, and cancellations.",
-            **durable(subjects.DELIBERATION_CONTROL, subjects.CONTROLLER),
-        )(served_only(subjects.DELIBERATION_CONTROL, subjects.CONTROLLER, CONTROLS, self.on_control))
+    def __init__(self, texts: Texts, runner: Runner) -> None:
+        self._texts = texts
+        self._runner = runner
 
-    async def on_response(self, received: Received[AgentResponse]) -> None:
+    async def on_response(self, message: IncomingMessage) -> None:
         """`agent.response.completed` and `.failed`."""
         try:
-            body = await self.component.texts.inline(received.body)
+            body = await self._texts.inline(message.body)
             response: AgentResponse = decoder(AgentResponse).decode(body)
         except UNDECODABLE as error:
-            await received.delivery.give_up(reason_of(error))
+            await message.delivery.give_up(reason_of(error))
             return
         except Exception as error:  # its text is not to be had
-            await received.delivery.retry_later(error)
+            await message.delivery.retry_later(error)
             return
-        self._submit(response.task_id, Responded(response, now_ms()), received)
+        self._submit(response.task_id, Responded(response, now_ms()), message)
 
-    async def on_control(self, received: Received[DeadlineReached | CancelRequest]) -> None:
+    async def on_control(self, message: IncomingMessage) -> None:
         """`control.deadline` and `control.cancel`."""
         try:
-            if received.msg.subject == subjects.CONTROL_DEADLINE:
-                reached = decode(received.body, DeadlineReached)
-                self._submit(reached.task_id, DeadlinePassed(now_ms()), received)
-            elif received.msg.subject == subjects.CONTROL_CANCEL:
-                cancel = decode(received.body, CancelRequest)
-                self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), received)
+            if message.subject == subjects.CONTROL_DEADLINE:
+                reached = decode(message.body, DeadlineReached)
+                self._submit(reached.task_id, DeadlinePassed(now_ms()), message)
             else:
-                await received.delivery.give_up(f"nothing is known of {received.msg.subject}")
+                cancel = decode(message.body, CancelRequest)
+                self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), message)
         except UNDECODABLE as error:
-            await received.delivery.give_up(reason_of(error))
+            await message.delivery.give_up(reason_of(error))
 
-    def _submit(self, task_id: str, event: Event, received: Received[Any]) -> None:
-        self.component.runner.submit(task_id, Item(event, received.delivery))
+    def _submit(self, task_id: str, event: Event, message: IncomingMessage) -> None:
+        self._runner.submit(task_id, Item(event, message.delivery))
 
 
 async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
-    component = Collector(settings).component
-    service = Service(component)
 
-    async def start() -> None:
-        await component.serve(service.start)
+    async def parts(component: Component, broker: Broker, begun: AsyncExitStack) -> None:
+        service = Service(component)
+        await service.start()
+        begun.push_async_callback(service.leave)
+        begun.push_async_callback(component.runner.drain, DRAIN_S)
+        begun.push_async_callback(service.retire)
+        collector = Collector(component.texts, component.runner)
+        broker.serve(RESPONSES, collector.on_response, component.dead_letters)
+        broker.serve(CONTROLS, collector.on_control, component.dead_letters)
+
+    async def ready() -> None:
         on_ready()
         log.info("collector.ready")
 
-    try:
-        await component.run(start)
-    finally:
-        await service.retire()
-        await component.drain()
-        await service.leave()
-        await component.close()
+    reads: list[Any] = [(subscription.stream, subscription.consumer) for subscription in (RESPONSES, CONTROLS)]
+    await Lifecycle(settings, "collector", reads).run(parts, ready)

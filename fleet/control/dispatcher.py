@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 import structlog
@@ -11,8 +12,9 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.admission import Admission
 from fleet.control.component import Component
-from fleet.control.intake import Broker, OutboxHolder, Received, durable, served_only
+from fleet.control.intake import Broker, IncomingMessage, Subscription
 from fleet.control.items import Item
+from fleet.control.lifecycle import DRAIN_S, Lifecycle
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
@@ -45,45 +47,47 @@ class Launcher(Protocol):
         """How many workers have answered lately; None while not even Ray is known to answer."""
 
 
+REQUESTS = Subscription(
+    stream=subjects.DELIBERATION_REQUESTS,
+    consumer=subjects.DISPATCHER,
+    pattern=subjects.REQUESTED,
+    subjects=(subjects.REQUESTED,),
+    body=DeliberationRequested,
+    title="requests",
+    description="Records a request and hands its first calls to the workers.",
+)
+
+
 class Dispatcher:
-    """The FastStream application of `deliberation.requested`."""
+    """Handles `deliberation.requested`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.holder = OutboxHolder()
-        self.broker = Broker(settings, "fleet-dispatcher", self.holder)
-        reads = ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),)
-        self.component = Component(settings, "dispatcher", self.broker, self.holder, reads)
-        self.admission = Admission(settings.limits.max_in_flight, self._in_progress)
-        self.processes = Processes()
+    def __init__(self, component: Component, admission: Admission) -> None:
+        self._component = component
+        self._admission = admission
+        self._processes = Processes()
         self._checking: set[asyncio.Task[None]] = set()
-        self._roles = settings.roles
-        self.broker.subscriber(
-            subjects.REQUESTED,
-            title="requests",
-            description="Records a request and hands its first calls to the workers.",
-            **durable(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),
-        )(served_only(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER, (subjects.REQUESTED,), self.on_requested))
+        self._roles = component.settings.roles
 
-    async def on_requested(self, received: Received[DeliberationRequested]) -> None:
+    async def on_requested(self, message: IncomingMessage) -> None:
         """Validates, and gives what is valid to the runner, which records and acknowledges it."""
-        delivery = received.delivery
+        delivery = message.delivery
         try:
-            body = await whole_request(received.body, delivery.sequence, self.component.texts)
+            body = await whole_request(message.body, delivery.sequence, self._component.texts)
             task_id, task = parse_request(body, delivery.sequence, self._roles)
             if compiling.is_quick(task):
                 compiling.check_here(task_id, task)
             ignored = ignored_fields(body)
         except BadRequest as error:
-            await self._reject(received, error)
+            await self._reject(message, error)
             return
         except OUTAGES as failure:  # its text is not to be had
             await delivery.retry_later(failure)
             return
         if compiling.is_quick(task):
-            await self._accept(task_id, task, ignored, received)
+            await self._accept(task_id, task, ignored, message)
         else:
             # Not here: what comes next would wait for it.
-            checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, ignored, received))
+            checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, ignored, message))
             self._checking.add(checking)
             checking.add_done_callback(self._checking.discard)
 
@@ -92,17 +96,17 @@ class Dispatcher:
         for checking in self._checking:
             checking.cancel()
         await asyncio.gather(*self._checking, return_exceptions=True)
-        await self.processes.close()
+        await self._processes.close()
 
     async def _accept_if_it_compiles(
-        self, task_id: str, task: Task, ignored: tuple[str, ...], received: Received[DeliberationRequested]
+        self, task_id: str, task: Task, ignored: tuple[str, ...], message: IncomingMessage
     ) -> None:
-        delivery = received.delivery
+        delivery = message.delivery
         keeping = asyncio.create_task(delivery.keep_on())
         try:
-            await compiling.check(task_id, task, self.processes)
+            await compiling.check(task_id, task, self._processes)
         except BadRequest as error:
-            await self._reject(received, error)
+            await self._reject(message, error)
         except asyncio.CancelledError:
             await delivery.hand_back()
             raise
@@ -110,42 +114,40 @@ class Dispatcher:
             log.warning("request.not_compiled", task_id=task_id, error=repr(failure))
             await delivery.retry_later(failure)
         else:
-            await self._accept(task_id, task, ignored, received)
+            await self._accept(task_id, task, ignored, message)
         finally:
             keeping.cancel()
 
-    async def _accept(
-        self, task_id: str, task: Task, ignored: tuple[str, ...], received: Received[DeliberationRequested]
-    ) -> None:
-        delivery = received.delivery
+    async def _accept(self, task_id: str, task: Task, ignored: tuple[str, ...], message: IncomingMessage) -> None:
+        delivery = message.delivery
 
         def admit() -> None:
             # Its time runs from now, not from when it began to wait for room.
             rubric = self._roles[task.role].rubric
-            event = Requested(task_id, task, delivery.sequence, now_ms(), received.traceparent, rubric, ignored)
-            self.component.runner.submit(task_id, Item(event, delivery))
+            event = Requested(task_id, task, delivery.sequence, now_ms(), message.traceparent, rubric, ignored)
+            self._component.runner.submit(task_id, Item(event, delivery))
 
         try:
-            begun = delivery.redelivered and await self.component.store.load(task_id) is not None
+            begun = delivery.redelivered and await self._component.store.load(task_id) is not None
         except Exception as failure:
             await delivery.retry_later(failure)
             return
         if begun:  # It has its room already, and may be owed its first calls.
             admit()
         else:
-            self.admission.submit(delivery, admit)
+            self._admission.submit(delivery, admit)
 
-    async def _in_progress(self) -> int:
+    async def in_progress(self) -> int:
         """Deliberations that have not ended, those being recorded just now included."""
-        in_work = len(self.component.runner.in_work)
-        info = await self.component.js.stream_info(subjects.DELIBERATION_CONTROL)
+        in_work = len(self._component.runner.in_work)
+        info = await self._component.js.stream_info(subjects.DELIBERATION_CONTROL)
         return in_work + int(info.state.messages)
 
-    async def _reject(self, received: Received[DeliberationRequested], error: BadRequest) -> None:
-        delivery = received.delivery
+    async def _reject(self, message: IncomingMessage, error: BadRequest) -> None:
+        delivery = message.delivery
         log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
         try:
-            await self.holder.outbox.reject(_rejection(error, delivery.sequence), received.traceparent)
+            await self._component.outbox.reject(_rejection(error, delivery.sequence), message.traceparent)
             reach("request.rejected")
             await delivery.bury(error.error)
         except Exception as failure:
@@ -154,35 +156,33 @@ class Dispatcher:
 
 async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None]) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
-    dispatcher = Dispatcher(settings)
-    component = dispatcher.component
-    service = Service(component)
-    component.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: dispatcher.admission.held)
-    component.health.watch("ray", lambda: _ray(launcher))
-    component.health.watch("workers", lambda: _workers(launcher, settings.workers.count))
+    lifecycle = Lifecycle(settings, "dispatcher", ((REQUESTS.stream, REQUESTS.consumer),))
+    admission = Admission(settings.limits.max_in_flight)
+    lifecycle.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: admission.held)
+    lifecycle.health.watch("ray", lambda: _ray(launcher))
+    lifecycle.health.watch("workers", lambda: _workers(launcher, settings.workers.count))
 
-    async def announce() -> None:
+    async def parts(component: Component, broker: Broker, begun: AsyncExitStack) -> None:
         reach("dispatcher.connected")
+        service = Service(component)
         await service.start()
+        begun.push_async_callback(service.leave)
+        begun.push_async_callback(component.runner.drain, DRAIN_S)
+        dispatcher = Dispatcher(component, admission)
+        lifecycle.keep("admission", admission.run(dispatcher.in_progress), begun)
+        begun.push_async_callback(dispatcher.close)
+        begun.push_async_callback(service.retire)
+        broker.serve(REQUESTS, dispatcher.on_requested, component.dead_letters)
 
-    async def start() -> None:
-        await component.serve(announce)
+    async def ready() -> None:
         await launcher.start()
         reach("dispatcher.launched")
         on_ready()
         log.info("dispatcher.ready")
 
-    component.keep("admission", dispatcher.admission.run())
-    try:
-        await component.run(start)
-    finally:
-        await component.stop("admission")
-        await dispatcher.close()
-        await service.retire()
-        await component.drain()
-        await service.leave()
-        await component.close()
-        await launcher.stop()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(launcher.stop)
+        await lifecycle.run(parts, ready)
 
 
 def _ray(launcher: Launcher) -> Seen:

@@ -1,15 +1,15 @@
-"""From JetStream through FastStream to an event: what the dispatcher and the collector have in common.
+"""Receives messages of JetStream durables through FastStream, and settles them: for dispatcher and collector.
 
 The handlers return at once (the runner acknowledges), so one slow task never holds up another; `max_ack_pending` of the
 durable bounds what is in flight.
 """
 
 import asyncio
-import functools
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import nats.errors
 import structlog
@@ -18,11 +18,10 @@ from faststream.nats import JStream, NatsBroker, NatsMessage
 from nats.aio.msg import Msg
 
 from fleet.config import Settings
-from fleet.control.outbox import Outbox
 from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.crashpoints import reach
 from fleet.errors import StillOut, StoreConflict
-from fleet.jetstream.connection import OUTAGES, Connection, connect, servers
+from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy
 from fleet.jetstream.topology import MAX_DELIVER
 
@@ -30,47 +29,64 @@ log = structlog.get_logger(__name__)
 
 RETRY_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 KEEP_EVERY_S = 1.5
+CLOSE_WITHIN_S = 2.0
 POISON_AFTER = 6
 """Deliveries after which a failure that is nobody else's is the message's own."""
 
-Body = TypeVar("Body")
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A durable that `topology` has declared, what it may deliver, and what the AsyncAPI document says of it.
+
+    `body` is what a body should decode to.
+    """
+
+    stream: str
+    consumer: str
+    pattern: str
+    subjects: tuple[str, ...]
+    body: Any
+    title: str
+    description: str
 
 
-class Received(Generic[Body]):
-    """A message as it came: raw body and its delivery. `Body` is what the body should decode to."""
+class IncomingMessage:
+    """A message as it came: raw body and its delivery."""
 
-    __slots__ = ("delivery", "msg")
+    __slots__ = ("_msg", "delivery")
 
     def __init__(self, msg: Msg, delivery: "JetStreamDelivery") -> None:
-        self.msg = msg
+        self._msg = msg
         self.delivery = delivery
+
+    @property
+    def subject(self) -> str:
+        return str(self._msg.subject)
 
     @property
     def body(self) -> bytes:
         """Still undecoded: a decoding error belongs to the handler, which can reject the message."""
-        data: bytes = self.msg.data
+        data: bytes = self._msg.data
         return data
 
     @property
     def traceparent(self) -> str | None:
         """The W3C trace context that the publisher sent."""
-        return (self.msg.header or {}).get("traceparent")
+        return (self._msg.header or {}).get("traceparent")
 
-    @classmethod
-    def __class_getitem__(cls, body: Any) -> Any:
-        # FastStream's AsyncAPI generator sees the message, not its wrapping.
-        return body
+
+Handler = Callable[[IncomingMessage], Awaitable[None]]
 
 
 class JetStreamDelivery:
     """Acknowledging one message; a message that failed too often becomes a dead letter."""
 
-    __slots__ = ("_deliveries", "_holder", "_msg", "id", "received_at", "redelivered", "sequence", "stream")
+    __slots__ = ("_dead_letters", "_deliveries", "_msg", "id", "received_at", "redelivered", "sequence", "stream")
 
-    def __init__(self, msg: Msg, holder: "OutboxHolder") -> None:
+    def __init__(self, msg: Msg, dead_letters: DeadLetters) -> None:
         meta = msg.metadata
         self._msg = msg
-        self._holder = holder
+        self._dead_letters = dead_letters
         self._deliveries: int = meta.num_delivered
         self.stream: str = meta.stream
         self.sequence: int = meta.sequence.stream
@@ -109,21 +125,13 @@ class JetStreamDelivery:
         await self._msg.nak(delay=RETRY_DELAYS_S[min(self._deliveries, len(RETRY_DELAYS_S)) - 1])
 
     async def give_up(self, reason: str) -> None:
-        """Nobody can handle it: buries it, and tells whoever waits for it."""
-        await self._holder.dead_letters.give_up(self._undeliverable(), reason)
+        """Nobody can handle it: buries it, and publishes the failure that this means for its task."""
+        await self._dead_letters.give_up(self._undeliverable(), reason)
         await self._msg.term()
 
     async def bury(self, reason: str) -> None:
-        """Keeps it whole in `DEAD_LETTERS` and takes it off its stream: whoever waits for it knows already."""
-        log.warning("message.dead_lettered", stream=self.stream, sequence=self.sequence, reason=reason)
-        await self._holder.outbox.dead_letter(
-            self._msg.subject,
-            self._msg.data,
-            self._msg.header,
-            stream=self.stream,
-            sequence=self.sequence,
-            reason=reason,
-        )
+        """Stores it whole in `DEAD_LETTERS` and takes it off its stream: its failure is published already."""
+        await self._dead_letters.store(self._undeliverable(), reason)
         reach("message.buried")
         await self._msg.term()
 
@@ -132,76 +140,91 @@ class JetStreamDelivery:
 
 
 class Broker(NatsBroker):
-    """A FastStream broker on a connection made as all others are. Its handlers get what `served_only` makes `Received`.
+    """A FastStream broker on a connection made as all others are.
 
     FastStream's own would end for good at the first server that refuses it: what its callback raises stops nats-py
     from trying the others.
     """
 
-    def __init__(self, settings: Settings, name: str, holder: "OutboxHolder") -> None:
-        async def receive(message: NatsMessage) -> tuple[Msg, OutboxHolder]:
-            return message.raw_message, holder
-
-        super().__init__(servers(settings), apply_types=False, decoder=receive, logger=None, graceful_timeout=10.0)
+    def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__(servers(settings), apply_types=False, decoder=_raw, logger=None, graceful_timeout=10.0)
         self._settings = settings
         self._name = name
 
+    def serve(self, subscription: Subscription, handler: Handler, dead_letters: DeadLetters) -> None:
+        """`handler` gets what the durable delivers, once the broker has started.
+
+        Nothing else reaches it: who may create a consumer may have its messages delivered to the subject of this one.
+        """
+        stream, consumer = subscription.stream, subscription.consumer
+
+        async def handle(msg: Any) -> None:
+            if not delivered(msg, stream, consumer, subscription.subjects):
+                return
+            message = IncomingMessage(msg, JetStreamDelivery(msg, dead_letters))
+            reach("delivery.received")
+            try:
+                if is_copy(msg):
+                    await message.delivery.bury("a copy of a stored message, which nobody published")
+                else:
+                    await handler(message)
+            except Exception:  # FastStream, without a logger, says nothing
+                log.exception("message.not_handled", stream=stream, sequence=message.delivery.sequence)
+                raise
+
+        self._subscribe(subscription, handle)
+
+    def _subscribe(self, subscription: Subscription, handle: Callable[[Any], Awaitable[None]]) -> None:
+        handle.__annotations__["msg"] = subscription.body
+        handle.__name__ = f"on_{subscription.title}"
+        self.subscriber(
+            subscription.pattern,
+            title=subscription.title,
+            description=subscription.description,
+            stream=JStream(subscription.stream, declare=False),
+            queue=subscription.consumer,  # nats-py binds to the durable of the same name
+            ack_policy=AckPolicy.MANUAL,
+            pending_msgs_limit=-1,
+            pending_bytes_limit=-1,
+        )(handle)
+
+    async def drain(self) -> None:
+        """Takes nothing new, and hands what NATS has sent already to the handlers.
+
+        FastStream's own way would drop that, for another process to have after `ack_wait`.
+        """
+        for subscriber in self.subscribers:
+            if (subscription := getattr(subscriber, "subscription", None)) is not None:
+                with suppress(*OUTAGES):
+                    async with asyncio.timeout(CLOSE_WITHIN_S):
+                        await subscription.drain()
+                subscriber.subscription = None  # type: ignore[attr-defined]
+            await subscriber.stop()
+
+    async def close(self) -> None:
+        """Disconnects, in whatever state it is."""
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self.stop()
+        except (*OUTAGES, ExceptionGroup):  # NATS is away
+            if self._connection is not None:
+                await disconnect(self._connection)
+
     async def _connect(self) -> Connection:
-        async def lost() -> None:
+        async def on_disconnect() -> None:
             log.warning("nats.disconnected")
 
-        async def found() -> None:
+        async def on_reconnect() -> None:
             log.info("nats.reconnected")
 
-        callbacks = {"disconnected_cb": lost, "reconnected_cb": found}
+        callbacks = {"disconnected_cb": on_disconnect, "reconnected_cb": on_reconnect}
         connection = await connect(self._settings, self._name, inbox_prefix=CONTROL_INBOX, **callbacks)
         self.config.connect(connection)
         return connection
 
 
-class OutboxHolder:
-    """Both exist once the broker is connected; handlers run only after that."""
-
-    outbox: Outbox
-    dead_letters: DeadLetters
-
-
-def durable(stream: str, consumer: str) -> dict[str, Any]:
-    """Arguments of `broker.subscriber` that bind it to a push consumer which `topology` has declared."""
-    return {
-        "stream": JStream(stream, declare=False),
-        "queue": consumer,  # nats-py binds to the durable of the same name
-        "ack_policy": AckPolicy.MANUAL,
-        "pending_msgs_limit": -1,
-        "pending_bytes_limit": -1,
-    }
-
-
-def served_only(
-    stream: str, consumer: str, subjects: Collection[str], handler: Callable[[Received[Any]], Awaitable[None]]
-) -> Callable[[Received[Any]], Awaitable[None]]:
-    """`handler`, for what `consumer` delivers of `stream` under one of `subjects`. Anything else never reaches it: who
-    may create a consumer may have its messages delivered to the subject of this one.
-
-    What escapes the handler is logged here, and nowhere else: FastStream, without a logger, says nothing."""
-
-    @functools.wraps(handler)
-    async def serve(given: Any) -> None:
-        msg, holder = given
-        if not delivered(msg, stream, consumer, subjects):
-            return
-        received: Received[Any] = Received(msg, JetStreamDelivery(msg, holder))
-        reach("delivery.received")
-        try:
-            if is_copy(msg):
-                await received.delivery.bury("a copy of a stored message, which nobody published")
-            else:
-                await handler(received)
-        except Exception:
-            log.exception("message.not_handled", stream=stream, sequence=received.delivery.sequence)
-            raise
-
-    return serve
+async def _raw(message: NatsMessage) -> Msg:
+    return message.raw_message
 
 
 def reason_of(error: Exception) -> str:

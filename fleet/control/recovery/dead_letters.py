@@ -115,8 +115,20 @@ class DeadLetters:
 
     async def give_up(self, message: UndeliverableMessage, reason: str) -> None:
         """Stores it as a dead letter, and publishes what that means for its task. May be called again."""
-        await self._store_letter(message, reason)
+        await self.store(message, reason)
         await self._publish_failure(message, reason)
+
+    async def store(self, message: UndeliverableMessage, reason: str) -> bool:
+        """Stores it as a dead letter, and nothing else. False where it was stored before."""
+        log.warning("message.dead_lettered", stream=message.stream, sequence=message.sequence, reason=reason)
+        return await self._outbox.dead_letter(
+            message.subject,
+            message.body,
+            message.headers,
+            stream=message.stream,
+            sequence=message.sequence,
+            reason=reason,
+        )
 
     async def _on_advisory(self, msg: Msg) -> None:
         try:
@@ -138,7 +150,7 @@ class DeadLetters:
             return True
         headers = {name: str(value) for name, value in (raw.headers or {}).items()}
         message = UndeliverableMessage(stream, sequence, raw.subject or "", raw.data or b"", headers)
-        if not await self._store_letter(message, reason) and not stored_by_another:
+        if not await self.store(message, reason) and not stored_by_another:
             return False
         await self._publish_failure(message, reason)
         if stream != subjects.AGENT_RESPONSES:
@@ -147,18 +159,6 @@ class DeadLetters:
             except APIError as error:
                 log.info("deadletter.not_taken_off", stream=stream, sequence=sequence, reason=str(error))
         return True
-
-    async def _store_letter(self, message: UndeliverableMessage, reason: str) -> bool:
-        """False where it was stored before."""
-        log.warning("message.dead_lettered", stream=message.stream, sequence=message.sequence, reason=reason)
-        return await self._outbox.dead_letter(
-            message.subject,
-            message.body,
-            message.headers,
-            stream=message.stream,
-            sequence=message.sequence,
-            reason=reason,
-        )
 
     async def _publish_failure(self, message: UndeliverableMessage, reason: str) -> None:
         match message.subject:

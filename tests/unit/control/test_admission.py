@@ -30,10 +30,12 @@ class Fleet:
         self.let_in: list[int] = []
         self.most = before
         self.broken = False
-        self._changed = asyncio.Condition()
-        self.admission = Admission(limit, self._count)
+        self.counting = asyncio.Event()
+        self.counting.set()
+        self.admission = Admission(limit)
 
-    async def _count(self) -> int:
+    async def count(self) -> int:
+        await self.counting.wait()
         if self.broken:
             raise TimeoutError
         return self.in_progress
@@ -57,7 +59,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running(fleet: Fleet) -> AsyncIterator[None]:
-    task = asyncio.create_task(fleet.admission.run())
+    task = asyncio.create_task(fleet.admission.run(fleet.count))
     try:
         yield
     finally:
@@ -114,4 +116,17 @@ async def test_while_nobody_can_count_nobody_is_let_in() -> None:
             await request.kept.wait()
         assert fleet.let_in == []
         fleet.broken = False
+        await fleet.until(1)
+
+
+async def test_who_waits_is_kept_while_the_count_takes_its_time() -> None:
+    """Longer than `ack_wait`, perhaps: it would come again, and be admitted twice."""
+    fleet = Fleet(limit=5)
+    fleet.counting.clear()
+    async with running(fleet):
+        request = fleet.submit(1)
+        async with asyncio.timeout(10):
+            await request.kept.wait()
+        assert fleet.let_in == []
+        fleet.counting.set()
         await fleet.until(1)

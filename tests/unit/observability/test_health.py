@@ -191,6 +191,27 @@ async def test_a_part_that_is_stopped_ends_nothing_else() -> None:
     await background.stop()
 
 
+async def test_a_part_that_drops_a_cancellation_is_stopped_nevertheless() -> None:
+    """As `asyncio.wait_for` does on Python 3.11 where a cancellation comes together with the result."""
+    dropped = []
+
+    async def drops_one() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if dropped:
+                    raise
+                dropped.append(True)
+
+    background = Background()
+    background.start("part", drops_one())
+    (task,) = background._tasks.values()
+    await asyncio.sleep(0)
+    await background.stop("part")
+    assert task.cancelled()
+
+
 def consumer(*, delivered: int, pending: int, unacknowledged: int = 0, acknowledged: int = 0) -> Any:
     return SimpleNamespace(
         delivered=SimpleNamespace(consumer_seq=delivered),
