@@ -1,7 +1,7 @@
-"""Carries the core's effects to NATS. Every message has a deterministic id, so publishing one again changes nothing."""
+"""Publishes the core's effects. Every message has a deterministic id, so publishing one again changes nothing."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
 import msgspec
@@ -79,37 +79,54 @@ class Outbox:
         stored before its deadline is taken back.
         """
         effects = tuple(effects)
-        calls = (self._store(state, effect) for effect in effects if isinstance(effect, CallAgent))
+        calls = (self._publish_one(state, effect) for effect in effects if isinstance(effect, CallAgent))
         stored = await asyncio.gather(*calls, return_exceptions=True)
-        together: list[Coroutine[Any, Any, None]] = []
+        together: list[Effect] = []
         for effect in effects:
             match effect:
                 case CallAgent():
                     pass
-                case Conclude(event):
-                    await asyncio.gather(*together)
+                case Announce() | SetDeadline() | Reject():
+                    together.append(effect)
+                case StopCalls() | Conclude() | ClearDeadline():
+                    await self._publish_together(state, together)
                     together.clear()
-                    reach("outbox.stopped")
-                    await self._conclude(state, event)
-                    reach("outbox.concluded")
-                case ClearDeadline(task_id):
-                    await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
-                case StopCalls(task_id):
-                    await self._nc.publish(
-                        subjects.AGENT_STOP,
-                        encode(AgentStop(task_id=task_id)),
-                        headers=self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent),
-                    )
-                case Reject(rejected, traceparent):
-                    together.append(self.reject(rejected, traceparent))
-                case Announce() | SetDeadline():
-                    together.append(self._store(state, effect))
+                    await self._publish_one(state, effect)
                 case _:
                     assert_never(effect)
-        await asyncio.gather(*together)
+        await self._publish_together(state, together)
         for failure in stored:
             if failure is not None:
                 raise failure
+
+    async def _publish_together(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        await asyncio.gather(*(self._publish_one(state, effect) for effect in effects))
+
+    async def _publish_one(self, state: Deliberation, effect: Effect) -> None:
+        task_id = state.task_id
+        match effect:
+            case CallAgent(call):
+                body = encode(call)
+                if self._texts.too_large(body):
+                    body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
+                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
+            case Announce(accepted):
+                await self._send(subjects.ACCEPTED, encode(accepted), f"{task_id}.accepted", task_id, state.traceparent)
+            case SetDeadline(_, at):
+                await self.set_deadline(state, at, f"{task_id}.deadline")
+            case Reject(rejected, traceparent):
+                await self.reject(rejected, traceparent)
+            case StopCalls():
+                given = self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent)
+                await self._nc.publish(subjects.AGENT_STOP, encode(AgentStop(task_id=task_id)), headers=given)
+            case Conclude(event):
+                reach("outbox.stopped")
+                await self._conclude(state, event)
+                reach("outbox.concluded")
+            case ClearDeadline():
+                await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
+            case _:
+                assert_never(effect)
 
     async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
         """`deliberation.rejected`."""
@@ -118,9 +135,9 @@ class Outbox:
         await self._send(subjects.REJECTED, encode(rejected), f"{sequence}.rejected", task_id, traceparent)
 
     async def dead_letter(
-        self, subject: str, body: bytes, given: Mapping[str, str] | None, *, stream: str, sequence: int, reason: str
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None, *, stream: str, sequence: int, reason: str
     ) -> bool:
-        """Keeps a message that nobody could handle, whole, with the reason in its headers; False: it was kept before.
+        """Stores a message that nobody could handle, whole, with the reason in its headers. False: stored before.
 
         A body that leaves no room for them goes by reference.
         """
@@ -128,7 +145,7 @@ class Outbox:
         ack = await self._js.publish(
             subjects.deadletter_of(subject),
             body,
-            headers=of_dead_letter(given, stream=stream, sequence=sequence, reason=reason),
+            headers=of_dead_letter(headers, stream=stream, sequence=sequence, reason=reason),
             timeout=PUBLISH_TIMEOUT_S,
         )
         return not ack.duplicate
@@ -148,19 +165,6 @@ class Outbox:
         """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
         msg_id = f"{failed.msg_id}.undeliverable"
         await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, None)
-
-    async def _store(self, state: Deliberation, effect: Announce | SetDeadline | CallAgent) -> None:
-        task_id = state.task_id
-        match effect:
-            case Announce(accepted):
-                await self._send(subjects.ACCEPTED, encode(accepted), f"{task_id}.accepted", task_id, state.traceparent)
-            case SetDeadline(_, at):
-                await self.set_deadline(state, at, f"{task_id}.deadline")
-            case CallAgent(call):
-                body = encode(call)
-                if self._texts.too_large(body):
-                    body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
-                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
 
     async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
         body = encode(event)
@@ -202,12 +206,12 @@ class Outbox:
         traceparent: str | None,
         more: dict[str, str] | None = None,
     ) -> Any:
-        given = self._headers(subject, msg_id, task_id, traceparent)
         if self._texts.too_large(body):
             facts = msgspec.json.decode(body)
             top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
             body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
-        return await self._js.publish(subject, body, headers={**given, **(more or {})}, timeout=PUBLISH_TIMEOUT_S)
+        given = {**self._headers(subject, msg_id, task_id, traceparent), **(more or {})}
+        return await self._js.publish(subject, body, headers=given, timeout=PUBLISH_TIMEOUT_S)
 
     def _headers(self, subject: str, msg_id: str, task_id: str, traceparent: str | None) -> dict[str, str]:
         return headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))

@@ -1,5 +1,6 @@
-"""Where the state of a deliberation lives: one JSON value per task, changed by compare-and-set only."""
+"""Loads and saves the state of a deliberation: one JSON value per task, changed by compare-and-set only."""
 
+import asyncio
 import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,7 +18,8 @@ from fleet.errors import NewerState, StoreConflict, UnreadableState
 from fleet.jetstream.payloads import MissingText, Texts, reference
 from fleet.messages import UNDECODABLE, Message, decode, encode
 
-LOAD_TRIES = 5
+LOAD_PAUSES_S = (0.0, 0.02, 0.04, 0.08, 0.16)
+"""Before each try to load a state whose object is not there: a replica may be late, or the state was just replaced."""
 TOP_LEVEL = ("task_id", "status", "phase", "round", "calls")
 """What stands in the bucket even of a state that is elsewhere."""
 
@@ -60,7 +62,8 @@ class KeyValueStore:
         return cls(await js.key_value(subjects.BUCKET), texts)
 
     async def load(self, task_id: str) -> Stored | None:
-        for _ in range(LOAD_TRIES):
+        for pause_s in LOAD_PAUSES_S:
+            await asyncio.sleep(pause_s)
             entry = await self._entry(task_id) if subjects.is_key(task_id) else None
             if entry is None:
                 return None
@@ -68,7 +71,7 @@ class KeyValueStore:
                 value = await self._texts.inline(entry.value or b"")
                 return Stored(_decoded(task_id, value), entry.revision, len(value))
             except MissingText as error:
-                unreadable = UnreadableState(task_id, entry.revision, error)  # or replaced in the meantime
+                unreadable = UnreadableState(task_id, entry.revision, error)
             except UNDECODABLE as error:
                 raise UnreadableState(task_id, entry.revision, error) from None
         raise unreadable

@@ -1,11 +1,13 @@
 """One contract for every store: what the runner relies on."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
 import pytest
 
+from fleet import subjects
 from fleet.config import load
 from fleet.control.store import KeyValueStore, MemoryStore, StateStore, Stored
 from fleet.deliberation.events import Requested
@@ -13,8 +15,8 @@ from fleet.deliberation.machine import decide
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.errors import NewerState, StoreConflict
 from fleet.jetstream import topology
-from fleet.jetstream.payloads import Texts
-from fleet.messages import encode
+from fleet.jetstream.payloads import MissingText, Texts, reference
+from fleet.messages import ContentRef, encode
 from fleet.requests.task import Task
 
 
@@ -90,3 +92,42 @@ class TestStore:
         stored = await store.load("t-1")
         assert stored is not None
         assert stored.state == large
+
+
+async def test_an_object_that_is_late_is_waited_for(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that lags has the state already, and not yet what it refers to."""
+    nc = await nats.connect(nats_url)
+    js = nc.jetstream()
+    await topology.declare(js, load({}))
+
+    class Late(Texts):
+        """Stores the object only once it was missed several times."""
+
+        misses = 0
+
+        async def get(self, ref: ContentRef) -> bytes:
+            try:
+                return await super().get(ref)
+            except MissingText:
+                self.misses += 1
+                if self.misses == len(pauses_s) - 1:
+                    asyncio.get_running_loop().call_soon(arrived.set)
+                raise
+
+    arrived, pauses_s = asyncio.Event(), (0.0, 0.0, 0.0, 2.0)
+    monkeypatch.setattr("fleet.control.store.LOAD_PAUSES_S", pauses_s)
+    texts = Late(js, max_payload=64 * 1024)
+    store = await KeyValueStore.open(js, texts)
+    large = state("x" * 100_000)
+    await store.save(large, 0)
+    ref = reference((await (await js.key_value(subjects.BUCKET)).get("t-1")).value or b"")
+    assert ref is not None
+    body = await texts.get(ref)
+    await texts.delete(ref)
+    loading = asyncio.create_task(store.load("t-1"))
+    await arrived.wait()
+    await texts.put(ref.name.rpartition("-")[0], body)
+    stored = await loading
+    assert stored is not None
+    assert stored.state == large
+    await nc.close()

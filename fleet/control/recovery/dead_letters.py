@@ -74,6 +74,11 @@ class DeadLetters:
         self._left_to_others: dict[str, set[int]] = {}
         """Stream -> what its last look has found stored by another process, which should have taken it off."""
 
+    @property
+    def left_to_others(self) -> int:
+        """Messages that wait for another process, or for the next look."""
+        return sum(map(len, self._left_to_others.values()))
+
     async def start(self) -> None:
         """Listens to the advisories."""
         for stream, consumer in (*(queue[:2] for queue in QUEUES), (subjects.AGENT_RESPONSES, subjects.COLLECTOR)):

@@ -1,5 +1,6 @@
 """The outbox on a real nats-server: exactly one terminal event, and what is too large goes by reference."""
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +18,7 @@ from fleet.control.outbox import Outbox
 from fleet.control.store import KeyValueStore
 from fleet.control.terminal_events import publish_end
 from fleet.deliberation.events import CallAgent, Requested, Responded
-from fleet.deliberation.machine import decide, due
+from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StillOut
 from fleet.jetstream import topology
@@ -158,3 +159,20 @@ async def test_call_beyond_one_message_travels_whole(nc: Any) -> None:
     assert len(message.data) < 1000
     (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
     assert decode(await Texts(js, 32_768).inline(message.data), AgentRequested) == call
+
+
+async def test_where_calls_cannot_be_stopped_nothing_is_left_half_begun(
+    nc: Any, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The acceptance that must be published too is, or is not: no coroutine is made and never awaited."""
+
+    async def fails(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    state = ended().change(calls={"agent-dev-001": "open"})
+    effects = recover(state, request_redelivered=True)
+    monkeypatch.setattr(nc, "publish", fails)
+    with pytest.raises((ConnectionError, nats.errors.Error)):
+        await outbox(nc).publish(state, effects)
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)] == []

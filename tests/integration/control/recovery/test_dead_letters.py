@@ -134,6 +134,24 @@ async def test_replicas_keep_an_exhausted_message_once(stage: Stage) -> None:
     assert await stage.count(subjects.DEAD_LETTERS) == 5
 
 
+async def test_nothing_is_remembered_of_a_message_that_another_process_took_off(stage: Stage) -> None:
+    """It is remembered from one look to the next; once it is gone, no longer."""
+    one, other = await stage.dead_letters(), await stage.dead_letters()
+    for number in range(3):
+        await stage.js.publish(subjects.AGENT_REQUESTED, f"{{oops {number}".encode())
+    await stage.exhaust(subjects.AGENT_REQUESTS)
+    for sequence in (1, 2, 3):
+        raw = await stage.js.get_msg(subjects.AGENT_REQUESTS, sequence)
+        message = UndeliverableMessage(subjects.AGENT_REQUESTS, sequence, raw.subject or "", raw.data or b"", None)
+        await other.store(message, "stored, and not yet taken off")
+    await look(one, subjects.AGENT_REQUESTS)
+    assert one.left_to_others == 3
+    for sequence in (1, 2, 3):
+        await stage.js.delete_msg(subjects.AGENT_REQUESTS, sequence)
+    await look(one, subjects.AGENT_REQUESTS)
+    assert one.left_to_others == 0
+
+
 async def test_what_is_worked_on_or_waits_is_left_alone(stage: Stage) -> None:
     """A call may run for an hour: only what the consumer waits for no more is exhausted."""
     dead_letters = await stage.dead_letters()

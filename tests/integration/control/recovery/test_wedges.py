@@ -13,18 +13,22 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.chaos.proxy import Proxy
+from fleet.clock import now_ms
 from fleet.config import Limits, Settings, load
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.outbox import Outbox
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
-from fleet.control.store import KeyValueStore
+from fleet.control.store import KeyValueStore, Stored
+from fleet.deliberation.events import CancelAsked, Requested
+from fleet.deliberation.machine import decide
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.messages import AgentRequested
 from fleet.observability.health import Health
+from fleet.requests.task import Task
 from tests.support import agents
 from tests.support.control_plane import Fleet, running
 
@@ -218,6 +222,41 @@ async def test_all_fail_whose_bucket_was_lost_whatever_stands_among_the_events(n
         for task_id in ids:
             await fleet.inbox.next(subjects.FAILED, task_id=task_id)
         assert all(fleet.inbox.of(task_id) == [subjects.FAILED] for task_id in ids)
+
+
+async def test_only_running_tasks_are_loaded_after_a_loss(nats_url: str) -> None:
+    """Those that have ended are many, and their results long: the top level of their states tells."""
+    nc = await nats.connect(nats_url)
+    js = nc.jetstream()
+    await topology.declare(js, load({}))
+    texts = Texts(js, nc.max_payload)
+
+    class Counting(KeyValueStore):
+        loads = 0
+
+        async def load(self, task_id: str) -> Stored | None:
+            Counting.loads += 1
+            return await super().load(task_id)
+
+    store = await Counting.open(js, texts)
+    for number in range(100):
+        begun = decide(None, Requested(f"t-{number}", Task(task_description="x"), number + 1, now_ms())).state
+        await store.save(begun if number % 20 == 0 else decide(begun, CancelAsked("", now_ms())).state, 0)
+    await store.save(begun.change(task_id="large", calls={"x" * 2_000_000: "open"}), 0)
+    unended = UnendedTasks(js, texts)
+    lost_streams = LostStreams(js, Runner(store, Outbox(nc, js, texts, "collector"), unended), unended)
+    await js.delete_stream(subjects.DELIBERATION_CONTROL)
+    created = await topology.declare(js, load({}))
+    Counting.loads = 0
+    await lost_streams.before_consuming(created)
+    recovering = asyncio.create_task(lost_streams.run())
+    async with asyncio.timeout(WITHIN_S):
+        while (await js.stream_info(subjects.DELIBERATION_CONTROL)).state.messages < 6:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    assert Counting.loads == 6
+    recovering.cancel()
+    await asyncio.wait([recovering])
+    await nc.close()
 
 
 async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
