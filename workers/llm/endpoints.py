@@ -19,7 +19,7 @@ from workers.llm.breaker import Outcome
 from workers.llm.endpoint import Endpoint, EndpointStatus, rules_of
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
-from workers.llm.routing import pick
+from workers.llm.routing import Routing
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class Endpoints:
         )
         self.clock = clock
         self.all = tuple(Endpoint(name, config, rules, limits.count, clock()) for name, config in servers.items())
-        self._turn = 0
+        self._routing = Routing()
         self._waiting: dict[asyncio.Event, bool] = {}
         """Calls that wait, in their order, and whether they are suspects."""
 
@@ -132,7 +132,7 @@ class Endpoints:
                 pass  # A cool-down or a pause is over: whoever comes first goes first.
             finally:
                 self._waiting.pop(woken, None)
-        self._turn += 1
+        self._routing.begin(search.task_id, route.endpoint)
         return route
 
     @contextmanager
@@ -198,7 +198,7 @@ class Endpoints:
         return endpoint.allowance.has_seat(endpoint.open_calls) and endpoint.allowance.wait_s(now) == 0.0
 
     def _picked(self, target: ModelTarget, endpoints: Sequence[Endpoint], search: Search) -> Route:
-        return Route(pick(search.task_id, endpoints, self._turn), target)
+        return Route(self._routing.pick(search.task_id, endpoints), target)
 
     def _wait_s(self, search: Search) -> float:
         """Until something may change by itself."""

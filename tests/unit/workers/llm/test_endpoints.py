@@ -58,17 +58,25 @@ async def test_without_a_task_the_least_loaded_endpoint_is_chosen_and_ties_rotat
         assert chosen(endpoints) == "b"
 
 
-def test_the_calls_of_a_task_go_to_one_endpoint_while_it_has_room() -> None:
+async def test_the_calls_of_a_task_go_to_one_endpoint_while_it_has_room() -> None:
     """Different tasks to different ones; one that is far busier than the others is passed over."""
     endpoints = two()
     own = {task: chosen(endpoints, search(task_id=task)) for task in map(str, range(40))}
     assert set(own.values()) == {"a", "b"}
     assert own == {task: chosen(endpoints, search(task_id=task)) for task in own}
-    first = next(endpoint for endpoint in endpoints.all if endpoint.name == own["0"])
+    first = (await endpoints.ready(search(task_id="0"))).endpoint
     first.open_calls = 3
     assert chosen(endpoints, search(task_id="0")) == own["0"]
     first.open_calls = 30
     assert chosen(endpoints, search(task_id="0")) != own["0"]
+
+
+def test_a_task_begins_at_the_less_loaded_of_its_first_two_endpoints() -> None:
+    """Nothing of it is in a cache yet."""
+    endpoints = two()
+    own = {task: chosen(endpoints, search(task_id=task)) for task in map(str, range(20))}
+    endpoints.all[0].open_calls = 3
+    assert {chosen(endpoints, search(task_id=task)) for task in own} == {"b"}
 
 
 def test_where_an_endpoint_goes_away_only_its_own_tasks_move() -> None:
