@@ -1,7 +1,7 @@
 """Publishes the core's effects. Every message has a deterministic id, so publishing one again changes nothing."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -29,6 +29,7 @@ from fleet.jetstream.payloads import Texts
 from fleet.jetstream.topology import DUPLICATE_WINDOW_S
 from fleet.messages import (
     AgentFailed,
+    AgentRequested,
     AgentStop,
     DeliberationCompleted,
     DeliberationRejected,
@@ -41,6 +42,8 @@ from fleet.messages.headers import child_traceparent, headers, line, of_dead_let
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
+SHARED_BYTES = 16 * 1024
+"""A longer beginning of the prompts is stored once, apart from the calls."""
 
 _TERMINAL_SUBJECT = {
     "COMPLETED": subjects.COMPLETED,
@@ -79,8 +82,7 @@ class Outbox:
         stored before its deadline is taken back.
         """
         effects = tuple(effects)
-        calls = (self._publish_one(state, effect) for effect in effects if isinstance(effect, CallAgent))
-        stored = await asyncio.gather(*calls, return_exceptions=True)
+        stored = await self._store_calls(state, [effect.request for effect in effects if isinstance(effect, CallAgent)])
         together: list[Effect] = []
         for effect in effects:
             match effect:
@@ -165,6 +167,20 @@ class Outbox:
         """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
         msg_id = f"{failed.msg_id}.undeliverable"
         await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, None)
+
+    async def _store_calls(
+        self, state: Deliberation, calls: Sequence[AgentRequested]
+    ) -> Sequence[BaseException | None]:
+        """What failed, of each. The text that all begin with is stored once where it is long."""
+        shared = calls[0].shared.encode() if calls else b""
+        if len(shared) > SHARED_BYTES:
+            try:
+                ref = await self._texts.put(f"calls/{state.task_id}/shared", shared)
+            except Exception as error:
+                return [error]
+            calls = [call.with_shared("", ref) for call in calls]
+        storing = (self._publish_one(state, CallAgent(call)) for call in calls)
+        return await asyncio.gather(*storing, return_exceptions=True)
 
     async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
         body = encode(event)

@@ -60,6 +60,8 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
 
     `answer_schema` is a JSON Schema that the answer must satisfy (absent: free text). `labels` maps the labels that the
     prompt uses for proposals ("A", "B" …) to their authors; it never reaches the model. `model` absent: the role's.
+    `shared_ref`: where the content of the first message lies, which is empty then: a long one is stored once for all
+    calls of the deliberation.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -74,7 +76,18 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     policy: Policy = Policy()
     accept_truncated: bool = False
+    shared_ref: ContentRef | None = None
     correlation: dict[str, str] = {}
+
+    @property
+    def shared(self) -> str:
+        """What every call of the deliberation begins with: the content of the first message."""
+        return self.messages[0].content if self.messages else ""
+
+    def with_shared(self, content: str, ref: ContentRef | None = None) -> "AgentRequested":
+        """The same call with another content of its first message."""
+        first, *others = self.messages
+        return self.change(messages=(first.change(content=content), *others), shared_ref=ref)
 
 
 class Usage(Message, frozen=True, kw_only=True):

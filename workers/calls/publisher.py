@@ -30,6 +30,8 @@ from workers.calls.call_names import slot_of
 log = structlog.get_logger(__name__)
 
 SOURCE = "/fleet/worker"
+SHARED_TEXTS = 8
+"""How many texts that calls of one deliberation share are kept in memory."""
 PUBLISH_TIMEOUT_S = 5.0
 PUBLISH_WITHIN_S = 30.0
 LOOKUP_WITHIN_S = 2.0
@@ -70,11 +72,25 @@ class Outlet:
         self._js = nc.jetstream(timeout=PUBLISH_TIMEOUT_S)
         self.texts = self._texts = Texts(self._js, nc.max_payload)
         self._bucket: Any = None
+        self._shared: dict[str, str] = {}
 
     async def inline(self, body: bytes) -> bytes:
         """A request's body, wherever it lies."""
         async with asyncio.timeout(PUBLISH_WITHIN_S):
             return await self._texts.inline(body)
+
+    async def with_shared_text(self, request: AgentRequested) -> AgentRequested:
+        """The request with what all calls of its deliberation begin with, wherever that lies."""
+        ref = request.shared_ref
+        if ref is None:
+            return request
+        if (text := self._shared.get(ref.name)) is None:
+            async with asyncio.timeout(PUBLISH_WITHIN_S):
+                text = (await self._texts.get(ref)).decode()
+            self._shared[ref.name] = text
+            while len(self._shared) > SHARED_TEXTS:
+                del self._shared[next(iter(self._shared))]
+        return request.with_shared(text)
 
     async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
         """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""

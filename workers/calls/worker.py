@@ -174,7 +174,7 @@ class AgentWorker:
             await self._outlet.bury(msg, "a copy of a stored message, which nobody published")
             return "term"
         try:
-            request = decode(await self._outlet.inline(msg.data), AgentRequested)
+            request = await self._outlet.with_shared_text(decode(await self._outlet.inline(msg.data), AgentRequested))
             deadline_ms = from_rfc3339(request.deadline_at)
         except (msgspec.MsgspecError, ValueError, RecursionError, MissingText) as error:
             if isinstance(error, MissingText):

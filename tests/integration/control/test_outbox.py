@@ -27,6 +27,7 @@ from fleet.messages import AgentRequested, decode, encode
 from fleet.requests.task import Task
 from fleet.times import rfc3339
 from tests.support.agents import answer
+from tests.support.council import run_to_end
 
 NOW = 1_767_225_600_000
 
@@ -150,14 +151,34 @@ async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:
     assert stored.data.decode() == text
 
 
+async def test_what_all_calls_begin_with_is_stored_once(nc: Any) -> None:
+    """However many calls there are, in whatever phase; the rest of each call is as it was."""
+    task = Task(task_description="y" * 60_000, num_agents=4)
+    begun = decide(None, Requested("t-1", task, 7, NOW))
+    _, asked = run_to_end(begun)
+    js = nc.jetstream()
+    await outbox(nc).publish(begun.state, [CallAgent(call) for call in asked])
+    objects = await (await js.object_store(subjects.TEXTS)).list()
+    assert [info.size for info in objects] == [len(asked[0].shared.encode())]
+    stored = await js.stream_info(subjects.AGENT_REQUESTS)
+    assert stored.state.messages == len(asked) == 16
+    for sequence in range(1, 17):
+        sent = decode((await js.get_msg(subjects.AGENT_REQUESTS, seq=sequence)).data, AgentRequested)
+        assert sent.shared_ref is not None
+        (call,) = [call for call in asked if call.msg_id == sent.msg_id]
+        assert sent.with_shared((await Texts(js, 32_768).get(sent.shared_ref)).decode()) == call
+
+
 async def test_call_beyond_one_message_travels_whole(nc: Any) -> None:
     """A prompt larger than one message reaches the worker as it was."""
-    begun = decide(None, Requested("t-1", Task(task_description="y" * 60_000, num_agents=1), 7, NOW))
-    await outbox(nc, max_payload=32_768).publish(begun.state, begun.outbox)
+    begun = decide(None, Requested("t-1", Task(task_description="Design it", num_agents=1), 7, NOW))
+    (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
+    first, last = call.messages
+    call = call.change(messages=(first, last.change(content="y" * 60_000)))
+    await outbox(nc, max_payload=32_768).publish(begun.state, [CallAgent(call)])
     js = nc.jetstream()
     message = await js.get_msg(subjects.AGENT_REQUESTS, seq=1)
     assert len(message.data) < 1000
-    (call,) = [effect.request for effect in begun.outbox if isinstance(effect, CallAgent)]
     assert decode(await Texts(js, 32_768).inline(message.data), AgentRequested) == call
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fleet import subjects
+from fleet.jetstream.payloads import Texts
 from fleet.local.nats_server import EmbeddedNats
-from fleet.messages import ChatMessage, Policy
+from fleet.messages import ChatMessage, ContentRef, Policy
 from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, working
 from workers.calls.worker import AgentWorker
 from workers.llm.retry import ATTEMPTS_PER_DELIVERY
@@ -403,6 +404,32 @@ async def test_an_answer_beyond_the_payload_limit_travels_by_reference(
     stored = json.loads((await store.get(body["content_ref"]["name"])).data)
     assert (body["task_id"], body["status"]) == ("t", "completed")
     assert stored["proposal"]["content"]
+
+
+async def test_what_calls_share_is_fetched_and_asked(plane: Plane) -> None:
+    """The model is sent the whole prompt, although its beginning lies in the object store."""
+    texts = Texts(plane.js, plane.nc.max_payload)
+    ref = await texts.put("calls/t/shared", b"You are one of several experts: caf\xc3\xa9.")
+    async with Simulator() as simulator, working(plane, simulator):
+        for number in (1, 2):
+            await plane.submit(request(question=number).with_shared("", ref))
+        await plane.next(subjects.AGENT_COMPLETED, 2)
+        bodies = [bytes(call.body).decode() for call in simulator.calls()]  # type: ignore[arg-type]
+    assert len(bodies) == 2
+    assert all("You are one of several experts: café." in body for body in bodies)
+
+
+async def test_a_call_whose_shared_text_is_gone_is_answered_as_failed(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not made without it."""
+    monkeypatch.setattr("workers.calls.leases.FIRST_DELAY_S", 0.01)
+    ref = ContentRef(bucket=subjects.TEXTS, name="calls/t/shared-0", bytes=9)
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request().with_shared("", ref), **{"Nats-Msg-Id": request().msg_id})
+        failed = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
+        assert simulator.requests == 0
+    assert failed["error_type"] == "Undeliverable"
 
 
 async def test_an_unknown_role_fails_the_call_at_once(plane: Plane) -> None:
