@@ -73,7 +73,7 @@ CHANNELS = (
     Channel(subjects.AGENT_STOP, "send", "AgentStop", "Close every open call of a task."),
     Channel(subjects.CONTROL_CANCEL, "send", "CancelRequest", "A cancellation, made durable."),
     Channel(subjects.CONTROL_DEADLINE, "receive", "DeadlineReached", "A scheduled deadline whose time has come."),
-    # Endpoints of the micro service.
+    # Endpoints of the micro service; one that replies several times names all of its replies.
     Channel(
         subjects.ASK,
         "receive",

@@ -1,4 +1,4 @@
-"""Who is shown whose proposal under which letter: labels instead of names, in an order drawn from the seed."""
+"""Gives proposals letters instead of names, in an order drawn from the seed, differently for each reviewer."""
 
 from collections.abc import Sequence
 from random import Random

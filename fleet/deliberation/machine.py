@@ -1,4 +1,4 @@
-"""The deliberation as a state machine: `decide(state, event) -> Decision(state, outbox)`.
+"""Moves a deliberation on, as a state machine: `decide(state, event) -> Decision(state, outbox)`.
 
 Theory. A deliberation is a sequence of phases, each a set of calls, one per agent; a phase ends when every call of it
 has ended, well or not:

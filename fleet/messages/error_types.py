@@ -1,4 +1,4 @@
-"""Why an agent call failed: every name that `error_type` may carry. `subjects.md` says what each means."""
+"""Names every reason why an agent call can fail: the values of `error_type`. `subjects.md` says what each means."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
