@@ -26,7 +26,6 @@ RESPONSES = Subscription(
     consumer=subjects.COLLECTOR,
     pattern=subjects.AGENT_RESPONSE,
     subjects=(subjects.AGENT_COMPLETED, subjects.AGENT_FAILED),
-    body=AgentResponse,
     title="responses",
     description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
 )
@@ -35,7 +34,6 @@ CONTROLS = Subscription(
     consumer=subjects.CONTROLLER,
     pattern=subjects.CONTROL,
     subjects=(subjects.CONTROL_DEADLINE, subjects.CONTROL_CANCEL),
-    body=DeadlineReached | CancelRequest,
     title="control",
     description="Deadlines, which NATS delivers when their time has come, and cancellations.",
 )

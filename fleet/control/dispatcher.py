@@ -25,7 +25,6 @@ from fleet.messages import DeliberationRejected
 from fleet.observability.health import Seen
 from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
-from fleet.requests.form import DeliberationRequested
 from fleet.requests.parse import parse_request
 from fleet.requests.task import Task
 from fleet.requests.tolerance import ignored_fields
@@ -52,7 +51,6 @@ REQUESTS = Subscription(
     consumer=subjects.DISPATCHER,
     pattern=subjects.REQUESTED,
     subjects=(subjects.REQUESTED,),
-    body=DeliberationRequested,
     title="requests",
     description="Records a request and hands its first calls to the workers.",
 )

@@ -36,16 +36,12 @@ POISON_AFTER = 6
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A durable that `topology` has declared, what it may deliver, and what the AsyncAPI document says of it.
-
-    `body` is what a body should decode to.
-    """
+    """A durable that `topology` has declared, and the subjects that it may deliver."""
 
     stream: str
     consumer: str
     pattern: str
     subjects: tuple[str, ...]
-    body: Any
     title: str
     description: str
 
@@ -152,31 +148,7 @@ class Broker(NatsBroker):
         self._name = name
 
     def serve(self, subscription: Subscription, handler: Handler, dead_letters: DeadLetters) -> None:
-        """`handler` gets what the durable delivers, once the broker has started.
-
-        Nothing else reaches it: who may create a consumer may have its messages delivered to the subject of this one.
-        """
-        stream, consumer = subscription.stream, subscription.consumer
-
-        async def handle(msg: Any) -> None:
-            if not delivered(msg, stream, consumer, subscription.subjects):
-                return
-            message = IncomingMessage(msg, JetStreamDelivery(msg, dead_letters))
-            reach("delivery.received")
-            try:
-                if is_copy(msg):
-                    await message.delivery.bury("a copy of a stored message, which nobody published")
-                else:
-                    await handler(message)
-            except Exception:  # FastStream, without a logger, says nothing
-                log.exception("message.not_handled", stream=stream, sequence=message.delivery.sequence)
-                raise
-
-        self._subscribe(subscription, handle)
-
-    def _subscribe(self, subscription: Subscription, handle: Callable[[Any], Awaitable[None]]) -> None:
-        handle.__annotations__["msg"] = subscription.body
-        handle.__name__ = f"on_{subscription.title}"
+        """`handler` gets what the durable delivers, once the broker has started."""
         self.subscriber(
             subscription.pattern,
             title=subscription.title,
@@ -186,7 +158,7 @@ class Broker(NatsBroker):
             ack_policy=AckPolicy.MANUAL,
             pending_msgs_limit=-1,
             pending_bytes_limit=-1,
-        )(handle)
+        )(served_only(subscription, handler, dead_letters))
 
     async def drain(self) -> None:
         """Takes nothing new, and hands what NATS has sent already to the handlers.
@@ -221,6 +193,33 @@ class Broker(NatsBroker):
         connection = await connect(self._settings, self._name, inbox_prefix=CONTROL_INBOX, **callbacks)
         self.config.connect(connection)
         return connection
+
+
+def served_only(
+    subscription: Subscription, handler: Handler, dead_letters: DeadLetters
+) -> Callable[[Any], Awaitable[None]]:
+    """`handler`, for what the durable delivers under its subjects, and for nothing else.
+
+    Who may create a consumer may have its messages delivered to the subject of this one. What escapes the handler is
+    logged here: FastStream, without a logger, says nothing.
+    """
+    stream, consumer = subscription.stream, subscription.consumer
+
+    async def handle(msg: Any) -> None:
+        if not delivered(msg, stream, consumer, subscription.subjects):
+            return
+        message = IncomingMessage(msg, JetStreamDelivery(msg, dead_letters))
+        reach("delivery.received")
+        try:
+            if is_copy(msg):
+                await message.delivery.bury("a copy of a stored message, which nobody published")
+            else:
+                await handler(message)
+        except Exception:
+            log.exception("message.not_handled", stream=stream, sequence=message.delivery.sequence)
+            raise
+
+    return handle
 
 
 async def _raw(message: NatsMessage) -> Msg:
