@@ -11,7 +11,7 @@ import typer
 
 from fleet import config
 from fleet.cli import options
-from fleet.cli.output import console, print_json
+from fleet.cli.output import console, print_json, say
 from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.event_loop import fast_loop
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEMO_TASK = "Design a rate limiter for the public REST API: thousands of clients, no single point of failure."
 DEMO_PACE = ("--latency-ms", "150", "--tokens-per-second", "80", "--answer-tokens", "120")
 """Slow enough to be watched."""
+ASKED_WITHIN_S = 10.0
 
 SIMULATED = (
     "The answers are simulated: a built-in server makes them up. They show how the fleet works, not what a model "
@@ -47,21 +48,26 @@ NatsPort = Annotated[
 def up(
     data_dir: options.DataDir = options.DATA_DIR,
     nats_port: NatsPort = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Logs on standard error, instead of in DIR/logs.")
+    ] = False,
     json_output: options.Json = False,
 ) -> None:
     """Start everything on this machine, and keep it running.
 
     Only what is not given is started: a nats-server unless NATS_URL is set, Ray
     unless RAY_ADDRESS is, a simulated vLLM unless VLLM_URL is. A component that
-    dies is started again. Ctrl-C ends it all.
+    dies is started again. Ctrl-C ends it all. Logs are in DIR/logs; with -v or
+    --json those of the components are on standard error.
 
     [dim]Example:[/dim]  VLLM_URL=http://gpu-1:8000,http://gpu-2:8000 fleet up
     """
     from fleet.local.fleet import LocalFleet
     from fleet.observability.logs import configure_logging
 
-    configure_logging("supervisor")
-    fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port, default_port=True)
+    aloud = verbose or json_output
+    configure_logging("supervisor", level="info" if aloud else "warning")
+    fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port, default_port=True, quiet=not aloud)
     run_until_signalled(_stay_up(fleet, json_output), at_once=fleet.kill)
 
 
@@ -90,8 +96,7 @@ def demo(
     from fleet.local.fleet import LocalFleet
     from fleet.observability.logs import configure_logging
 
-    os.environ.setdefault("FLEET_LOG_LEVEL", "warning")
-    configure_logging("demo")
+    configure_logging("demo", level="warning")
     settings = config.load(os.environ)
     body = options.request(task, role=role, agents=agents, rounds=rounds, timeout=timeout)
     kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-demo-")
@@ -165,10 +170,13 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
     with screen.status("starting NATS, Ray and the model server …") if screen.is_terminal else nullcontext():
         await fleet.__aenter__()
     try:
+        silent = await _silent_servers(fleet)
         if json_output:
             print_json(fleet.facts())
         else:
             _say_where(screen, fleet)
+        for each in silent:
+            say(each, stderr=True)
         await asyncio.Event().wait()
     finally:
         if not json_output:
@@ -176,6 +184,21 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
                 "\nStopping: what is in flight is finished or handed back … (again to end at once)", highlight=False
             )
         await fleet.__aexit__(None, None, None)
+
+
+async def _silent_servers(fleet: "LocalFleet") -> list[str]:
+    """Each model server is asked once: a sentence for each that does not answer."""
+    from workers.llm import probe
+
+    if fleet.model != "given":
+        return []
+    asked = await probe.ask_all(fleet.settings, ASKED_WITHIN_S)
+    return [
+        f"\nThe model server {each.name} does not answer a call: {each.error}\n"
+        "The fleet is up all the same, and calls wait for it until their deadlines; `fleet doctor` asks again."
+        for each in asked
+        if each.error
+    ]
 
 
 def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
@@ -198,6 +221,7 @@ def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
         health = f"health on port {fleet.health_ports[name]}" if fleet.health_ports else ""
         table.add_row(f"  {name}", f"pid {pid}", health)
     table.add_row("  data", str(fleet.data_dir.absolute()), "survives restarts")
+    table.add_row("  logs", str(fleet.logs.absolute()), "one file each; `fleet up -v` shows them here")
     elsewhere = "" if fleet.data_dir == options.DATA_DIR else f" --data-dir {fleet.data_dir}"
     screen.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")
     screen.print(table)

@@ -118,7 +118,7 @@ def client_settings(data_dir: Path, nats_url: str | None = None) -> Settings:
 def locked(data_dir: Path) -> Iterator[None]:
     """Holds the data directory for this process alone. Raises `ConfigError` when another fleet has it."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("a+")
     except OSError as error:
         raise ConfigError(f"--data-dir: cannot use {data_dir}: {error.strerror}") from None

@@ -25,16 +25,16 @@ MASKED = "***"
 Renderer = Callable[[WrappedLogger, str, EventDict], str | bytes]
 
 
-def configure_logging(component: str, *, json: bool | None = None) -> None:
+def configure_logging(component: str, *, json: bool | None = None, level: str = "info") -> None:
     """Events go to standard error. `json` None: `FLEET_LOG` decides (`json`; `human` or `console`), else whether it is
     a terminal.
 
-    `FLEET_LOG_LEVEL` filters: info by default, and for a level that does not exist.
+    `FLEET_LOG_LEVEL` filters, else `level`; info for a level that does not exist.
     """
     if json is None:
         wanted = os.environ.get("FLEET_LOG", "").strip().lower()
         json = wanted == "json" or (wanted not in HUMAN and not sys.stderr.isatty())
-    level = logging.getLevelNamesMapping().get(os.environ.get("FLEET_LOG_LEVEL", "info").upper(), logging.INFO)
+    least = logging.getLevelNamesMapping().get(os.environ.get("FLEET_LOG_LEVEL", level).upper(), logging.INFO)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -42,7 +42,7 @@ def configure_logging(component: str, *, json: bool | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderers(json, os.environ),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -50,7 +50,7 @@ def configure_logging(component: str, *, json: bool | None = None) -> None:
     # Libraries that use the standard library's logging speak up for warnings only.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(os.environ))
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING))
+    logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING))
 
 
 def renderers(json: bool, environ: Mapping[str, str]) -> list[Any]:

@@ -7,6 +7,7 @@ same ones exist. JetStream hands out the calls; Ray places actors and starts dea
 import asyncio
 import hashlib
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from fleet import __version__
 from fleet.config import Settings, secrets_of, with_own_secrets, without_secrets
 from fleet.errors import Unreachable
 from fleet.messages import encode
+from fleet.observability.visible import visible
 from workers.ray_pool.launcher_generations import UNKNOWN, Generation, generation
 
 log = structlog.get_logger(__name__)
@@ -74,8 +76,10 @@ class WorkerActor:
 
     def __init__(self, name: str, fingerprint: str, launched_by: Generation, settings: Settings) -> None:
         from fleet.observability.logs import configure_logging
+        from workers.ray_pool.told_lines import ToldLines
         from workers.ray_pool.worker_thread import Host, Pauses
 
+        sys.stderr = self._lines = ToldLines(sys.stderr)
         configure_logging("worker")
         # The node supplies credentials: a worker may publish what a dispatcher may not, and need not know its secrets.
         self._host = Host(with_own_secrets(settings, os.environ), name)
@@ -100,7 +104,7 @@ class WorkerActor:
         costs more than everything else that a worker does at rest.
         """
         time.sleep(self._pauses.share_s(watcher, pause_s, time.monotonic()))
-        return self.probe()
+        return {**self.probe(), "lines": self._lines.new_for(watcher)}
 
     def drain(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""
@@ -282,6 +286,8 @@ class RayPool:
             try:
                 answering = actor.probe_after.remote(pause_s, self._watcher) if pause_s else actor.probe.remote()
                 answer: dict[str, Any] = await answering
+                for line in answer.pop("lines", ()):
+                    sys.stderr.write(f"{visible(line)}\n")
             except ray.exceptions.ActorDiedError:
                 del self._actors[name]  # for good: the next look makes another
                 raise

@@ -1,0 +1,101 @@
+"""One call of one token to each model server: whether it answers, and what for a reason it does not."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from msgspec import Struct, structs
+
+from fleet.clock import now_ms
+from fleet.config import Settings
+from fleet.errors import AgentCallError, ConfigError
+from fleet.messages import ChatMessage
+from workers.llm.attempt import Attempt, Attempts
+from workers.llm.endpoint import Endpoint
+from workers.llm.endpoints import Endpoints, Route
+from workers.llm.requests import ModelRequest, ModelTarget
+
+NO_FAULT = ("EmptyAnswer", "Truncated", "Declined")
+"""What one token may end with on a server that is well."""
+
+
+class Answered(Struct, frozen=True, kw_only=True):
+    """What one server said. `error` None: it answered. `misses`: models that are wanted, and not on its list."""
+
+    name: str
+    kind: str
+    url: str
+    model: str = ""
+    window: int | None = None
+    seconds: float = 0.0
+    error_type: str | None = None
+    error: str | None = None
+    misses: tuple[str, ...] = ()
+
+
+class _Nobody:
+    def wrote(self, text: str, tokens: int, max_tokens: int) -> None:
+        pass
+
+
+async def ask_all(settings: Settings, within_s: float) -> list[Answered]:
+    """Every model server of the settings, at the same time."""
+    limits = structs.replace(settings.workers, connect_timeout_s=within_s, stall_timeout_s=within_s)
+    attempts = Attempts(structs.replace(settings, workers=limits))
+    try:
+        endpoints = Endpoints(settings.model_servers, limits)
+        return await asyncio.gather(*(_ask(attempts, each, settings, within_s) for each in endpoints.all))
+    finally:
+        await attempts.close()
+
+
+async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, within_s: float) -> Answered:
+    found = Answered(name=endpoint.name, kind=endpoint.config.kind, url=endpoint.shown)
+    wanted = wanted_models(settings, endpoint.name)
+    target = next((model for model in wanted if not endpoint.is_not_for(model)), None)
+    attempt, began = Attempt(1), time.monotonic()
+    attempt.route = Route(endpoint, ModelTarget(name=target))
+    request = ModelRequest(
+        role="DEV",
+        messages=(ChatMessage(role="user", content="Say yes."),),
+        temperature=0.0,
+        max_tokens=1,
+        seed=None,
+        deadline_ms=now_ms() + round(within_s * 1000),
+        accept_truncated=True,
+    )
+    error: AgentCallError | None = None
+    try:
+        async with asyncio.timeout(within_s):
+            attempts.know(endpoint)
+            await attempts.make(attempt, request, {}, _Nobody(), first_token_s=within_s)
+    except AgentCallError as failed:
+        error = failed if failed.error_type not in NO_FAULT else None
+    except TimeoutError:
+        return structs.replace(found, error_type="Timeout", error=f"no answer within {within_s:g} s")
+    except ConfigError as wrong:
+        return structs.replace(found, error_type="Config", error=str(wrong))
+    card = endpoint.card(target)
+    return structs.replace(
+        found,
+        model=attempt.model or target or "",
+        window=endpoint.window(card) if card else None,
+        seconds=time.monotonic() - began,
+        error_type=error.error_type if error else None,
+        error=error.error if error else None,
+        misses=tuple(model for model in wanted if not endpoint.is_not_for(model) and endpoint.lacks(model)),
+    )
+
+
+def wanted_models(settings: Settings, endpoint: str) -> tuple[str, ...]:
+    """What roles ask for, by the name that servers know, where this endpoint may be asked for it."""
+    roles: Mapping[str, object] = settings.roles
+    named = [settings.vllm_model]
+    for role in roles.values():
+        named += [getattr(role, "model", None), getattr(role, "judge_model", None)]
+    found: dict[str, None] = {}
+    for name in filter(None, named):
+        alias = settings.models.get(name)
+        if alias is None or alias.endpoints is None or endpoint in alias.endpoints:
+            found[(alias.name if alias else None) or name] = None
+    return tuple(found)
