@@ -1,7 +1,8 @@
-"""Who waits for the end of a task hears of it from its event."""
+"""Wakes calls that wait for the end of a task, or for the rejection of a request, once its event is published."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 from nats.aio.msg import Msg
@@ -17,16 +18,40 @@ log = structlog.get_logger(__name__)
 RECENT_REJECTIONS = 1024
 
 
-class Endings:
-    """Tells those who wait that a task has ended, or that a request was rejected.
+class Closed(Exception):
+    """This instance shuts down: nobody may wait here any longer."""
 
-    `inline` makes a body whole that travels by reference.
+
+class Waiter:
+    """Notices every event of its keys since it was registered."""
+
+    def __init__(self, waiters: "Waiters") -> None:
+        self._waiters = waiters
+        self.event = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether an event came since the last call, or within the time. Raises `Closed`."""
+        try:
+            if not self._waiters.closed:
+                async with asyncio.timeout(timeout_s):
+                    await self.event.wait()
+        except TimeoutError:
+            return False
+        if self._waiters.closed:
+            raise Closed
+        self.event.clear()
+        return True
+
+
+class Waiters:
+    """The calls that wait, by task id and by `#<sequence>` of a request. `inline` makes a body whole that travels by
+    reference.
     """
 
     def __init__(self, inline: Callable[[bytes], Awaitable[bytes]]) -> None:
         self._inline = inline
-        self._closed = False
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self.closed = False
+        self._waiting: dict[str, set[Waiter]] = {}
         self._rejected: dict[int, bytes] = {}
 
     async def on_event(self, msg: Msg) -> None:
@@ -37,48 +62,43 @@ class Endings:
             try:
                 self.note_rejection(await self._inline(msg.data))
             except (FleetError, *UNDECODABLE, *OUTAGES) as error:
-                log.warning("rejection.unreadable", error=repr(error))  # who waits for it looks into the stream
+                log.warning("rejection.unreadable", error=repr(error))  # calls that wait for it look into the stream
         elif task_id := (msg.headers or {}).get("Task-Id"):
-            self._wake(task_id)
+            self.wake(task_id)
 
     def note_rejection(self, body: bytes) -> None:
-        """A rejection, however it was heard of."""
+        """Keeps a rejection, from its event or from the stream."""
         sequence = decode(body, DeliberationRejected).stream_sequence
         self._rejected[sequence] = body
         if len(self._rejected) > RECENT_REJECTIONS:
             del self._rejected[next(iter(self._rejected))]
-        self._wake(f"#{sequence}")
+        self.wake(f"#{sequence}")
 
     def rejection(self, sequence: int) -> bytes | None:
         """The rejection of the request with this stream sequence, if it was rejected lately."""
         return self._rejected.get(sequence)
 
     def close(self) -> None:
-        """Nobody waits here any longer."""
-        self._closed = True
-        for key in list(self._waiting):
-            self._wake(key)
+        """Every wait, now and later, raises `Closed`."""
+        self.closed = True
+        for key in self._waiting:
+            self.wake(key)
 
-    async def wait(self, keys: tuple[str, ...], timeout_s: float) -> bool:
-        """Returns when one of `keys` (task ids, `#<sequence>`) was heard of, or the time is over; False: closed."""
-        if self._closed:
-            return False
-        event = asyncio.Event()
+    @contextmanager
+    def registered(self, *keys: str) -> Iterator[Waiter]:
+        """A waiter for these keys. Register before you look: an event in between is noticed then."""
+        waiter = Waiter(self)
         for key in keys:
-            self._waiting.setdefault(key, set()).add(event)
+            self._waiting.setdefault(key, set()).add(waiter)
         try:
-            async with asyncio.timeout(timeout_s):
-                await event.wait()
-        except TimeoutError:
-            pass
+            yield waiter
         finally:
             for key in keys:
-                waiting = self._waiting[key]
-                waiting.discard(event)
-                if not waiting:
+                self._waiting[key].discard(waiter)
+                if not self._waiting[key]:
                     del self._waiting[key]
-        return not self._closed
 
-    def _wake(self, key: str) -> None:
-        for event in self._waiting.get(key, ()):
-            event.set()
+    def wake(self, key: str) -> None:
+        """Something has happened to this task or request."""
+        for waiter in self._waiting.get(key, ()):
+            waiter.event.set()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleet import subjects
-from fleet.control.service.waiters import Endings
+from fleet.control.service.waiters import Waiters
 from tests.support import agents
 from tests.support.control_plane import Fleet, running
 
@@ -15,10 +15,10 @@ from tests.support.control_plane import Fleet, running
 async def deaf(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Fleet]:
     """A fleet whose service hears no event."""
 
-    async def nothing(self: Endings, msg: Any) -> None: ...
+    async def nothing(self: Waiters, msg: Any) -> None: ...
 
-    monkeypatch.setattr(Endings, "on_event", nothing)
-    monkeypatch.setattr("fleet.control.service.server.POLL_S", 0.1)
+    monkeypatch.setattr(Waiters, "on_event", nothing)
+    monkeypatch.setattr("fleet.control.service.endpoints.POLL_S", 0.1)
     async with running(nats_url, agents.answer) as fleet:
         yield fleet
 

@@ -1,0 +1,144 @@
+"""The endpoints `deliberation.ask`, `.result` and `.cancel`.
+
+They decide nothing: `ask` publishes a request, `cancel` a durable control message, and both wait for the terminal event
+as any other client would.
+"""
+
+import asyncio
+import time
+import uuid
+
+import nats.errors
+from nats.js.errors import APIError
+from nats.micro.request import Request
+
+from fleet import subjects
+from fleet.control.component import Component
+from fleet.control.service.calls import HandOver, decoded, fault, taken_over
+from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup
+from fleet.control.service.waiters import Closed, Waiters
+from fleet.deliberation.state import Deliberation
+from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode
+from fleet.messages.headers import child_traceparent, headers
+from fleet.requests.by_reference import by_reference
+
+MAX_WAIT_S = 300.0
+PUBLISH_WITHIN_S, PUBLISH_PAUSE_S = 10.0, 0.25
+POLL_S, CANCEL_POLL_S, UNKNOWN_POLL_S = 5.0, 0.5, 0.5
+"""How often a waiting call looks into the bucket, in case an event was missed while reconnecting."""
+
+
+class Endpoints:
+    """What each endpoint answers. They raise `ServiceFault`, and `HandOver` once this instance shuts down."""
+
+    def __init__(self, component: Component, waiters: Waiters, lookup: Lookup) -> None:
+        self._component = component
+        self._waiters = waiters
+        self._lookup = lookup
+
+    async def ask(self, request: Request) -> TerminalEvent:
+        """Publishes the body to `deliberation.requested`; the terminal event, or faults 400 and 409."""
+        asked = await self.submit(request)
+        until, heard = time.monotonic() + LONGEST_CALL_S, True
+        with self._waiters.registered(*asked.keys) as waiter:
+            while (left := until - time.monotonic()) > 0:
+                state = await asked.state(missed=not heard)
+                if state is not None and state.result is not None:
+                    return state.result
+                try:
+                    heard = await waiter.wait(min(left, POLL_S))
+                except Closed:
+                    raise HandOver(request.data, asked.sequence) from None
+        raise fault(504, f"{asked.task_id} has not ended", task_id=asked.task_id)
+
+    async def submit(self, request: Request) -> Asked:
+        """Publishes the request, unless another instance has done so before it handed the call over."""
+        sequence = taken_over(request) or await self._publish(request)
+        return Asked(self._lookup, await self._lookup.named(request.data) or f"d-{sequence}", sequence)
+
+    async def result(self, request: Request) -> ResultReply:
+        """Status now, or after at most `wait_seconds`."""
+        call: ResultRequest = decoded(request.data, ResultRequest)
+        until = time.monotonic() + min(max(call.wait_seconds or 0.0, 0.0), MAX_WAIT_S)
+        with self._waiters.registered(call.task_id) as waiter:
+            while True:
+                state = await self._lookup.load(call.task_id)
+                left = until - time.monotonic()
+                if (state is not None and state.ended) or left <= 0:
+                    return result_of(state) if state else await self.pending(call.task_id)
+                try:
+                    await waiter.wait(min(left, POLL_S if state else UNKNOWN_POLL_S))
+                except Closed:
+                    raise HandOver(encode(call.change(wait_seconds=left))) from None
+
+    async def pending(self, task_id: str) -> ResultReply:
+        """Of a task without a state; 404 unless its request waits in the stream."""
+        prefix, _, digits = task_id.partition("-")
+        named = prefix == "d" and subjects.is_key(task_id) and digits.isdecimal()
+        if named and await self._lookup.is_stored(int(digits)):
+            return ResultReply(task_id=task_id, status="PENDING")
+        raise fault(404, f"no task {task_id}", task_id=task_id, status="UNKNOWN")
+
+    async def cancel(self, request: Request) -> CancelReply:
+        """Makes the cancellation durable, then waits for the terminal event."""
+        call: CancelRequest = decoded(request.data, CancelRequest)
+        with self._waiters.registered(call.task_id) as waiter:
+            state = await self._lookup.load(call.task_id)
+            if state is None:
+                raise fault(404, f"no task {call.task_id}", task_id=call.task_id, status="UNKNOWN")
+            cancelled = taken_over(request) is not None
+            if not state.ended:
+                await self._publish_cancel(call, state)
+                cancelled, until = True, time.monotonic() + MAX_WAIT_S
+                while not state.ended and time.monotonic() < until:
+                    try:
+                        await waiter.wait(CANCEL_POLL_S)
+                    except Closed:
+                        raise HandOver(request.data) from None
+                    state = await self._lookup.load(call.task_id) or state
+        if cancelled and state.status == "CANCELLED":
+            return CancelReply(task_id=call.task_id, status="CANCELLED")
+        if not state.ended:
+            raise fault(504, f"{call.task_id} has not ended", task_id=call.task_id, status=state.status)
+        raise fault(409, f"{call.task_id} already ended: {state.status}", task_id=call.task_id, status=state.status)
+
+    async def _publish(self, request: Request) -> int:
+        """The sequence of the request in its stream. Tried again while the stream has no leader: stored once."""
+        given = {"Nats-Msg-Id": f"ask.{uuid.uuid4().hex}"}
+        if traceparent := (request.headers or {}).get("traceparent"):
+            given["traceparent"] = traceparent
+        body = await by_reference(request.data, self._component.texts)
+        until = time.monotonic() + PUBLISH_WITHIN_S
+        while True:
+            try:
+                ack = await self._component.js.publish(subjects.REQUESTED, body, headers=given)
+                return int(ack.seq)
+            except APIError as error:
+                raise fault(503, f"the request was not taken: {error.description}") from None
+            except (nats.errors.Error, TimeoutError) as error:
+                if time.monotonic() > until:
+                    raise fault(503, f"the request was not taken: {error or type(error).__name__}") from None
+            await asyncio.sleep(PUBLISH_PAUSE_S)
+
+    async def _publish_cancel(self, call: CancelRequest, state: Deliberation) -> None:
+        given = headers(
+            subjects.CONTROL_CANCEL,
+            f"{call.task_id}.cancel",
+            f"/fleet/{self._component.name}",
+            call.task_id,
+            child_traceparent(state.traceparent),
+        )
+        await self._component.js.publish(subjects.CONTROL_CANCEL, encode(call), headers=given)
+
+
+def result_of(state: Deliberation) -> ResultReply:
+    """What `deliberation.result` answers of a task that has a state."""
+    return ResultReply(
+        task_id=state.task_id,
+        status=state.status,
+        progress=state.progress,
+        result=state.result,
+        accepted_at=state.accepted_at,
+        deadline_at=state.deadline_at,
+        correlation=state.task.correlation,
+    )

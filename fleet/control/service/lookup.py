@@ -1,0 +1,149 @@
+"""What NATS knows of a task that a call names: its state, its request while that waits, and its rejection."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.control.component import Component
+from fleet.control.service.calls import ServiceFault, fault, task_id_of
+from fleet.control.service.waiters import Waiters
+from fleet.deliberation.state import Deliberation
+from fleet.errors import BadRequest, UnreadableState
+from fleet.jetstream.connection import OUTAGES
+from fleet.jetstream.history import events, find_rejection
+from fleet.messages import DeliberationRejected, decode
+from fleet.requests.by_reference import whole_request
+
+LONGEST_CALL_S = 3600.0 + 60.0
+"""Longest timeout a request may have, and a minute for what comes before and after."""
+LOOK_WITHIN_S, LOOK_PAUSE_S = 10.0, 0.25
+COMPARED_WITHIN_S, COMPARED_PAUSE_S = 5.0, 0.05
+
+
+class Lookup:
+    """Reads states, requests and rejections. Changes nothing."""
+
+    def __init__(self, component: Component, waiters: Waiters) -> None:
+        self._component = component
+        self._waiters = waiters
+
+    async def load(self, task_id: str) -> Deliberation | None:
+        """The state. Tried again while the bucket has no leader. Raises `NewerState`, `UnreadableState`."""
+        until = time.monotonic() + LOOK_WITHIN_S
+        while True:
+            try:
+                stored = await self._component.store.load(task_id)
+                return stored.state if stored else None
+            except OUTAGES:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(LOOK_PAUSE_S)
+
+    async def named(self, data: bytes) -> str | None:
+        """The task id in a request, wherever its body lies; a bad body is for the dispatcher to reject."""
+        try:
+            return task_id_of(await whole_request(data, 0, self._component.texts))
+        except BadRequest:
+            return None
+
+    async def is_stored(self, sequence: int) -> bool:
+        """Whether the request still waits in its stream; true where NATS does not say."""
+        try:
+            await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
+        except NotFoundError:
+            return False
+        except OUTAGES:
+            pass
+        return True
+
+    def refuse_rejected(self, sequence: int) -> None:
+        """Raises `ServiceFault` for a request whose rejection is known."""
+        if rejection := self._waiters.rejection(sequence):
+            body = decode(rejection, DeliberationRejected)
+            raise ServiceFault(409 if body.code == "conflict" else 400, body.error, body)
+
+    async def look_for_rejection(self, sequence: int) -> None:
+        """Reads the events of the last hour: only where the event itself may have been missed."""
+        if self._waiters.rejection(sequence) is None:
+            missed = await find_rejection(self._component.js, self._component.texts, sequence, LONGEST_CALL_S)
+            if missed is not None:
+                self._waiters.note_rejection(missed)
+
+    async def was_accepted(self, task_id: str) -> bool:
+        """Whether `deliberation.accepted` of this task stands in the events of the last hour."""
+        since = datetime.now(UTC) - timedelta(seconds=LONGEST_CALL_S)
+        async with aclosing(events(self._component.js, (subjects.ACCEPTED,), since, headers_only=True)) as found:
+            async for msg in found:
+                if (msg.header or {}).get("Task-Id") == task_id:
+                    return True
+        return False
+
+
+class Asked:
+    """A request that was published, and the state that answers it.
+
+    `sequence` 0: the task was named by its id alone, so whatever state has this id is meant.
+    """
+
+    def __init__(self, lookup: Lookup, task_id: str, sequence: int = 0) -> None:
+        self._lookup = lookup
+        self._accepted = False
+        self._compared = sequence == 0
+        self.task_id = task_id
+        self.sequence = sequence
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """What to register a waiter for."""
+        return self.task_id, f"#{self.sequence}"
+
+    async def state(self, *, missed: bool) -> Deliberation | None:
+        """The state of this request; None while there is none. Raises `ServiceFault` for one that was rejected.
+
+        `missed`: its event may have been missed, so look for what became of the request.
+        """
+        self._lookup.refuse_rejected(self.sequence)
+        try:
+            state = await self._lookup.load(self.task_id)
+        except UnreadableState:
+            return None  # it fails at its deadline
+        if state is None:
+            if missed and self.sequence:
+                await self._find_out()
+            return None
+        if not self._compared and state.stream_sequence != self.sequence and not await self._is_the_same():
+            return None
+        self._compared = True
+        return state
+
+    async def _is_the_same(self) -> bool:
+        """Whether an older task of that id answers this request: not while that may yet be a conflict.
+
+        The dispatcher takes a request off the stream once it is compared, and rejects it before.
+        """
+        until = time.monotonic() + COMPARED_WITHIN_S
+        while await self._lookup.is_stored(self.sequence):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(COMPARED_PAUSE_S)
+        await self._lookup.look_for_rejection(self.sequence)
+        self._lookup.refuse_rejected(self.sequence)
+        return True
+
+    async def _find_out(self) -> None:
+        """Ends a call whose request is gone: it was rejected, or somebody took it off the stream."""
+        if self._accepted or await self._lookup.is_stored(self.sequence):
+            return
+        if await self._lookup.load(self.task_id) is not None:
+            return  # recorded just now
+        await self._lookup.look_for_rejection(self.sequence)
+        self._lookup.refuse_rejected(self.sequence)
+        # Its state may have been lost: then it fails at its deadline.
+        self._accepted = await self._lookup.was_accepted(self.task_id)
+        if not self._accepted:
+            text = f"request {self.sequence} was taken off its stream before it was accepted"
+            raise fault(404, text, task_id=self.task_id, status="UNKNOWN")
