@@ -1,4 +1,4 @@
-"""Named points at which a process can be told to die, to prove that nothing is lost there. Off, they cost one check.
+"""Kills the process at a named point, to prove that nothing is lost there. Off, a point costs one check.
 
 `FLEET_CRASH_AT=runner.saved:3` ends the process with SIGKILL when it reaches `runner.saved` for the third time. For
 `fleet chaos` and tests alone: it is no setting, and read once per process.
@@ -51,20 +51,20 @@ class _Armed:
 
 
 def parse(environ: Mapping[str, str]) -> tuple[str, int] | None:
-    """(point, how often it must be reached), or None when nothing is wanted. Raises `ConfigError`."""
-    wanted = environ.get(VARIABLE)
-    if not wanted:
+    """(point, how often it must be reached), or None when it is not set. Raises `ConfigError`."""
+    setting = environ.get(VARIABLE)
+    if not setting:
         return None
-    point, _, nth = wanted.partition(":")
+    point, _, nth = setting.partition(":")
     if point not in POINTS:
         raise ConfigError(f"{VARIABLE}: {point!r} is none of {', '.join(POINTS)}")
     if nth and not (nth.isdecimal() and int(nth) > 0):
-        raise ConfigError(f"{VARIABLE}: expected NAME or NAME:NTH, got {wanted!r}")
+        raise ConfigError(f"{VARIABLE}: expected NAME or NAME:NTH, got {setting!r}")
     return point, int(nth or 1)
 
 
-_wanted = parse(os.environ)
-_armed = _Armed(*_wanted) if _wanted else None
+_point = parse(os.environ)
+_armed = _Armed(*_point) if _point else None
 
 
 def reach(point: str) -> None:

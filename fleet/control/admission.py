@@ -95,7 +95,7 @@ class Admission:
             await asyncio.gather(*(delivery.keep() for delivery, _ in self._held), return_exceptions=True)
 
     async def _look(self, in_progress: Callable[[], Awaitable[int]]) -> None:
-        self._room = 0  # Nobody is let in while the count is on its way.
+        self._room = 0  # Nothing is admitted during the count.
         free = self._limit - await in_progress()
         self._room = -(-free // 2) if free > 0 else 0
         self._valid_until = time.monotonic() + ROOM_VALID_S

@@ -1,4 +1,4 @@
-"""The dispatcher: takes `deliberation.requested`, records it, and sees to it that there are workers for its calls."""
+"""The dispatcher: validates and records `deliberation.requested`, and starts the workers."""
 
 import asyncio
 from collections.abc import Callable
@@ -130,7 +130,7 @@ class Dispatcher:
         except Exception as failure:
             await delivery.retry_later(failure)
             return
-        if begun:  # It has its room already, and may be owed its first calls.
+        if begun:  # It was admitted before, and its first calls may not have been published.
             admit()
         else:
             self._admission.submit(delivery, admit)
@@ -188,9 +188,9 @@ def _ray(launcher: Launcher) -> Seen:
     return Seen(answers, "" if answers else "Ray has not answered lately, or not yet")
 
 
-def _workers(launcher: Launcher, wanted: int) -> Seen:
+def _workers(launcher: Launcher, count: int) -> Seen:
     answering = launcher.answering() or 0
-    return Seen(answering > 0, "" if answering >= wanted else f"{answering} of {wanted} workers answer")
+    return Seen(answering > 0, "" if answering >= count else f"{answering} of {count} workers answer")
 
 
 def _rejection(error: BadRequest, sequence: int) -> DeliberationRejected:

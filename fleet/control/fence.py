@@ -125,7 +125,7 @@ class PublisherFence:
 
     def _forget_name(self) -> None:
         self.instance = ""
-        if self._sub is not None:  # or it would be subscribed again, and answer for bytes that it knows nothing of
+        if self._sub is not None:  # or it would be subscribed again, and answer for the old connection
             self._nc._remove_sub(self._sub._id)
             self._sub = None
 

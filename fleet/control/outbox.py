@@ -187,7 +187,7 @@ class Outbox:
         if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
             body = await self._referring(event)
         if not self.instance or state.written_by != self.instance:
-            # The connection was lost since it was decided: others may have heard that nobody is there.
+            # The connection was lost since it was decided: others may have been told that it is gone.
             raise StillOut(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         await self._send(
             _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent

@@ -244,13 +244,13 @@ def _owes(state: Deliberation, item: Item) -> bool:
         case DeadlinePassed() if state.ended:
             return True
         case Requested(sequence=sequence) if sequence == state.stream_sequence:
-            return True  # NATS need not say that it came again: a durable that was made anew counts from one
+            return True  # it may come again as a first delivery: a consumer that was created again counts from one
     return item.delivery.id in state.cause
 
 
 def _recovered(state: Deliberation, owed: Sequence[Item]) -> tuple[Effect, ...]:
-    requests = (item.event for item in owed)
-    redelivered = any(isinstance(event, Requested) or event == PublishAgain(request=True) for event in requests)
+    events = (item.event for item in owed)
+    redelivered = any(isinstance(event, Requested) or event == PublishAgain(request=True) for event in events)
     return recover(state, request_redelivered=redelivered)
 
 

@@ -1,5 +1,6 @@
-"""Sees wedges: a connection that is dead, a stream or a durable that is gone, a stream that is full, messages that wait
-and do not come. What can be repaired is; the rest turns readiness red and is named in the log, once.
+"""Detects what has stopped working: dead connections, missing streams and consumers, full streams, stalled deliveries.
+
+What can be repaired is repaired. The rest is a problem of readiness, and is logged once.
 """
 
 import asyncio
@@ -49,22 +50,22 @@ class Watchdog:
         self._clients = clients
         self._flows = {read: Flow() for read in reads}
         self._lost_streams = lost_streams
-        self._known: set[str] = set()
+        self._problems: set[str] = set()
         self._unread: set[str] = set()
         self._wrong_since: dict[str, float] = {}
 
     async def run(self) -> None:
         """Until cancelled. Raises `Unreachable` where only a new process can help."""
         while True:
-            deaf = await self._deaf()
-            missing = () if deaf else await self._look()
+            answered = await self._connections_answer()
+            missing = await self._look() if answered else ()
             if missing:
                 log.error("topology.missing", missing=missing, action="declaring it again")
                 await self._declare(missing)
             await asyncio.sleep(PROBE_INTERVAL_S)
 
-    async def _deaf(self) -> bool:
-        """Whether some connection does not answer. Raises `Unreachable` if it stays so while NATS answers a new one."""
+    async def _connections_answer(self) -> bool:
+        """Raises `Unreachable` if one of them does not answer for some time, while NATS answers a new one."""
         errors = [error for error in await asyncio.gather(*map(_error_of, self._clients)) if error is not None]
         elsewhere = False
         if errors:
@@ -73,7 +74,7 @@ class Watchdog:
         self._give_up_on("NATS answers others, but not a connection of this process", wrong=elsewhere)
         if not errors:
             self._health.set("nats", ok=True)
-        return bool(errors)
+        return not errors
 
     async def _look(self) -> Sequence[str]:
         """What is missing. Everything is asked at once: there are many round trips, and a link may be slow."""
@@ -92,7 +93,7 @@ class Watchdog:
         self._health.set("streams", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "")
         for _, name in self._flows:
             self._give_up_on(
-                f"NATS knows no reader of consumer {name}, and this process reads it", wrong=name in self._unread
+                f"this process reads consumer {name}, but NATS knows no reader of it", wrong=name in self._unread
             )
         return missing
 
@@ -117,7 +118,7 @@ class Watchdog:
         config, state = info.config, info.state
         limits = ((state.messages, config.max_msgs), (state.bytes, config.max_bytes))
         full = config.discard == DiscardPolicy.NEW and any(0 < (most or 0) <= now for now, most in limits)
-        self._tell(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
+        self._report(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
         return None
 
     async def _missing_consumer(self, stream: str, name: str) -> str | None:
@@ -127,33 +128,33 @@ class Watchdog:
             return f"{stream}/{name}"
         if flow := self._flows.get((stream, name)):
             stalled = flow.stalled(info, time.monotonic())
-            self._tell(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
+            self._report(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
             if not info.push_bound:
                 self._unread.add(name)
         return None
 
-    def _tell(self, problem: str, *, wrong: bool, **facts: Any) -> None:
-        """Readiness follows; the log hears of changes."""
-        if wrong or problem in self._known:
-            told = ", ".join(f"{name} {value}" for name, value in facts.items())
-            self._health.set(problem, ok=not wrong, detail=told)
-        if wrong and problem not in self._known:
-            self._known.add(problem)
-            log.error("wedged", problem=problem, **facts)
-        elif not wrong and problem in self._known:
-            self._known.discard(problem)
+    def _report(self, problem: str, *, wrong: bool, **facts: Any) -> None:
+        """To readiness; changes to the log, too."""
+        if wrong or problem in self._problems:
+            detail = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self._health.set(problem, ok=not wrong, detail=detail)
+        if wrong and problem not in self._problems:
+            self._problems.add(problem)
+            log.error("problem.found", problem=problem, **facts)
+        elif not wrong and problem in self._problems:
+            self._problems.discard(problem)
             self._health.forget(problem)
-            log.info("unwedged", problem=problem)
+            log.info("problem.over", problem=problem)
 
     async def _declare(self, missing: Sequence[str]) -> None:
+        created: list[str] = []
         try:
             async with asyncio.timeout(DECLARE_TIMEOUT_S):
-                created = await topology.declare(self._js, self._settings)
+                await topology.declare(self._js, self._settings, created)
+            log.info("topology.declared_again", missing=missing)
         except Exception as error:
-            log.warning("topology.declare_failed", error=repr(error))
-            return
-        log.info("topology.declared_again", missing=missing)
-        self._lost_streams.after_loss_of(created)
+            log.warning("topology.declare_failed", error=repr(error), again_in_s=PROBE_INTERVAL_S)
+        self._lost_streams.after_loss_of(created)  # what was created before it failed was lost nevertheless
 
 
 class Flow:

@@ -259,6 +259,31 @@ async def test_only_running_tasks_are_loaded_after_a_loss(nats_url: str) -> None
     await nc.close()
 
 
+async def test_tasks_are_recovered_also_where_not_everything_could_be_declared(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream of deadlines is declared again, then declaring fails: the next attempt finds that stream there."""
+    failures = 2
+    declare_consumer = topology._declare_consumer
+
+    async def fails_first(*given: Any) -> None:
+        nonlocal failures
+        if armed and failures:
+            failures -= 1
+            raise TimeoutError
+        await declare_consumer(*given)
+
+    armed = False
+    monkeypatch.setattr(topology, "_declare_consumer", fails_first)
+    async with running(nats_url, lambda call: None) as fleet:
+        task_id = await fleet.request(constraints={"timeout_seconds": 3})
+        await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
+        armed = True
+        await fleet.nc.jetstream().delete_stream(subjects.DELIBERATION_CONTROL)
+        assert (await fleet.inbox.next(subjects.FAILED, task_id=task_id))["status"] == "TIMEOUT"
+    assert not failures
+
+
 async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
     js = nc.jetstream()
     await topology.declare(js, settings)
@@ -324,12 +349,12 @@ async def test_a_consumer_that_nobody_reads_any_more_ends_the_process(
     monkeypatch.setattr("fleet.control.recovery.watchdog.GIVEN_UP_AFTER_S", 0.2)
     nc = await nats.connect(nats_url)
     dog = await watching(nc, load({}), Health("test"))
-    with pytest.raises(Unreachable, match="no reader of consumer dispatcher"):
+    with pytest.raises(Unreachable, match="reads consumer dispatcher, but NATS knows no reader"):
         await dog.run()
     await nc.close()
 
 
-async def test_what_is_wedged_is_named_until_it_is_over(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_problem_is_named_until_it_is_over(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that is full, and messages that wait while nobody takes them."""
     monkeypatch.setattr("fleet.control.recovery.watchdog.STALLED_AFTER_S", 0.2)
     nc = await nats.connect(nats_url)
