@@ -13,8 +13,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
-from fleet.config import Settings, without_userinfo
+from fleet.config import Settings
 from fleet.errors import ConfigError, Unreachable
+from fleet.jetstream.unreachable import why
 
 log = structlog.get_logger(__name__)
 
@@ -40,9 +41,12 @@ class Connection(Client):  # type: ignore[misc]
         """Hears every error that nats-py reports."""
         self._ending: asyncio.Task[None] | None = None
         self._refused_at: float | None = None
+        self.heard: Exception | None = None
+        """The last error: nats-py itself says of the last server only that there are no more servers."""
 
     async def on_error(self, error: Exception) -> None:
         """The loss of a connection is logged by those who use it. Being refused is not waited out."""
+        self.heard = error
         if self.error_listener is not None:
             await self.error_listener(error)
         if REFUSED in str(error).lower():
@@ -152,10 +156,7 @@ async def connect(settings: Settings, name: str, **more: Any) -> Connection:
         await (await _open(settings, f"{name}-probe", **ONCE)).close()
         return await _open(settings, name, **more)
     except OUTAGES as error:
-        raise Unreachable(
-            f"no NATS server answers at {without_userinfo(settings.nats)} ({error or type(error).__name__}): "
-            "start one, set NATS_URL, or run `fleet up`"
-        ) from None
+        raise Unreachable(why(settings, error)) from None
 
 
 async def answers(settings: Settings, name: str, within_s: float) -> bool:
@@ -177,9 +178,12 @@ async def _open(settings: Settings, name: str, **more: Any) -> Connection:
     nc.error_listener = more.pop("error_cb", None)
     try:
         await nc.connect(servers(settings), name=name, **{**options(settings), **more, "error_cb": nc.on_error})
-    except BaseException:
+    except BaseException as error:
         with suppress(Exception):  # nats-py's own, where there was nothing to close yet
-            await nc.close()
+            async with asyncio.timeout(DISCONNECT_WITHIN_S):  # after a certificate that is not trusted it never ends
+                await nc.close()
+        if isinstance(error, nats.errors.NoServersError) and nc.heard is not None:
+            raise nc.heard from None
         raise
     return nc
 

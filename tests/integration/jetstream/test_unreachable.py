@@ -1,0 +1,70 @@
+"""Why NATS cannot be reached is told apart, by the server and the user, and never with a secret."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import trustme
+
+from fleet.config import load
+from fleet.errors import Unreachable
+from fleet.jetstream import connection
+from tests.support import servers
+
+pytestmark = pytest.mark.usefixtures("nats_binary")
+
+USERS = 'authorization { user: fleet, password: "right-one" }'
+
+
+async def told(**environ: str) -> str:
+    """What somebody reads who connects so."""
+    with pytest.raises(Unreachable) as raised:
+        await connection.connect(load(environ), "test")
+    assert "Traceback" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+    return str(raised.value)
+
+
+async def test_a_wrong_password_is_told_from_none(tmp_path: Path) -> None:
+    """The user by name; a token by being one."""
+    async with servers.one(tmp_path, more=USERS) as server:
+        for login, who in (("fleet:secret@", "user 'fleet'"), ("secret-token@", "the token"), ("", "no name")):
+            text = await told(NATS_URL=server.url.replace("://", f"://{login}"))
+            assert f"NATS at {server.url} refuses" in text
+            assert who in text
+
+
+async def test_a_server_that_is_away_is_told_from_a_host_that_is_not() -> None:
+    """Neither says anything of passwords."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        assert "nobody listens there" in await told(NATS_URL=f"nats://u:secret@127.0.0.1:{port}")
+        assert "no host of that name" in await told(NATS_URL="nats://u:secret@no-such-host.invalid:4222")
+        free.listen()
+        assert "silent" in await told(NATS_URL=f"nats://u:secret@127.0.0.1:{port}")
+
+
+def tls(tmp_path: Path, ca: trustme.CA, *, verify: bool) -> str:
+    """The configuration of a server."""
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    file, authority = (json.dumps(str(tmp_path / name)) for name in ("server.pem", "ca.pem"))
+    verified = f", ca_file: {authority}, verify: true" if verify else ""
+    return f"tls {{ cert_file: {file}, key_file: {file}{verified} }}"
+
+
+async def test_tls_is_told_for_what_is_missing(tmp_path: Path) -> None:
+    """The authority, the client's certificate, or TLS as such."""
+    ca, other = trustme.CA(), trustme.CA()
+    more = tls(tmp_path, ca, verify=True)
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    async with servers.one(tmp_path / "server", more=more) as server:
+        url = server.url
+        assert "set NATS_CA" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "other.pem"))
+        assert "NATS_CERT" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "ca.pem"))
+        assert "set NATS_CA" in await told(NATS_URL=url)
+    async with servers.one(tmp_path / "plain") as server:
+        url = server.url.replace("nats://", "tls://")
+        assert "offers no TLS" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "ca.pem"))
