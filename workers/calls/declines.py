@@ -10,11 +10,14 @@ from fleet.messages import DECLINE, ChatMessage
 from workers.llm.failures import invalid
 
 _WORD = DECLINE.removesuffix(":")
+_STEM = rf"{_WORD[:-1]}(?:E|ED|ES|ING)\b"
+_BARE = re.compile(rf"\s*{_WORD}\b[|;,=>\s]*")
+_TAGGED = re.compile(r"\s*<decline[^>]*>(?P<reason>.*?)(?:</decline>\s*)?", re.IGNORECASE | re.DOTALL)
 _COLON = r"[:：﹕∶]"
-_MARK = r"""[\s>#*_`"'“”«»\[\](){}–—•·\-]*"""
+_MARK = r"""(?:[\s>#*_`"'“”«»\[\](){}–—•·\-]|\d{1,2}[.)])*"""
 _CLOSED = r"""(?:[*_`"']+(?=\s|$))?"""
 _BEGINS = re.compile(
-    rf"{_MARK}{_WORD}[DS]?\b(?:{_MARK}{_COLON}{_CLOSED}|{_MARK}(?:[—–\-.]|\n|$))",
+    rf"{_MARK}(?:[^\W\d_ ]{{2,20}}: *)?{_STEM}(?:{_MARK}{_COLON}{_CLOSED}|{_MARK}(?:[—–\-.]|\n|$))",
     re.IGNORECASE,
 )
 _LINE = re.compile(rf"^{_MARK}{_WORD}D?{_MARK}{_COLON}{_CLOSED}(?P<reason>.*)", re.MULTILINE | re.DOTALL)
@@ -46,6 +49,10 @@ def declined(text: str, messages: Iterable[ChatMessage] = ()) -> str | None:
         text = inside if _BEGINS.match(inside) else text
     if begins := _BEGINS.match(text):
         return _reason(text[begins.end() :])
+    if tagged := _TAGGED.fullmatch(text):
+        return _reason(tagged["reason"])
+    if bare := _BARE.match(text):
+        return _reason(text[bare.end() :])
     line = _LINE.search(text)
     if (
         line is not None

@@ -19,6 +19,8 @@ _SCORE = re.compile(r"(?P<score>\d{1,2}(?:[.,]\d+)?)\s*(?:(?:/|out of|of|von|sur
 _LABEL_WORDS = re.compile(r"\b(?:proposal|option|candidate|text|answer|solution|label|entry)\b|[\W_]+", re.IGNORECASE)
 _FRAME = re.compile(r"\b[0-9a-f]{8}\b")
 _LABEL_KEYS = ("label", "proposal", "proposal_label", "id", "name", "option", "candidate", "key")
+_CRITERION_KEYS = ("criterion", "criteria", "aspect", "dimension")
+_ROW_KEYS = (*_CRITERION_KEYS, "name")
 _SCORE_KEYS = ("score", "rating", "value", "points", "grade", "mark")
 _REASON_KEYS = ("rationale", "reason", "reasoning", "comment", "justification", "explanation", "why")
 _BEST_KEYS = ("best", "choice", "winner", "vote", "chosen", "selected", "answer", "label", "proposal")
@@ -80,6 +82,8 @@ def read_reviews(content: str, shape: Shape, phase: str) -> Reviews:
                 missing.append(f"$.{label}")
             continue
         card = by_label[label]
+        if isinstance(card, list):
+            card = _by_criterion(card)
         if not isinstance(card, dict):
             missing.append(f"$.{label}: contradicts itself" if card is CONTRADICTION else f"$.{label}: no object")
         elif phase == "critique":
@@ -129,7 +133,7 @@ def label_in(text: Any, labels: Collection[str]) -> str | None:
         return None
     if text in labels:
         return text
-    word = _LABEL_WORDS.sub(" ", _FRAME.sub(" ", text)).strip().upper()
+    word = _LABEL_WORDS.sub(" ", _FRAME.sub(" ", text.replace("_", " "))).strip().upper()
     return word if word in labels else None
 
 
@@ -159,10 +163,29 @@ def _from_list(items: list[Any], labels: Mapping[str, str]) -> dict[str, Any]:
         if not isinstance(item, dict):
             continue
         key = next((key for key in _LABEL_KEYS if label_in(item.get(key), labels)), None)
+        criterion = next((item[name] for name in _CRITERION_KEYS if isinstance(item.get(name), str)), None)
+        if key is not None and criterion is not None:
+            card = found.setdefault(str(label_in(item[key], labels)), {})
+            if isinstance(card, dict):
+                card[criterion] = item if criterion not in card else CONTRADICTION
+            continue
         pairs = item.items() if key is None else [(item[key], {k: v for k, v in item.items() if k != key})]
         for name, card in pairs:
             found[name] = card if name not in found or found[name] == card else CONTRADICTION
     return found
+
+
+def _by_criterion(rows: list[Any]) -> dict[str, Any] | None:
+    """Of a card that is a list of scores, each with the name of its criterion."""
+    card: dict[str, Any] = {}
+    for row in rows:
+        if not isinstance(row, dict):
+            return None
+        name = next((row[key] for key in _ROW_KEYS if isinstance(row.get(key), str)), None)
+        if name is None:
+            return None
+        card[name] = row if name not in card else CONTRADICTION
+    return card
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ _ONE_LINE_FENCE = re.compile(r"(`{3,})(?:json)?\s*(?P<inside>[{\[].*[}\]])\s*\1"
 _SMART_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‟": '"', "″": '"'})
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _TRAILING_COMMA = re.compile(rf"({_STRING})|,(\s*[}}\]])", re.DOTALL)
+_MISSING_COMMA = re.compile(rf'({_STRING})|([}}\]])(\s*")', re.DOTALL)
+_PYTHON = re.compile(r"\b(?:None|True|False)\b")
 _COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?\*/|(?m:^\s*#[^\n]*$)", re.DOTALL)
 
 
@@ -63,7 +65,8 @@ def read(content: str) -> Any:
     """
     text = content.strip().lstrip("\ufeff")
     problem = "there is none"
-    for candidate in _candidates(text):
+    several = _several(text)
+    for candidate in [text] if several is not None else _candidates(text):
         for form in _forms(candidate):
             try:
                 value = json.loads(form, strict=False, object_pairs_hook=_without_contradictions, parse_constant=_none)
@@ -74,9 +77,8 @@ def read(content: str) -> Any:
                 return read(value)
             if isinstance(value, dict | list):
                 return value
-    merged = _several(text)
-    if merged is not None:
-        return merged
+    if several is not None:
+        return several
     raise invalid(f"not JSON: {problem}")
 
 
@@ -126,9 +128,10 @@ def _forms(text: str) -> Iterator[str]:
     plain = text.translate(_SMART_QUOTES)
     plain = _COMMENT.sub(lambda match: match[1] or "", plain)
     plain = _TRAILING_COMMA.sub(lambda match: match[1] or match[2], plain)
+    plain = _MISSING_COMMA.sub(lambda match: match[1] or f"{match[2]},{match[3]}", plain)
     if plain != text:
         yield plain
-    if "'" in plain:
+    if "'" in plain or _PYTHON.search(plain):
         try:
             yield json.dumps(ast.literal_eval(_as_python(plain)))
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -142,8 +145,9 @@ def _as_python(text: str) -> str:
 
 
 def _several(text: str) -> dict[str, Any] | None:
-    """Objects one after the other, put into one."""
+    """Objects one after the other, put into one; None where there are not two."""
     found: list[tuple[str, Any]] = []
+    objects = 0
     for span in _spans(text):
         for form in _forms(span):
             try:
@@ -152,8 +156,9 @@ def _several(text: str) -> dict[str, Any] | None:
                 continue
             if isinstance(value, dict):
                 found += value.items()
+                objects += 1
             break
-    return _without_contradictions(found) if found else None
+    return _without_contradictions(found) if objects > 1 else None
 
 
 def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

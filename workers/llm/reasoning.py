@@ -30,6 +30,13 @@ _FRAME = re.compile(
     r"|<\|(?:begin_of_solution|start_response)\|>(?P<s>.*?)(?:<\|(?:end_of_solution|end_response)\|>)?)\s*",
     re.IGNORECASE | re.DOTALL,
 )
+_LEADING_FRAME = re.compile(
+    r"\s*<(?P<name>analysis|reflection|(?:inner|internal)[_-]?(?:thoughts?|monologue|reasoning)|cot)>(?P<thought>.*?)"
+    r"</(?P=name)>(?P<answer>.*\S.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Tags that may as well be a part of an answer: they hold thoughts where they begin a text that goes on after them."""
+_EMPTY = re.compile(r"\s*<think ?/>\s*", re.IGNORECASE)
 _CHANNEL = re.compile(
     r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
     r"(?P<text>.*?)(?=<\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|<\|channel\|>|\Z)",
@@ -106,6 +113,8 @@ def split_reasoning(text: str) -> tuple[str, str]:
         return _channels(text)
     if match := _BARE_CHANNELS.fullmatch(text):
         return match["thought"].strip(), match["answer"].lstrip()
+    if empty := _EMPTY.match(text):
+        return "", text[empty.end() :]
     thoughts, rest = _leading(text)
     if not thoughts and rest is text:
         thoughts, rest = _unopened(text)
@@ -126,13 +135,26 @@ def _channels(text: str) -> tuple[str, str]:
     return "\n".join([*([before] if before else []), *thoughts]).strip(), "".join(answers).strip()
 
 
+def _closed(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> re.Match[str] | None:
+    """What closes a block whose opening tag came just before `text`: the tag that balances it, else the first."""
+    tags = sorted([*opening.finditer(text), *closing.finditer(text)], key=lambda tag: tag.start())
+    depth = 1
+    for tag in tags:
+        depth += -1 if tag.re is closing else 1
+        if depth == 0:
+            return tag
+    return closing.search(text)
+
+
 def _leading(text: str) -> tuple[list[str], str]:
     """Blocks that begin the text, and what follows them. One that is not closed has no answer after it."""
     thoughts: list[str] = []
     rest = text
+    if framed := _LEADING_FRAME.match(text):
+        return [framed["thought"].strip()], framed["answer"].lstrip()
     while tag := OPEN.match(rest.lstrip()):
         inner = rest.lstrip()[tag.end() :]
-        closing = CLOSE.search(inner)
+        closing = _closed(inner, OPEN, CLOSE)
         if closing is None:
             return [*thoughts, inner.strip()], ""
         thoughts.append(inner[: closing.start()].strip())

@@ -182,6 +182,11 @@ def test_a_choice_of_nothing_that_was_shown_is_invalid(content: Any) -> None:
         "DECLINE : it is `good`",
         "Decline: it is `good`",
         "DECLINED: it is `good`",
+        "1. DECLINE: it is `good`",
+        "Answer: DECLINE: it is `good`",
+        "DECLINE it is `good`",
+        "DECLINE | it is `good`",
+        "<decline>it is `good`</decline>",
         "- DECLINE: it is `good`",
         "**DECLINE** — it is `good`",
         "```\nDECLINE: it is `good`\n```",
@@ -253,6 +258,27 @@ def test_a_review_that_lacks_something_is_asked_for_it_and_keeps_what_it_has() -
     assert [{name: score.score for name, score in card.criteria.items()} for card in found] == [
         {"cost": 8.0, "clarity": 9.0},
         {"cost": 7.0, "clarity": 6.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"A": {"cost": 8, "clarity": 7}}\n{"B": {"cost": 5, "clarity": 6}}',
+        '{"scores": {"Proposal A": {"Cost": "8/10", "clarity": 7.0}, "proposal_b": {"cost": "5", "CLARITY": 6}}}',
+        '[{"label": "A", "cost": 8, "clarity": 7}, {"label": "B", "scores": {"cost": 5, "clarity": 6}}]',
+        '{"A": [{"criterion": "cost", "score": 8}, {"name": "clarity", "rating": 7}], "B": {"cost": 5, "clarity": 6}}',
+        '[{"label": "A", "criterion": "cost", "score": 8}, {"label": "A", "criterion": "clarity", "score": 7},'
+        ' {"label": "B", "criterion": "cost", "score": 5}, {"label": "B", "criterion": "clarity", "score": 6}]',
+        '{"A": {"cost": 8, "clarity": 7} "B": {"cost": 5, "clarity": 6}}',
+    ],
+)
+def test_scores_are_found_however_they_are_arranged(text: str) -> None:
+    """Nothing has to be guessed."""
+    found = AnswerReader(request_of("score", CARDS))(text).scores or ()
+    assert [{name: score.score for name, score in card.criteria.items()} for card in found] == [
+        {"cost": 8.0, "clarity": 7.0},
+        {"cost": 5.0, "clarity": 6.0},
     ]
 
 
