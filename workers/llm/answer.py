@@ -156,6 +156,13 @@ class StreamedAnswer:
             self._parts = (len(self._text), thought, answer)
         return self._parts[1:]
 
+    def cut_off(self) -> AttemptError:
+        """For a response that ended without a word that it was all."""
+        if not self.pieces:
+            return AttemptError("EmptyResponse", "the response ended without a word", fault="server")
+        text = f"the stream ended after {self.pieces} pieces of text, with no word that it was all"
+        return AttemptError("Truncated", text, fault="server")
+
     def why_not_begun(self) -> AttemptError | None:
         """For a response without anything of a completion in it: what it was instead."""
         if self._text or self._thoughts or self.finished or self.refusal or not self._unread:
