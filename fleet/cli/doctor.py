@@ -219,8 +219,8 @@ async def _model_server(
 ) -> list[Finding]:
     import aiohttp
 
-    from workers.llm.cards import cards_in
-    from workers.llm.dialects import DIALECTS
+    from workers.llm.servers.cards import cards_in
+    from workers.llm.servers.dialects import DIALECTS
 
     what = f"{server.kind} {name}"
     dialect, named = DIALECTS[server.kind], _wanted(settings) | set(server.models or ())

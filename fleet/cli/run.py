@@ -188,7 +188,7 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
 
 async def _silent_servers(fleet: "LocalFleet") -> list[str]:
     """Each model server is asked once: a sentence for each that does not answer."""
-    from workers.llm import probe
+    from workers.llm.servers import probe
 
     if fleet.model != "given":
         return []

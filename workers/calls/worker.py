@@ -35,7 +35,7 @@ from workers.calls.leases import Lease, Leases, Outcome, settle
 from workers.calls.publisher import Outlet, age_s
 from workers.calls.pull import Pull
 from workers.llm.client import ModelClient
-from workers.llm.endpoint import EndpointStatus
+from workers.llm.servers.endpoint import EndpointStatus
 
 log = structlog.get_logger(__name__)
 

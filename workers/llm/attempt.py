@@ -8,17 +8,17 @@ from typing import Any, Protocol
 import aiohttp
 
 from fleet.config import Settings
-from workers.llm import context_window as window
-from workers.llm.answer import BYTES_PER_TOKEN, StreamedAnswer
-from workers.llm.dialects import Form, body_of
-from workers.llm.endpoint import Endpoint, ModelCard
-from workers.llm.endpoints import Route
 from workers.llm.failures import CONNECTION_TYPES, AttemptError
 from workers.llm.http import Http
-from workers.llm.read_pacing import ReadPacing, Stream
+from workers.llm.reading.answer import BYTES_PER_TOKEN, StreamedAnswer
+from workers.llm.reading.read_pacing import ReadPacing, Stream
+from workers.llm.reading.silence import Silence
+from workers.llm.reading.sse import SseDecoder
 from workers.llm.requests import ModelRequest
-from workers.llm.silence import Silence
-from workers.llm.sse import SseDecoder
+from workers.llm.servers import context_window as window
+from workers.llm.servers.dialects import Form, body_of
+from workers.llm.servers.endpoint import Endpoint, ModelCard
+from workers.llm.servers.endpoints import Route
 
 AFTER_ALL_S = 0.3
 AFTER_END_S = 0.9

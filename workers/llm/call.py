@@ -11,13 +11,13 @@ from msgspec import Struct, structs
 from fleet.config import Workers
 from fleet.errors import AgentCallError
 from fleet.messages import Usage
-from workers.llm import context_window
 from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, expected_tokens
-from workers.llm.endpoints import Endpoints, Nowhere, Route, Search
 from workers.llm.failures import CONNECTION_TYPES, AttemptError, of
 from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durations, race
 from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
+from workers.llm.servers import context_window
+from workers.llm.servers.endpoints import Endpoints, Nowhere, Route, Search
 from workers.llm.verdict import judge
 
 _OF_THE_REQUEST = frozenset({"BadRequest", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})

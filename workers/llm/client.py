@@ -14,10 +14,10 @@ from fleet.config import Settings
 from fleet.errors import ConfigError
 from workers.llm.attempt import Attempts, Check
 from workers.llm.call import Answer, CallWatcher, GaveUp, ModelCall, Shared
-from workers.llm.endpoint import EndpointStatus
-from workers.llm.endpoints import Endpoints
 from workers.llm.hedging import Durations
 from workers.llm.requests import ModelRequest
+from workers.llm.servers.endpoint import EndpointStatus
+from workers.llm.servers.endpoints import Endpoints
 
 __all__ = ["Answer", "CallWatcher", "GaveUp", "ModelClient"]
 

@@ -16,8 +16,6 @@ from fleet.config import Workers
 from fleet.errors import ConfigError
 from fleet.messages import ChatMessage
 from fleet.model_servers import joined
-from workers.llm.cards import cards_in
-from workers.llm.endpoint import Endpoint, ModelCard
 from workers.llm.failures import (
     AttemptError,
     is_page,
@@ -29,6 +27,8 @@ from workers.llm.failures import (
     status_within,
 )
 from workers.llm.retry_after import asked_wait_s
+from workers.llm.servers.cards import cards_in
+from workers.llm.servers.endpoint import Endpoint, ModelCard
 
 KEEP_ALIVE_S = 4.0
 """Less than the 5 s after which uvicorn closes an idle connection, perhaps just as it is used again."""

@@ -8,7 +8,7 @@ from fleet.config import RoleProfile, Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Phase
 from fleet.times import from_rfc3339
-from workers.llm.control_tokens import without_control_tokens
+from workers.llm.reading.control_tokens import without_control_tokens
 
 JUDGING = frozenset({"critique", "score", "vote", "compare", "choose"})
 

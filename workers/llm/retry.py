@@ -10,9 +10,9 @@ from random import Random
 from msgspec import Struct, structs
 
 from fleet.messages import ChatMessage
-from workers.llm.dialects import schema_in_words
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelRequest
+from workers.llm.servers.dialects import schema_in_words
 
 BASE_S = 0.25
 CAP_S = 8.0

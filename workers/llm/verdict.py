@@ -1,11 +1,11 @@
 """What an attempt that has ended amounts to: a whole answer, one that may be cut, or an error with its name."""
 
 from fleet.errors import AgentCallError
-from workers.llm import context_window as window
-from workers.llm.answer import is_blank
 from workers.llm.attempt import Attempt, Check
 from workers.llm.failures import AttemptError
+from workers.llm.reading.answer import is_blank
 from workers.llm.requests import ModelRequest
+from workers.llm.servers import context_window as window
 
 
 async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:

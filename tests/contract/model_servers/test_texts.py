@@ -10,8 +10,8 @@ import pytest
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Phase, Scorecard
 from workers.calls.answers import AnswerReader
-from workers.llm.answer import StreamedAnswer
-from workers.llm.control_tokens import broken_up
+from workers.llm.reading.answer import StreamedAnswer
+from workers.llm.reading.control_tokens import broken_up
 
 TEXTS = json.loads((Path(__file__).parent / "texts.json").read_text())
 LABELS = {"A": "agent-dev-002", "B": "agent-dev-003"}

@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.support.calls import Heard, ask, client, complete
-from workers.llm.read_pacing import FEW_STREAMS, LONGEST_S, ReadPacing
+from workers.llm.reading.read_pacing import FEW_STREAMS, LONGEST_S, ReadPacing
 from workers.simulator.server import Simulator, SimulatorConfig
 
 MANY = 40

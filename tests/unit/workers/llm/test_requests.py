@@ -4,8 +4,8 @@ from fleet.config import RoleProfile, Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage
 from fleet.model_servers import ModelConfig
-from workers.llm import context_window as window
 from workers.llm.requests import resolve, with_persona
+from workers.llm.servers import context_window as window
 
 
 def request(**more: object) -> AgentRequested:

@@ -15,11 +15,11 @@ from msgspec import Struct
 from fleet.config import Workers
 from fleet.errors import AgentCallError
 from fleet.model_servers import EndpointConfig
-from workers.llm.breaker import Outcome
-from workers.llm.endpoint import Endpoint, EndpointStatus, rules_of
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
-from workers.llm.routing import Routing
+from workers.llm.servers.breaker import Outcome
+from workers.llm.servers.endpoint import Endpoint, EndpointStatus, rules_of
+from workers.llm.servers.routing import Routing
 
 log = structlog.get_logger(__name__)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from fleet.model_servers import EndpointConfig, base_url, joined, shown
-from workers.llm.breaker import Breaker, Rules, State
-from workers.llm.dialects import DIALECTS, Form
 from workers.llm.failures import AttemptError
-from workers.llm.limits import Allowance
+from workers.llm.servers.breaker import Breaker, Rules, State
+from workers.llm.servers.dialects import DIALECTS, Form
+from workers.llm.servers.limits import Allowance
 
 FIRST_REFUSAL_S = 5.0
 LONGEST_REFUSAL_S = 300.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import AgentCallError
 from fleet.messages import Usage
-from workers.llm.answer import StreamedAnswer
+from workers.llm.reading.answer import StreamedAnswer
 
 
 def chunk(**delta: Any) -> str:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.llm.breaker import Breaker, Outcome, Rules
+from workers.llm.servers.breaker import Breaker, Outcome, Rules
 
 RULES = Rules(failures=3, share=0.5, cool_down_s=1.0, longest_cool_down_s=4.0)
 

@@ -11,9 +11,9 @@ from fleet.config import Settings
 from fleet.errors import AgentCallError, ConfigError
 from fleet.messages import ChatMessage
 from workers.llm.attempt import Attempt, Attempts
-from workers.llm.endpoint import Endpoint
-from workers.llm.endpoints import Endpoints, Route
 from workers.llm.requests import ModelRequest, ModelTarget
+from workers.llm.servers.endpoint import Endpoint
+from workers.llm.servers.endpoints import Endpoints, Route
 
 NO_FAULT = ("EmptyAnswer", "Truncated", "Declined")
 """What one token may end with on a server that is well."""

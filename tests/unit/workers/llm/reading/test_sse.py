@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.llm.sse import SseDecoder
+from workers.llm.reading.sse import SseDecoder
 
 STREAM = 'data: {"a": "grüß"}\n\n: ping\ndata: two\ndata: lines\n\nevent: x\ndata:tight\n\ndata: [DONE]\n\n'
 EVENTS = ['{"a": "grüß"}', "two\nlines", "tight", "[DONE]"]

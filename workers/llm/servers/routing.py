@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
-from workers.llm.endpoint import Endpoint
+from workers.llm.servers.endpoint import Endpoint
 
 SHARE_OF_MEAN = 1.25
 SPARE = 4.0

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from workers.llm.endings import is_reason
+from workers.llm.reading.endings import is_reason
 
 _ERROR_KEYS = ("error", "errors", "detail", "error_message")
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from fleet.model_servers import EndpointConfig
-from workers.llm.cards import cards_in
-from workers.llm.endpoint import Endpoint, ModelCard, rules_of
+from workers.llm.servers.cards import cards_in
+from workers.llm.servers.endpoint import Endpoint, ModelCard, rules_of
 
 
 def endpoint(*cards: ModelCard, **more: Any) -> Endpoint:

@@ -8,7 +8,7 @@ from aiohttp import web
 from fleet.config import RoleProfile, Settings
 from fleet.model_servers import EndpointConfig
 from tests.support.calls import said, server, stream
-from workers.llm import probe
+from workers.llm.servers import probe
 from workers.simulator.server import Simulator, SimulatorConfig
 
 WITHIN_S = 10.0

@@ -5,11 +5,11 @@ import re
 import structlog
 
 from fleet.messages import Usage
-from workers.llm.endings import Ending, ending_of
-from workers.llm.events import Event, TokenCounts, read, read_many
 from workers.llm.failures import AttemptError, is_page, malformed, of_error_object, of_page, shorten
-from workers.llm.reasoning import ReasoningSplitter, split_reasoning
-from workers.llm.sse import DONE
+from workers.llm.reading.endings import Ending, ending_of
+from workers.llm.reading.events import Event, TokenCounts, read, read_many
+from workers.llm.reading.reasoning import ReasoningSplitter, split_reasoning
+from workers.llm.reading.sse import DONE
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workers.llm.endpoint import ModelCard
+from workers.llm.servers.endpoint import ModelCard
 
 _LISTS = ("data", "models", "items", "result")
 _NAMES = ("id", "name", "model")

@@ -1,0 +1,1 @@
+"""From the bytes of a response to a text: events, thoughts, endings, silence."""
