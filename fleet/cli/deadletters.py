@@ -194,7 +194,7 @@ async def _hand_in(fleet: Any, letter: DeadLetter) -> dict[str, Any]:
     as long as NATS would recognise the message, and not after that."""
     from nats.js.errors import APIError
 
-    from fleet.jetstream.topology import DUPLICATE_WINDOW_S
+    from fleet.jetstream.lifetimes import DUPLICATE_WINDOW_S
 
     body = await _whole(fleet, letter)
     if letter.body != body and fleet.texts.too_large(body):

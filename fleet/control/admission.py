@@ -16,11 +16,12 @@ from typing import Protocol
 
 import structlog
 
+from fleet.jetstream.lifetimes import KEEP_EVERY_S
+
 log = structlog.get_logger(__name__)
 
 ROOM_VALID_S = 1.0
 LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 1.0
-KEEP_EVERY_S = 1.5
 
 
 class Holdable(Protocol):

@@ -15,7 +15,8 @@ from fleet.control.runner import Runner
 from fleet.control.store import KeyValueStore
 from fleet.jetstream import topology
 from fleet.jetstream.connection import Connection, disconnect
-from fleet.jetstream.payloads import DAY_S, Texts
+from fleet.jetstream.lifetimes import DAY_S
+from fleet.jetstream.payloads import Texts
 
 REQUEST_TIMEOUT_S = 5.0
 

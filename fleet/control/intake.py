@@ -22,13 +22,13 @@ from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessag
 from fleet.crashpoints import reach
 from fleet.errors import StillOut, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
+from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy
 from fleet.jetstream.topology import MAX_DELIVER
 
 log = structlog.get_logger(__name__)
 
 RETRY_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-KEEP_EVERY_S = 1.5
 CLOSE_WITHIN_S = 2.0
 POISON_AFTER = 6
 """Deliveries after which a failure that is nobody else's is the message's own."""

@@ -8,12 +8,11 @@ from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import Deliberation
 from fleet.jetstream.history import find_unended
+from fleet.jetstream.lifetimes import LONGEST_TASK_S
 from fleet.jetstream.payloads import Texts
 from fleet.messages import AllFailed, DeliberationAccepted
 from fleet.requests.task import Task
 from fleet.times import from_rfc3339, rfc3339
-
-LONGEST_TASK_S = 2 * 3600.0
 
 
 class UnendedTasks:

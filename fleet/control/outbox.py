@@ -26,7 +26,6 @@ from fleet.deliberation.events import (
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StillOut
 from fleet.jetstream.payloads import Texts
-from fleet.jetstream.topology import DUPLICATE_WINDOW_S
 from fleet.messages import (
     AgentFailed,
     AgentRequested,
@@ -231,6 +230,3 @@ class Outbox:
 
     def _headers(self, subject: str, msg_id: str, task_id: str, traceparent: str | None) -> dict[str, str]:
         return headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
-
-
-assert DUPLICATE_WINDOW_S >= 60, "a terminal event is published again within a minute of a crash"

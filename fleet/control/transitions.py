@@ -38,13 +38,12 @@ from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject,
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StoreConflict, UnreadableState
+from fleet.jetstream.lifetimes import LEASE_S
 from fleet.messages import DeliberationAccepted
 
 log = structlog.get_logger(__name__)
 
 MAX_CONFLICTS = 50
-LEASE_S = 2.5
-"""Half of `ack_wait`. A process that has held a delivery for longer may have been replaced by another one."""
 
 AcceptanceOf = Callable[[str], Awaitable[DeliberationAccepted | None]]
 """Looks up the acceptance of a task that has no terminal event."""

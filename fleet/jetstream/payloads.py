@@ -23,6 +23,7 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
+from fleet.jetstream.lifetimes import ANSWERS_S, CALLS_S, DAY_S, LETTERS_S
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 from fleet.times import rfc3339
 
@@ -33,9 +34,6 @@ HEADROOM = 8 * 1024
 MAX_CHUNK = 512 * 1024
 MAX_BYTES = 64 * 1024 * 1024
 """The longest body that is read into memory."""
-HOUR_S, DAY_S = 3600, 86_400
-CALLS_S, ANSWERS_S, LETTERS_S = 2 * HOUR_S, DAY_S, 30 * DAY_S
-"""As their streams."""
 
 
 CLIENTS_OWN = "requests/"

@@ -24,12 +24,19 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
-from fleet.jetstream.payloads import LETTERS_S
+from fleet.jetstream.lifetimes import (
+    ANSWERS_S,
+    CALLS_S,
+    CONTROL_ACK_WAIT_S,
+    DAY_S,
+    DUPLICATE_WINDOW_S,
+    LETTERS_S,
+    MINUTE_S,
+)
+from fleet.jetstream.streams import STREAMS, ConsumerSpec
 
 log = structlog.get_logger(__name__)
 
-CONTROL_ACK_WAIT_S = 5.0
-"""The control plane's handlers take milliseconds: a delivery that is not acknowledged by then died with its process."""
 MAX_DELIVER = 50
 """With the delays of `intake`, some twenty minutes in which NATS may take no writes."""
 WORKERS_MAX_DELIVER = 20
@@ -37,125 +44,80 @@ WORKERS_MAX_DELIVER = 20
 MAX_PENDING = 128
 """Messages with a process, not yet acknowledged. More of them might wait there for so long that they come again; then
 what they lead to is looked for before it is published, which is slow, so that still more would wait."""
-DUPLICATE_WINDOW_S = 120.0
-MINUTE_S, DAY_S = 60.0, 86_400.0
 
 
 def streams(settings: Settings) -> tuple[StreamConfig, ...]:
     """Every stream, as wanted."""
     limits = settings.limits
     keep_s = limits.results_days * DAY_S
-
-    def stream(name: str, *patterns: str, **more: Any) -> StreamConfig:
-        wanted = {
-            "description": subjects.DESCRIPTIONS[name],
-            "storage": StorageType.FILE,
-            "retention": RetentionPolicy.LIMITS,
-            "duplicate_window": DUPLICATE_WINDOW_S,
-            "num_replicas": limits.replicas,
-            "allow_direct": True,
-            **more,
-        }
-        return StreamConfig(name=name, subjects=list(patterns), **wanted)
-
-    work: dict[str, Any] = {"retention": RetentionPolicy.WORK_QUEUE}
-    return (
-        stream(
-            subjects.DELIBERATION_REQUESTS,
-            subjects.REQUESTED,
-            **work,
-            discard=DiscardPolicy.NEW,
-            max_msgs=limits.max_waiting_requests,
-        ),
-        stream(
-            subjects.DELIBERATIONS,
-            subjects.ACCEPTED,
-            subjects.REJECTED,
-            *subjects.TERMINAL,
-            max_age=keep_s,
-        ),
-        stream(
-            subjects.DELIBERATION_CONTROL,
-            "control.>",
-            **work,
-            allow_msg_schedules=True,
-            allow_rollup_hdrs=True,  # comes with schedules
-            allow_msg_ttl=True,
-        ),
+    more: dict[str, dict[str, Any]] = {
+        subjects.DELIBERATION_REQUESTS: {"discard": DiscardPolicy.NEW, "max_msgs": limits.max_waiting_requests},
+        subjects.DELIBERATIONS: {"max_age": keep_s},
+        subjects.DELIBERATION_CONTROL: {
+            "allow_msg_schedules": True,
+            "allow_rollup_hdrs": True,  # comes with schedules
+            "allow_msg_ttl": True,
+        },
         # A call published again after a crash is the same call: the window outlives any recovery.
-        stream(subjects.AGENT_REQUESTS, subjects.AGENT_REQUESTED, **work, max_age=2 * 3600.0),
-        stream(
-            subjects.AGENT_RESPONSES,
-            subjects.AGENT_COMPLETED,
-            subjects.AGENT_FAILED,
-            max_age=min(DAY_S, keep_s),
-        ),
-        stream(
-            subjects.AGENT_PROGRESS_STREAM,
-            subjects.AGENT_PROGRESS,
-            storage=StorageType.MEMORY,
-            max_age=limits.progress_minutes * MINUTE_S,
-            max_bytes=256 * 1024 * 1024,
-            duplicate_window=10.0,
-        ),
+        subjects.AGENT_REQUESTS: {"max_age": CALLS_S},
+        subjects.AGENT_RESPONSES: {"max_age": min(ANSWERS_S, keep_s)},
+        subjects.AGENT_PROGRESS_STREAM: {
+            "storage": StorageType.MEMORY,
+            "max_age": limits.progress_minutes * MINUTE_S,
+            "max_bytes": 256 * 1024 * 1024,
+            "duplicate_window": 10.0,
+        },
         # A message given up once more, by a process that was away meanwhile, is the same dead letter.
-        stream(subjects.DEAD_LETTERS, f"{subjects.DEADLETTER}.>", max_age=30 * DAY_S, duplicate_window=DAY_S),
+        subjects.DEAD_LETTERS: {"max_age": LETTERS_S, "duplicate_window": DAY_S},
+    }
+    common = {
+        "storage": StorageType.FILE,
+        "duplicate_window": DUPLICATE_WINDOW_S,
+        "num_replicas": limits.replicas,
+        "allow_direct": True,
+    }
+    return tuple(
+        StreamConfig(
+            name=spec.name,
+            description=subjects.DESCRIPTIONS[spec.name],
+            subjects=list(spec.subjects),
+            retention=RetentionPolicy.WORK_QUEUE if spec.work_queue else RetentionPolicy.LIMITS,
+            **{**common, **more[spec.name]},
+        )
+        for spec in STREAMS
     )
 
 
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
-    """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers.
+    """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers."""
+    for spec in STREAMS:
+        if spec.consumer is not None:
+            yield spec.name, _consumer(spec.consumer, settings)
 
-    One filter each: with several of them NATS has left out messages, more than once.
-    """
 
-    def push(
-        stream: str, name: str, deliver: str, filter_: str, pending: int = MAX_PENDING
-    ) -> tuple[str, ConsumerConfig]:
-        config = ConsumerConfig(
-            durable_name=name,
-            description=subjects.DESCRIPTIONS[name],
-            deliver_subject=deliver,
-            deliver_group=name,
-            filter_subject=filter_,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=CONTROL_ACK_WAIT_S,
-            max_deliver=MAX_DELIVER,
-            max_ack_pending=pending,
-        )
-        return stream, config
-
-    yield push(
-        subjects.DELIBERATION_REQUESTS,
-        subjects.DISPATCHER,
-        subjects.DELIVER_REQUESTS,
-        subjects.REQUESTED,
-        pending=min(settings.limits.max_in_flight, MAX_PENDING),
-    )
-    yield push(
-        subjects.AGENT_RESPONSES,
-        subjects.COLLECTOR,
-        subjects.DELIVER_RESPONSES,
-        subjects.AGENT_RESPONSE,
-    )
-    yield push(
-        subjects.DELIBERATION_CONTROL,
-        subjects.CONTROLLER,
-        subjects.DELIVER_CONTROL,
-        subjects.CONTROL,
-    )
-    yield (
-        subjects.AGENT_REQUESTS,
-        ConsumerConfig(
-            durable_name=subjects.WORKERS,
-            description=subjects.DESCRIPTIONS[subjects.WORKERS],
-            filter_subject=subjects.AGENT_REQUESTED,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=settings.workers.ack_wait_s,
-            max_deliver=WORKERS_MAX_DELIVER,
-            max_ack_pending=100_000,
-            max_waiting=512,
-        ),
+def _consumer(spec: ConsumerSpec, settings: Settings) -> ConsumerConfig:
+    if spec.deliver is None:
+        limits: dict[str, Any] = {
+            "ack_wait": settings.workers.ack_wait_s,
+            "max_deliver": WORKERS_MAX_DELIVER,
+            "max_ack_pending": 100_000,
+            "max_waiting": 512,
+        }
+    else:
+        admits = min(settings.limits.max_in_flight, MAX_PENDING)
+        limits = {
+            "deliver_subject": spec.deliver,
+            "deliver_group": spec.name,
+            "ack_wait": CONTROL_ACK_WAIT_S,
+            "max_deliver": MAX_DELIVER,
+            "max_ack_pending": admits if spec.name == subjects.DISPATCHER else MAX_PENDING,
+        }
+    return ConsumerConfig(
+        durable_name=spec.name,
+        description=subjects.DESCRIPTIONS[spec.name],
+        filter_subject=spec.filter,
+        ack_policy=AckPolicy.EXPLICIT,
+        **limits,
     )
 
 

@@ -26,18 +26,13 @@ from fleet.control.runner import Runner
 from fleet.control.store import StateStore, Stored
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published
+from fleet.jetstream.streams import STREAMS, ConsumerSpec
 from fleet.messages import DeliberationRejected, Message, decode
 from fleet.messages.unreadable import correlation_of, failed_call, readable
 from fleet.times import rfc3339
 
 log = structlog.get_logger(__name__)
 
-QUEUES = (
-    (subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER, subjects.REQUESTED),
-    (subjects.DELIBERATION_CONTROL, subjects.CONTROLLER, subjects.CONTROL),
-    (subjects.AGENT_REQUESTS, subjects.WORKERS, subjects.AGENT_REQUESTED),
-)
-"""Work queues, their consumers, and what these take."""
 LOOK_EVERY_S = 10.0
 DEADLINE_AGAIN_AFTER_MS = 30_000
 
@@ -81,23 +76,25 @@ class DeadLetters:
 
     async def start(self) -> None:
         """Listens to the advisories."""
-        for stream, consumer in (*(queue[:2] for queue in QUEUES), (subjects.AGENT_RESPONSES, subjects.COLLECTOR)):
-            advisory = subjects.exhausted(stream, consumer)
-            await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
+        for spec in STREAMS:
+            if spec.consumer is not None:
+                advisory = subjects.exhausted(spec.name, spec.consumer.name)
+                await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
 
     async def run(self) -> None:
         """Looks into the work queues until cancelled."""
         while True:
-            for stream, consumer, subject in QUEUES:
+            for spec in STREAMS:
                 try:
-                    await self.look(stream, consumer, subject)
+                    if spec.work_queue and spec.consumer is not None:
+                        await self.look(spec.name, spec.consumer)
                 except Exception as error:
-                    log.warning("deadletter.look_failed", stream=stream, error=repr(error))
+                    log.warning("deadletter.look_failed", stream=spec.name, error=repr(error))
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def look(self, stream: str, consumer: str, subject: str) -> None:
+    async def look(self, stream: str, consumer: ConsumerSpec) -> None:
         """Takes off the work queue what its consumer has given up."""
-        info = await self._js.consumer_info(stream, consumer)
+        info = await self._js.consumer_info(stream, consumer.name)
         # Up to here nothing is waited for any more, and what was acknowledged has left the stream.
         floor = info.ack_floor.stream_seq if info.num_ack_pending else info.delivered.stream_seq
         before = self._left_to_others.get(stream, set())
@@ -106,7 +103,7 @@ class DeadLetters:
         sequence = 0
         while sequence < floor:
             try:
-                sequence = (await self._js.get_msg(stream, sequence + 1, next=True, subject=subject)).seq
+                sequence = (await self._js.get_msg(stream, sequence + 1, next=True, subject=consumer.filter)).seq
             except NotFoundError:
                 return
             if sequence > floor:

@@ -17,17 +17,15 @@ from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.runner import Runner
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
+from fleet.jetstream.streams import STREAMS
 
 log = structlog.get_logger(__name__)
 
 PAUSE_S = 3.0
 AT_ONCE = 64
-OWED: dict[str, type[Any]] = {
-    subjects.DELIBERATION_CONTROL: SetDeadline,
-    subjects.AGENT_REQUESTS: CallAgent,
-    subjects.AGENT_RESPONSES: CallAgent,
-}
-"""Stream -> what must be published again for a running task when it is lost."""
+_EFFECTS: dict[str, type[Any]] = {"calls": CallAgent, "deadlines": SetDeadline}
+REISSUED = {spec.name: _EFFECTS[spec.reissue] for spec in STREAMS if spec.reissue is not None}
+"""Stream -> what is published again for a running task when it is lost."""
 
 
 class TopLevel(msgspec.Struct, frozen=True):
@@ -50,12 +48,12 @@ class LostStreams:
     async def before_consuming(self, streams: Collection[str]) -> None:
         """As `after_loss_of`, and notes which tasks run now: those that begin later have lost nothing."""
         self.after_loss_of(streams)
-        if self._lost & OWED.keys():
+        if self._lost & REISSUED.keys():
             self._running = await self._running_tasks()
 
     def after_loss_of(self, streams: Collection[str]) -> None:
         """`run` repairs it."""
-        self._lost |= {stream for stream in streams if stream in OWED or stream == subjects.STATES}
+        self._lost |= {stream for stream in streams if stream in REISSUED or stream == subjects.STATES}
         if self._lost:
             self._news.set()
 
@@ -75,7 +73,7 @@ class LostStreams:
     async def _recover(self, lost: Collection[str]) -> None:
         if subjects.STATES in lost:
             await self.fail_lost_tasks()
-        if kinds := tuple({kind for stream, kind in OWED.items() if stream in lost}):
+        if kinds := tuple({kind for stream, kind in REISSUED.items() if stream in lost}):
             if self._running is None:
                 self._running = await self._running_tasks()
             await self.reissue(self._running, kinds)

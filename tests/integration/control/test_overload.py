@@ -13,6 +13,7 @@ from fleet.client.session import STREAM_FULL, session
 from fleet.config import Limits, Settings
 from fleet.errors import FleetError
 from fleet.jetstream import topology
+from fleet.jetstream.lifetimes import CONTROL_ACK_WAIT_S
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.control_plane import Fleet, running
@@ -86,7 +87,7 @@ async def test_no_more_deliberations_than_max_in_flight_are_in_progress(nats_url
         await until_accepted(fleet, 4)
         # Deliveries that were not kept would come again by then, and count as begun.
         async with asyncio.timeout(30):
-            while await held_s(fleet) < 1.5 * topology.CONTROL_ACK_WAIT_S:  # noqa: ASYNC110
+            while await held_s(fleet) < 1.5 * CONTROL_ACK_WAIT_S:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         info = await fleet.nc.jetstream().consumer_info(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER)
         assert (count(fleet, subjects.ACCEPTED), await waiting(fleet), info.num_redelivered) == (4, 16, 0)

@@ -12,13 +12,14 @@ from nats.js.api import ConsumerConfig
 from fleet import subjects
 from fleet.config import load
 from fleet.control.outbox import Outbox
-from fleet.control.recovery.dead_letters import QUEUES, DeadLetters, UndeliverableMessage
+from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.control.runner import Runner
 from fleet.control.store import KeyValueStore
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
+from fleet.jetstream.streams import STREAMS, ConsumerSpec
 from fleet.messages import AgentCompleted, AgentRequested, encode
 from fleet.requests.task import Task
 from tests.support import agents
@@ -27,6 +28,10 @@ from tests.support.control_plane import Fleet, running
 WITHIN_S = 30
 POISONED = "agent-dev-001"
 CALL_ID = "t-1.0.propose.agent-dev-001.1"
+
+
+def consumer_of(stream: str) -> ConsumerSpec:
+    return next(spec.consumer for spec in STREAMS if spec.name == stream and spec.consumer is not None)
 
 
 class Stage:
@@ -47,7 +52,8 @@ class Stage:
         """Delivers what is in the stream as often as its consumer allows, to one that says nothing; then waits until
         NATS has given it up.
         """
-        consumer, subject = next((consumer, subject) for queue, consumer, subject in QUEUES if queue == stream)
+        spec = consumer_of(stream)
+        consumer, subject = spec.name, spec.filter
         given_up: asyncio.Queue[Any] = asyncio.Queue()
         advisories = await self.nc.subscribe(subjects.exhausted(stream, consumer), cb=given_up.put)
         await self.js.delete_consumer(stream, consumer)
@@ -89,7 +95,7 @@ async def stage(nats_url: str) -> AsyncIterator[Stage]:
 
 
 async def look(dead_letters: DeadLetters, stream: str) -> None:
-    await dead_letters.look(*next(queue for queue in QUEUES if queue[0] == stream))
+    await dead_letters.look(stream, consumer_of(stream))
 
 
 async def test_an_exhausted_call_is_kept_taken_off_and_answered_as_failed(stage: Stage) -> None:
