@@ -82,6 +82,13 @@ CHANNELS = (
         replies=(*_RESULT, "ReplyByReference", "DeliberationRejected", "ServiceError"),
     ),
     Channel(
+        subjects.FOLLOW,
+        "receive",
+        "DeliberationRequested",
+        "Request, or name a task, and see it at work: several replies, then an empty message.",
+        replies=("FollowReply", "ResultReply", *_RESULT, "ReplyByReference", "DeliberationRejected", "ServiceError"),
+    ),
+    Channel(
         subjects.RESULT,
         "receive",
         "ResultRequest",
@@ -103,7 +110,14 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     *(messages.DeliberationCompleted, messages.AllFailed, messages.TimedOut, messages.DeliberationCancelled),
     *(messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed, messages.AgentProgress),
     *(messages.AgentStop, messages.DeadlineReached, messages.ResultRequest, messages.ResultReply),
-    *(messages.CancelRequest, messages.CancelReply, messages.ServiceError, ContentRef, RequestRef),
+    *(
+        messages.CancelRequest,
+        messages.CancelReply,
+        messages.FollowReply,
+        messages.ServiceError,
+        ContentRef,
+        RequestRef,
+    ),
 )
 
 _SEEN_HEADERS = {

@@ -8,6 +8,7 @@ REQUESTED: Final = "deliberation.requested"
 CANCEL: Final = "deliberation.cancel"
 RESULT: Final = "deliberation.result"
 ASK: Final = "deliberation.ask"
+FOLLOW: Final = "deliberation.follow"
 
 # fleet -> all
 ACCEPTED: Final = "deliberation.accepted"
@@ -88,6 +89,11 @@ ENDPOINT_MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
         "request": "DeliberationRequested",
         "reply": "DeliberationCompleted, DeliberationFailed, DeliberationCancelled, ReplyByReference, "
         "DeliberationRejected, ServiceError",
+    },
+    FOLLOW: {
+        "request": "DeliberationRequested",
+        "reply": "FollowReply, ResultReply, DeliberationCompleted, DeliberationFailed, DeliberationCancelled, "
+        "ReplyByReference, DeliberationRejected, ServiceError",
     },
     RESULT: {"request": "ResultRequest", "reply": "ResultReply, ReplyByReference, ServiceError"},
     CANCEL: {"request": "CancelRequest", "reply": "CancelReply, ServiceError"},

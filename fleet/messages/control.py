@@ -41,6 +41,18 @@ class ResultReply(Message, omit_defaults=True, frozen=True, kw_only=True):
     correlation: dict[str, str] | None = None
 
 
+class FollowReply(Message, omit_defaults=True, frozen=True, kw_only=True):
+    """One reply of `deliberation.follow`: a phase began, a call ended (`agent_id`, `outcome`), or all goes on."""
+
+    task_id: str
+    phase: Phase
+    round: int
+    done: int
+    expected: int
+    agent_id: str | None = None
+    outcome: str | None = None
+
+
 class CancelReply(Message, frozen=True, kw_only=True):
     """The answer of `deliberation.cancel`: the task has ended, as `CANCELLED`."""
 

@@ -31,10 +31,11 @@ KINDS: dict[str, Any] = {
             *(messages.DeliberationCancelled, messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed),
             *(messages.AgentProgress, messages.AgentStop, messages.ResultRequest, messages.ResultReply),
             *(messages.CancelRequest, messages.CancelReply, messages.DeadlineReached, messages.ServiceError),
+            messages.FollowReply,
         )
     },
 }
-LEFT_OUT = ("ResultReply", "ServiceError", "ResultRequest", "CancelRequest", "DeliberationRequested")
+LEFT_OUT = ("ResultReply", "FollowReply", "ServiceError", "ResultRequest", "CancelRequest", "DeliberationRequested")
 """Their fields may be left out."""
 
 EXAMPLES = [

@@ -34,6 +34,7 @@ from fleet.messages import (
     DeadlineReached,
     DeliberationFailed,
     DeliberationRejected,
+    FollowReply,
     ResultReply,
     ResultRequest,
     ServiceError,
@@ -135,6 +136,12 @@ def requests_and_replies() -> Iterator[Record]:
     yield {f"{subjects.RESULT}.reply": ResultReply(task_id="d-7", status="PENDING")}
     for state in (running, ended):
         yield {f"{subjects.RESULT}.reply": result_of(state)}
+    yield {f"{subjects.FOLLOW}.reply": FollowReply(task_id="said", phase="propose", round=0, done=0, expected=2)}
+    yield {
+        f"{subjects.FOLLOW}.reply": FollowReply(
+            task_id="said", phase="propose", round=0, done=1, expected=2, agent_id="agent-dev-001", outcome="Refused"
+        )
+    }
     yield {f"{subjects.CANCEL}.reply": CancelReply(task_id="said", status="CANCELLED")}
     for channel in (subjects.ASK, subjects.RESULT, subjects.CANCEL):
         yield {f"{channel}.reply": ServiceError(error="no task nobody", task_id="nobody", status="UNKNOWN")}

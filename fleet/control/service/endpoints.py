@@ -65,19 +65,11 @@ class Endpoints:
                 state = await self._lookup.load(call.task_id)
                 left = until - time.monotonic()
                 if (state is not None and state.ended) or left <= 0:
-                    return result_of(state) if state else await self.pending(call.task_id)
+                    return result_of(state) if state else await self._lookup.pending(call.task_id)
                 try:
                     await waiter.wait(min(left, POLL_S if state else UNKNOWN_POLL_S))
                 except Closed:
                     raise HandOver(encode(call.change(wait_seconds=left))) from None
-
-    async def pending(self, task_id: str) -> ResultReply:
-        """Of a task without a state; 404 unless its request waits in the stream."""
-        prefix, _, digits = task_id.partition("-")
-        named = prefix == "d" and subjects.is_key(task_id) and digits.isdecimal()
-        if named and await self._lookup.is_stored(int(digits)):
-            return ResultReply(task_id=task_id, status="PENDING")
-        raise fault(404, f"no task {task_id}", task_id=task_id, status="UNKNOWN")
 
     async def cancel(self, request: Request) -> CancelReply:
         """Makes the cancellation durable, then waits for the terminal event."""

@@ -15,7 +15,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.history import events, find_rejection
-from fleet.messages import DeliberationRejected, decode
+from fleet.messages import DeliberationRejected, ResultReply, decode
 from fleet.requests.by_reference import whole_request
 
 LONGEST_CALL_S = 3600.0 + 60.0
@@ -49,6 +49,14 @@ class Lookup:
             return task_id_of(await whole_request(data, 0, self._component.texts))
         except BadRequest:
             return None
+
+    async def pending(self, task_id: str) -> ResultReply:
+        """Of a task without a state; 404 unless its request waits in the stream."""
+        prefix, _, digits = task_id.partition("-")
+        named = prefix == "d" and subjects.is_key(task_id) and digits.isdecimal()
+        if named and await self.is_stored(int(digits)):
+            return ResultReply(task_id=task_id, status="PENDING")
+        raise fault(404, f"no task {task_id}", task_id=task_id, status="UNKNOWN")
 
     async def is_stored(self, sequence: int) -> bool:
         """Whether the request still waits in its stream; true where NATS does not say."""
@@ -101,6 +109,14 @@ class Asked:
         """What to register a waiter for."""
         return self.task_id, f"#{self.sequence}"
 
+    async def state_within(self, seconds: float, *, missed: bool) -> Deliberation | None:
+        """`state`; None also while NATS does not answer."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.state(missed=missed)
+        except OUTAGES:
+            return None
+
     async def state(self, *, missed: bool) -> Deliberation | None:
         """The state of this request; None while there is none. Raises `ServiceFault` for one that was rejected.
 
@@ -112,7 +128,7 @@ class Asked:
         except UnreadableState:
             return None  # it fails at its deadline
         if state is None:
-            if missed and self.sequence:
+            if missed:
                 await self._find_out()
             return None
         if not self._compared and state.stream_sequence != self.sequence and not await self._is_the_same():
@@ -136,6 +152,9 @@ class Asked:
 
     async def _find_out(self) -> None:
         """Ends a call whose request is gone: it was rejected, or somebody took it off the stream."""
+        if not self.sequence:
+            await self._lookup.pending(self.task_id)
+            return
         if self._accepted or await self._lookup.is_stored(self.sequence):
             return
         if await self._lookup.load(self.task_id) is not None:

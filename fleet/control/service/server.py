@@ -5,7 +5,9 @@ still wait: it publishes each again, with its caller's reply subject, and anothe
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -17,8 +19,9 @@ from nats.micro.service import EndpointConfig, ServiceConfig
 
 from fleet import __version__, subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import HandOver, ServiceFault, answered_only, fault
+from fleet.control.service.calls import HandOver, ServiceFault, answered_only, count, fault
 from fleet.control.service.endpoints import Endpoints
+from fleet.control.service.following import Following
 from fleet.control.service.lookup import Lookup
 from fleet.control.service.waiters import Waiters
 from fleet.errors import NewerState, UnreadableState
@@ -31,6 +34,9 @@ from fleet.requests.by_reference import by_reference
 log = structlog.get_logger(__name__)
 
 LEAVE_WITHIN_S = 2.0
+SHUTTING_DOWN = "this instance is shutting down; the deliberation goes on, ask deliberation.result for it"
+
+Replies = Callable[[Request], AsyncGenerator[Any]]
 
 
 class Service:
@@ -39,7 +45,6 @@ class Service:
     def __init__(self, component: Component) -> None:
         self._component = component
         self._waiters = Waiters(lambda body: component.texts.inline(body))
-        self._endpoints = Endpoints(component, self._waiters, Lookup(component, self._waiters))
         self._tasks: set[asyncio.Task[None]] = set()
         self._service: Any = None
         self._others = False
@@ -54,25 +59,36 @@ class Service:
             ServiceConfig(
                 name=subjects.SERVICE,
                 version=__version__,
-                description="Councils of agents that deliberate: ask, look at the result, cancel.",
+                description="Councils of agents that deliberate: ask, follow, look at the result, cancel.",
             ),
         )
         for verb in self._service._subscriptions.values():
             verb._cb = answered_only(verb._cb)
-        for subject, handler in (
-            (subjects.ASK, self._endpoints.ask),
-            (subjects.RESULT, self._endpoints.result),
-            (subjects.CANCEL, self._endpoints.cancel),
-        ):
-            await self._service.add_endpoint(
-                EndpointConfig(
-                    name=subject.rpartition(".")[2],
-                    subject=subject,
-                    metadata=dict(subjects.ENDPOINT_MESSAGES[subject]),
-                    handler=self._in_its_own_task(handler),
-                )
-            )
+        lookup = Lookup(self._component, self._waiters)
+        endpoints = Endpoints(self._component, self._waiters, lookup)
+        following = Following(self._component, self._waiters, lookup, endpoints)
+        await self._add(subjects.ASK, _single(endpoints.ask))
+        await self._add(subjects.FOLLOW, following.follow, stream=True)
+        await self._add(subjects.RESULT, _single(endpoints.result))
+        await self._add(subjects.CANCEL, _single(endpoints.cancel))
         await nc.flush()
+
+    async def _add(self, subject: str, replies: Replies, *, stream: bool = False) -> None:
+        """One endpoint. `stream`: it sends several replies, and an empty message after the last one."""
+
+        async def start(request: Request) -> None:
+            task = asyncio.create_task(self._serve(request, replies, stream))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        await self._service.add_endpoint(
+            EndpointConfig(
+                name=subject.rpartition(".")[2],
+                subject=subject,
+                metadata=dict(subjects.ENDPOINT_MESSAGES[subject]),
+                handler=start,
+            )
+        )
 
     async def retire(self) -> None:
         """Takes no new requests, and loses none that was on its way here; those that wait go on waiting."""
@@ -103,38 +119,45 @@ class Service:
         for task in late:
             task.cancel()
 
-    def _in_its_own_task(self, handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[None]]:
-        async def serve(request: Request) -> None:
-            if not request._msg.reply or not may_be_answered(request._msg.reply):
-                return  # published, not requested; or it would be said in the fleet's name what a caller may not say
-            try:
-                await request.respond(await self._body(await handler(request)))
-            except ServiceFault as refused:
-                await self._refuse(request, refused)
-            except HandOver as leaving:
+    async def _serve(self, request: Request, replies: Replies, stream: bool) -> None:
+        if not request._msg.reply or not may_be_answered(request._msg.reply):
+            return  # published, not requested; or it would be said in the fleet's name what a caller may not say
+        began, handed_over = time.perf_counter_ns(), False
+        try:
+            refused = await self._answer(request, replies)
+        except HandOver as leaving:
+            handed_over = self._others
+            refused = None if handed_over else fault(503, SHUTTING_DOWN)
+            if handed_over:
                 await self._hand_over(request, leaving)
-            except (NewerState, UnreadableState) as error:
-                await self._refuse(request, fault(503, str(error)))
-            except Exception as error:
-                log.error("service.failed", subject=request.subject, error=repr(error))
-                await self._refuse(request, fault(500, f"{type(error).__name__}: {error}"))
+        if refused is not None:
+            await self._refuse(request, refused)
+        if stream and not handed_over:
+            await request.respond(b"")
+        count(self._service, request.subject, time.perf_counter_ns() - began, refused)
 
-        async def start(request: Request) -> None:
-            task = asyncio.create_task(serve(request))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        return start
+    async def _answer(self, request: Request, replies: Replies) -> ServiceFault | None:
+        """Sends what there is to reply. Returns the error that is to follow."""
+        try:
+            async with aclosing(replies(request)) as each:
+                async for reply in each:
+                    await request.respond(await self._body(reply))
+        except ServiceFault as refused:
+            return refused
+        except HandOver:
+            raise
+        except (NewerState, UnreadableState) as error:
+            return fault(503, str(error))
+        except Exception as error:
+            log.error("service.failed", subject=request.subject, error=repr(error))
+            return fault(500, f"{type(error).__name__}: {error}")
+        return None
 
     async def _hand_over(self, request: Request, leaving: HandOver) -> None:
-        if self._others:
-            msg = request._msg
-            given = {**republishable(request.headers), **leaving.headers}
-            body = await by_reference(leaving.body, self._component.texts)
-            await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)
-        else:
-            text = "this instance is shutting down; the deliberation goes on, ask deliberation.result for it"
-            await self._refuse(request, fault(503, text))
+        msg = request._msg
+        given = {**republishable(request.headers), **leaving.headers}
+        body = await by_reference(leaving.body, self._component.texts)
+        await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)
 
     async def _refuse(self, request: Request, refused: ServiceFault) -> None:
         """Whatever the caller has sent: NATS closes a connection over a reply beyond `max_payload`."""
@@ -152,3 +175,12 @@ class Service:
         facts = msgspec.json.decode(body)
         top = {name: facts[name] for name in ("task_id", "status") if name in facts}
         return await texts.refer(f"tasks/{top.get('task_id')}/reply", body, top)
+
+
+def _single(answer: Callable[[Request], Awaitable[Any]]) -> Replies:
+    """An endpoint with one reply."""
+
+    async def replies(request: Request) -> AsyncGenerator[Any]:
+        yield await answer(request)
+
+    return replies

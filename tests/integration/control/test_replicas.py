@@ -17,6 +17,7 @@ from fleet.config import Settings, load
 from fleet.control import collector, dispatcher
 from tests.support import agents, servers
 from tests.support.control_plane import Fleet, Inbox, NoWorkers
+from tests.support.following import Follower, steps
 from tests.support.processes import Component
 from tests.support.servers import Server
 
@@ -233,6 +234,47 @@ async def test_the_last_instance_says_503_and_where_to_ask(nats_url: str) -> Non
         code, reply = await asking
         assert code == "503"
         assert "deliberation.result" in reply["error"]
+
+
+async def test_followers_are_handed_over_and_miss_nothing(nats_url: str) -> None:
+    """Each instance is ended in turn: every phase and every call is told once, and the end."""
+    async with held(nats_url) as instances:
+        fleet = instances.fleet
+        body = {"task_id": "long", "task_description": "Take your time", "num_agents": 2}
+        followers = [await Follower(fleet).call(body) for _ in range(8)]
+        await fleet.inbox.next(subjects.ACCEPTED)
+        for follower in followers:
+            while not steps(follower.replies):
+                await follower.next()
+        await instances.end(0)
+        await instances.begin(dispatcher.run, NoWorkers())
+        await instances.end(1)
+        serving = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
+        await instances.begin(collector.run)
+        for follower in followers:
+            replies = await follower.rest()
+            assert (set(follower.codes), replies[-1]["status"]) == ({None}, "COMPLETED")
+            told = [(phase, agent) for phase, _, _, _, agent, _ in steps(replies) if agent is not None]
+            assert sorted(told) == sorted(
+                (phase, f"agent-dev-00{number}")
+                for phase in ("propose", "critique", "revise", "score")
+                for number in (1, 2)
+            )
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_the_last_instance_ends_its_followers(nats_url: str) -> None:
+    """503, and the empty message."""
+    async with held(nats_url) as instances:
+        fleet = instances.fleet
+        follower = await Follower(fleet).call({"task_id": "alone", "task_description": "Wait"})
+        await fleet.inbox.next(subjects.ACCEPTED, task_id="alone")
+        await instances.end(0)
+        await instances.end(1)
+        replies = await follower.rest()
+        assert follower.codes[-1] == "503"
+        assert "deliberation.result" in replies[-1]["error"]
 
 
 async def test_calls_that_are_answered_while_an_instance_leaves_do_not_disturb_it(nats_url: str) -> None:

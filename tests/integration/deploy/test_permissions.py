@@ -203,7 +203,7 @@ async def test_client_may_ask_but_not_answer(server: int) -> None:
 
 
 PUBLISHES = {
-    "client": {subjects.REQUESTED, subjects.CANCEL, subjects.RESULT, subjects.ASK},
+    "client": {subjects.REQUESTED, subjects.CANCEL, subjects.RESULT, subjects.ASK, subjects.FOLLOW},
     "control": {
         subjects.REQUESTED,
         subjects.ACCEPTED,
@@ -216,6 +216,7 @@ PUBLISHES = {
         subjects.CANCEL,
         subjects.RESULT,
         subjects.ASK,
+        subjects.FOLLOW,
         subjects.schedule_of("t"),
         subjects.instance_of("i"),
         subjects.deadletter_of(subjects.REQUESTED),
@@ -233,6 +234,7 @@ PUBLISHES = {
         subjects.CANCEL,
         subjects.RESULT,
         subjects.ASK,
+        subjects.FOLLOW,
         subjects.AGENT_REQUESTED,
         subjects.AGENT_COMPLETED,
         subjects.AGENT_FAILED,

@@ -33,6 +33,9 @@ def samples() -> Iterator[Message]:
     yield messages.ResultReply(task_id="t", status="IN_PROGRESS", progress=progress)
     yield messages.CancelRequest(task_id="t", reason="enough")
     yield messages.DeadlineReached(task_id="t")
+    yield messages.FollowReply(
+        task_id="t", phase="score", round=1, done=1, expected=2, agent_id="a", outcome="completed"
+    )
     yield messages.CancelReply(task_id="t", status="CANCELLED")
     yield messages.ServiceError(error="no task t", task_id="t", status="UNKNOWN")
     yield messages.ContentRef(bucket="deliberation-texts", name="tasks/t/x", bytes=7)
