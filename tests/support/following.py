@@ -16,10 +16,10 @@ class Follower:
         self.replies: list[dict[str, Any]] = []
         self.codes: list[str | None] = []
 
-    async def call(self, body: Any) -> "Follower":
+    async def call(self, body: Any, subject: str = subjects.FOLLOW) -> "Follower":
         self._sub = await self._nc.subscribe(self._inbox)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        await self._nc.publish(subjects.FOLLOW, data, reply=self._inbox)
+        await self._nc.publish(subject, data, reply=self._inbox)
         return self
 
     async def next(self) -> dict[str, Any] | None:

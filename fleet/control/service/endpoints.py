@@ -15,7 +15,7 @@ from nats.micro.request import Request
 from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.service.calls import HandOver, decoded, fault, taken_over
-from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup
+from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
 from fleet.control.service.waiters import Closed, Waiters
 from fleet.deliberation.state import Deliberation
 from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode
@@ -23,6 +23,7 @@ from fleet.messages.headers import child_traceparent, headers
 from fleet.requests.by_reference import by_reference
 
 MAX_WAIT_S = 300.0
+CANCELLED_BY_REQUEST = "cancelled by request"
 PUBLISH_WITHIN_S, PUBLISH_PAUSE_S = 10.0, 0.25
 POLL_S, CANCEL_POLL_S, UNKNOWN_POLL_S = 5.0, 0.5, 0.5
 """How often a waiting call looks into the bucket, in case an event was missed while reconnecting."""
@@ -74,11 +75,11 @@ class Endpoints:
     async def cancel(self, request: Request) -> CancelReply:
         """Makes the cancellation durable, then waits for the terminal event."""
         call: CancelRequest = decoded(request.data, CancelRequest)
+        cancelled = taken_over(request) is not None
         with self._waiters.registered(call.task_id) as waiter:
             state = await self._lookup.load(call.task_id)
             if state is None:
-                raise fault(404, f"no task {call.task_id}", task_id=call.task_id, status="UNKNOWN")
-            cancelled = taken_over(request) is not None
+                state, cancelled = await self._cancel_waiting(call), True
             if not state.ended:
                 await self._publish_cancel(call, state)
                 cancelled, until = True, time.monotonic() + MAX_WAIT_S
@@ -94,10 +95,24 @@ class Endpoints:
             raise fault(504, f"{call.task_id} has not ended", task_id=call.task_id, status=state.status)
         raise fault(409, f"{call.task_id} already ended: {state.status}", task_id=call.task_id, status=state.status)
 
+    async def _cancel_waiting(self, call: CancelRequest) -> Deliberation:
+        """The state of a task whose request waited for room, or was recorded just now; 404 without one."""
+        sequence = await self._lookup.waiting.sequence_of(call.task_id)
+        if sequence is not None:
+            await self._lookup.waiting.cancel(sequence, call.reason or CANCELLED_BY_REQUEST)
+        state = await self._lookup.load(call.task_id)
+        if state is None:
+            raise fault(404, f"no task {call.task_id}", task_id=call.task_id, status="UNKNOWN")
+        return state
+
     async def _publish(self, request: Request) -> int:
-        """The sequence of the request in its stream. Tried again while the stream has no leader: stored once."""
-        given = {"Nats-Msg-Id": f"ask.{uuid.uuid4().hex}"}
-        if traceparent := (request.headers or {}).get("traceparent"):
+        """The sequence of the request in its stream. Tried again while the stream has no leader: stored once.
+
+        A caller's own `Nats-Msg-Id` is kept, so that an ask that is repeated within two minutes is the same request.
+        """
+        sent = request.headers or {}
+        given = {"Nats-Msg-Id": sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"}
+        if traceparent := sent.get("traceparent"):
             given["traceparent"] = traceparent
         body = await by_reference(request.data, self._component.texts)
         until = time.monotonic() + PUBLISH_WITHIN_S
@@ -121,16 +136,3 @@ class Endpoints:
             child_traceparent(state.traceparent),
         )
         await self._component.js.publish(subjects.CONTROL_CANCEL, encode(call), headers=given)
-
-
-def result_of(state: Deliberation) -> ResultReply:
-    """What `deliberation.result` answers of a task that has a state."""
-    return ResultReply(
-        task_id=state.task_id,
-        status=state.status,
-        progress=state.progress,
-        result=state.result,
-        accepted_at=state.accepted_at,
-        deadline_at=state.deadline_at,
-        correlation=state.task.correlation,
-    )

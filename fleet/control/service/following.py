@@ -20,8 +20,8 @@ from nats.micro.request import Request
 from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.service.calls import HandOver, decoded, fault, taken_over
-from fleet.control.service.endpoints import Endpoints, result_of
-from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup
+from fleet.control.service.endpoints import Endpoints
+from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
 from fleet.control.service.updates import Seen, progress_reply, seen_of, updates
 from fleet.control.service.waiters import Closed, Waiter, Waiters
 from fleet.jetstream.connection import OUTAGES

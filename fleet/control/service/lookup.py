@@ -11,6 +11,7 @@ from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.service.calls import ServiceFault, fault, task_id_of
 from fleet.control.service.waiters import Waiters
+from fleet.control.service.waiting import WaitingRequests
 from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest, UnreadableState
 from fleet.jetstream.connection import OUTAGES
@@ -24,12 +25,26 @@ LOOK_WITHIN_S, LOOK_PAUSE_S = 10.0, 0.25
 COMPARED_WITHIN_S, COMPARED_PAUSE_S = 5.0, 0.05
 
 
+def result_of(state: Deliberation) -> ResultReply:
+    """What `deliberation.result` answers of a task that has a state."""
+    return ResultReply(
+        task_id=state.task_id,
+        status=state.status,
+        progress=state.progress,
+        result=state.result,
+        accepted_at=state.accepted_at,
+        deadline_at=state.deadline_at,
+        correlation=state.task.correlation,
+    )
+
+
 class Lookup:
     """Reads states, requests and rejections. Changes nothing."""
 
     def __init__(self, component: Component, waiters: Waiters) -> None:
         self._component = component
         self._waiters = waiters
+        self.waiting = WaitingRequests(component)
 
     async def load(self, task_id: str) -> Deliberation | None:
         """The state. Tried again while the bucket has no leader. Raises `NewerState`, `UnreadableState`."""
@@ -51,11 +66,11 @@ class Lookup:
             return None
 
     async def pending(self, task_id: str) -> ResultReply:
-        """Of a task without a state; 404 unless its request waits in the stream."""
-        prefix, _, digits = task_id.partition("-")
-        named = prefix == "d" and subjects.is_key(task_id) and digits.isdecimal()
-        if named and await self.is_stored(int(digits)):
+        """Of a task without a state: 404 unless its request waits in the stream."""
+        if await self.waiting.sequence_of(task_id) is not None:
             return ResultReply(task_id=task_id, status="PENDING")
+        if state := await self.load(task_id):  # recorded in between, and only then taken off the stream
+            return result_of(state)
         raise fault(404, f"no task {task_id}", task_id=task_id, status="UNKNOWN")
 
     async def is_stored(self, sequence: int) -> bool:

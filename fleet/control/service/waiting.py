@@ -1,0 +1,130 @@
+"""Requests that wait for room: no dispatcher has recorded them, so they have no state yet.
+
+A request says its task id only in its body. They are read once each, and only where a call names an id without a state.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+import structlog
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.clock import now_ms
+from fleet.control.component import Component
+from fleet.control.runner import Item
+from fleet.control.service.calls import fault, task_id_of
+from fleet.deliberation.events import CancelAsked, Requested
+from fleet.errors import BadRequest
+from fleet.requests.by_reference import whole_request
+from fleet.requests.parse import parse_request
+from fleet.requests.tolerance import ignored_fields
+
+log = structlog.get_logger(__name__)
+
+READ_WITHIN_S = 5.0
+
+
+class WaitingRequests:
+    """What stands in `DELIBERATION_REQUESTS`, as far as this instance had to look."""
+
+    def __init__(self, component: Component) -> None:
+        self._component = component
+        self._reading = asyncio.Lock()
+        self._read_to = 0
+        self._named: dict[int, str] = {}
+
+    async def sequence_of(self, task_id: str) -> int | None:
+        """Where the request for this task waits; None: nowhere. Faults 503 while there are too many to look through."""
+        prefix, _, digits = task_id.partition("-")
+        if not subjects.is_key(task_id):
+            return None
+        if prefix == "d" and digits.isdecimal():
+            return int(digits) if await self._body(int(digits)) is not None else None
+        async with self._reading:
+            await self._read()
+            sequences = [sequence for sequence, name in self._named.items() if name == task_id]
+        for sequence in sequences:
+            # Once more: it may have been taken since it was read, or its stream may be another one.
+            body = await self._body(sequence)
+            if body is not None and task_id_of(body) == task_id:
+                return sequence
+        return None
+
+    async def cancel(self, sequence: int, reason: str) -> None:
+        """Records the request and its cancellation in one step, so that it never begins. Nothing happens to a request
+        that the dispatcher is to reject.
+        """
+        body = await self._body(sequence)
+        roles = self._component.settings.roles
+        try:
+            task_id, task = parse_request(body or b"", sequence, roles)
+        except BadRequest:
+            return
+        rubric, ignored = roles[task.role].rubric, ignored_fields(body or b"")
+        requested = Requested(task_id, task, sequence, now_ms(), None, rubric, ignored)
+        delivery = _Applied(id=f"{subjects.DELIBERATION_REQUESTS}:{sequence}")
+        self._component.runner.submit(task_id, Item(requested, delivery))
+        self._component.runner.submit(task_id, Item(CancelAsked(reason, now_ms()), delivery))
+        await delivery.done
+        try:
+            await self._component.js.delete_msg(subjects.DELIBERATION_REQUESTS, sequence)
+        except NotFoundError:
+            pass  # a dispatcher has taken it meanwhile: to it, the request is one that came again
+
+    async def _read(self) -> None:
+        """What came since the last look."""
+        state = (await self._component.js.stream_info(subjects.DELIBERATION_REQUESTS)).state
+        if state.last_seq < self._read_to:  # another stream of that name
+            self._read_to, self._named = 0, {}
+        for sequence in [sequence for sequence in self._named if sequence < state.first_seq]:
+            del self._named[sequence]
+        until = time.monotonic() + READ_WITHIN_S
+        while self._read_to < state.last_seq:
+            if time.monotonic() > until:
+                raise fault(503, "too many requests wait to be looked through at once: ask again")
+            start = max(self._read_to + 1, state.first_seq)
+            try:
+                msg = await self._component.js.get_msg(
+                    subjects.DELIBERATION_REQUESTS, start, subject=subjects.REQUESTED, next=True
+                )
+            except NotFoundError:
+                self._read_to = state.last_seq
+                return
+            self._read_to = int(msg.seq or start)
+            body = await self._whole(msg.data or b"", self._read_to)
+            if body is not None and (name := task_id_of(body)):
+                self._named[self._read_to] = name
+
+    async def _body(self, sequence: int) -> bytes | None:
+        """The whole request; None where it does not wait there any more, or its text is not to be had."""
+        try:
+            msg = await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
+        except NotFoundError:
+            return None
+        return await self._whole(msg.data or b"", sequence)
+
+    async def _whole(self, data: bytes, sequence: int) -> bytes | None:
+        try:
+            return await whole_request(data, sequence, self._component.texts)
+        except BadRequest:
+            return None
+
+
+@dataclass(slots=True)
+class _Applied:
+    """Stands for the request's own delivery, which may be anywhere, or nowhere yet."""
+
+    id: str
+    redelivered: bool = False
+    received_at: float = field(default_factory=time.monotonic)
+    done: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def ack(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    async def retry_later(self, reason: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(reason)
