@@ -5,37 +5,26 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import typer
 
 from fleet import subjects
 from fleet.cli import options
-from fleet.cli.output import console, print_json
+from fleet.cli.doctor_models import model_servers
+from fleet.cli.findings import Finding, show
+from fleet.cli.output import print_json
 from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
-from fleet.config import Settings, without_userinfo
+from fleet.config import Settings
 from fleet.errors import Unreachable
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings, running
-from fleet.model_servers import EndpointConfig, base_url, joined
 
 LEAST_VERSION = (2, 12, 3)
 PROBE_WITHIN_S = 5.0
 RAY_WITHIN_S = 20.0
-LEAST_CONTEXT_TOKENS = 8192
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`todo` says what to do about it; empty when nothing need be done."""
-
-    verdict: Verdict
-    what: str
-    found: str
-    todo: str = ""
+LONG_WAIT_S = 60.0
 
 
 def doctor(
@@ -43,9 +32,11 @@ def doctor(
     nats_url: options.NatsUrl = None,
     json_output: options.Json = False,
 ) -> None:
-    """Check everything a fleet needs: NATS, streams, permissions, Ray, the models. Says what to do about the rest.
+    """Look at a fleet and everything it needs, and say what to do about what is wrong.
 
-    Exit status 0 when nothing fails; 3 when NATS cannot be reached, else 1.
+    NATS, streams, permissions, who serves, what waits, dead letters, Ray; each
+    model server is asked for one token. Exit status 1 when a request would not
+    be served, 3 when NATS cannot be reached.
 
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 VLLM_URL=http://gpu-1:8000 fleet doctor
     """
@@ -55,14 +46,14 @@ def doctor(
     if json_output:
         print_json([asdict(finding) for finding in findings])
     else:
-        _show(findings)
+        show(findings)
     if any(finding.verdict == "fail" for finding in findings):
         raise typer.Exit(Exit.UNREACHABLE if findings[0].verdict == "fail" else Exit.FAILED)
 
 
 async def _examine(settings: Settings, known: dict[str, Any]) -> list[Finding]:
     """NATS first: its finding decides the exit status."""
-    rest = asyncio.gather(_ray(settings), _models(settings, known))
+    rest = asyncio.gather(_ray(settings), model_servers(settings, known))
     return [*[finding async for finding in _nats(settings, known)], *[f for group in await rest for f in group]]
 
 
@@ -74,10 +65,15 @@ async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Find
     try:
         nc = await connect(settings, "fleet-doctor")
     except Unreachable as error:
-        yield Finding("fail", "NATS", str(error).partition(":")[0], "start a server, set NATS_URL, or run `fleet up`")
+        found, _, todo = str(error).rpartition(": ")
+        yield Finding("fail", "NATS", found, todo)
         return
     try:
         yield _version(nc)
+        granted = await _granted(nc)
+        if (looks := _may_look(granted)) is not None:
+            yield looks
+            return
         js = nc.jetstream(timeout=PROBE_WITHIN_S)
         try:
             await js.account_info()
@@ -88,7 +84,12 @@ async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Find
         yield _durability(settings, known)
         async for finding in _topology(js, settings):
             yield finding
-        yield await _permissions(nc)
+        yield _permissions(granted)
+        for finding in await _fleet(nc):
+            yield finding
+    except (Error, TimeoutError) as error:
+        todo = "look again; if it lasts, see the server's log"
+        yield Finding("fail", "NATS", f"stopped answering meanwhile ({type(error).__name__})", todo)
     finally:
         with suppress(Exception):
             await nc.close()
@@ -117,6 +118,7 @@ def _durability(settings: Settings, known: dict[str, Any]) -> Finding:
 
 
 async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
+    from nats.errors import Error
     from nats.js.errors import NotFoundError
 
     from fleet.jetstream import topology
@@ -124,12 +126,16 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
     declare = "start a dispatcher or a collector once: it declares what is missing"
     missing: list[str] = []
     changed: list[str] = []
+    unseen: list[str] = []
 
     async def look(name: str, info: Any, wanted: Any = None) -> None:
         try:
             existing = await info
         except NotFoundError:
             missing.append(name)
+            return
+        except (Error, TimeoutError):
+            unseen.append(name)
             return
         if wanted is not None and (found := topology.differences(existing.config, wanted)):
             changed.append(f"{name} ({', '.join(found)})")
@@ -147,17 +153,39 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("fail", "streams", f"missing: {', '.join(missing)}", declare)
     if changed:
         yield Finding("warn", "streams", f"differ from this configuration: {', '.join(changed)}", declare)
-    if not missing and not changed:
+    if unseen:
+        todo = "may this user look at them? A client need not"
+        yield Finding("warn", "streams", f"could not be looked at: {', '.join(unseen)}", todo)
+    if not missing and not changed and not unseen:
         yield Finding("ok", "streams", f"{len(streams)} streams, {len(consumers)} consumers, bucket, object store")
 
 
-async def _permissions(nc: Any) -> Finding:
+async def _granted(nc: Any) -> dict[str, Any] | None:
+    """What this user may do; None where the server does not say."""
     from nats.errors import Error
 
     try:
         reply = await nc.request("$SYS.REQ.USER.INFO", b"", timeout=PROBE_WITHIN_S)
-        granted = json.loads(reply.data)["data"].get("permissions") or {}
+        return json.loads(reply.data)["data"].get("permissions") or {}
     except (Error, TimeoutError, ValueError, KeyError):
+        return None
+
+
+def _may_look(granted: dict[str, Any] | None) -> Finding | None:
+    """NATS answers nothing at all to whoever may not ask."""
+    needed = [
+        *("$JS.API.INFO", f"$JS.API.STREAM.INFO.{subjects.DELIBERATION_REQUESTS}", f"$SRV.PING.{subjects.SERVICE}"),
+        f"$JS.API.CONSUMER.INFO.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
+    ]
+    denied = [subject for subject in needed if granted is not None and not allowed(granted.get("publish"), subject)]
+    if not denied:
+        return None
+    found = f"this user may not publish {', '.join(denied)}: nothing more can be seen"
+    return Finding("warn", "permissions", found, "look as the user `operator` (or `control`) of permissions.conf")
+
+
+def _permissions(granted: dict[str, Any] | None) -> Finding:
+    if granted is None:
         todo = "allow publishing to $SYS.REQ.USER.INFO to have them checked"
         return Finding("warn", "permissions", "the server does not say what this user may do", todo)
     denied = [
@@ -172,6 +200,61 @@ async def _permissions(nc: Any) -> Finding:
             "fine for a client; a component needs them: add them to its permissions",
         )
     return Finding("ok", "permissions", "may publish and subscribe what a component needs")
+
+
+async def _fleet(nc: Any) -> list[Finding]:
+    """Who serves, and what waits. A request that nobody would serve is a failure."""
+    from fleet.cli import fleet_state
+
+    try:
+        state = await fleet_state.look(nc)
+    except KeyError:  # the streams' finding says so
+        return [Finding("fail", "fleet", "none runs here: streams or consumers are missing", "start one: `fleet up`")]
+    dispatcher, collector, workers = (state.consumer(name) for name in ("dispatcher", "collector", "workers"))
+    found = [
+        _served("dispatcher", dispatcher.served, f"{dispatcher.open:,} requests in hand"),
+        _served("collector", collector.served, f"{collector.waiting:,} answers wait, {collector.open:,} in hand"),
+        Finding("ok", "service", f"{_some(len(state.instances), 'instance')} answer: {', '.join(state.instances)}")
+        if state.instances
+        else Finding("fail", "service", "no instance answers `ask`, `result` and `cancel`", "start a collector"),
+        _workers(workers),
+    ]
+    waits = f"{_some(state.requests, 'request')} not accepted yet"
+    if state.oldest_s > LONG_WAIT_S:
+        todo = "as many deliberations run as `max_in_flight` allows, or nobody serves: see the lines above"
+        found.append(Finding("warn", "waiting", f"{waits}, the oldest for {state.oldest_s:,.0f} s", todo))
+    else:
+        found.append(Finding("ok", "waiting", waits))
+    if state.dead_letters:
+        letters = f"{_some(state.dead_letters, 'message')} that nobody could handle"
+        found.append(Finding("warn", "dead letters", letters, "see `fleet deadletter list`; replay or drop them"))
+    else:
+        found.append(Finding("ok", "dead letters", "none"))
+    return found
+
+
+def _served(name: str, served: bool, load: str) -> Finding:
+    if served:
+        return Finding("ok", name, f"at work, {load}")
+    return Finding("fail", name, f"none is at work, {load}", f"start one: `fleet up`, or `fleet {name}`")
+
+
+def _workers(calls: Any) -> Finding:
+    load = f"{calls.waiting:,} calls wait, {calls.open:,} are open"
+    if calls.again:
+        load += f", {calls.again:,} of them were handed out before"
+    if calls.silent_s is not None:
+        load += f"; the last call ended {calls.silent_s:,.0f} s ago"
+    if calls.served:
+        return Finding("ok", "workers", f"ask for calls: {load}")
+    if calls.open:
+        return Finding("warn", "workers", f"none asks for calls just now: {load}", "all may be busy; look again")
+    todo = "is a dispatcher at work, does Ray have room for its workers, may they log in? See its log"
+    return Finding("fail", "workers", f"none asks for calls: {load}", todo)
+
+
+def _some(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 async def _ray(settings: Settings) -> list[Finding]:
@@ -196,90 +279,3 @@ async def _ray(settings: Settings) -> list[Finding]:
     if status:
         return [Finding("fail", "Ray", f"{address} does not answer (or runs another version, or wants a token)", todo)]
     return [Finding("ok", "Ray", f"{address} answers")]
-
-
-async def _models(settings: Settings, known: dict[str, Any]) -> list[Finding]:
-    servers = settings.model_servers
-    if not servers and (remembered := known.get("vllm_url")):
-        servers = {url: EndpointConfig(url=url) for url in remembered.split(",")}
-    if not servers:
-        return [Finding("warn", "vLLM", "VLLM_URL is not set", "set it for real answers; `fleet up` simulates them")]
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=PROBE_WITHIN_S)
-    async with aiohttp.ClientSession(timeout=timeout) as http:
-        groups = await asyncio.gather(
-            *(_model_server(http, name, server, settings, len(servers)) for name, server in servers.items())
-        )
-    return [finding for group in groups for finding in group]
-
-
-async def _model_server(
-    http: Any, name: str, server: EndpointConfig, settings: Settings, servers: int
-) -> list[Finding]:
-    import aiohttp
-
-    from workers.llm.servers.cards import cards_in
-    from workers.llm.servers.dialects import DIALECTS
-
-    what = f"{server.kind} {name}"
-    dialect, named = DIALECTS[server.kind], _wanted(settings) | set(server.models or ())
-    try:
-        key = server.key()
-    except ValueError as error:
-        return [Finding("fail", what, str(error), "set the key where workers run, or correct the setting")]
-    headers = {**dialect.headers, **server.headers}
-    if key:
-        headers |= {"Authorization": f"Bearer {key}"} if dialect.key_header == "bearer" else {dialect.key_header: key}
-    try:
-        async with http.get(joined(base_url(server.url), "/models"), headers=headers) as answer:
-            if answer.status in (401, 403) and not named:
-                return [Finding("fail", what, f"answers {answer.status}", "set its key: VLLM_API_KEY, or api_key_env")]
-            served = {} if answer.status >= 400 else {card.id: card for card in cards_in(await answer.json())}
-    except (aiohttp.ClientConnectionError, TimeoutError) as error:
-        todo = "start it, or correct its URL"
-        said = str(error).replace(server.url, without_userinfo(server.url)) or type(error).__name__
-        return [Finding("fail", what, f"does not answer: {said}", todo)]
-    except (aiohttp.ClientError, ValueError):
-        served = {}
-    if not served:
-        if named:
-            return [Finding("warn", what, "answers, and gives no list of its models", "none is needed for named ones")]
-        return [Finding("fail", what, "lists no model", "set VLLM_MODEL, or `models` of the endpoint")]
-    wanted = named or {next(iter(served))}
-    if missing := sorted(name for name in wanted if name not in served and f"{name}:latest" not in served):
-        todo = "correct VLLM_MODEL or the role's model, or serve it; with several servers one of them may do"
-        verdict: Verdict = "fail" if servers < 2 else "warn"
-        return [Finding(verdict, what, f"serves {', '.join(served)}, not {', '.join(missing)}", todo)]
-    return [_window(what, name, served[name].window) for name in sorted(wanted) if name in served]
-
-
-def _wanted(settings: Settings) -> set[str]:
-    roles = settings.roles.values()
-    named = [settings.vllm_model, *(role.model for role in roles), *(role.judge_model for role in roles)]
-    aliases = settings.models
-    return {(aliases[name].name or name) if name in aliases else name for name in named if name}
-
-
-def _window(what: str, model: str, tokens: int | None) -> Finding:
-    if not tokens:
-        todo = "set context_window under [roles.NAME], so that prompts are kept within it"
-        return Finding("warn", what, f"{model}, does not say its context window", todo)
-    if tokens < LEAST_CONTEXT_TOKENS:
-        todo = f"at least {LEAST_CONTEXT_TOKENS:,} (--max-model-len): a reviewer reads every proposal at once"
-        return Finding("warn", what, f"{model}, context window of {tokens:,} tokens", todo)
-    return Finding("ok", what, f"{model}, context window of {tokens:,} tokens")
-
-
-def _show(findings: list[Finding]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for finding in findings:
-        told = Text(finding.found)
-        if finding.todo:
-            told.append(f"\n→ {finding.todo}", style="dim")
-        table.add_row(Text(finding.verdict, style=colours[finding.verdict]), Text(finding.what, style="bold"), told)
-    console().print(table)

@@ -1,0 +1,56 @@
+"""What `fleet doctor` says of the model servers."""
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from fleet.cli.findings import Finding
+from fleet.config import Settings
+
+if TYPE_CHECKING:
+    from workers.llm.servers.probe import Answered
+
+MODEL_WITHIN_S = 15.0
+LEAST_CONTEXT_TOKENS = 8192
+
+
+async def model_servers(settings: Settings, known: dict[str, Any]) -> list[Finding]:
+    """Each server is asked for one token. It is a failure where none answers."""
+    from workers.llm.servers import probe
+
+    if not settings.model_servers and (remembered := known.get("vllm_url")):
+        settings = structs.replace(settings, vllm_urls=tuple(remembered.split(",")))
+    if not settings.model_servers:
+        return [Finding("warn", "models", "VLLM_URL is not set", "set it for real answers; `fleet up` simulates them")]
+    asked = await probe.ask_all(settings, MODEL_WITHIN_S)
+    none = all(each.error for each in asked)
+    return [_model_server(each, alone=none) for each in asked]
+
+
+def _model_server(asked: "Answered", *, alone: bool) -> Finding:
+    what = f"{asked.kind} {asked.name}"
+    if asked.error:
+        return Finding("fail" if alone else "warn", what, asked.error, _REMEDIES.get(asked.error_type or "", _REMEDY))
+    answers = f"{asked.model} answers, {asked.seconds:.1f} s for one token"
+    if asked.misses:
+        todo = "correct VLLM_MODEL or the role's model, or serve it; another server may"
+        return Finding("warn", what, f"{answers}; it does not list {', '.join(asked.misses)}", todo)
+    if not asked.window:
+        todo = "set context_window under [models.NAME] or [roles.NAME], so that prompts are kept within it"
+        return Finding("warn", what, f"{answers}; it does not say its context window", todo)
+    answers = f"{answers}, context window of {asked.window:,} tokens"
+    if asked.window < LEAST_CONTEXT_TOKENS:
+        todo = f"at least {LEAST_CONTEXT_TOKENS:,} (--max-model-len): a reviewer reads every proposal at once"
+        return Finding("warn", what, answers, todo)
+    return Finding("ok", what, answers)
+
+
+_REMEDY = "see the server's log"
+_REMEDIES = {
+    "Unauthorized": "set the key it wants: VLLM_API_KEY, or api_key_env or api_key_file of the endpoint",
+    "ConnectionRefused": "start it, or correct its URL",
+    "ConnectionFailed": "start it, or correct its URL; for a certificate see `ca` of the endpoint",
+    "NotFound": "correct the URL (with the path that it serves), or the model's name",
+    "Timeout": "it may be loading its model, or be overloaded: look again",
+    "Config": "set it where doctor and the workers run",
+}

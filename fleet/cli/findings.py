@@ -1,0 +1,33 @@
+"""What a command has found out about something, and what to do about it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fleet.cli.output import console
+
+Verdict = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`todo` says what to do about it; empty when nothing need be done."""
+
+    verdict: Verdict
+    what: str
+    found: str
+    todo: str = ""
+
+
+def show(findings: list[Finding]) -> None:
+    """As a table, for a person."""
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for finding in findings:
+        told = Text(finding.found)
+        if finding.todo:
+            told.append(f"\n→ {finding.todo}", style="dim")
+        table.add_row(Text(finding.verdict, style=colours[finding.verdict]), Text(finding.what, style="bold"), told)
+    console().print(table)

@@ -1,0 +1,110 @@
+"""What a fleet looks like from NATS: who serves, what waits, what could not be handled."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from fleet import subjects
+from fleet.times import from_rfc3339
+
+WITHIN_S = 5.0
+INSTANCES_WITHIN_S = 1.0
+
+CONSUMERS = (
+    ("dispatcher", subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),
+    ("collector", subjects.AGENT_RESPONSES, subjects.COLLECTOR),
+    ("controller", subjects.DELIBERATION_CONTROL, subjects.CONTROLLER),
+    ("workers", subjects.AGENT_REQUESTS, subjects.WORKERS),
+)
+
+
+class Consumer(Struct, frozen=True, kw_only=True):
+    """One of the fleet's. `served`: somebody takes its messages now. `waiting`: not handed out yet; `open`: handed out,
+    and not done; `silent_s`: since one was last acknowledged, null where that never was."""
+
+    name: str
+    served: bool
+    waiting: int
+    open: int
+    again: int
+    silent_s: float | None
+
+
+class FleetState(Struct, frozen=True, kw_only=True):
+    """`instances`: of the service `deliberations`. `oldest_s`: how long the oldest request waits."""
+
+    instances: tuple[str, ...]
+    consumers: tuple[Consumer, ...]
+    requests: int
+    oldest_s: float
+    dead_letters: int
+
+    def consumer(self, name: str) -> Consumer:
+        return next(each for each in self.consumers if each.name == name)
+
+
+async def look(nc: Any) -> FleetState:
+    """Raises what nats-py raises, and KeyError where a stream or a consumer is missing."""
+    requests, letters, instances, *consumers = await asyncio.gather(
+        _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_REQUESTS}"),
+        _api(nc, f"STREAM.INFO.{subjects.DEAD_LETTERS}", {"subjects_filter": f"{subjects.DEADLETTER}.>"}),
+        _instances(nc),
+        *(_api(nc, f"CONSUMER.INFO.{stream}.{durable}") for _, stream, durable in CONSUMERS),
+    )
+    now = datetime.now(UTC).timestamp()
+    by_subject: dict[str, int] = letters["state"].get("subjects") or {}
+    notes = sum(count for subject, count in by_subject.items() if subject.startswith(subjects.replayed("")))
+    waiting = requests["state"]["messages"]
+    return FleetState(
+        instances=tuple(instances),
+        consumers=tuple(_consumer(name, info, now) for (name, _, _), info in zip(CONSUMERS, consumers, strict=True)),
+        requests=waiting,
+        oldest_s=_age_s(requests["state"]["first_ts"], now) if waiting else 0.0,
+        dead_letters=letters["state"]["messages"] - notes,
+    )
+
+
+def _consumer(name: str, info: dict[str, Any], now: float) -> Consumer:
+    acked = (info.get("ack_floor") or {}).get("last_active")
+    return Consumer(
+        name=name,
+        # Workers pull: what waits there are their requests for calls.
+        served=bool(info.get("push_bound") or info.get("num_waiting")),
+        waiting=info["num_pending"],
+        open=info["num_ack_pending"],
+        again=info["num_redelivered"],
+        silent_s=_age_s(acked, now) if acked else None,
+    )
+
+
+def _age_s(at: str, now: float) -> float:
+    # NATS tells nanoseconds.
+    seconds, _, rest = at.removesuffix("Z").partition(".")
+    return max(0.0, now - from_rfc3339(f"{seconds}.{rest[:3] or 0}Z") / 1000)
+
+
+async def _api(nc: Any, what: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
+    body = json.dumps(question).encode() if question else b""
+    answer: dict[str, Any] = json.loads((await nc.request(f"$JS.API.{what}", body, timeout=WITHIN_S)).data)
+    if "error" in answer:
+        raise KeyError(what)
+    return answer
+
+
+async def _instances(nc: Any) -> Sequence[str]:
+    """Who answers within a second; a fleet that has many needs no longer than one that has one."""
+    found: list[str] = []
+    inbox = nc.new_inbox()
+
+    async def hear(msg: Any) -> None:
+        found.append(json.loads(msg.data)["id"])
+
+    subscription = await nc.subscribe(inbox, cb=hear)
+    await nc.publish(f"$SRV.PING.{subjects.SERVICE}", b"", reply=inbox)
+    await asyncio.sleep(INSTANCES_WITHIN_S)
+    await subscription.unsubscribe()
+    return sorted(found)
