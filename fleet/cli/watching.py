@@ -152,8 +152,9 @@ def _line(event: Event) -> str:
             return f"[red]rejected[/red] ({fields['code']}): {fields['error']}"
         case subjects.COMPLETED:
             best = fields["results"][0]
-            score = "not scored" if best["score"] is None else f"score {best['score']:.2f}"
-            return f"[green]completed[/green]: {fields['winner_id']} wins, {score}{', degraded' * fields['degraded']}"
+            score = "not scored" if best["score"] is None else f"score {best['score']:.2f} of 10"
+            degraded = ", degraded" if fields["degraded"] else ""
+            return f"[green]completed[/green]: {fields['winner_id']} comes first, {score}{degraded}"
         case subjects.CANCELLED:
             return f"[yellow]cancelled[/yellow]: {fields['reason']}"
         case _:

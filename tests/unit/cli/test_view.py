@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from fleet.cli.output import PeopleConsole
-from fleet.cli.view import Board, show_outcome
+from fleet.cli.view import Board, Usual, show_outcome
 from fleet.messages import DeliberationCompleted
 from tests.support.agents import failure
 from tests.support.council import completed
@@ -49,3 +49,25 @@ def test_json_is_not_read_as_prose() -> None:
     """Its asterisks and line ends stay."""
     event, _ = completed()
     assert '"glob": "*.py *.md"' in shown(event, '{\n  "glob": "*.py *.md"\n}', terminal=True)
+
+
+def test_who_comes_first_is_said_by_what() -> None:
+    """An order that nobody judged is not called a verdict."""
+    event, _ = completed()
+    assert "first by its peers' scores" in shown(event, "text")
+    assert "ahead of the second · agreement of its peers on that: " in shown(event, "text")
+    unscored = [structs.replace(result, score=None) for result in event.results]
+    assert "nobody scored" in shown(structs.replace(event, results=unscored), "text")
+    assert "the only proposal" in shown(structs.replace(event, results=unscored[:1]), "text")
+    assert not any(word in shown(event, "text") for word in ("wins", "confidence"))
+
+
+def test_bars_move_by_what_such_calls_take() -> None:
+    """Never back, never full before the end, and far along at the usual length, whatever `max_tokens` is."""
+    usual = Usual()
+    percents = [usual.percent("propose", tokens) for tokens in range(0, 5000, 50)]
+    assert percents == sorted(percents)
+    assert (percents[0], percents[-1]) == (0, 99)
+    usual.note("propose", 1000)
+    assert usual.percent("propose", 1000) == usual.percent("revise", 1000) == 80
+    assert usual.percent("critique", 1000) > 80
