@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,14 +14,15 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from rich.console import Console
 
 from fleet import subjects
-from fleet.cli.output import console, literal, print_json
+from fleet.cli.output import console, literal, print_json, say
 from fleet.cli.view import count
 from fleet.client.session import Session, session
 from fleet.config import Settings
 from fleet.exits import Exit
 from fleet.jetstream.payloads import MissingText
 
-HISTORY_WITHIN_S = 30.0
+SILENT_S = 3.0
+"""A history that brings nothing for so long is over: some of it has expired meanwhile."""
 CLOCKS_DIFFER_S = 60.0
 ENDED = dict(zip(subjects.TERMINAL, (Exit.DONE, Exit.FAILED, Exit.FAILED), strict=True))
 
@@ -51,8 +53,7 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
         old = 0
         for stream in streams:
             old += await _subscribe(fleet, stream, queue, since, everything=task_id is not None)
-        async with asyncio.timeout(HISTORY_WITHIN_S):
-            history = [await queue.get() for _ in range(old)]
+        history = await _history(queue, old, task_id)
         past = [event for msg in history if (event := await _event(fleet, msg, task_id))]
         for event in _joined(sorted(past, key=lambda event: event.at)):
             _print(screen, event, json_output)
@@ -69,11 +70,30 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
                 return Exit.BAD_REQUEST
 
 
-async def _accepted_at(fleet: Session, task_id: str) -> datetime | None:
-    """Where in the streams to begin: a little before the task was accepted. None: it is not known (yet)."""
+async def _accepted_at(fleet: Session, task_id: str) -> datetime:
+    """Where in the streams to begin: a little before the task was accepted, or before now, if it has yet to be."""
     state = msgspec.json.decode(await fleet.result(task_id))
     accepted = state.get("accepted_at") or (state.get("result") or {}).get("accepted_at")
-    return datetime.fromisoformat(accepted) - timedelta(seconds=CLOCKS_DIFFER_S) if accepted else None
+    if state.get("status") == "UNKNOWN":
+        say(f"nobody knows a task {task_id!r} yet: waiting until it is accepted (Ctrl-C ends this)", stderr=True)
+    since = datetime.fromisoformat(accepted) if accepted else datetime.now(UTC)
+    return since - timedelta(seconds=CLOCKS_DIFFER_S)
+
+
+async def _history(queue: "asyncio.Queue[Msg]", count: int, task_id: str | None) -> list[Msg]:
+    """Of the first `count` messages those of the task. The others are not kept."""
+    kept = []
+    with suppress(TimeoutError):
+        for _ in range(count):
+            async with asyncio.timeout(SILENT_S):
+                msg = await queue.get()
+            if _concerns(msg, task_id):
+                kept.append(msg)
+    return kept
+
+
+def _concerns(msg: Msg, task_id: str | None) -> bool:
+    return task_id is None or (msg.header or {}).get("Task-Id") == task_id
 
 
 async def _subscribe(
@@ -101,7 +121,7 @@ class _Named(ConsumerConfig):  # type: ignore[misc]
 
 async def _event(fleet: Session, msg: Msg, task_id: str | None) -> Event | None:
     """None for another task's."""
-    if task_id and (msg.header or {}).get("Task-Id") != task_id:
+    if not _concerns(msg, task_id):
         return None
     try:
         fields = await fleet.completed(msgspec.json.decode(await fleet.texts.inline(msg.data)))

@@ -57,6 +57,27 @@ async def test_watch_tells_a_client_the_whole_course(fleet: Fleet, users: Users)
     assert told.count(subjects.AGENT_COMPLETED) == 4
 
 
+async def test_watch_waits_for_a_task_that_nobody_knows_yet(fleet: Fleet, users: Users) -> None:
+    """It says so at once, reads no history of others, and then tells the whole course."""
+    await fleet.request(task_id="before", num_agents=1, rounds=0)
+    await fleet.inbox.next(subjects.COMPLETED, task_id="before")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "fleet.cli", "watch", "later", "--json", "--nats-url", users.url("client")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=unconfigured(os.environ),
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        assert b"nobody knows a task 'later' yet" in await process.stderr.readline()
+        await fleet.request(task_id="later", num_agents=1, rounds=0)
+        out, _ = await process.communicate()
+    told = [json.loads(line) for line in out.splitlines()]
+    assert (told[0]["subject"], told[-1]["subject"]) == (subjects.ACCEPTED, subjects.COMPLETED)
+    assert {event["event"]["task_id"] for event in told} == {"later"}
+    assert process.returncode == 0
+
+
 async def test_watch_goes_on_when_its_consumer_is_lost(fleet: Fleet, users: Users) -> None:
     """nats-py then makes it anew, under which name NATS must not know yet."""
     async with session(load({"NATS_URL": users.url("client")})) as client:
