@@ -1,4 +1,4 @@
-"""One worker without Ray, in a process of its own: a second place where calls run, and where crash points are armed."""
+"""Runs one worker without Ray, in a process of its own: there crash points are armed."""
 
 import json
 import os
@@ -16,14 +16,13 @@ GRACE_S = 10.0
 
 
 async def run() -> None:
-    """Runs until cancelled, or until its connection is closed for good."""
-    worker = AgentWorker(config.load(os.environ), NAME)
-    await worker.start()
-    try:
-        print(json.dumps({"ready": True, "component": "worker"}), flush=True)
-        await worker.closed.wait()
-    finally:
-        await worker.stop(GRACE_S)
+    """Runs until cancelled, or until the worker can do nothing more. Raises what ended it."""
+    async with AgentWorker.open(config.load(os.environ), NAME) as worker:
+        try:
+            print(json.dumps({"ready": True, "component": "worker"}), flush=True)
+            await worker.ended
+        finally:
+            await worker.finish(GRACE_S)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def main(data_dir: Path, port: int) -> None:
 
 async def _serve(temp_dir: str) -> None:
     from fleet.local.signals import reclaim
-    from workers.ray_pool.pool import start_local, stop_local
+    from workers.ray_pool.local_ray import start_local, stop_local
 
     try:
         address = start_local(temp_dir)

@@ -135,12 +135,8 @@ def settings(plane: Plane, server: ModelServer, **limits: Any) -> Settings:
 
 @asynccontextmanager
 async def working(plane: Plane, server: ModelServer, **limits: Any) -> AsyncIterator[AgentWorker]:
-    worker = AgentWorker(settings(plane, server, **limits), "worker-test")
-    await worker.start()
-    try:
+    async with AgentWorker.open(settings(plane, server, **limits), "worker-test") as worker:
         yield worker
-    finally:
-        await worker.stop(0)
 
 
 @asynccontextmanager

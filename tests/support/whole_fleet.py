@@ -41,9 +41,8 @@ async def whole(
         )
         await _component(stack, lambda ready: dispatcher.run(settings, NoWorkers(), on_ready=ready))
         await _component(stack, lambda ready: collector.run(settings, on_ready=ready))
-        worker = AgentWorker(structs.replace(settings, nats_url=worker_url or nats_url), "worker-test")
-        await worker.start()
-        stack.push_async_callback(worker.stop, 0)
+        worker_settings = structs.replace(settings, nats_url=worker_url or nats_url)
+        await stack.enter_async_context(AgentWorker.open(worker_settings, "worker-test"))
 
         client = structs.replace(settings, nats_url=client_url or nats_url)
         nc = await connection.connect(client, "client", reconnect_time_wait=0.2)

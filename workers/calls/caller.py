@@ -1,4 +1,4 @@
-"""One agent call from request to response: the model is asked, its proposal checked, watchers are told meanwhile."""
+"""Makes one agent call: asks the model, checks its proposal, publishes progress meanwhile, builds the response."""
 
 import time
 from collections.abc import Callable, Coroutine
@@ -10,6 +10,7 @@ from msgspec import structs
 
 from fleet.config import Settings
 from fleet.errors import AgentCallError
+from fleet.jetstream.topology import WORKERS_MAX_DELIVER
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
 from workers.calls import responses
 from workers.calls.answers import AnswerReader
@@ -40,37 +41,37 @@ class Caller:
         await self._isolated.close()
 
     async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
-        """The response to publish. Attempts are numbered on from delivery to delivery: their texts must not mix."""
+        """The response to publish."""
         began = time.monotonic()
-        first_attempt = (num_delivered - 1) * ATTEMPTS_PER_DELIVERY + 1
+        first = first_attempt(request, num_delivered)
         report = ProgressReport(request, self._rate, lambda event, number: self._publish(event, number, traceparent))
         log.debug("agent.started", delivery=num_delivered, **facts(request))
         response: AgentResponse
         try:
-            asked = resolve(self._settings, request, traceparent)
-            answer = await self._answer(asked, request, report, first_attempt)
+            model_request = resolve(self._settings, request, traceparent)
+            answer = await self._answer(model_request, request, report, first)
             text = answer.checked.proposal
-            found = {} if text is None else await self._isolated.checks(text, request.policy)
-            response = responses.completed(request, asked, answer, found, _ms_since(began))
+            checks = {} if text is None else await self._isolated.checks(text, request.policy)
+            response = responses.completed(request, model_request, answer, checks, _ms_since(began))
         except AgentCallError as error:
-            response = responses.failed(request, error, first_attempt, _ms_since(began))
+            response = responses.failed(request, error, first, _ms_since(began))
         finally:
             report.close()
         await report.sent()
         return response
 
     async def _answer(
-        self, asked: ModelRequest, request: AgentRequested, report: ProgressReport, first_attempt: int
+        self, model_request: ModelRequest, request: AgentRequested, report: ProgressReport, first: int
     ) -> Answer:
-        """Of a review that stayed incomplete, what there is. Raises `AgentCallError`."""
+        """The model's answer; of a review that stayed incomplete, its valid part. Raises `AgentCallError`."""
         reader = AnswerReader(request)
         try:
             return await self._client.complete(
-                asked,
+                model_request,
                 request_id=request.call_id,
                 check=partial(self._isolated.answer, reader),
                 watcher=report,
-                first_attempt=first_attempt,
+                first_attempt=first,
             )
         except GaveUp as error:
             if error.invalid is None or (salvaged := reader.salvage()) is None:
@@ -78,13 +79,22 @@ class Caller:
             return structs.replace(error.invalid, checked=salvaged, usage=error.usage)
 
 
-def note(response: AgentResponse) -> None:
-    """In the log."""
-    told = {"attempt": response.attempt, "duration_ms": response.duration_ms, **facts(response)}
+def first_attempt(request: AgentRequested, num_delivered: int) -> int:
+    """The number of the first try at the model in this delivery.
+
+    Each delivery has numbers of its own, and so has a request that was published again after its stream was lost: the
+    texts and message ids of two deliveries must not mix.
+    """
+    earlier = (request.attempt - 1) * WORKERS_MAX_DELIVER + num_delivered - 1
+    return earlier * ATTEMPTS_PER_DELIVERY + 1
+
+
+def log_response(response: AgentResponse) -> None:
+    fields = {"attempt": response.attempt, "duration_ms": response.duration_ms, **facts(response)}
     if isinstance(response, AgentFailed):
-        log.warning("agent.failed", error_type=response.error_type, **told)
+        log.warning("agent.failed", error_type=response.error_type, **fields)
     else:
-        log.info("agent.completed", **told)
+        log.info("agent.completed", **fields)
 
 
 def _ms_since(began: float) -> int:

@@ -1,8 +1,7 @@
-"""What a worker publishes, and what it reads of a task: NATS as seen from one agent call."""
+"""Publishes responses, progress and dead letters of a worker, and reads a task's state."""
 
 import asyncio
-import time
-from typing import Any, get_args
+from typing import Any
 
 import nats.errors
 import structlog
@@ -11,21 +10,13 @@ from nats.aio.msg import Msg
 from nats.js.errors import KeyNotFoundError
 
 from fleet import subjects
+from fleet.clock import now_ms
 from fleet.errors import FleetError
 from fleet.jetstream.payloads import Texts
-from fleet.messages import (
-    UNDECODABLE,
-    AgentFailed,
-    AgentProgress,
-    AgentRequested,
-    AgentResponse,
-    Message,
-    Phase,
-    decode,
-    encode,
-)
+from fleet.messages import UNDECODABLE, AgentFailed, AgentProgress, AgentRequested, AgentResponse, decode, encode
 from fleet.messages.headers import child_traceparent, headers, of_dead_letter
 from workers.calls.call_names import slot_of
+from workers.calls.task_view import TaskView
 
 log = structlog.get_logger(__name__)
 
@@ -38,33 +29,8 @@ LOOKUP_WITHIN_S = 2.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
 
-_PHASES: tuple[Phase, ...] = get_args(Phase)
-_ENDED = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"})
 
-
-class Standing(Message, frozen=True):
-    """What a worker reads of a task's state; `calls` by slot."""
-
-    status: str
-    phase: Phase
-    round: int
-    calls: dict[str, str] = {}
-
-    @property
-    def ended(self) -> bool:
-        return self.status in _ENDED
-
-    def wants(self, request: AgentRequested | AgentFailed) -> bool:
-        """Whether the call's slot is open: it is, too, where a replica lags and the state does not know it yet."""
-        if self.ended:
-            return False
-        here, there = (self.round, _PHASES.index(self.phase)), (request.round, _PHASES.index(request.phase))
-        if here == there:
-            return self.calls.get(request.slot, "open") == "open"
-        return here < there
-
-
-class Outlet:
+class WorkerPublisher:
     """One per worker."""
 
     def __init__(self, nc: Client) -> None:
@@ -75,7 +41,7 @@ class Outlet:
         self._shared: dict[str, str] = {}
 
     async def inline(self, body: bytes) -> bytes:
-        """A request's body, wherever it lies."""
+        """A request's body, from the object store if the message only refers to it."""
         async with asyncio.timeout(PUBLISH_WITHIN_S):
             return await self._texts.inline(body)
 
@@ -93,10 +59,10 @@ class Outlet:
         return request.with_shared(text)
 
     async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
-        """Returns once JetStream has stored the response; False if that could not be had within `PUBLISH_WITHIN_S`."""
+        """Returns once JetStream has stored the response; False if it did not within `PUBLISH_WITHIN_S`."""
         subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
         msg_id = response.msg_id
-        given = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
+        msg_headers = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
         body, pause_s = encode(response), FIRST_PAUSE_S
         try:
             async with asyncio.timeout(PUBLISH_WITHIN_S):
@@ -104,7 +70,7 @@ class Outlet:
                     try:
                         if self._texts.too_large(body):
                             body = await self._referring(response, body, msg_id)
-                        await self._js.publish(subject, body, headers=given)
+                        await self._js.publish(subject, body, headers=msg_headers)
                         return True
                     except (nats.errors.Error, OSError) as error:
                         log.warning("response.not_stored", task_id=response.task_id, error=type(error).__name__)
@@ -114,24 +80,24 @@ class Outlet:
             return False
 
     async def report(self, event: AgentProgress, number: int, traceparent: str) -> None:
-        """Publishes without waiting for anybody: the memory stream may be gone."""
+        """Publishes without waiting for an acknowledgement: the memory stream may be gone."""
         msg_id = f"{event.msg_id}.p{number}"
-        given = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, event.task_id, traceparent)
+        msg_headers = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, event.task_id, traceparent)
         try:
-            await self._nc.publish(subjects.AGENT_PROGRESS, encode(event), headers=given)
+            await self._nc.publish(subjects.AGENT_PROGRESS, encode(event), headers=msg_headers)
         except (nats.errors.Error, OSError) as error:
-            log.debug("progress.lost", task_id=event.task_id, error=type(error).__name__)
+            log.debug("progress.not_published", task_id=event.task_id, error=type(error).__name__)
 
-    async def bury(self, msg: Msg, reason: str) -> None:
-        """Keeps a message that nobody could handle, whole. Raises for a dead letter that could not be stored."""
+    async def dead_letter(self, msg: Msg, reason: str) -> None:
+        """Stores a message that nobody could handle, whole. Raises if the dead letter could not be stored."""
         meta = msg.metadata
         stream, sequence = meta.stream, meta.sequence.stream
-        kept = of_dead_letter(msg.headers, stream=stream, sequence=sequence, reason=reason)
+        msg_headers = of_dead_letter(msg.headers, stream=stream, sequence=sequence, reason=reason)
         body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", msg.data)
-        await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=kept)
+        await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=msg_headers)
 
-    async def standing(self, task_id: str) -> Standing | None:
-        """None: not known, or not to be had just now."""
+    async def task_view(self, task_id: str) -> TaskView | None:
+        """None: there is no such task, or its state cannot be read now."""
         if not subjects.is_key(task_id):
             return None  # NATS would close the connection over a name that is too long
         try:
@@ -139,7 +105,7 @@ class Outlet:
                 if self._bucket is None:
                     self._bucket = await self._js.key_value(subjects.BUCKET)
                 entry = await self._bucket.get(task_id)
-                return decode(entry.value or b"", Standing)
+                return decode(entry.value or b"", TaskView)
         except KeyNotFoundError:
             return None
         except (nats.errors.Error, FleetError, OSError, TimeoutError, *UNDECODABLE) as error:
@@ -147,7 +113,7 @@ class Outlet:
             return None
 
     async def _referring(self, response: AgentResponse, body: bytes, msg_id: str) -> bytes:
-        """Whole, into the object store: the collector reads it from there."""
+        """A message that refers to `body`, which is stored in the object store: the collector reads it from there."""
         status = response.__struct_config__.tag
         top = {**slot_of(response), "attempt": response.attempt, "status": status, "duration_ms": response.duration_ms}
         return await self._texts.refer(f"answers/{msg_id}", body, top)
@@ -155,4 +121,4 @@ class Outlet:
 
 def age_s(msg: Msg) -> float:
     """Seconds since the stream stored the message."""
-    return time.time() - float(msg.metadata.timestamp.timestamp())
+    return now_ms() / 1000 - float(msg.metadata.timestamp.timestamp())

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
+from fleet.clock import now_ms
 from fleet.config import Workers
 from fleet.errors import AgentCallError
 from fleet.messages import Usage
@@ -350,4 +351,4 @@ class ModelCall:
 
 
 def _remaining_s(request: ModelRequest) -> float:
-    return request.deadline_ms / 1000 - time.time()
+    return (request.deadline_ms - now_ms()) / 1000

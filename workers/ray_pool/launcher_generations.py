@@ -1,4 +1,4 @@
-"""Which dispatcher decides about the workers while several with different versions or settings run side by side.
+"""Orders dispatchers with different versions or settings that run side by side: the newest decides about the workers.
 
 The one of the newer version, then the one that began later. Without an order each would replace the other's workers,
 again and again, and no long call would ever end.

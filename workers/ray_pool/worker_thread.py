@@ -1,8 +1,9 @@
-"""A worker in a process whose main thread does something else: blocks, as the methods of a Ray actor do."""
+"""Runs a worker on an event loop in a thread of its own, for a caller that blocks, as the methods of a Ray actor do."""
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import structlog
@@ -18,42 +19,57 @@ T = TypeVar("T")
 START_WITHIN_S, ANSWER_WITHIN_S = 25.0, 4.0
 
 
-class Host:
-    """Runs one `AgentWorker` on an event loop in a thread of its own.
+class WorkerThread:
+    """All methods block until it is done. They raise what the worker raises, and TimeoutError.
 
-    All methods block until it is done. They raise what the worker raises, and TimeoutError.
+    `on_failure` is called on the thread when the worker can do nothing more because of a defect of its own.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, *, on_failure: Callable[[], None]) -> None:
         self._settings = settings
         self._name = name
+        self._on_failure = on_failure
         self._loop = fast_loop()
         threading.Thread(target=self._loop.run_forever, name="worker", daemon=True).start()
-        self._worker: AgentWorker | None = None
+        self._running: tuple[AgentWorker, AsyncExitStack] | None = None
+
+    @property
+    def worker(self) -> AgentWorker | None:
+        """The one that runs."""
+        return self._running[0] if self._running else None
 
     def status(self) -> WorkerStatus:
         """Of the worker, which is started if it does not run, or has lost its connection for good."""
-        if self._worker is not None and self._worker.closed.is_set():
-            log.error("worker.closed", worker=self._name, action="starting it again")
+        if self.worker is not None and self.worker.ended.done():
+            log.error("worker.connection_closed", worker=self._name, action="it is started again")
             self.stop(0.0)
-        if self._worker is None:
+        if self.worker is None:
             self._run(self._start(), START_WITHIN_S)
-        return self._run(self._ask(), ANSWER_WITHIN_S)
+        return self._run(self._status(), ANSWER_WITHIN_S)
 
     def stop(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self._run(worker.stop(grace_s))
+        running, self._running = self._running, None
+        if running is not None:
+            self._run(self._stop(*running, grace_s))
 
     async def _start(self) -> None:
-        worker = AgentWorker(self._settings, self._name)
-        await worker.start()
-        self._worker = worker  # here: one that is ready as the time is over is not lost
+        async with AsyncExitStack() as stack:
+            worker = await stack.enter_async_context(AgentWorker.open(self._settings, self._name))
+            worker.ended.add_done_callback(self._on_end)
+            self._running = worker, stack.pop_all()  # here: one that is ready as the time is over is not lost
 
-    async def _ask(self) -> WorkerStatus:
-        assert self._worker is not None
-        return self._worker.status()  # on its own loop: one that is stuck does not answer
+    async def _stop(self, worker: AgentWorker, stack: AsyncExitStack, grace_s: float) -> None:
+        async with stack:
+            await worker.finish(grace_s)
+
+    async def _status(self) -> WorkerStatus:
+        assert self.worker is not None
+        return self.worker.status()  # on its own loop: one that is stuck does not answer
+
+    def _on_end(self, ended: "asyncio.Future[None]") -> None:
+        if not ended.cancelled() and ended.exception() is not None:
+            self._on_failure()
 
     def _run(self, work: Coroutine[Any, Any, T], within_s: float | None = None) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -62,17 +78,3 @@ class Host:
         except TimeoutError:
             future.cancel()
             raise
-
-
-class Pauses:
-    """One pause for several watchers who take turns: together they wait for as long as one would alone."""
-
-    def __init__(self, forget_after_s: float) -> None:
-        self._forget_after_s = forget_after_s
-        self._seen: dict[str, float] = {}
-
-    def share_s(self, watcher: str, pause_s: float, now: float) -> float:
-        """How long this one waits. `now` in seconds of any clock."""
-        self._seen[watcher] = now
-        self._seen = {name: at for name, at in self._seen.items() if now - at < self._forget_after_s}
-        return pause_s / len(self._seen)

@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.control.component import Component
-from fleet.control.runner import Item
+from fleet.control.items import Item
 from fleet.control.service.calls import fault, task_id_of
 from fleet.deliberation.events import CancelAsked, Requested
 from fleet.errors import BadRequest

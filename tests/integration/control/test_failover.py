@@ -237,20 +237,18 @@ async def test_a_hedged_call_is_answered_once(nats_url: str) -> None:
     plane = Plane(nats_url)
     await plane.open()
     async with Simulator() as one, Simulator() as two:
-        given = settings(plane, one, hedge_after=20.0)
-        worker = AgentWorker(structs.replace(given, vllm_urls=(one.url, two.url)), "worker")
-        await worker.start()
-        for number in range(10):
-            await plane.submit(request(agent_id=f"agent-dev-{number}"))
-        await plane.next(subjects.AGENT_COMPLETED, 10)
-        # The task's own server, where its next call begins.
-        slow = max(one, two, key=lambda server: server.requests)
-        slow.configure(ConfigChange(tokens_per_second=20, answer_tokens=10_000))
-        await plane.submit(request(agent_id="agent-dev-10"))
-        await plane.next(subjects.AGENT_COMPLETED, 11)
-        await until(lambda: slow.aborted == 1)
-        await plane.settled()
-        await worker.stop(0)
+        hedging = structs.replace(settings(plane, one, hedge_after=20.0), vllm_urls=(one.url, two.url))
+        async with AgentWorker.open(hedging, "worker"):
+            for number in range(10):
+                await plane.submit(request(agent_id=f"agent-dev-{number}"))
+            await plane.next(subjects.AGENT_COMPLETED, 10)
+            # The task's own server, where its next call begins.
+            slow = max(one, two, key=lambda server: server.requests)
+            slow.configure(ConfigChange(tokens_per_second=20, answer_tokens=10_000))
+            await plane.submit(request(agent_id="agent-dev-10"))
+            await plane.next(subjects.AGENT_COMPLETED, 11)
+            await until(lambda: slow.aborted == 1)
+            await plane.settled()
     await plane.nc.close()
     answers = [json.loads(msg.data) for msg in plane.of(subjects.AGENT_COMPLETED)]
     (hedged,) = [body for body in answers if body["agent_id"] == "agent-dev-10"]

@@ -123,7 +123,7 @@ def test_fleet_up_gives_each_component_a_port() -> None:
 def test_where_health_is_served_is_no_reason_to_replace_workers() -> None:
     """Two dispatchers on one machine have different ports."""
     pools = [pool.RayPool(load({"FLEET_HEALTH_PORT": port})) for port in ("9464", "9465")]
-    assert pools[0]._fingerprint == pools[1]._fingerprint
+    assert pools[0].actors.fingerprint == pools[1].actors.fingerprint
 
 
 async def test_a_health_port_that_is_lost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

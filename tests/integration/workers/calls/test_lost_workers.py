@@ -50,10 +50,8 @@ async def test_a_call_that_was_handed_back_is_made(plane: Plane) -> None:
     async with Simulator(SLOW) as slow, Simulator(QUICK) as quick:
         await plane.submit(request())
         for times in range(1, 4):
-            worker = AgentWorker(settings(plane, slow), f"worker-{times}")
-            await worker.start()
-            await until(lambda times=times: slow.requests == times)  # type: ignore[misc]
-            await worker.stop(0)
+            async with AgentWorker.open(settings(plane, slow), f"worker-{times}"):
+                await until(lambda times=times: slow.requests == times)  # type: ignore[misc]
         async with working(plane, quick):
             await plane.next(subjects.AGENT_COMPLETED)
     assert not plane.of(subjects.AGENT_FAILED)

@@ -22,16 +22,16 @@ SECRETS = {
 def test_actors_are_given_no_secret() -> None:
     """Ray keeps what they are made with: whoever breaks a worker, or has Ray's token, can read it."""
     pool = RayPool(load(SECRETS))
-    handed = pickle.dumps(pool._arguments(pool._names[0]))
+    handed = pickle.dumps(pool.actors.arguments(pool.names.own[0]))
     assert b"secret" not in handed
     assert b"nats://nats:4222,nats://nats-2:4222" in handed
     assert b"gpu-2" in handed
-    assert b"secret" not in pool._names[0].encode()
+    assert b"secret" not in pool.names.own[0].encode()
 
 
 def test_the_node_supplies_them(tmp_path: Path) -> None:
     """Its environment, or the file that this names; what it has none of is left as it was."""
-    given = RayPool(load(SECRETS))._arguments("any")[3]
+    given = RayPool(load(SECRETS)).actors.arguments("any")[3]
     own = {"NATS_URL": "nats://worker:own@nats:4222", "VLLM_API_KEY": "key", "VLLM_URL": SECRETS["VLLM_URL"]}
     found = with_own_secrets(given, own)
     assert (found.nats_url, found.vllm_api_key) == (own["NATS_URL"], "key")
@@ -45,14 +45,18 @@ def test_the_node_supplies_them(tmp_path: Path) -> None:
 def test_actors_are_named_by_their_fleet_and_replaced_with_their_credentials(name: str) -> None:
     """A rotated credential leaves no worker at work under another name."""
     before, after = RayPool(load(SECRETS)), RayPool(load({**SECRETS, name: SECRETS[name].replace("secret", "rotated")}))
-    assert before._names == after._names == ["fleet-worker-fleet-0"]
-    assert before._fingerprint != after._fingerprint
-    assert RayPool(load({**SECRETS, "FLEET_NAME": "two"}))._names == ["fleet-worker-two-0"]
+    assert before.names.own == after.names.own == ["fleet-worker-fleet-0"]
+    assert before.actors.fingerprint != after.actors.fingerprint
+    assert RayPool(load({**SECRETS, "FLEET_NAME": "two"})).names.own == ["fleet-worker-two-0"]
 
 
 def test_settings_that_are_the_same_make_the_same_workers() -> None:
     settings = load(SECRETS)
-    assert RayPool(settings)._fingerprint == RayPool(structs.replace(settings))._fingerprint != RayPool(Settings())
+    assert (
+        RayPool(settings).actors.fingerprint
+        == RayPool(structs.replace(settings)).actors.fingerprint
+        != RayPool(Settings())
+    )
 
 
 @pytest.mark.parametrize(

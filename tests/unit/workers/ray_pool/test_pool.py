@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from fleet.config import Settings
+from fleet.config import Settings, Workers
 from workers.ray_pool import pool
 from workers.ray_pool.launcher_generations import UNKNOWN, generation
 
@@ -26,14 +27,14 @@ async def test_only_the_workers_of_an_older_dispatcher_are_replaced(
     made = pool.RayPool(Settings(), began_ms=5)
     ended = []
 
-    async def probe(name: str, pause_s: float) -> dict[str, Any]:
+    async def probe(name: str, pause_s: float, *, is_first: bool) -> dict[str, Any]:
         return {"fingerprint": "another", "launched_by": launched_by, "pid": 1, "last_fetch_age_s": 0.0}
 
     async def end(name: str) -> None:
         ended.append(name)
 
-    monkeypatch.setattr(made, "_probe", probe)
-    monkeypatch.setattr(pool, "_end", end)
+    monkeypatch.setattr(made.actors, "probe", probe)
+    monkeypatch.setattr(made.actors, "end", end)
     await made._ensure("worker")
     assert ended == ["worker"] * replaced
 
@@ -45,22 +46,33 @@ async def test_actors_of_a_fleet_that_had_more_are_ended(
     """Unless a newer dispatcher launched them; those of other fleets are nobody's business."""
     monkeypatch.setattr(pool, "__version__", "0.1.0")
     made = pool.RayPool(Settings(), began_ms=5)
-    (own,) = made._names
+    (own,) = made.names.own
     surplus = own.removesuffix("0") + "1"
-    named = [
-        {"name": name, "namespace": pool.NAMESPACE}
-        for name in (own, surplus, "fleet-worker-other-7", "fleet-worker-fleet-b-1")
-    ]
     gone = []
 
-    async def probe(name: str, pause_s: float) -> dict[str, Any]:
+    async def list_names() -> list[str]:
+        return [own, surplus, "fleet-worker-other-7", "fleet-worker-fleet-b-1"]
+
+    async def probe(name: str, pause_s: float, *, is_first: bool) -> dict[str, Any]:
         return {"launched_by": launched_by}
 
     async def end(name: str) -> None:
         gone.append(name)
 
-    monkeypatch.setattr(pool.ray.util, "list_named_actors", lambda all_namespaces: named)
-    monkeypatch.setattr(made, "_probe", probe)
-    monkeypatch.setattr(pool, "_end", end)
+    monkeypatch.setattr(pool, "list_names", list_names)
+    monkeypatch.setattr(made.actors, "probe", probe)
+    monkeypatch.setattr(made.actors, "end", end)
     await made._end_surplus()
     assert gone == [surplus] * ended
+
+
+async def test_a_part_that_fails_ends_the_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing stops alone: the launcher's process ends with the error, and its supervisor starts it again."""
+
+    async def list_names() -> list[str]:
+        raise ValueError("nobody foresaw this")
+
+    monkeypatch.setattr(pool, "list_names", list_names)
+    made = pool.RayPool(structs.replace(Settings(), workers=Workers(count=0)))
+    with pytest.raises(ValueError, match="nobody foresaw this"):
+        await made.supervise(lambda answering: None)

@@ -1,6 +1,6 @@
-"""Messages being worked on. A message is a lease: kept while its call runs, and settled once.
+"""Holds the messages that a worker works on: renews their leases at NATS, and settles each message once.
 
-A worker that dies lets go of its calls by silence.
+A worker that dies renews nothing any more: after `ack_wait` NATS delivers its messages to others.
 """
 
 import asyncio
@@ -15,31 +15,32 @@ import structlog
 from nats.aio.msg import Msg
 
 from fleet.messages import AgentRequested
+from workers.calls.tasks import log_failure
 
 log = structlog.get_logger(__name__)
 
 REMEMBERED_STOPS = 10_000
 REMEMBERED_FOR_S = 60.0
-"""Calls of a task that was stopped are on their way for no longer; its id may be asked for anew one day."""
+"""Calls of a stopped task do not arrive later than this; its id may be used again one day."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 2.0, 30.0
 
 End = Literal["stopped", "handed back"]
 Outcome = Literal["ack", "term", "nak", "nak later"]
 Key = tuple[int, datetime]
-"""A message's place in its stream, and when it was stored: a stream made anew counts from 1 again."""
+"""A message's sequence in its stream, and when it was stored: a stream that is created again counts from 1."""
 
 
 class Lease:
     """One message, and the task that works on it. `end` says why that was cancelled.
 
-    `request` is known once it is decoded; `doubtful`: another worker may be working on it, too; `replaced`: earlier
-    deliveries of the same message, which came again while it was worked on.
+    `request`: None until it is decoded; `may_be_duplicate`: another worker may be working on it, too; `replaced`:
+    earlier deliveries of the same message, which was redelivered while it was worked on.
     """
 
     def __init__(self, msg: Msg) -> None:
         self.msg = msg
         self.request: AgentRequested | None = None
-        self.doubtful = msg.metadata.num_delivered > 1
+        self.may_be_duplicate = msg.metadata.num_delivered > 1
         self.task: asyncio.Task[None] | None = None
         self.end: End | None = None
         self.replaced: list[Msg] = []
@@ -58,7 +59,7 @@ class Lease:
 
 
 class Leases:
-    """All of one worker. `freed` is called when one has ended."""
+    """All of one worker. `freed` is called when a lease has ended."""
 
     def __init__(self, freed: Callable[[], None]) -> None:
         self._freed = freed
@@ -73,19 +74,21 @@ class Leases:
         """Starts `work` on the message; on one that is being worked on, the lease is renewed."""
         key = msg.metadata.sequence.stream, msg.metadata.timestamp
         if (held := self._open.get(key)) is not None:
-            log.info("lease.renewed", sequence=key[0], delivery=msg.metadata.num_delivered)
+            log.info("lease.taken_over_by_redelivery", sequence=key[0], delivery=msg.metadata.num_delivered)
             held.replaced.append(held.msg)
-            held.msg, held.doubtful = msg, True
+            held.msg, held.may_be_duplicate = msg, True
             return
         lease = self._open[key] = Lease(msg)
-        lease.task = asyncio.create_task(work(lease))
+        lease.task = asyncio.create_task(work(lease), name="call")
         lease.task.add_done_callback(lambda _: self._over(key))
+        lease.task.add_done_callback(log_failure)
 
     def refuse(self, msg: Msg, hand_back: Callable[[Msg], Coroutine[Any, Any, None]]) -> None:
         """Hands a message back at once."""
-        task = asyncio.create_task(hand_back(msg))
+        task = asyncio.create_task(hand_back(msg), name="hand back")
         self._refused.add(task)
         task.add_done_callback(self._refused.discard)
+        task.add_done_callback(log_failure)
 
     def all(self) -> list[Lease]:
         return list(self._open.values())
@@ -100,8 +103,8 @@ class Leases:
         tasks = self._tasks()
         for lease in self._open.values():
             lease.cancel("handed back")
-        if told := tasks | self._refused:
-            await asyncio.wait(told, timeout=within_s)
+        if pending := tasks | self._refused:
+            await asyncio.wait(pending, timeout=within_s)
         return len(tasks)
 
     def stop(self, task_id: str) -> None:
@@ -116,25 +119,25 @@ class Leases:
         if leases:
             log.info("agent.stopped", task_id=task_id, calls=len(leases))
 
-    def doubt(self, task_id: str) -> None:
-        """Somebody says that it has ended, which the state did not tell just now."""
+    def suspect(self, task_id: str) -> None:
+        """Has the task's calls watched: it was said to have ended, and its state does not show that yet."""
         for lease in self._open.values():
-            lease.doubtful = lease.doubtful or lease.task_id == task_id
+            lease.may_be_duplicate = lease.may_be_duplicate or lease.task_id == task_id
 
     def stopped(self, task_id: str) -> bool:
         """Whether `stop` was called for it, lately."""
         at = self._stopped.get(task_id)
         return at is not None and time.monotonic() - at < REMEMBERED_FOR_S
 
-    async def keep(self, every_s: float) -> None:
-        """Runs until cancelled: one loop for all."""
+    async def renew(self, every_s: float) -> None:
+        """Tells NATS that work goes on. Runs until cancelled: one loop for all."""
         while True:
             await asyncio.sleep(every_s)
             for lease in self.all():
                 try:
                     await lease.msg.in_progress()
                 except (nats.errors.Error, OSError) as error:
-                    log.warning("lease.not_kept", task_id=lease.task_id, error=type(error).__name__)
+                    log.warning("lease.not_renewed", task_id=lease.task_id, error=type(error).__name__)
                     break
 
     def _tasks(self) -> set[asyncio.Task[None]]:
@@ -146,7 +149,7 @@ class Leases:
 
 
 async def settle(msg: Msg, outcome: Outcome) -> None:
-    """Best effort: what is not settled comes again, and is found to be answered."""
+    """Best effort: a message that is not settled is redelivered, and its call is then already answered."""
     try:
         match outcome:
             case "ack":

@@ -1,19 +1,29 @@
 """One worker between a real nats-server and the simulated model server; the control plane is played by the test."""
 
+import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from nats.aio.msg import Msg
 
 from fleet import subjects
+from fleet.errors import AgentCallError
 from fleet.jetstream.payloads import Texts
+from fleet.jetstream.topology import WORKERS_MAX_DELIVER
 from fleet.local.nats_server import EmbeddedNats
 from fleet.messages import ChatMessage, ContentRef, Policy
+from tests.support.calls import ask, client, complete
 from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, working
+from workers.calls.publisher import age_s
 from workers.calls.worker import AgentWorker
 from workers.llm.retry import ATTEMPTS_PER_DELIVERY
 from workers.simulator.server import Faults, Simulator, SimulatorConfig
 
+DAY_S = 86_400
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 POINTS = {"type": "array", "items": {"type": "string"}, "maxItems": 2}
 CRITIQUE = {
@@ -187,7 +197,7 @@ async def test_a_call_that_nobody_can_make_is_answered_as_failed(
     plane: Plane, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its header names it, so its deliberation need not wait for the deadline."""
-    monkeypatch.setattr("workers.calls.leases.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("workers.calls.deliveries.leases.FIRST_DELAY_S", 0.01)
     async with Simulator() as simulator, working(plane, simulator):
         await plane.js.publish(subjects.AGENT_REQUESTED, body, headers={"Nats-Msg-Id": request(question=2).msg_id})
         failed = json.loads((await plane.next(subjects.AGENT_FAILED)).data)
@@ -220,7 +230,7 @@ async def test_a_stop_that_the_state_does_not_tell_is_looked_at_again(plane: Pla
         await plane.submit(request())
         await plane.next(subjects.AGENT_PROGRESS)
         await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
-        await until(lambda: any(lease.doubtful for lease in worker._leases.all()))
+        await until(lambda: any(lease.may_be_duplicate for lease in worker._leases.all()))
         assert simulator.aborted == 0
         await plane.put_state("CANCELLED")
         await plane.settled()
@@ -239,7 +249,7 @@ async def test_an_id_that_was_stopped_long_ago_can_be_asked_for_again(
         await plane.submit(request())
         await plane.settled()
         assert not simulator.calls()
-        monkeypatch.setattr("workers.calls.leases.REMEMBERED_FOR_S", 0.0)
+        monkeypatch.setattr("workers.calls.deliveries.leases.REMEMBERED_FOR_S", 0.0)
         await plane.submit(request())
         await plane.next(subjects.AGENT_COMPLETED)
 
@@ -290,6 +300,54 @@ async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbere
     assert body["attempt"] == 1 + ATTEMPTS_PER_DELIVERY
 
 
+async def test_a_call_that_was_published_again_shares_no_attempt_with_the_first(plane: Plane) -> None:
+    """Its stream was lost: deliveries are counted from 1 again, and its texts must not mix with earlier ones."""
+    async with Simulator() as simulator, working(plane, simulator):
+        await plane.submit(request())
+        await plane.next(subjects.AGENT_COMPLETED)
+        await plane.submit(request(attempt=2))
+        again = json.loads((await plane.next(subjects.AGENT_COMPLETED, 2)).data)
+        await plane.settled()
+    attempts = {json.loads(msg.data)["attempt"] for msg in plane.of(subjects.AGENT_PROGRESS)}
+    assert again["attempt"] == 1 + WORKERS_MAX_DELIVER * ATTEMPTS_PER_DELIVERY
+    assert attempts == {1, again["attempt"]}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "workers.calls.deliveries.leases.Leases.all",
+        "workers.calls.deliveries.duplicates.DuplicateWatch._end_unneeded",
+        "workers.calls.deliveries.pull_consumer.PullConsumer._step",
+    ],
+)
+async def test_a_background_task_that_fails_ends_the_worker(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Without it calls would run twice, or never: its process ends with the error."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    async with Simulator() as simulator, working(plane, simulator) as worker:
+        monkeypatch.setattr(target, fail)
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(30):
+                await worker.ended
+
+
+async def test_a_clock_that_is_off_is_off_for_all_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same clock tells a call's deadline, how long its message waited, and whether it is over before it begins."""
+    monkeypatch.setattr("fleet.clock._OFFSET_MS", DAY_S * 1000)
+    msg = SimpleNamespace(metadata=SimpleNamespace(timestamp=datetime.now(UTC)))
+    assert age_s(cast(Msg, msg)) > DAY_S - 1
+    async with Simulator() as simulator, client(simulator.url) as made:
+        with pytest.raises(AgentCallError) as raised:
+            await complete(made, ask())
+        assert simulator.requests == 0
+    assert raised.value.error_type == "DeadlineExceeded"
+
+
 async def test_a_long_call_keeps_its_lease(plane: Plane) -> None:
     """Longer than `ack_wait`, and delivered once."""
     pace = SimulatorConfig(tokens_per_second=20, answer_tokens=80)
@@ -304,11 +362,9 @@ async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
     """Another worker takes it at once."""
     await plane.put_state()
     async with Simulator(SLOW) as slow, Simulator() as quick:
-        first = AgentWorker(settings(plane, slow), "first")
-        await first.start()
-        await plane.submit(request())
-        await plane.next(subjects.AGENT_PROGRESS)
-        await first.stop(0)
+        async with AgentWorker.open(settings(plane, slow), "first"):
+            await plane.submit(request())
+            await plane.next(subjects.AGENT_PROGRESS)
         async with working(plane, quick):
             body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
     assert body["attempt"] == 1 + ATTEMPTS_PER_DELIVERY
@@ -317,12 +373,10 @@ async def test_stop_hands_back_what_does_not_finish(plane: Plane) -> None:
 async def test_stop_lets_open_calls_finish_within_the_grace(plane: Plane) -> None:
     """Nothing is lost."""
     pace = SimulatorConfig(tokens_per_second=100, answer_tokens=60)
-    async with Simulator(pace) as simulator:
-        worker = AgentWorker(settings(plane, simulator), "worker")
-        await worker.start()
+    async with Simulator(pace) as simulator, AgentWorker.open(settings(plane, simulator), "worker") as worker:
         await plane.submit(request())
         await plane.next(subjects.AGENT_PROGRESS)
-        await worker.stop(30)
+        await worker.finish(30)
     await plane.next(subjects.AGENT_COMPLETED)
     await plane.settled()
 

@@ -1,0 +1,30 @@
+"""The part of a task's state that a worker reads: whether a call's answer is still needed."""
+
+from typing import get_args
+
+from fleet.messages import AgentFailed, AgentRequested, Message, Phase
+
+_PHASES: tuple[Phase, ...] = get_args(Phase)
+_ENDED = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"})
+
+
+class TaskView(Message, frozen=True):
+    """`calls`: the status of each call of this phase, by slot."""
+
+    status: str
+    phase: Phase
+    round: int
+    calls: dict[str, str] = {}
+
+    @property
+    def ended(self) -> bool:
+        return self.status in _ENDED
+
+    def needs(self, request: AgentRequested | AgentFailed) -> bool:
+        """Whether the call's slot is open. A replica may lag: calls of a later phase are needed, too."""
+        if self.ended:
+            return False
+        current, of_call = (self.round, _PHASES.index(self.phase)), (request.round, _PHASES.index(request.phase))
+        if current == of_call:
+            return self.calls.get(request.slot, "open") == "open"
+        return current < of_call

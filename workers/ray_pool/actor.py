@@ -1,0 +1,60 @@
+"""The Ray actor that runs one worker: what a dispatcher can call in it."""
+
+import os
+import sys
+import time
+from typing import Any
+
+import ray
+
+from fleet.config import Settings, with_own_secrets
+from workers.ray_pool.launcher_generations import Generation
+
+METHODS = 2
+"""Version of what a dispatcher calls in an actor: those with another one are replaced."""
+WATCHER_GONE_AFTER_S = 15.0
+EXIT_FAILED = 1
+
+
+@ray.remote(max_restarts=-1, max_task_retries=0)
+class WorkerActor:
+    """Runs one `AgentWorker`. Ray runs its methods one after the other, on the main thread of the process."""
+
+    def __init__(self, name: str, fingerprint: str, launched_by: Generation, settings: Settings) -> None:
+        from fleet.observability.logs import configure_logging
+        from workers.ray_pool.shared_pause import SharedPause
+        from workers.ray_pool.told_lines import ToldLines
+        from workers.ray_pool.worker_thread import WorkerThread
+
+        sys.stderr = self._lines = ToldLines(sys.stderr)
+        configure_logging("worker")
+        # The node supplies credentials: a worker may publish what a dispatcher may not, and need not know its secrets.
+        own_settings = with_own_secrets(settings, os.environ)
+        # Ray starts the process again; it would not if the actor ended by Ray's own means.
+        self._thread = WorkerThread(own_settings, name, on_failure=lambda: os._exit(EXIT_FAILED))
+        self._fingerprint = fingerprint
+        self._launched_by = launched_by
+        self._pause = SharedPause(WATCHER_GONE_AFTER_S)
+
+    def probe(self) -> dict[str, Any]:
+        """Starts the worker if it is not running (the actor is new, or Ray has started it again); says how it is."""
+        status = self._thread.status()
+        return {
+            "pid": os.getpid(),
+            "fingerprint": self._fingerprint,
+            "launched_by": self._launched_by,
+            **{field: getattr(status, field) for field in status.__struct_fields__},
+        }
+
+    def probe_after(self, pause_s: float, watcher: str) -> dict[str, Any]:
+        """`probe`, after a pause that all watchers share.
+
+        A pause here and not there: Ray wakes a main thread that has nothing to run a hundred times a second, which
+        costs more than everything else that a worker does at rest.
+        """
+        time.sleep(self._pause.share_s(watcher, pause_s, time.monotonic()))
+        return {**self.probe(), "lines": self._lines.new_for(watcher)}
+
+    def drain(self, grace_s: float) -> None:
+        """Takes nothing new, finishes or hands back what is open."""
+        self._thread.stop(grace_s)
