@@ -1,4 +1,4 @@
-"""Work on what strangers wrote, in processes that can be killed: each job has a limit of time and of memory.
+"""Runs jobs on texts of strangers in processes that can be killed: each has a limit of time and of memory.
 
 A regular expression, a JSON Schema or a YAML document can keep a parser busy for years, and no thread can be ended. A
 job is a function of ours, named `module:function`; its arguments and its result are JSON values. The processes are
@@ -65,7 +65,7 @@ class Processes:
                 try:
                     reply = await child.do(frame, cpu_s)
                     kept = True
-                except _Gone as gone:
+                except _ProcessLost as gone:
                     # One that had worked before may have ended for want of work, or be full of what others left.
                     if used_before and not gone.out_of_time:
                         continue
@@ -88,7 +88,7 @@ class Processes:
             await child.kill()
 
 
-class _Gone(Exception):
+class _ProcessLost(Exception):
     """The process is not there any more, or must not be."""
 
     def __init__(self, why: str, *, out_of_time: bool = False) -> None:
@@ -120,13 +120,13 @@ class _Child:
                 if reply is None:
                     await self._process.wait()
         except TimeoutError:
-            raise _Gone(f"took longer than {cpu_s * WALL_PER_CPU} s", out_of_time=True) from None
+            raise _ProcessLost(f"took longer than {cpu_s * WALL_PER_CPU} s", out_of_time=True) from None
         if reply is not None:
             answer: dict[str, Any] = json.loads(reply)
             return answer
         if self._process.returncode == -getattr(signal, "SIGXCPU", 0):
-            raise _Gone(f"took more than {cpu_s} s of processor time", out_of_time=True)
-        raise _Gone(f"crashed, or needed more than {MEMORY_BYTES // 1024**2} MiB of memory")
+            raise _ProcessLost(f"took more than {cpu_s} s of processor time", out_of_time=True)
+        raise _ProcessLost(f"crashed, or needed more than {MEMORY_BYTES // 1024**2} MiB of memory")
 
     async def _talk(self, frame: bytes) -> bytes | None:
         """None: the process has ended."""

@@ -1,1 +1,1 @@
-"""The data plane: what answers one agent call, and what stands in for a model."""
+"""The data plane: makes agent calls, and simulates a model server."""

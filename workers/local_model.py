@@ -1,4 +1,4 @@
-"""A real, small language model on a machine without a GPU: SmolLM2-135M through llama.cpp's server.
+"""Serves a real, small language model without a GPU: SmolLM2-135M through llama.cpp's server.
 
 `python -m workers.local_model --port P --parallel N` speaks the OpenAI API on 127.0.0.1. It writes fluent
 nonsense and valid JSON, so it proves the plumbing on real text and never the quality of a ranking.

@@ -1,1 +1,1 @@
-"""What `fleet bench` measures. Ratios within one run: numbers of another machine prove nothing."""
+"""Measures the fleet for `fleet bench`. Results are ratios within one run: numbers of another machine prove nothing."""

@@ -1,4 +1,4 @@
-"""Many independent trials on all cores; results in the order of the trials, whatever the number of cores."""
+"""Runs many independent trials on all cores; the results are in the order of the trials."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Plays a deliberation without NATS, Ray or sleep: the real core decides, somebody answers its calls."""
+"""Plays a deliberation without NATS, Ray or sleep: the real core decides, a function answers its calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence

@@ -1,4 +1,4 @@
-"""Plots as PNG, with matplotlib: an extra of its own."""
+"""Plots results as PNG with matplotlib, which is an extra."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The form of every benchmark's result: named figures, as a table for people and as one JSON object for programs."""
+"""Defines a benchmark's result: named figures, as a table for people and as one JSON object for programs."""
 
 import json
 import os

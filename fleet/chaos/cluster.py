@@ -1,4 +1,4 @@
-"""The fleet that gets broken: `fleet up` behind a proxy, and a second dispatcher, collector and worker beside it.
+"""Starts the fleet that is broken: `fleet up` behind a proxy, and a second dispatcher, collector and worker.
 
 Everything runs on loopback, and every process is a descendant of this one: nothing else is ever signalled.
 """

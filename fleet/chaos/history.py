@@ -1,4 +1,4 @@
-"""What was seen of one run: the record that `invariants` judges."""
+"""Defines the record of one run, which `invariants` judges."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fleet import subjects
-from fleet.chaos.load import Sent
+from fleet.chaos.load import Submission
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Memory(Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Injected(Struct, frozen=True, kw_only=True):
+class InjectedFault(Struct, frozen=True, kw_only=True):
     """A fault that happened: from when to when, and to what. `ready_at`: when what died was started again."""
 
     number: int
@@ -78,7 +78,7 @@ class History(Struct, frozen=True, kw_only=True):
     None for somebody else's cluster.
     """
 
-    sent: tuple[Sent, ...] = ()
+    sent: tuple[Submission, ...] = ()
     cancels: dict[str, str] = {}
     events: tuple[Event, ...] = ()
     live: tuple[tuple[str, str], ...] = ()
@@ -89,7 +89,7 @@ class History(Struct, frozen=True, kw_only=True):
     calls: tuple[ModelCall, ...] | None = None
     open_calls: int | None = None
     memory: tuple[Memory, ...] = ()
-    injected: tuple[Injected, ...] = ()
+    injected: tuple[InjectedFault, ...] = ()
     running: dict[str, int] | None = None
     left: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""What must hold of a history, whatever was broken. Pure: each invariant yields what contradicts it."""
+"""Checks what must hold of a history, whatever was broken. Pure: each invariant yields what contradicts it."""
 
 import json
 from collections import Counter, defaultdict

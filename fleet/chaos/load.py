@@ -1,4 +1,4 @@
-"""The load: seeded requests, good and bad, published until NATS has acknowledged them or will not."""
+"""Publishes seeded requests, good and bad, each until NATS has acknowledged it or its time is over."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class Request(Struct, frozen=True, kw_only=True):
     cancel_after_s: float | None = None
 
 
-class Sent(Struct, frozen=True, kw_only=True):
+class Submission(Struct, frozen=True, kw_only=True):
     """What became of a request: the sequence of its PubAck, None where there was none."""
 
     request: Request
@@ -135,7 +135,7 @@ class Load:
     """Publishes the plan; `sent` and `cancels` (task id -> status replied) grow meanwhile."""
 
     def __init__(self, nc: Client, js: JetStreamContext, name: str) -> None:
-        self.sent: list[Sent] = []
+        self.sent: list[Submission] = []
         self.cancels: dict[str, str] = {}
         self._nc = nc
         self._js = js
@@ -156,20 +156,20 @@ class Load:
             await asyncio.sleep(request.cancel_after_s)
             self.cancels[sent.task_id] = await self._cancel(sent.task_id)
 
-    async def _publish(self, request: Request) -> Sent:
+    async def _publish(self, request: Request) -> Submission:
         """Tries until there is a PubAck: its message id makes that one message, as long as NATS remembers it."""
         at, until, error = time.time(), time.monotonic() + PUBLISH_WITHIN_S, None
         given = {"Nats-Msg-Id": f"{self._name}.{request.number}"}
         while time.monotonic() < until:
             try:
                 ack = await self._js.publish(subjects.REQUESTED, request.body, headers=given, timeout=PUBLISH_TIMEOUT_S)
-                return Sent(request=request, at=at, sequence=ack.seq)
+                return Submission(request=request, at=at, sequence=ack.seq)
             except nats.errors.MaxPayloadError as failure:
-                return Sent(request=request, at=at, sequence=None, error=repr(failure))
+                return Submission(request=request, at=at, sequence=None, error=repr(failure))
             except (nats.errors.Error, OSError, TimeoutError) as failure:
                 error = repr(failure)
             await asyncio.sleep(PAUSE_S)
-        return Sent(request=request, at=at, sequence=None, error=error)
+        return Submission(request=request, at=at, sequence=None, error=error)
 
     async def _cancel(self, task_id: str) -> str:
         """The status in the reply, as any client would ask for it: again when nobody answers."""

@@ -1,5 +1,6 @@
-"""A TCP proxy in front of NATS: links can be cut, or go silent for a while. Knows its clients by what they call
-themselves in NATS' CONNECT line.
+"""A TCP proxy in front of NATS that cuts links, or holds them silent for a while.
+
+Clients are known by the name in their CONNECT line.
 """
 
 import asyncio

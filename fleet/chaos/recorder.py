@@ -1,4 +1,4 @@
-"""Keeps the record while a run goes on, and reads back the rest at its end."""
+"""Records a run's messages while it goes on, and reads the rest at its end."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""How long it took to go on, and what was done twice: measured from the record. Pure."""
+"""Measures from the record how long recovery took, and what was done twice. Pure."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from fleet import crashpoints, subjects
-from fleet.chaos.history import Backlog, Event, History, Injected, ModelCall
+from fleet.chaos.history import Backlog, Event, History, InjectedFault, ModelCall
 
 TAKEN_OVER_WITHIN_S = 10.0
 RESUMED_WITHIN_S = 5.0
@@ -41,7 +41,7 @@ class Recovery(Struct, frozen=True, kw_only=True):
         return max(self.times, default=None)
 
 
-class Repeated(Struct, frozen=True, kw_only=True):
+class RepeatedCalls(Struct, frozen=True, kw_only=True):
     """Model calls made, and needed (one per agent call); `aborted` had to be left because somebody died or stopped
     waiting; `again` were made although another attempt at the same call had been answered well. `in_flight`: needed
     ones that were in flight while something was broken that could strand them; `without_need`: those answered again
@@ -79,7 +79,7 @@ def recoveries(history: History, ack_wait_s: float) -> tuple[Recovery, ...]:
     )
 
 
-def repeated(history: History) -> Repeated | None:
+def repeated(history: History) -> RepeatedCalls | None:
     """None where the model server keeps no record."""
     if history.calls is None:
         return None
@@ -88,7 +88,7 @@ def repeated(history: History) -> Repeated | None:
         attempts[call.call_id].append(call)
     answered = {call_id: sum(one.outcome == "completed" for one in made) for call_id, made in attempts.items()}
     stranded = {call_id for call_id, made in attempts.items() if _was_stranded(made, history.injected)}
-    return Repeated(
+    return RepeatedCalls(
         calls=len(history.calls),
         needed=len(attempts),
         aborted=sum(call.outcome == "aborted" for call in history.calls),
@@ -98,19 +98,19 @@ def repeated(history: History) -> Repeated | None:
     )
 
 
-def _was_stranded(attempts: Sequence[ModelCall], injected: Sequence[Injected]) -> bool:
+def _was_stranded(attempts: Sequence[ModelCall], injected: Sequence[InjectedFault]) -> bool:
     """Whether something broke from when the first of them began until its answer was stored and acknowledged."""
     first = min(attempts, key=lambda call: call.started)
     until = (first.ended or first.started) + ACKNOWLEDGED_WITHIN_S
     return any(one.began <= until and first.started <= _over_at(one) for one in injected if _strands_calls(one))
 
 
-def _over_at(injected: Injected) -> float:
+def _over_at(injected: InjectedFault) -> float:
     over_at = max(injected.ended, injected.ready_at or 0.0)
     return over_at + RAY_FALLS_WITHIN_S if injected.target in RAY else over_at
 
 
-def _strands_calls(injected: Injected) -> bool:
+def _strands_calls(injected: InjectedFault) -> bool:
     """Whether calls may have to be made again because of it: not where it hit the control plane alone."""
     match injected.kind:
         case "kill" | "term" | "stop" | "partition" | "cut":
@@ -123,18 +123,18 @@ def _strands_calls(injected: Injected) -> bool:
             return False
 
 
-def _is_alone(one: Injected, others: Iterable[Injected]) -> bool:
+def _is_alone(one: InjectedFault, others: Iterable[InjectedFault]) -> bool:
     until = one.began + ALONE_S
     return not any(
         other is not one and _disturbs(other) and other.began < until and other.ended > one.began for other in others
     )
 
 
-def _disturbs(injected: Injected) -> bool:
+def _disturbs(injected: InjectedFault) -> bool:
     return injected.kind not in ("responses", "malformed", "model")
 
 
-def _take_overs(alone: Iterable[Injected], backlogs: Sequence[Backlog]) -> Iterator[float]:
+def _take_overs(alone: Iterable[InjectedFault], backlogs: Sequence[Backlog]) -> Iterator[float]:
     """Until all that its stream held at the time of death was acknowledged, as far as samples tell."""
     by_consumer: dict[str, list[Backlog]] = defaultdict(list)
     for backlog in backlogs:
@@ -153,7 +153,7 @@ def _take_overs(alone: Iterable[Injected], backlogs: Sequence[Backlog]) -> Itera
             yield max(0.0, done - injected.began)
 
 
-def _calls_again(alone: Iterable[Injected], calls: Sequence[ModelCall]) -> Iterator[float]:
+def _calls_again(alone: Iterable[InjectedFault], calls: Sequence[ModelCall]) -> Iterator[float]:
     """From the kill until the next attempt at a call that was open then."""
     later: dict[str, list[float]] = defaultdict(list)
     for call in calls:
@@ -168,7 +168,7 @@ def _calls_again(alone: Iterable[Injected], calls: Sequence[ModelCall]) -> Itera
                 yield min(again) - injected.began
 
 
-def _resumed(alone: Iterable[Injected], calls: Sequence[ModelCall], events: Sequence[Event]) -> Iterator[float]:
+def _resumed(alone: Iterable[InjectedFault], calls: Sequence[ModelCall], events: Sequence[Event]) -> Iterator[float]:
     """From when NATS listens again until a call begins or an event is stored."""
     moments = sorted([*(call.started for call in calls), *(event.at for event in events)])
     for injected in alone:

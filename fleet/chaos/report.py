@@ -1,4 +1,4 @@
-"""The verdict, for a person and for a program."""
+"""Writes the verdict, for a person and for a program."""
 
 from collections import Counter
 from typing import Any
@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fleet import subjects
-from fleet.chaos.history import History, Injected
+from fleet.chaos.history import History, InjectedFault
 from fleet.chaos.invariants import Violation, checked, judge
-from fleet.chaos.recovery import Recovery, Repeated, recoveries, repeated
+from fleet.chaos.recovery import Recovery, RepeatedCalls, recoveries, repeated
 
 MOST_SHOWN = 5
 
@@ -31,8 +31,8 @@ class Report(Struct, frozen=True, kw_only=True):
     violations: tuple[Violation, ...]
     checked: tuple[str, ...]
     recoveries: tuple[dict[str, Any], ...]
-    repeated: Repeated | None
-    injected: tuple[Injected, ...]
+    repeated: RepeatedCalls | None
+    injected: tuple[InjectedFault, ...]
 
     def json(self) -> str:
         return msgspec.json.encode(self).decode()

@@ -1,4 +1,4 @@
-"""One run: a fleet, a load on it, faults by schedule, and the record of it all."""
+"""Runs one chaos test: starts the fleet and the load, injects the scheduled faults, keeps the record."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from fleet.chaos import history, schedule
 from fleet.chaos.cluster import ACK_WAIT_S, Cluster
 from fleet.chaos.faults import Target, inject
 from fleet.chaos.faults.target import until_done
-from fleet.chaos.history import Backlog, History, Injected
+from fleet.chaos.history import Backlog, History, InjectedFault
 from fleet.chaos.load import Load, requests
 from fleet.chaos.recorder import UNREACHABLE, Recorder, model_calls
 from fleet.chaos.report import Report, report
@@ -118,10 +118,10 @@ async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberati
     }
 
 
-async def _inject(target: Target, planned: tuple[Fault, ...], note: Note) -> tuple[Injected, ...]:
+async def _inject(target: Target, planned: tuple[Fault, ...], note: Note) -> tuple[InjectedFault, ...]:
     began = time.monotonic()
 
-    async def one(fault: Fault) -> Injected:
+    async def one(fault: Fault) -> InjectedFault:
         at = time.time()
         try:
             what = await inject(target, fault)
@@ -129,7 +129,7 @@ async def _inject(target: Target, planned: tuple[Fault, ...], note: Note) -> tup
             what = f"not made: {error!r}"
         ready_at = await _listening_again(target) if fault.target == "nats" else None
         note(f"{fault.number + 1}/{len(planned)} {fault.kind} {fault.target}: {what}")
-        return Injected(
+        return InjectedFault(
             number=fault.number,
             kind=fault.kind,
             target=fault.target,

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: decided by the seed before anything begins. Pure."""
+"""Decides which faults happen when, from the seed, before anything begins. Pure."""
 
 from collections.abc import Collection, Iterator
 from itertools import islice

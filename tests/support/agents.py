@@ -1,4 +1,4 @@
-"""Stand-ins for workers, where a test is about the control plane alone."""
+"""Answers agent calls instead of workers, where a test is about the control plane alone."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A client of model servers as a test has it: without waits, watched, on servers that answer as told."""
+"""Makes model clients for tests: without waits, watched, on servers that answer as told."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ class Instant(Random):
         return a
 
 
-class Heard:
+class RecordingWatcher:
     """A watcher that remembers."""
 
     def __init__(self) -> None:
@@ -83,14 +83,14 @@ async def client(
 
 
 async def complete(
-    made: ModelClient, given: ModelRequest, heard: Heard | None = None, first_attempt: int = 1
+    made: ModelClient, given: ModelRequest, heard: RecordingWatcher | None = None, first_attempt: int = 1
 ) -> Answer:
     async def structured(content: str) -> Any:
         return parse(content, given.answer_schema or {})
 
     check = text_only if given.answer_schema is None else structured
     return await made.complete(
-        given, request_id="t.0.propose.a", check=check, watcher=heard or Heard(), first_attempt=first_attempt
+        given, request_id="t.0.propose.a", check=check, watcher=heard or RecordingWatcher(), first_attempt=first_attempt
     )
 
 

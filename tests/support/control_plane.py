@@ -1,4 +1,4 @@
-"""Dispatcher, collector and service on a real nats-server, and a client's view of them."""
+"""Runs dispatcher, collector and service on a real nats-server, with a client that sees their events."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What lies in `deploy/`, read as data: the compose file, the manifests as written, and as kustomize renders them."""
+"""Reads `deploy/` as data: the compose file, the manifests as written, and as kustomize renders them."""
 
 import functools
 import importlib

@@ -1,4 +1,4 @@
-"""A dispatcher in a process of its own, without Ray: its workers are started by the test."""
+"""Runs a dispatcher in a process of its own, without Ray: its workers are started by the test."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The control plane as far as a worker sees it, played by the test on a real nats-server."""
+"""Plays the control plane for one worker, on a real nats-server."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The `nats` command line, which people who use the fleet have: from PATH, or packed beside the checkout."""
+"""Finds and runs the `nats` command line: from PATH, or packed beside the checkout."""
 
 import asyncio
 import lzma

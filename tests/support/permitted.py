@@ -1,4 +1,4 @@
-"""A nats-server with the shipped permissions, and its users."""
+"""Starts a nats-server with the shipped permissions, and connects as its users."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Components in processes of their own, that can be ended in every way."""
+"""Starts components in processes of their own, that can be ended in every way."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A model server that sends bytes as they were recorded, and then does with the connection what was seen."""
+"""A model server that sends recorded bytes, and then ends the connection as it was recorded."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""nats-servers that can be killed and looked into: alone, or three that form a cluster, on free ports of loopback."""
+"""Starts nats-servers that can be killed and looked into: alone, or three as a cluster, on free ports of loopback."""
 
 import asyncio
 import json

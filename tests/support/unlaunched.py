@@ -1,4 +1,4 @@
-"""A dispatcher whose launching never ends, as on a cluster without room."""
+"""Runs a dispatcher whose launching never ends, as on a cluster without room."""
 
 import asyncio
 import os

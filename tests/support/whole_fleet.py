@@ -1,4 +1,4 @@
-"""A whole fleet in this process, on given nats-servers: dispatcher, collector, and a worker on a simulated vLLM."""
+"""Runs a whole fleet in this process: dispatcher, collector, and a worker on a simulated vLLM."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""How a call is named: in its messages and in the log."""
+"""Lists the fields that name a call, in its messages and in the log."""
 
 from typing import Any
 

@@ -15,7 +15,7 @@ from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResp
 from workers.calls import responses
 from workers.calls.answers import AnswerReader
 from workers.calls.call_names import facts
-from workers.calls.isolated import Isolated
+from workers.calls.isolated import IsolatedChecks
 from workers.calls.progress import ProgressRate, ProgressReport
 from workers.llm.client import Answer, GaveUp, ModelClient
 from workers.llm.requests import ModelRequest, resolve
@@ -35,7 +35,7 @@ class Caller:
         self._client = client
         self._publish = publish
         self._rate = ProgressRate(settings.workers.progress_interval_ms)
-        self._isolated = Isolated()
+        self._isolated = IsolatedChecks()
 
     async def close(self) -> None:
         await self._isolated.close()

@@ -1,5 +1,6 @@
-"""What a worker does with texts of strangers, in processes that can be killed: answers are held against schemas, and
-proposals checked. On the worker's event loop it would stop all calls, and the heartbeats of their leases.
+"""Checks answers and proposals in processes that can be killed.
+
+Strangers wrote these texts: on the worker's event loop one of them could stop all calls, and the renewal of leases.
 """
 
 from typing import Any, Final
@@ -22,7 +23,7 @@ TEXTS: Final = frozenset({"propose", "revise", "synthesise"})
 UNCHECKED: Final = "UncheckedAnswer"
 
 
-class Isolated:
+class IsolatedChecks:
     """Of one worker."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Tells watchers what a call writes, a few times a second. Best effort: the work never waits for it.
+"""Publishes a call's text while the model writes it, a few times a second. Best effort: the call never waits for it.
 
 With many calls at once each is told of less often: to tell is work for NATS, and it takes cores that a model server on
 the same machine would have.

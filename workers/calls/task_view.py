@@ -1,4 +1,4 @@
-"""The part of a task's state that a worker reads: whether a call's answer is still needed."""
+"""Reads the part of a task's state that a worker needs: whether the answer of a call is still needed."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Checks of a proposal's text: its code blocks, and the client's policy. Nothing is executed, fetched or written.
+"""Checks a proposal's text: its code blocks, and the client's policy. Nothing is executed, fetched or written.
 
 They take as long as the text likes, within limits of their own: workers run them by `workers.calls.isolated`.
 """

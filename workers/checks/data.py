@@ -1,4 +1,4 @@
-"""JSON, YAML and TOML blocks: whether a parser takes them.
+"""Parses JSON, YAML and TOML blocks, and reports what does not parse.
 
 A block that does not parse is a sketch, without findings, if `...` shows that something is left out, or if it is a
 template. The inside of a JSON object, without its braces, is taken as JSON.

@@ -1,4 +1,4 @@
-"""The fenced code blocks of a proposal, as CommonMark sees them, and what tells a sketch from code."""
+"""Finds the fenced code blocks of a proposal, as CommonMark defines them, and tells sketches from code."""
 
 import re
 from typing import NamedTuple

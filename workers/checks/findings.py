@@ -1,4 +1,4 @@
-"""What a check says: what is wrong, where, and what it could not look at."""
+"""Collects the findings of one check, each with its place, and turns them into a status."""
 
 from fleet.messages import Check
 from workers.checks.fences import Block

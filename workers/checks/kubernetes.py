@@ -1,4 +1,4 @@
-"""Kubernetes objects among the YAML and JSON documents, against the schemas of the newest version that is bundled."""
+"""Validates Kubernetes objects in YAML and JSON blocks against the newest bundled schemas."""
 
 import json
 import re

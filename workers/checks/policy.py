@@ -1,4 +1,4 @@
-"""The client's own patterns, searched for in the whole proposal."""
+"""Searches the whole proposal for the patterns of the client's policy."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Python blocks: whether they are Python, and the defects that ruff is sure of. Nothing is executed or imported."""
+"""Checks Python blocks with ruff: syntax, and certain defects. Nothing is executed or imported."""
 
 import asyncio
 import textwrap

@@ -1,4 +1,4 @@
-"""One Python snippet through ruff: isolated from every configuration, nothing read from or written to the disk."""
+"""Runs ruff on one Python snippet: no configuration is read, and nothing on the disk is read or written."""
 
 import asyncio
 import json

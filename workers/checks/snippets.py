@@ -1,4 +1,4 @@
-"""What a Python snippet may leave out. Where a defect is in doubt there is none.
+"""Decides which of ruff's findings are defects of a snippet. What is in doubt is none.
 
 Snippets are fragments, whose context is often left to the reader: good documentation is full of `my_engine.start()` and
 `db.query(Item)`. An undefined name is a defect only if

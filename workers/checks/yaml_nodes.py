@@ -1,4 +1,4 @@
-"""YAML as a graph of nodes, which keeps the lines and costs no more than the text, whatever its aliases."""
+"""Reads YAML as a graph of nodes, which keeps line numbers and stays as small as the text, whatever its aliases."""
 
 import re
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Ray actors: the only package that imports ray."""
+"""Runs workers as Ray actors: the only package that imports ray."""

@@ -1,4 +1,4 @@
-"""The Ray actor that runs one worker: what a dispatcher can call in it."""
+"""Defines the Ray actor that runs one worker, with the methods that a dispatcher calls."""
 
 import os
 import sys

@@ -1,1 +1,1 @@
-"""A server that speaks vLLM's HTTP API, for demo, tests, benchmarks and faults."""
+"""Simulates a vLLM server for the demo, tests, benchmarks and fault injection."""

@@ -1,4 +1,4 @@
-"""The HTTP side of the simulated vLLM: its routes, and a chat request's way through queue and faults."""
+"""Serves the simulated vLLM's HTTP routes, and takes each chat request through queue, faults and answer."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""One chat request: what will be said, how it is going, and its bytes on the wire. Knows no sockets."""
+"""Decides the answers of one chat request, follows its progress, and encodes its chunks. Knows no sockets."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The simulated server's own endpoints, as a benchmark or a fault injector calls them."""
+"""Calls the simulated server's own endpoints, for benchmarks and fault injection."""
 
 from typing import Any
 

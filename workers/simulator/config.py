@@ -1,4 +1,4 @@
-"""What the simulated server can be told, at its start and while it runs."""
+"""Defines the simulated server's settings, at its start and while it runs."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The engine behind the simulated API: seats, pace, prefix cache and counters. Knows no HTTP."""
+"""Simulates the engine behind the API: seats, pace, prefix cache and counters. Knows no HTTP."""
 
 import asyncio
 from collections import OrderedDict, deque

@@ -1,4 +1,4 @@
-"""What may go wrong at the simulated server, and when. Pure: the n-th draw depends on seed and n alone."""
+"""Decides which request gets which fault. Pure: the n-th draw depends on seed and n alone."""
 
 from hashlib import blake2b
 from typing import Literal, get_args

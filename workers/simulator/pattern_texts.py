@@ -1,4 +1,4 @@
-"""A text that matches a regular expression. Pure.
+"""Writes a text that matches a regular expression. Pure.
 
 The parsed expression is walked, each part spelling out one text that it matches.
 """

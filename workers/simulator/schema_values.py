@@ -1,4 +1,4 @@
-"""A valid instance of a JSON schema, as structured output would produce. Pure.
+"""Makes a valid instance of a JSON schema, as structured output would. Pure.
 
 Understood: type, properties, required, additionalProperties, min/maxProperties, items, prefixItems,
 min/maxItems, uniqueItems, enum, const, min/maxLength, pattern, format, minimum, maximum, exclusiveMinimum,
@@ -41,14 +41,14 @@ def instance(schema: Schema | bool, words: Sequence[str], rng: Random, best: Col
     Integers below the top-level members named in `best` are as large as they may be, lists apart.
     """
     try:
-        return _Maker(schema, words, rng, best).make(schema, 0)
+        return _InstanceBuilder(schema, words, rng, best).make(schema, 0)
     except UnsupportedPattern as error:
         raise UnsupportedSchema(str(error)) from error
     except (TypeError, AttributeError, LookupError, ArithmeticError, re.error) as error:
         raise UnsupportedSchema(f"malformed schema: {error!r}") from error
 
 
-class _Maker:
+class _InstanceBuilder:
     def __init__(self, root: Schema | bool, words: Sequence[str], rng: Random, best: Collection[str]) -> None:
         self._root = root
         self._best = best

@@ -1,4 +1,4 @@
-"""A server that speaks vLLM's HTTP API and makes its answers up, deterministically.
+"""Runs the simulated vLLM server on a port; its answers are made up, and depend on the request and the seed alone.
 
 For the demo, tests, benchmarks and fault injection. Beside vLLM's endpoints it has two of its own, never
 behind the key or a fault: `PUT /simulator/config` changes pace and faults for the requests that follow, and

@@ -1,4 +1,4 @@
-"""What the simulated model says, and how it is counted. Pure: no clock, no global random source.
+"""Writes the simulated model's texts, and counts their tokens. Pure: no clock, no global random source.
 
 A *token* is one match of `_TOKEN`: up to 12 letters of a word with the space before them, one punctuation
 mark with the space before it, or a run of white space. Every character is in exactly one token, so the tokens

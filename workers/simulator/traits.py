@@ -1,4 +1,4 @@
-"""How the simulated model behaves where it is told to: it declines, injects instructions, obeys such, thinks. Pure."""
+"""Makes the simulated model decline, inject instructions, obey injected ones, or think. Pure."""
 
 import re
 from collections.abc import Sequence

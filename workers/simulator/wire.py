@@ -1,4 +1,4 @@
-"""vLLM's OpenAI-compatible HTTP bodies: what is asked, what is answered, and how errors are worded."""
+"""Defines the bodies and errors of vLLM's OpenAI-compatible HTTP API."""
 
 import re
 from typing import Annotated, Any, Literal, TypeVar, assert_never

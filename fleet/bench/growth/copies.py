@@ -1,6 +1,4 @@
-"""Deliberations that have ended long ago: copies of a real one, written straight into the store of a fleet that is yet
-to be started.
-"""
+"""Copies an ended deliberation many times, straight into the store of a fleet that is not started yet."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -33,7 +31,7 @@ OWN_IDS: Final = ("Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredMessage:
     """One message, and where it is kept."""
 
     stream: str
@@ -41,9 +39,9 @@ class Kept:
     body: bytes
     headers: Mapping[str, str]
 
-    def renamed(self, task_id: str, other: str) -> "Kept":
+    def renamed(self, task_id: str, other: str) -> "StoredMessage":
         """The same of another deliberation."""
-        return Kept(
+        return StoredMessage(
             self.stream,
             self.subject.replace(task_id, other),
             self.body.replace(task_id.encode(), other.encode()),
@@ -56,9 +54,9 @@ class Pattern:
     """All that is kept of one deliberation that has ended."""
 
     task_id: str
-    messages: Sequence[Kept]
+    messages: Sequence[StoredMessage]
 
-    def copy(self, number: int) -> Sequence[Kept]:
+    def copy(self, number: int) -> Sequence[StoredMessage]:
         """The same under another id, of the same length where `number` is less than a million."""
         other = f"{self.task_id[:-6]}{number:06}"
         return [kept.renamed(self.task_id, other) for kept in self.messages]
@@ -91,7 +89,7 @@ async def fill(directory: Path, pattern: Pattern, count: int) -> int:
     return sum(file.stat().st_blocks * 512 for file in server.store.rglob("*") if file.is_file())
 
 
-async def _read(js: JetStreamContext, stream: str, task_id: str) -> list[Kept]:
+async def _read(js: JetStreamContext, stream: str, task_id: str) -> list[StoredMessage]:
     found = []
     last = (await js.stream_info(stream)).state.last_seq
     for sequence in range(1, last + 1):
@@ -101,7 +99,7 @@ async def _read(js: JetStreamContext, stream: str, task_id: str) -> list[Kept]:
             continue  # a state that was replaced
         subject = msg.subject or ""
         if task_id in (subject.rpartition(".")[2], (msg.headers or {}).get("Task-Id")):
-            found.append(Kept(stream, subject, msg.data or b"", msg.headers or {}))
+            found.append(StoredMessage(stream, subject, msg.data or b"", msg.headers or {}))
     return found
 
 

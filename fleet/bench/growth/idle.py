@@ -1,4 +1,4 @@
-"""Part `idle` of `fleet bench scale`: how soon a fleet is there, and what it takes while nothing is asked of it."""
+"""Part `idle` of `fleet bench scale`: how fast a fleet starts, and what it uses while nothing is requested."""
 
 from pathlib import Path
 from statistics import median

@@ -1,4 +1,4 @@
-"""Part `in-flight` of `fleet bench scale`: what a deliberation that waits for its model takes of memory."""
+"""Part `in-flight` of `fleet bench scale`: how much memory a deliberation uses while it waits for its model."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Part `workers` of `fleet bench scale`: what more workers, dispatchers and collectors on one machine do for it.
+"""Part `workers` of `fleet bench scale`: what more workers, dispatchers and collectors on one machine gain.
 
 Fleets that differ in them run side by side and are measured in turns.
 """
@@ -22,7 +22,7 @@ WARM_UP = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class FleetSize:
     """`controls`: dispatchers, and as many collectors."""
 
     workers: int = 1
@@ -33,21 +33,21 @@ class Crew:
         return f"{self.workers} workers, {self.controls} dispatchers"
 
 
-USUAL: Final = Crew()
+USUAL: Final = FleetSize()
 OTHERS: Final = {
-    "throughput_2_vs_1_workers": Crew(workers=2),
-    "throughput_4_vs_1_workers": Crew(workers=4),
-    "throughput_2_vs_1_dispatchers": Crew(controls=2),
+    "throughput_2_vs_1_workers": FleetSize(workers=2),
+    "throughput_4_vs_1_workers": FleetSize(workers=4),
+    "throughput_2_vs_1_dispatchers": FleetSize(controls=2),
 }
 """Figure -> who is compared with `USUAL`."""
 
 
 async def measure(
-    directory: Path, deliberations: int, turns: int, note: report.Note, others: Mapping[str, Crew] = OTHERS
+    directory: Path, deliberations: int, turns: int, note: report.Note, others: Mapping[str, FleetSize] = OTHERS
 ) -> Report:
     """In each of the `turns` each fleet makes so many `deliberations`."""
     rigs = {crew: _rig(directory, crew) for crew in (USUAL, *others.values())}
-    runs: dict[Crew, list[Run]] = defaultdict(list)
+    runs: dict[FleetSize, list[Run]] = defaultdict(list)
     async with side_by_side(list(rigs.values())):
         for crew, rig in rigs.items():
             for _ in range(1, crew.controls):
@@ -64,7 +64,7 @@ async def measure(
     return result({crew: runs[crew] for crew in rigs}, others)
 
 
-def result(runs: Mapping[Crew, Sequence[Run]], others: Mapping[str, Crew]) -> Report:
+def result(runs: Mapping[FleetSize, Sequence[Run]], others: Mapping[str, FleetSize]) -> Report:
     """As many runs of each, taken in turns; `others`: figure -> who is compared with `USUAL`."""
     rates = {crew: [run.per_second for run in found] for crew, found in runs.items()}
     cpu = {crew: [run.cpu_ms_each for run in found] for crew, found in runs.items()}
@@ -99,6 +99,6 @@ def result(runs: Mapping[Crew, Sequence[Run]], others: Mapping[str, Crew]) -> Re
     )
 
 
-def _rig(directory: Path, crew: Crew) -> Rig:
+def _rig(directory: Path, crew: FleetSize) -> Rig:
     where = directory / f"{crew.workers}-{crew.controls}"
     return Rig(where, config=f"[workers]\ncount = {crew.workers}\n", bare=False)

@@ -1,4 +1,4 @@
-"""`fleet bench scale`: what the fleet costs as what is stored, works or waits grows, and when nothing does.
+"""Runs `fleet bench scale`: what the fleet uses as it stores more, runs more processes and has more calls open.
 
 Each part is a module of its own, with fleets of its own; here they become one report.
 """

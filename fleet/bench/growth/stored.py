@@ -1,5 +1,4 @@
-"""Part `stored` of `fleet bench scale`: whether a deliberation costs more beside many that have ended, and what each of
-those takes of memory and disk.
+"""Part `stored` of `fleet bench scale`: what stored deliberations cost in memory, disk and speed.
 
 Fleets that differ in what they have stored run side by side and are measured in turns.
 """

@@ -1,0 +1,1 @@
+"""Measures whether deliberation is worth its tokens."""

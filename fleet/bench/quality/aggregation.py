@@ -1,4 +1,4 @@
-"""How often the truly best proposal wins: by the core's ranking, and by simpler ones of the same scores."""
+"""Measures how often the truly best proposal wins: by the core's ranking, and by simpler ones of the same scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Simpler rankings of the same scores, to be compared with the core's."""
+"""Ranks the same scores in simpler ways, to compare with the core's ranking."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""A simulated council: answers the calls of one deliberation in the place of workers and models.
+"""Simulates a council: answers the calls of one deliberation instead of workers and models.
 
 Calls cost tokens by their length: a token is four characters of what is read or written. Everything is drawn from one
 random source in the order of the calls, so that equal seeds give equal deliberations.

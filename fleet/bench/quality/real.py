@@ -1,4 +1,4 @@
-"""The same strategies on real models: tasks whose answers can be checked, at about equal tokens.
+"""Compares the strategies on real models: tasks whose answers can be checked, at about equal tokens.
 
 One round with `REFERENCE_AGENTS` is played first: the tokens it used are everybody's budget. What other strategies cost
 with more or fewer agents is foreseen from two tasks, each with two and with four agents; what they used is reported.
@@ -57,7 +57,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class RealRun:
     """One deliberation on a real model."""
 
     puzzle: Puzzle
@@ -109,7 +109,7 @@ class Models:
 
     async def play(
         self, puzzle: Puzzle, number: int, strategy: Strategy, agents: int, answerer: Any = None
-    ) -> Played | None:
+    ) -> RealRun | None:
         """None when the time is over."""
         async with self._room:
             left_s = (self._until - now_ms()) / 1000
@@ -126,9 +126,9 @@ class Models:
             state = await play(task, answerer or self.ask, task_id=name, clock=now_ms)
             # Cut short by the benchmark's own limit: says nothing of the strategy.
             cut = left_s < TASK_TIMEOUT_S and any(call.error_type == "DeadlineExceeded" for call in state.failures)
-            return None if cut else Played(puzzle, state)
+            return None if cut else RealRun(puzzle, state)
 
-    async def play_all(self, given: Sequence[Puzzle], strategy: Strategy, average: float) -> list[Played]:
+    async def play_all(self, given: Sequence[Puzzle], strategy: Strategy, average: float) -> list[RealRun]:
         """Those that were played before the time was over."""
         plays = (
             self.play(puzzle, number, strategy, agents_for(number, average)) for number, puzzle in enumerate(given)
@@ -155,7 +155,7 @@ async def compare(
     """Plays all strategies. Raises `ConfigError` where no model answers."""
     async with Models(settings, bounds, seed) as models:
         reference = next(strategy for strategy in STRATEGIES if strategy.name == REFERENCE)
-        games: dict[str, list[Played]] = {}
+        games: dict[str, list[RealRun]] = {}
         note(f"{len(given)} tasks: {SINGLE.title}")
         games[SINGLE.name] = await models.play_all(given, SINGLE, 1)
         _answered(games[SINGLE.name])
@@ -179,7 +179,7 @@ async def compare(
     return _found(games, budget, attack)
 
 
-def _answered(played: Sequence[Played]) -> None:
+def _answered(played: Sequence[RealRun]) -> None:
     """Raises `ConfigError` when no model gave a single answer: nothing else would come of it."""
     failures = [call for one in played for call in one.state.failures]
     if not any(one.state.candidates for one in played):
@@ -187,7 +187,7 @@ def _answered(played: Sequence[Played]) -> None:
         raise ConfigError(f"VLLM_URL: no model answers{why}")
 
 
-def _tokens(played: Sequence[Played]) -> float:
+def _tokens(played: Sequence[RealRun]) -> float:
     return fmean(one.state.usage.total for one in played) if played else 0.0
 
 
@@ -198,7 +198,7 @@ def _foreseen(one: float, two: float, four: float) -> list[float]:
     return [one, *(linear * agents + square * agents**2 for agents in range(2, MAX_AGENTS + 1))]
 
 
-def _found(games: dict[str, list[Played]], budget: float, attack: Figure) -> Findings:
+def _found(games: dict[str, list[RealRun]], budget: float, attack: Figure) -> Findings:
     outcomes = {name: {one.puzzle: one.outcome for one in played} for name, played in games.items() if played}
     theirs = outcomes.get(BEST_OF_N.name, {})
     if theirs:
@@ -231,7 +231,7 @@ def _found(games: dict[str, list[Played]], budget: float, attack: Figure) -> Fin
     return Findings(comparison, figures, facts)
 
 
-async def _injection(models: Models, played: Sequence[Played]) -> Figure:
+async def _injection(models: Models, played: Sequence[RealRun]) -> Figure:
     """The same proposals, judged with and without the sentence in the first of them."""
     councils = [one for one in played if len(one.state.candidates) == REFERENCE_AGENTS][:ATTACKED_TASKS]
     gains = [gain for one in councils if (gain := await _gain(models, one)) is not None]
@@ -242,7 +242,7 @@ async def _injection(models: Models, played: Sequence[Played]) -> Figure:
     return Figure(fmean(ours), fmean(raw), None, of=of)
 
 
-async def _gain(models: Models, one: Played) -> tuple[float, float] | None:
+async def _gain(models: Models, one: RealRun) -> tuple[float, float] | None:
     """None when not everything was judged."""
     scores: list[tuple[float, float]] = []
     attacked = one.state.ranked_agents[0]

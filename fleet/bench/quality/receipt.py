@@ -1,4 +1,4 @@
-"""`fleet bench quality`: is deliberation worth its tokens? With simulated agents first, then on real models."""
+"""Runs `fleet bench quality`, with simulated agents first, then on real models."""
 
 import asyncio
 from collections.abc import Callable

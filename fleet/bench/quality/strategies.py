@@ -1,4 +1,4 @@
-"""Ways to spend tokens on one task, at equal budgets: each takes as many agents as its budget carries on average."""
+"""Compares ways to spend tokens on one task at equal budgets: each takes as many agents as its budget allows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

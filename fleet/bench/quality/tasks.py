@@ -1,4 +1,4 @@
-"""Small tasks whose answers can be checked: arithmetic, dates, counting, logic, reading code. Made from a seed."""
+"""Makes small tasks with answers that can be checked, from a seed: arithmetic, dates, counting, logic, reading code."""
 
 import re
 from collections.abc import Callable

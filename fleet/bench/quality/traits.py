@@ -1,4 +1,4 @@
-"""What simulated agents are like: skill, noise and biases, with the defaults' reasons.
+"""Defines simulated agents: skill, noise and biases, with the reasons for the defaults.
 
 Points are those of the scores, 0 … 10. Three sets are used: `FAIR` (judges that differ and err, but favour nothing),
 `BIASED` (all biases at once, two models in the council; a judge as consistent as GPT-4), and `WEAK` (the same with

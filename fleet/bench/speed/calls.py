@@ -1,4 +1,4 @@
-"""The model calls of the baselines: the fleet's own prompts, the same server, as little code as it takes."""
+"""Makes the baselines' model calls: the fleet's own prompts, the same server, as little code as possible."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`fleet bench latency`: one deliberation after the other, and what the fleet adds to the model.
+"""Runs `fleet bench latency`: one deliberation after the other, and what the fleet adds to the model's time.
 
 Overhead: from the client's publish to the terminal event, less the model's critical path, which is from the first call
 that comes in at the model server to the end of the last one. The stages are told by timestamps that are there anyway:
@@ -17,7 +17,7 @@ from fleet import subjects
 from fleet.bench import report
 from fleet.bench.report import Figure, Panel, Report, Table
 from fleet.bench.speed import load, systems
-from fleet.bench.speed.load import Asked, Run, drive, quantile
+from fleet.bench.speed.load import Run, TimedDeliberation, drive, quantile
 from fleet.bench.speed.rig import Rig, settled
 from fleet.jetstream.history import events
 from fleet.messages import DeliberationAccepted, decode
@@ -98,14 +98,14 @@ def critical_paths(calls: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float,
     return found
 
 
-def overhead_ms(asked: Asked, paths: Mapping[str, tuple[float, float]]) -> float:
+def overhead_ms(asked: TimedDeliberation, paths: Mapping[str, tuple[float, float]]) -> float:
     """End to end, less the model's critical path."""
     began, ended = paths[asked.task_id]
     return 1000 * (asked.seconds - (ended - began))
 
 
 async def stages_ms(
-    js: JetStreamContext, asked: Sequence[Asked], paths: Mapping[str, tuple[float, float]]
+    js: JetStreamContext, asked: Sequence[TimedDeliberation], paths: Mapping[str, tuple[float, float]]
 ) -> list[list[float]]:
     """How long each deliberation spent in each of `STAGES`."""
     dispatched = await dispatched_at(js)

@@ -1,4 +1,4 @@
-"""Drives a system, so many at once, and tells what that took."""
+"""Keeps a number of deliberations running in one system, and measures them."""
 
 import asyncio
 import itertools
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.bench.report import Table
-from fleet.bench.speed.processes import Taken, taken
+from fleet.bench.speed.processes import ResourceUse, taken
 from fleet.bench.speed.systems import System, unique
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TimedDeliberation:
     """One deliberation as its client saw it; seconds since the epoch."""
 
     task_id: str
@@ -30,10 +30,10 @@ class Run:
     """Some deliberations of one system. `cpu_s`: processor seconds of the system's processes meanwhile, by kind."""
 
     system: str
-    asked: Sequence[Asked]
+    asked: Sequence[TimedDeliberation]
     seconds: float
     cpu_s: Mapping[str, float]
-    after: Taken
+    after: ResourceUse
 
     @property
     def per_second(self) -> float:
@@ -48,14 +48,14 @@ class Run:
 async def drive(system: System, count: int, in_flight: int) -> Run:
     """`count` deliberations, `in_flight` of them at any time. Raises `FleetError` when one does not complete."""
     run, numbers = unique(f"bench-{system.name}"), itertools.count()
-    asked: list[Asked] = []
+    asked: list[TimedDeliberation] = []
 
     async def client() -> None:
         while (number := next(numbers)) < count:
             task_id = f"{run}-{number}"
             began = time.time()
             await system.ask(task_id)
-            asked.append(Asked(task_id, began, time.time()))
+            asked.append(TimedDeliberation(task_id, began, time.time()))
 
     before = await asyncio.to_thread(taken, system.pids())
     began = time.monotonic()

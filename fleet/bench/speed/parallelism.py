@@ -1,4 +1,4 @@
-"""`fleet bench parallel`: how long a deliberation takes with more agents, whose calls may all run at once.
+"""Runs `fleet bench parallel`: how long a deliberation takes with more agents, whose calls may all run at once.
 
 At best as long as with one. `direct` shows how much of the rest is the model server's own.
 """

@@ -1,4 +1,4 @@
-"""`fleet bench progress`: what it costs to tell what a model writes while it writes.
+"""Runs `fleet bench progress`: what it costs to publish a model's text while it writes.
 
 Two fleets side by side, one of which tells nearly nothing (once per call, at its end). As many calls as are
 wanted are opened at once; when all of them write, the processor time of a window is taken, and they are cancelled.

@@ -1,4 +1,4 @@
-"""Everything that is measured, on this machine and on loopback: NATS, a model server, a fleet, and the baseline `bare`.
+"""Starts everything that is measured, on loopback: NATS, a model server, a fleet, the baseline `bare`.
 
 NATS and the model server are shared by all that is compared.
 """

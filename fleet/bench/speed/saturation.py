@@ -1,4 +1,4 @@
-"""`fleet bench saturate`: does the fleet keep a model server busy that runs only so many calls at once?
+"""Runs `fleet bench saturate`: does the fleet keep a model server busy that runs a limited number of calls at once?
 
 Three calls for each that the server runs are wanted at any time: by the fleet's deliberations, and by a client of the
 model itself (`direct`). Tokens per second, by the server's own counter, over a window that begins once the server has

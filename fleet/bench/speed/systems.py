@@ -1,4 +1,4 @@
-"""What is compared: the fleet, `bare` and `direct`, each asked in the same way and answering when it is done."""
+"""Wraps the compared systems (the fleet, `bare`, `direct`), so that all are called in the same way."""
 
 import asyncio
 import json

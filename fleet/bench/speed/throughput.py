@@ -1,4 +1,4 @@
-"""`fleet bench throughput`: enough deliberations at once to keep everything busy, on a model that takes no time."""
+"""Runs `fleet bench throughput`: enough deliberations at once to keep all busy, on a model that takes no time."""
 
 from collections import defaultdict
 from typing import Final

@@ -1,4 +1,4 @@
-"""How each kind of fault is made. `inject` returns when it is over, and says what was done."""
+"""Maps each kind of fault to the function that makes it. `inject` returns when it is over, and says what was done."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final

@@ -1,4 +1,4 @@
-"""Messages that nobody should have sent. Safe on any cluster: nothing but publishing.
+"""Publishes bad messages: forged, malformed, repeated. Safe on any cluster.
 
 A forged response for an open slot could not be told from a real one, so none is made: forged ones name agents that are
 not in the council, or slots whose answer is on record.

@@ -1,4 +1,4 @@
-"""The model server: told to fail in its own ways, or stopped as a process."""
+"""Breaks the model server: switches on its simulated faults, or stops its process."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The links between the fleet and NATS."""
+"""Breaks the links between the fleet and NATS."""
 
 import asyncio
 

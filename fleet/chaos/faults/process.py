@@ -1,4 +1,4 @@
-"""Processes: killed, ended, stopped, made to die at a named point of the code, or to live an hour off.
+"""Kills, ends or stops processes, lets them die at a named point of the code, or sets their clocks wrong.
 
 Only descendants of this process are signalled, each by its pid.
 """

@@ -1,4 +1,4 @@
-"""JetStream under the running fleet: durables and streams deleted, streams and the store full."""
+"""Breaks JetStream under the running fleet: deletes durables and streams, fills streams and the store."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What faults may lay hands on."""
+"""Names the parts of the fleet that faults may touch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from fleet.messages import ChatMessage
 from fleet.model_servers import EndpointConfig
-from tests.support.calls import END, Heard, ask, client, complete, said, stream
+from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, stream
 from workers.llm.client import GaveUp
 
 SCHEMA = {
@@ -322,7 +322,7 @@ async def test_a_server_without_room_is_waited_for(status: int, body: Any) -> No
         return (status, body) if left > 0 else None
 
     async with serving(busy) as (_, url), client(url, max_attempts=2, breaker_cool_down_s=0.01) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(model="m"), heard)
     assert (answer.content != "", len(heard.errors)) == (True, 11)
 

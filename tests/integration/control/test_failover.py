@@ -12,7 +12,7 @@ from msgspec import structs
 from fleet import subjects
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
-from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
+from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from tests.support.fake_control_plane import SLOW, Plane, request, settings, until
 from workers.calls.worker import AgentWorker
 from workers.llm.client import GaveUp, ModelClient
@@ -124,7 +124,7 @@ async def test_a_slow_attempt_is_overtaken_by_another_endpoint() -> None:
     async with Simulator(SLOW) as slow, Simulator() as quick, client(slow.url, quick.url, hedge_after=2.0) as made:
         used_to(made)
         first_at(made, slow.url)
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard, first_attempt=7)
         await until(lambda: slow.aborted == 1)
         assert [call.request_id for call in quick.calls()] == ["t.0.propose.a.8"]
@@ -144,7 +144,7 @@ async def test_a_first_attempt_that_ends_first_closes_the_second() -> None:
     ):
         used_to(made, 0.01)
         first_at(made, steady.url)
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard)
         await until(lambda: hanging.aborted == 1)
     assert (answer.attempt, heard.errors, list(heard.texts)) == (1, [], [1])
@@ -186,7 +186,7 @@ async def test_two_attempts_that_both_fail_are_one_failure_of_the_call() -> None
     ):
         used_to(made)
         first_at(made, one.url)
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard)
         assert one.requests + two.requests == 3
     assert (answer.attempt, heard.errors) == (3, ["StreamStalled"])

@@ -5,19 +5,21 @@ from collections.abc import Mapping
 import pytest
 
 from fleet.bench.growth import replicas, stored
-from fleet.bench.growth.copies import Kept, Pattern
+from fleet.bench.growth.copies import Pattern, StoredMessage
 from fleet.bench.growth.scale import PARTS
 from fleet.bench.speed import progress
-from fleet.bench.speed.load import Asked, Run
-from fleet.bench.speed.processes import Taken
+from fleet.bench.speed.load import Run, TimedDeliberation
+from fleet.bench.speed.processes import ResourceUse
 from fleet.bench.speed.progress import EIGHT, NOBODY, ONE, TELLS_NOTHING, Window
 from fleet.cli.bench.speed import Part
 
 TASK_ID = "bench-kept-0123456789"
 
 
-def kept(**headers: str) -> Kept:
-    return Kept("KV_deliberations", f"$KV.deliberations.{TASK_ID}", f'{{"task_id":"{TASK_ID}"}}'.encode(), headers)
+def kept(**headers: str) -> StoredMessage:
+    return StoredMessage(
+        "KV_deliberations", f"$KV.deliberations.{TASK_ID}", f'{{"task_id":"{TASK_ID}"}}'.encode(), headers
+    )
 
 
 def test_copies_differ_from_the_pattern_in_their_id_alone() -> None:
@@ -43,9 +45,9 @@ def test_figures_are_named_by_how_many_are_stored(count: int, name: str) -> None
 
 def run(task_ms: float, cpu_s: float, memory: Mapping[str, int]) -> Run:
     """Ten deliberations, one after the other."""
-    asked = [Asked(str(number), 0.0, task_ms / 1000) for number in range(10)]
+    asked = [TimedDeliberation(str(number), 0.0, task_ms / 1000) for number in range(10)]
     cpu = {"actor": cpu_s / 2, "nats": cpu_s / 2}
-    return Run("fleet", asked, task_ms / 100, cpu, Taken(0.0, cpu, {"actor": 0, **memory}))
+    return Run("fleet", asked, task_ms / 100, cpu, ResourceUse(0.0, cpu, {"actor": 0, **memory}))
 
 
 def test_what_is_stored_is_compared_with_the_fewest() -> None:

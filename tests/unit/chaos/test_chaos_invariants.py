@@ -5,18 +5,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from fleet.chaos.history import Backlog, Event, History, Injected, Memory, ModelCall, of_its_own
+from fleet.chaos.history import Backlog, Event, History, InjectedFault, Memory, ModelCall, of_its_own
 from fleet.chaos.invariants import judge
-from fleet.chaos.load import Kind, Request, Sent
+from fleet.chaos.load import Kind, Request, Submission
 from fleet.chaos.recovery import recoveries, repeated
 from workers.simulator.chat import digest_of
 
 TEXT = "Use a token bucket."
 
 
-def sent(sequence: int | None, task_id: str | None = None, kind: Kind = "good", body: bytes = b"{}") -> Sent:
+def sent(sequence: int | None, task_id: str | None = None, kind: Kind = "good", body: bytes = b"{}") -> Submission:
     request = Request(number=sequence or 0, at_s=0.0, kind=kind, body=body, task_id=task_id)
-    return Sent(request=request, at=0.0, sequence=sequence)
+    return Submission(request=request, at=0.0, sequence=sequence)
 
 
 def event(sequence: int, name: str, task_id: str, **body: Any) -> Event:
@@ -113,7 +113,7 @@ def test_live_event_may_be_missed() -> None:
     ],
     ids=["lost", "lost, id given", "bad one unanswered", "conflict unanswered", "repeated rejected", "wrong reason"],
 )
-def test_unanswered_request_is_seen(more: Sent, answers: tuple[Event, ...]) -> None:
+def test_unanswered_request_is_seen(more: Submission, answers: tuple[Event, ...]) -> None:
     """Whatever got a PubAck is accepted or rejected, as it should be."""
     good = history()
     assert "every request answered" in broken(replace(good, sent=(*good.sent, more), events=(*good.events, *answers)))
@@ -212,7 +212,7 @@ def test_repeated_work_is_counted() -> None:
         ModelCall(request_id="t.0.propose.b.1", started=-9.0, ended=-8.5, outcome="completed"),
         ModelCall(request_id="t.0.propose.b.5", started=9.0, ended=10.0, outcome="completed"),
     )
-    kill = Injected(number=0, kind="kill", target="actor", began=2.0, ended=2.0, what="")
+    kill = InjectedFault(number=0, kind="kill", target="actor", began=2.0, ended=2.0, what="")
     found = history(calls=calls, injected=(kill,))
     counted = repeated(found)
     assert counted is not None
@@ -242,7 +242,7 @@ def test_work_repeated_without_need_is_seen() -> None:
     )
 
     def after(kind: str, target: str, at: float) -> set[str]:
-        fault = Injected(number=0, kind=kind, target=target, began=at, ended=at, what="")
+        fault = InjectedFault(number=0, kind=kind, target=target, began=at, ended=at, what="")
         return broken(history(calls=calls, injected=(fault,)))
 
     assert broken(history(calls=calls)) == {"repeated work bounded"}
@@ -263,9 +263,9 @@ def test_take_over_is_measured_to_the_last_message_held() -> None:
         Backlog(at=at, consumer="dispatcher", pending=0, unacknowledged=0, floor=floor, last=last)
         for at, floor, last in ((1.0, 5, 5), (2.1, 5, 8), (4.0, 7, 9), (6.0, 8, 11))
     )
-    kill = Injected(number=0, kind="kill", target="dispatcher", began=2.0, ended=2.0, what="")
+    kill = InjectedFault(number=0, kind="kill", target="dispatcher", began=2.0, ended=2.0, what="")
     (take_over, _, _) = recoveries(history(backlogs=samples, injected=(kill,)), 9.0)
     assert take_over.times == (4.0,)
-    other = Injected(number=1, kind="stop", target="nats", began=3.0, ended=5.0, what="")
+    other = InjectedFault(number=1, kind="stop", target="nats", began=3.0, ended=5.0, what="")
     (disturbed, _, _) = recoveries(history(backlogs=samples, injected=(kill, other)), 9.0)
     assert disturbed.times == ()

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from tests.support.calls import Heard, ask, client, complete
+from tests.support.calls import RecordingWatcher, ask, client, complete
 from workers.llm.reading.read_pacing import FEW_STREAMS, LONGEST_S, ReadPacing
 from workers.simulator.server import Simulator, SimulatorConfig
 
 MANY = 40
 
 
-class Reads(Heard):
+class Reads(RecordingWatcher):
     """Counts how often it is told of text."""
 
     reads = 0

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import structs
 
 from fleet.messages import ChatMessage
-from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
+from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
 from workers.llm.requests import ModelTarget
 from workers.simulator.server import Faults, Simulator, SimulatorConfig
@@ -24,7 +24,7 @@ SCHEMA = {
 async def test_an_answer_has_text_model_tokens_and_usage() -> None:
     """The first listed model is used when none is named; all deltas together are the text."""
     async with Simulator(SimulatorConfig(model="first")) as simulator, client(simulator.url) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard)
         (call,) = simulator.calls()
     assert answer.content == heard.texts[1] != ""
@@ -77,7 +77,7 @@ async def test_each_fault_has_its_name_and_the_next_attempt_succeeds(fault: str,
         Simulator(SimulatorConfig(faults=faults)) as simulator,
         client(simulator.url, stall_timeout_s=0.3) as made,
     ):
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard, first_attempt=5)
     assert heard.errors == [error_type]
     assert answer.attempt == 6
@@ -88,7 +88,7 @@ async def test_a_kept_connection_that_its_server_closed_is_no_failure() -> None:
     """llama.cpp closes them, and says nothing."""
     faults = Faults(refuse=1.0, only_first=1)
     async with Simulator(SimulatorConfig(faults=faults)) as simulator, client(simulator.url) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard)
     assert (answer.attempt, heard.errors) == (1, [])
 
@@ -133,7 +133,7 @@ async def test_a_cancelled_call_stops_the_model() -> None:
     """The HTTP stream is closed."""
     slow = SimulatorConfig(tokens_per_second=20, answer_tokens=10_000)
     async with Simulator(slow) as simulator, client(simulator.url) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         task = asyncio.create_task(complete(made, ask(), heard))
         async with asyncio.timeout(10):
             await heard.started.wait()
@@ -171,7 +171,7 @@ async def test_an_invalid_answer_is_mended_once_however_few_attempts_there_are()
         return await stream(request, said("no JSON"), END)
 
     async with server(chat) as url, client(url, max_attempts=1) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         with pytest.raises(GaveUp) as raised:
             await complete(made, ask(answer_schema=SCHEMA), heard)
     assert heard.errors == ["InvalidAnswer", "InvalidAnswer"]
@@ -188,7 +188,7 @@ async def test_thoughts_are_neither_answer_nor_shown_on_repair() -> None:
         return await stream(request, said("<think>let me "), said("see</th"), said(f"ink>\n{text}"), END)
 
     async with server(chat) as url, client(url) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(answer_schema=SCHEMA), heard)
     assert bodies[1]["messages"][1] == {"role": "assistant", "content": "no JSON"}
     assert (answer.reasoning, answer.content, answer.checked) == ("let me see", heard.texts[2], {"verdict": "fine"})
@@ -200,7 +200,7 @@ async def test_reasoning_sent_apart_is_kept_apart_and_counted() -> None:
         Simulator(SimulatorConfig(reasoning_tokens=20)) as simulator,
         client(simulator.url) as made,
     ):
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard)
     assert answer.reasoning
     assert answer.content == heard.texts[1] != ""
@@ -220,7 +220,7 @@ async def test_a_budget_that_is_thought_away_is_doubled_once() -> None:
 async def test_a_text_that_is_cut_off_is_asked_for_with_more_room() -> None:
     """And is whole then, with what both attempts used."""
     async with Simulator(SimulatorConfig(answer_tokens=400)) as simulator, client(simulator.url) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(max_tokens=300), heard)
     assert (answer.finish_reason, answer.truncated, heard.errors) == ("stop", False, ["Truncated"])
     assert answer.usage.completion_tokens == answer.tokens + 300

@@ -11,12 +11,12 @@ from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Policy
 from workers import checks
 from workers.calls.answers import AnswerReader
-from workers.calls.isolated import Isolated
+from workers.calls.isolated import IsolatedChecks
 
 
 @pytest.fixture
-async def isolated() -> AsyncIterator[Isolated]:
-    made = Isolated()
+async def isolated() -> AsyncIterator[IsolatedChecks]:
+    made = IsolatedChecks()
     yield made
     await made.close()
 
@@ -39,7 +39,7 @@ def doubling(links: int) -> dict[str, Any]:
     return {"not": {"$ref": "#/$defs/a0"}, "$defs": {**chain, f"a{links}": {"type": "integer"}}}
 
 
-async def others_while(isolated: Isolated, request: AgentRequested, content: str) -> tuple[AgentCallError, int]:
+async def others_while(isolated: IsolatedChecks, request: AgentRequested, content: str) -> tuple[AgentCallError, int]:
     """The error, and how many turns the event loop took meanwhile."""
     turns = 0
 
@@ -76,7 +76,7 @@ async def others_while(isolated: Isolated, request: AgentRequested, content: str
     ids=["doubling", "recursive", "patternProperties", "allOf"],
 )
 async def test_an_answer_that_cannot_be_checked_in_time_is_an_error(
-    isolated: Isolated, schema: dict[str, Any], content: str
+    isolated: IsolatedChecks, schema: dict[str, Any], content: str
 ) -> None:
     """Never a valid one, nor worth another try; all else goes on meanwhile."""
     error, turns = await others_while(isolated, call(schema), content)
@@ -86,13 +86,13 @@ async def test_an_answer_that_cannot_be_checked_in_time_is_an_error(
     assert (await isolated.answer(AnswerReader(call({"$ref": "#/$defs/a", "$defs": {"a": {}}})), "1")).proposal == "1"
 
 
-async def test_many_unique_items_are_checked(isolated: Isolated) -> None:
+async def test_many_unique_items_are_checked(isolated: IsolatedChecks) -> None:
     """A long array of objects takes its time, elsewhere."""
     content = json.dumps([{"n": n} for n in range(20_000)])
     assert (await isolated.answer(AnswerReader(call({"uniqueItems": True})), content)).proposal == content
 
 
-async def test_judged_elsewhere_is_judged_alike(isolated: Isolated) -> None:
+async def test_judged_elsewhere_is_judged_alike(isolated: IsolatedChecks) -> None:
     """The same answers, and the same errors."""
     schema = {"properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}}
     assert (await isolated.answer(AnswerReader(call(schema)), '{"a": 1}')).proposal == '{"a": 1}'
@@ -111,7 +111,7 @@ async def test_judged_elsewhere_is_judged_alike(isolated: Isolated) -> None:
 
 
 async def test_a_part_of_the_checks_that_runs_out_hides_no_other(
-    isolated: Isolated, monkeypatch: pytest.MonkeyPatch
+    isolated: IsolatedChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The policy was not kept as far as anybody knows; of blocks nothing is known; the rest is checked."""
     monkeypatch.setattr("workers.calls.isolated.CHECK_WITHIN_S", 1)
@@ -123,7 +123,7 @@ async def test_a_part_of_the_checks_that_runs_out_hides_no_other(
     assert checks.not_finished("data", "it took too long")["yaml"].status == "not_applicable"
 
 
-async def test_checks_elsewhere_find_what_they_find_here(isolated: Isolated) -> None:
+async def test_checks_elsewhere_find_what_they_find_here(isolated: IsolatedChecks) -> None:
     text = "```yaml\na: [\n```\n\n```toml\na = 1\n```\n\n```py\nprint(x\n```\n"
     for policy in (Policy(), Policy(required=("none",), forbidden=("yaml",))):
         assert await isolated.checks(text, policy) == await checks.check(text, policy)
