@@ -125,9 +125,9 @@ def no_vote_counts_twice(history: History) -> Found:
         agents = Counter(entry["agent_id"] for entry in results)
         yield from ((event.task_id, f"{agent} ranked {n} times") for agent, n in agents.items() if n > 1)
         for entry in results:
-            given = Counter((review["reviewer_id"], review["phase"], review["round"]) for review in entry["reviews"])
+            counts = Counter((review["reviewer_id"], review["phase"], review["round"]) for review in entry["reviews"])
             yield from (
-                (event.task_id, f"{who} of {entry['agent_id']}: {n} reviews") for who, n in given.items() if n > 1
+                (event.task_id, f"{who} of {entry['agent_id']}: {n} reviews") for who, n in counts.items() if n > 1
             )
             if any(review["reviewer_id"] == entry["agent_id"] for review in entry["reviews"]):
                 yield event.task_id, f"{entry['agent_id']} reviewed itself"

@@ -159,10 +159,12 @@ class Load:
     async def _publish(self, request: Request) -> Submission:
         """Tries until there is a PubAck: its message id makes that one message, as long as NATS remembers it."""
         at, until, error = time.time(), time.monotonic() + PUBLISH_WITHIN_S, None
-        given = {"Nats-Msg-Id": f"{self._name}.{request.number}"}
+        headers = {"Nats-Msg-Id": f"{self._name}.{request.number}"}
         while time.monotonic() < until:
             try:
-                ack = await self._js.publish(subjects.REQUESTED, request.body, headers=given, timeout=PUBLISH_TIMEOUT_S)
+                ack = await self._js.publish(
+                    subjects.REQUESTED, request.body, headers=headers, timeout=PUBLISH_TIMEOUT_S
+                )
                 return Submission(request=request, at=at, sequence=ack.seq)
             except nats.errors.MaxPayloadError as failure:
                 return Submission(request=request, at=at, sequence=None, error=repr(failure))

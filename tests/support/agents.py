@@ -63,7 +63,7 @@ def answer(
             )
             return AgentCompleted(proposal=proposal, **common)
         case "critique":
-            given = tuple(
+            critiques = tuple(
                 Critique(
                     author_id=author,
                     changes=("Say what happens when it fails.",),
@@ -71,7 +71,7 @@ def answer(
                 )
                 for author in authors
             )
-            return AgentCompleted(critiques=given, **common)
+            return AgentCompleted(critiques=critiques, **common)
         case "score":
             cards = tuple(
                 Scorecard(

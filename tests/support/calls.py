@@ -53,7 +53,7 @@ class RecordingWatcher:
 def ask(**more: Any) -> ModelRequest:
     """`model` and `context_window` are those of its one target."""
     target = ModelTarget(name=more.pop("model", None), window=more.pop("context_window", None))
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "role": "DEV",
         "messages": (ChatMessage(role="user", content="Design a rate limiter"),),
         "targets": (target,),
@@ -62,7 +62,7 @@ def ask(**more: Any) -> ModelRequest:
         "seed": 7,
         "deadline_ms": round(time.time() * 1000) + 60_000,
     }
-    return ModelRequest(**{**given, **more})
+    return ModelRequest(**{**fields, **more})
 
 
 async def text_only(_: str) -> None:
@@ -83,14 +83,18 @@ async def client(
 
 
 async def complete(
-    made: ModelClient, given: ModelRequest, heard: RecordingWatcher | None = None, first_attempt: int = 1
+    made: ModelClient, request: ModelRequest, heard: RecordingWatcher | None = None, first_attempt: int = 1
 ) -> Answer:
     async def structured(content: str) -> Any:
-        return parse(content, given.answer_schema or {})
+        return parse(content, request.answer_schema or {})
 
-    check = text_only if given.answer_schema is None else structured
+    check = text_only if request.answer_schema is None else structured
     return await made.complete(
-        given, request_id="t.0.propose.a", check=check, watcher=heard or RecordingWatcher(), first_attempt=first_attempt
+        request,
+        request_id="t.0.propose.a",
+        check=check,
+        watcher=heard or RecordingWatcher(),
+        first_attempt=first_attempt,
     )
 
 

@@ -26,7 +26,7 @@ ACK_WAIT_S = 2.0
 
 
 def request(**more: Any) -> AgentRequested:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task_id": "t",
         "agent_id": "agent-dev-001",
         "role": "DEV",
@@ -38,7 +38,7 @@ def request(**more: Any) -> AgentRequested:
         "deadline_at": rfc3339(round(time.time() * 1000) + 60_000),
         "correlation": {"story": "S-17"},
     }
-    return AgentRequested(**{**given, **more})
+    return AgentRequested(**{**fields, **more})
 
 
 class ModelServer(Protocol):
@@ -146,10 +146,10 @@ async def worker_process(
     """A worker that can be stopped as a whole."""
     config = tmp_path / "fleet.toml"
     config.write_text(f"[workers]\nack_wait_s = {ACK_WAIT_S}\n[roles.DEV]\nmax_tokens = {max_tokens}\n")
-    given = {"NATS_URL": plane.url, "VLLM_URL": server.url, "FLEET_CONFIG": str(config)}
+    environ = {"NATS_URL": plane.url, "VLLM_URL": server.url, "FLEET_CONFIG": str(config)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "fleet.chaos.worker"),
-        env={**os.environ, **given},
+        env={**os.environ, **environ},
         stdout=asyncio.subprocess.PIPE,
     )
     try:

@@ -157,12 +157,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> SimulatorConfig:
         metavar="NAME=VALUE",
         help=f"may be repeated; names: {', '.join(Faults.__struct_fields__)}",
     )
-    given: dict[str, Any] = vars(parser.parse_args(arguments))
-    faults = given.pop("fault")
-    given["faults"] = dict(fault.partition("=")[::2] for fault in faults)
+    values: dict[str, Any] = vars(parser.parse_args(arguments))
+    faults = values.pop("fault")
+    values["faults"] = dict(fault.partition("=")[::2] for fault in faults)
     try:
         # Not strict: numbers come as text.
-        return msgspec.convert(given, SimulatorConfig, strict=False)
+        return msgspec.convert(values, SimulatorConfig, strict=False)
     except msgspec.ValidationError as error:
         parser.error(str(error))
 

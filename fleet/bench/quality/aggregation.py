@@ -77,12 +77,12 @@ def completed(state: Deliberation) -> DeliberationCompleted:
     return state.result
 
 
-def against_best_aggregator(given: Sequence[Trial], kind: str) -> Figure:
+def against_best_aggregator(played: Sequence[Trial], kind: str) -> Figure:
     """Ours against whichever of raw mean, Borda and Copeland did best on the same judgements."""
-    rates = {name: fmean(trial.won[name] for trial in given) for name in given[0].won}
+    rates = {name: fmean(trial.won[name] for trial in played) for name in played[0].won}
     best = max(AGGREGATORS, key=lambda name: rates[name])
     value, baseline, error = ratio_of_means(
-        [trial.won["ours"] for trial in given], [trial.won[best] for trial in given]
+        [trial.won["ours"] for trial in played], [trial.won[best] for trial in played]
     )
     return Figure(
         value,
@@ -93,26 +93,26 @@ def against_best_aggregator(given: Sequence[Trial], kind: str) -> Figure:
     )
 
 
-def against_each(given: Sequence[Trial], suffix: str) -> dict[str, Figure]:
+def against_each(played: Sequence[Trial], suffix: str) -> dict[str, Figure]:
     """A figure for each simpler ranking."""
     figures = {}
     for name in ("random", "first", *AGGREGATORS):
-        ours, theirs = [trial.won["ours"] for trial in given], [trial.won[name] for trial in given]
+        ours, theirs = [trial.won["ours"] for trial in played], [trial.won[name] for trial in played]
         figures[f"best_wins_vs_{name}{suffix}"] = Figure(
             *ratio_of_means(ours, theirs), of=f"the same; baseline: {name}"
         )
     return figures
 
 
-def calibration(given: Sequence[Trial]) -> Figure:
+def calibration(played: Sequence[Trial]) -> Figure:
     """Whether `confidence` tells: how often confident and other winners are truly the best."""
-    sure = [trial.won["ours"] for trial in given if trial.confidence >= CONFIDENT]
-    other = [trial.won["ours"] for trial in given if trial.confidence < CONFIDENT]
+    sure = [trial.won["ours"] for trial in played if trial.confidence >= CONFIDENT]
+    other = [trial.won["ours"] for trial in played if trial.confidence < CONFIDENT]
     return Figure(
         fmean(sure) if sure else None,
         fmean(other) if other else None,
         of=f"the winner is truly the best, at confidence ≥ {CONFIDENT}; baseline: below",
-        more={"confident": len(sure), "trials": len(given)},
+        more={"confident": len(sure), "trials": len(played)},
     )
 
 
@@ -120,7 +120,7 @@ def tie_margin(setting: Setting, plain: Sequence[Trial]) -> Figure:
     """What pairwise comparisons of close proposals buy, on the same judgements, and what they cost."""
     wider = Setting(setting.traits, setting.agents, setting.seed, TIE_MARGIN)
     compared = trials(wider, len(plain))
-    ours = [[trial.won["ours"] for trial in given] for given in (compared, plain)]
+    ours = [[trial.won["ours"] for trial in played] for played in (compared, plain)]
     more_tokens = fmean(t.tokens for t in compared) / fmean(t.tokens for t in plain)
     asked = fmean(one.tokens > other.tokens for one, other in zip(compared, plain, strict=True))
     return Figure(

@@ -17,16 +17,16 @@ def points(name: str, scores: Sequence[Score]) -> Mapping[str, float]:
 def raw_mean(scores: Iterable[Score]) -> dict[str, float]:
     """Author -> mean of its scores."""
     by_author: dict[str, list[float]] = {}
-    for given in scores:
-        by_author.setdefault(given.author, []).append(given.score)
-    return {author: round(fmean(given), 9) for author, given in by_author.items()}
+    for judgement in scores:
+        by_author.setdefault(judgement.author, []).append(judgement.score)
+    return {author: round(fmean(scores_of_author), 9) for author, scores_of_author in by_author.items()}
 
 
 def copeland(scores: Iterable[Score]) -> dict[str, float]:
     """Author -> duels won (a draw: half), each decided by the reviewers who scored both."""
     by_reviewer: dict[str, dict[str, float]] = {}
-    for given in scores:
-        by_reviewer.setdefault(given.reviewer, {})[given.author] = given.score
+    for judgement in scores:
+        by_reviewer.setdefault(judgement.reviewer, {})[judgement.author] = judgement.score
     won = dict.fromkeys(sorted({author for cards in by_reviewer.values() for author in cards}), 0.0)
     for one, other in combinations(won, 2):
         both = [cards for cards in by_reviewer.values() if one in cards and other in cards]
@@ -36,8 +36,8 @@ def copeland(scores: Iterable[Score]) -> dict[str, float]:
     return won
 
 
-def share_of_win(given: Mapping[str, float], author: str) -> float:
+def share_of_win(points: Mapping[str, float], author: str) -> float:
     """1 where `author` alone has the most points, 1/k where k share them, else 0."""
-    if not given or given.get(author, -1.0) < max(given.values()):
+    if not points or points.get(author, -1.0) < max(points.values()):
         return 0.0
-    return 1 / sum(value == given[author] for value in given.values())
+    return 1 / sum(value == points[author] for value in points.values())

@@ -124,14 +124,14 @@ class Council:
     def _revision(self, call: AgentRequested) -> AgentCompleted:
         """Right critiques are followed, wrong ones by the share `deference`; with none to follow it declines."""
         author, traits = call.agent_id, self._traits
-        given = [right for (_, round_, of), right in self._right.items() if (round_, of) == (call.round, author)]
-        followed = [1 if right else -1 for right in given if right or self._rng.random() < traits.deference]
+        critiques = [right for (_, round_, of), right in self._right.items() if (round_, of) == (call.round, author)]
+        followed = [1 if right else -1 for right in critiques if right or self._rng.random() < traits.deference]
         if not followed:
             return answered(call, CHOICE_TOKENS, declined="Nothing in them makes it better.")
-        gain = traits.step * sum(followed) / len(given)
+        gain = traits.step * sum(followed) / len(critiques)
         before = self._texts[author]
         self._texts[author] = replace(before, quality=min(10.0, max(0.0, before.quality + gain)))
-        changed = round(WORDS_PER_POINT * traits.step * len(followed) / len(given))
+        changed = round(WORDS_PER_POINT * traits.step * len(followed) / len(critiques))
         for place in self._rng.sample(range(WORDS), min(WORDS, changed)):
             self._words[author][place] = self._word()
         return self._proposal(call)

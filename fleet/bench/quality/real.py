@@ -128,10 +128,10 @@ class Models:
             cut = left_s < TASK_TIMEOUT_S and any(call.error_type == "DeadlineExceeded" for call in state.failures)
             return None if cut else RealRun(puzzle, state)
 
-    async def play_all(self, given: Sequence[Puzzle], strategy: Strategy, average: float) -> list[RealRun]:
+    async def play_all(self, puzzles: Sequence[Puzzle], strategy: Strategy, average: float) -> list[RealRun]:
         """Those that were played before the time was over."""
         plays = (
-            self.play(puzzle, number, strategy, agents_for(number, average)) for number, puzzle in enumerate(given)
+            self.play(puzzle, number, strategy, agents_for(number, average)) for number, puzzle in enumerate(puzzles)
         )
         return [played for played in await asyncio.gather(*plays) if played is not None]
 
@@ -150,30 +150,30 @@ class Findings:
 
 
 async def compare(
-    settings: Settings, given: Sequence[Puzzle], bounds: Bounds, seed: int, note: Callable[[str], None]
+    settings: Settings, puzzles: Sequence[Puzzle], bounds: Bounds, seed: int, note: Callable[[str], None]
 ) -> Findings:
     """Plays all strategies. Raises `ConfigError` where no model answers."""
     async with Models(settings, bounds, seed) as models:
         reference = next(strategy for strategy in STRATEGIES if strategy.name == REFERENCE)
         games: dict[str, list[RealRun]] = {}
-        note(f"{len(given)} tasks: {SINGLE.title}")
-        games[SINGLE.name] = await models.play_all(given, SINGLE, 1)
+        note(f"{len(puzzles)} tasks: {SINGLE.title}")
+        games[SINGLE.name] = await models.play_all(puzzles, SINGLE, 1)
         _answered(games[SINGLE.name])
-        note(f"{len(given)} tasks: {reference.title}, {REFERENCE_AGENTS} agents")
-        games[REFERENCE] = await models.play_all(given, reference, REFERENCE_AGENTS)
+        note(f"{len(puzzles)} tasks: {reference.title}, {REFERENCE_AGENTS} agents")
+        games[REFERENCE] = await models.play_all(puzzles, reference, REFERENCE_AGENTS)
         one, budget = _tokens(games[SINGLE.name]), _tokens(games[REFERENCE])
         # The tasks to foresee from may be longer or shorter than others.
         usual = budget / (_tokens(games[REFERENCE][:FORESIGHT_TASKS]) or 1)
         for strategy in STRATEGIES:
             if strategy.name in games:
                 continue
-            tried = [await models.play_all(given[:FORESIGHT_TASKS], strategy, agents) for agents in FORESIGHT_AGENTS]
+            tried = [await models.play_all(puzzles[:FORESIGHT_TASKS], strategy, agents) for agents in FORESIGHT_AGENTS]
             if not all(tried):
                 note(f"{strategy.title}: no time left")
                 continue
             average = affordable(_foreseen(one, *(usual * _tokens(played) for played in tried)), budget)
-            note(f"{len(given)} tasks: {strategy.title}, {average:.1f} agents")
-            games[strategy.name] = await models.play_all(given, strategy, average)
+            note(f"{len(puzzles)} tasks: {strategy.title}, {average:.1f} agents")
+            games[strategy.name] = await models.play_all(puzzles, strategy, average)
         note("proposals that ask for a 10")
         attack = await _injection(models, games[REFERENCE])
     return _found(games, budget, attack)

@@ -42,10 +42,10 @@ def scenarios(both: dict[str, Any], biases: dict[str, Any]) -> tuple[Scenario, .
     fair, biased = replace(FAIR, **both), replace(BIASED, **both, **biases)
     if "position_bias" in biases:
         biased = replace(biased, position_spread=abs(biased.position_bias) / 2)
-    given = (Scenario("fair judges", "", fair), Scenario("biased judges", "_biased", biased))
+    judges = (Scenario("fair judges", "", fair), Scenario("biased judges", "_biased", biased))
     if biases:
-        return given
-    return (*given, Scenario("weak judges", "_weak", replace(WEAK, **both), rankings_only=True))
+        return judges
+    return (*judges, Scenario("weak judges", "_weak", replace(WEAK, **both), rankings_only=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Receipt:
     real: Comparison | None = None
 
 
-def simulated(given: tuple[Scenario, ...], *, trials: int, agents: int, seed: int, note: Note) -> Receipt:
+def simulated(scenarios: tuple[Scenario, ...], *, trials: int, agents: int, seed: int, note: Note) -> Receipt:
     """All scenarios. The figures of the fair one come first."""
     figures: dict[str, Figure] = {}
     details: dict[str, Figure] = {}
     curves = {}
-    for scenario in given:
+    for scenario in scenarios:
         setting, suffix = Setting(scenario.traits, agents, seed), scenario.suffix
         note(f"{scenario.title}: {trials} deliberations of {agents}")
         judged = aggregation.trials(setting, trials)
@@ -91,7 +91,7 @@ def simulated(given: tuple[Scenario, ...], *, trials: int, agents: int, seed: in
         settings={"trials": trials, "agents": agents, "seed": seed},
         machine=machine(),
         more={
-            "traits": {scenario.title: asdict(scenario.traits) for scenario in given},
+            "traits": {scenario.title: asdict(scenario.traits) for scenario in scenarios},
             "curves": {title: comparison.facts() for title, comparison in curves.items()},
         },
     )

@@ -105,7 +105,7 @@ async def test_a_forged_call_with_an_endless_id_harms_no_worker(plane: Plane) ->
         late: dict[str, Any] = {"task_id": "t" * 5000, "deadline_at": "2020-01-01T00:00:00.000Z"}
         await plane.submit(request(**late))
         await plane.settled()
-        assert not worker.closed.is_set()
+        assert not worker.ended.done()
         await plane.submit(request())
         body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
         assert body["task_id"] == "t"
