@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.support.calls import END, Heard, ask, client, complete, said, server, stream
+from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
 
 
@@ -41,7 +41,7 @@ async def test_each_wait_for_a_first_token_is_longer_than_the_one_before() -> No
         return await stream(request, said("fine"), END)
 
     async with server(chat) as url, client(url, first_token_timeout_s=0.3, max_attempts=4) as made:
-        heard = Heard()
+        heard = RecordingWatcher()
         answer = await complete(made, ask(), heard)
     assert answer.content == "fine"
     assert heard.errors == ["Timeout"] * (answer.attempt - 1)
