@@ -48,11 +48,11 @@ class StoreConflict(FleetError):
         self.revision = revision
 
 
-class StillOut(FleetError):
-    """The terminal event of a task may be on its way already: whoever decided it has not been heard."""
+class EventInFlight(FleetError):
+    """The terminal event of a task may have been sent and not arrived yet. It must not be published again now."""
 
     def __init__(self, task_id: str, why: str) -> None:
-        super().__init__(f"the end of {task_id} may be on its way: {why}")
+        super().__init__(f"the terminal event of {task_id} may still arrive: {why}")
 
 
 class NewerState(StoreConflict):

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from fleet import subjects
 from fleet.config import Settings
-from fleet.errors import StillOut, Unreachable
+from fleet.errors import EventInFlight, Unreachable
 from fleet.jetstream.connection import Connection, connect
 from fleet.jetstream.origin import CONTROL_INBOX, published
 
@@ -74,12 +74,12 @@ class PublisherFence:
         await self._subscribe()
         try:
             await self.wait_for(self.instance, "")
-        except StillOut:
+        except EventInFlight:
             subject = subjects.instance_of("*")
             raise Unreachable(f"NATS delivers nothing on {subject}: may this user publish and subscribe it?") from None
 
     async def wait_for(self, instance: str, task_id: str) -> None:
-        """Returns once nothing that was sent about the task under this name can still arrive. Raises `StillOut`.
+        """Returns once nothing that was sent about the task under this name can still arrive. Raises `EventInFlight`.
 
         For the runner, which works on the task in this process: its own being busy with it is no reason to wait.
         """
@@ -92,9 +92,9 @@ class PublisherFence:
         except nats.errors.NoRespondersError:
             return
         except nats.errors.TimeoutError:
-            raise StillOut(task_id, f"{instance} is silent") from None
+            raise EventInFlight(task_id, f"{instance} is silent") from None
         if answer.data != IDLE:
-            raise StillOut(task_id, f"{instance} is busy with it")
+            raise EventInFlight(task_id, f"{instance} is busy with it")
 
     async def _answer_to_a_new_name(self) -> None:
         while self._nc.is_connected:

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from fleet.config import Settings
 from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.crashpoints import reach
-from fleet.errors import StillOut, StoreConflict
+from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
 from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy
@@ -114,7 +114,7 @@ class JetStreamDelivery:
 
         While NATS takes no writes nothing can be handled, which is no fault of this message's.
         """
-        tries = MAX_DELIVER if isinstance(reason, (*OUTAGES, StillOut, StoreConflict)) else POISON_AFTER
+        tries = MAX_DELIVER if isinstance(reason, (*OUTAGES, EventInFlight, StoreConflict)) else POISON_AFTER
         if self._deliveries >= tries:
             await self.give_up(f"failed {self._deliveries} times, last: {reason!r}")
             return

@@ -24,7 +24,7 @@ from fleet.deliberation.events import (
     StopCalls,
 )
 from fleet.deliberation.state import Deliberation
-from fleet.errors import StillOut
+from fleet.errors import EventInFlight
 from fleet.jetstream.payloads import Texts
 from fleet.messages import (
     AgentFailed,
@@ -187,7 +187,7 @@ class Outbox:
             body = await self._referring(event)
         if not self.instance or state.written_by != self.instance:
             # The connection was lost since it was decided: others may have been told that it is gone.
-            raise StillOut(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
+            raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         await self._send(
             _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent
         )
@@ -207,7 +207,7 @@ class Outbox:
         return encode(event)
 
     async def is_published(self, state: Deliberation) -> bool:
-        """Whether the terminal event of `state` is in its stream. Raises `StillOut` while it may be on its way."""
+        """Whether the terminal event of `state` is in its stream. Raises `EventInFlight` while it may still arrive."""
         if state.written_by:
             await self._fence.wait_for(state.written_by, state.task_id)
         return await self._terminal_events.is_stored(state.task_id)

@@ -20,7 +20,7 @@ from fleet.control.terminal_events import Publisher
 from fleet.control.transitions import Transitions
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Responded
-from fleet.errors import StillOut, StoreConflict
+from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import DeliberationAccepted
 
@@ -139,7 +139,7 @@ class Runner:
             self._transitions.forget(task_id)
             if isinstance(error, OUTAGES):
                 self._write_failed_at = time.monotonic()
-            elif len(batch) > 1 and not isinstance(error, StillOut | StoreConflict):
+            elif len(batch) > 1 and not isinstance(error, EventInFlight | StoreConflict):
                 # One of them is at fault: the others must not wait for it.
                 for item in batch:
                     await self._handle(task_id, [item])

@@ -34,14 +34,14 @@ class Publisher(Protocol):
         """The name of this process' connection, by which others ask for it."""
 
     async def is_published(self, state: Deliberation) -> bool:
-        """Whether the terminal event is in its stream. Raises `StillOut` where that cannot be told yet."""
+        """Whether the terminal event is in its stream. Raises `EventInFlight` where that cannot be told yet."""
 
     async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
         """Publishes all, or raises. A terminal event only where `state` was written by this instance."""
 
 
 async def publish_end(store: StateStore, publisher: Publisher, stored: Stored, effects: Sequence[Effect]) -> None:
-    """Publishes what an ended state requires. Raises `StillOut`, and `StoreConflict` where another one was faster.
+    """Publishes what an ended state requires. Raises `EventInFlight`, and `StoreConflict` where another one was faster.
 
     The claim is made by saving the state once more: of two that repair an end one goes on, and only while the disk
     takes what is written. What JetStream refuses core subscribers have seen already, and would see again.

@@ -138,7 +138,8 @@ class Transitions:
         try:
             stored = await self._store.load(task_id)
         except UnreadableState as error:
-            if not any(isinstance(item.event, DeadlinePassed | FailLost | PublishAgain) for item in batch):
+            ends = any(isinstance(item.event, DeadlinePassed | FailLost) for item in batch)
+            if not ends and not all(isinstance(item.event, PublishAgain) for item in batch):
                 raise
             return Read(None, error.revision, begun=await self._end_of_lost_task(task_id, batch))
         if stored is not None:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from fleet.chaos.proxy import Proxy
 from fleet.config import load
 from fleet.control.fence import PublisherFence
-from fleet.errors import StillOut, Unreachable
+from fleet.errors import EventInFlight, Unreachable
 
 
 class Parties:
@@ -50,7 +50,7 @@ async def test_what_is_held_in_a_silent_link_is_waited_for(parties: Parties) -> 
     parties.proxy.silence(lambda _: True)
     await parties.sender.publish("said", b"the end")
     await asyncio.sleep(0.1)
-    with pytest.raises(StillOut, match="silent"):
+    with pytest.raises(EventInFlight, match="silent"):
         await parties.second.wait_for(parties.first.instance, "t-1")
     assert parties.heard == []
     parties.proxy.heal()
@@ -60,7 +60,7 @@ async def test_what_is_held_in_a_silent_link_is_waited_for(parties: Parties) -> 
 
 async def test_one_that_is_at_work_is_waited_for(parties: Parties) -> None:
     """It has saved the end and is about to publish it."""
-    with pytest.raises(StillOut, match="busy"):
+    with pytest.raises(EventInFlight, match="busy"):
         await parties.second.wait_for(parties.first.instance, "in-work")
     await parties.second.wait_for(parties.first.instance, "t-1")
 
@@ -98,7 +98,7 @@ async def test_a_new_connection_does_not_answer_for_what_the_old_one_has_sent(pa
         nats.errors.StaleConnectionError()
     )  # what its pings would find in some seconds
     await reconnected(parties, before)
-    with pytest.raises(StillOut, match="silent"):
+    with pytest.raises(EventInFlight, match="silent"):
         await parties.second.wait_for(before, "t-1")
     parties.proxy.heal()
     async with asyncio.timeout(20):

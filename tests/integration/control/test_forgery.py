@@ -172,7 +172,7 @@ LISTENING = {
     "the workers": (subjects.AGENT_STOP, None),
     "who waits for an end": (subjects.CANCELLED, None),
     "who waits for a rejection": (subjects.REJECTED, None),
-    "undertakers": (subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS), subjects.DEAD_LETTER_GROUP),
+    "dead letters": (subjects.exhausted(subjects.AGENT_REQUESTS, subjects.WORKERS), subjects.DEAD_LETTER_GROUP),
 }
 
 
@@ -186,7 +186,7 @@ async def test_a_consumer_of_a_client_tells_the_fleet_nothing(scene: Scene, wher
     if refused:  # it would feed its own stream
         assert (stream, subject.split(".")[0]) == (subjects.DELIBERATIONS, "deliberation")
     elif where == "undertakers":
-        await until(lambda: bool(scene.events("exhausted.not_kept")))
+        await until(lambda: bool(scene.events("deadletter.not_stored")))
     else:
         await until(lambda: bool(scene.events("message.foreign")))
     await scene.unharmed()

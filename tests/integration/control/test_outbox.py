@@ -20,7 +20,7 @@ from fleet.control.terminal_events import publish_end
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
-from fleet.errors import StillOut
+from fleet.errors import EventInFlight
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.messages import AgentRequested, decode, encode
@@ -128,7 +128,7 @@ async def test_terminal_event_that_never_got_out_is_published(nc: Any) -> None:
 
 async def test_an_end_is_said_by_none_but_the_connection_that_decided_it(nc: Any) -> None:
     """After a reconnect it has another name, and others may have heard that nobody is there: it looks first."""
-    with pytest.raises(StillOut, match="earlier may publish it"):
+    with pytest.raises(EventInFlight, match="earlier may publish it"):
         await outbox(nc).publish(ended().change(written_by="earlier"), due(ended()))
     assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 0
 

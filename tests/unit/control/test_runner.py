@@ -23,7 +23,7 @@ from fleet.deliberation.events import (
 )
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
-from fleet.errors import StillOut, StoreConflict
+from fleet.errors import EventInFlight, StoreConflict
 from fleet.messages import AgentRequested
 from fleet.requests.task import Task
 from tests.support.agents import answer
@@ -43,7 +43,7 @@ class Sent:
 
     async def is_published(self, state: Deliberation) -> bool:
         if self.unheard:
-            raise StillOut(state.task_id, "silent")
+            raise EventInFlight(state.task_id, "silent")
         return self.conclusions > 0
 
     async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
