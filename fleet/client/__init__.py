@@ -1,1 +1,13 @@
-"""The Python client: submit a request, wait for its result, cancel it."""
+"""The Python client: submit a request, wait for its result, watch it, cancel it.
+
+from fleet.client import connect
+
+async with connect("nats://127.0.0.1:4222") as fleet:
+    result = await fleet.ask("Design a rate limiter", agents=3)
+"""
+
+from fleet.client.connection import ServiceError, Ticket
+from fleet.client.fleet import Event, Fleet, connect
+from fleet.errors import BadRequest, FleetError, Unreachable
+
+__all__ = ["BadRequest", "Event", "Fleet", "FleetError", "ServiceError", "Ticket", "Unreachable", "connect"]

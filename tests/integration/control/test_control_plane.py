@@ -199,9 +199,10 @@ async def test_result_takes_a_bare_task_id(silent: Fleet) -> None:
 
 
 async def test_service_is_discoverable(fleet: Fleet) -> None:
-    """`nats micro info deliberations` lists the three endpoints."""
+    """`nats micro info deliberations` lists the four endpoints."""
     info = json.loads((await fleet.nc.request("$SRV.INFO.deliberations", b"")).data)
-    assert {endpoint["subject"] for endpoint in info["endpoints"]} == {subjects.ASK, subjects.RESULT, subjects.CANCEL}
+    served = {subjects.ASK, subjects.FOLLOW, subjects.RESULT, subjects.CANCEL}
+    assert {endpoint["subject"] for endpoint in info["endpoints"]} == served
 
 
 async def test_nothing_is_left_behind(fleet: Fleet) -> None:

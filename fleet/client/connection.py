@@ -1,0 +1,151 @@
+"""A client's connection: requests to the service, and NATS' errors as `FleetError`s that say what to do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from fleet import subjects
+from fleet.client.refusals import Refusals
+from fleet.config import Settings, without_userinfo
+from fleet.errors import BadRequest, FleetError, Unreachable
+from fleet.jetstream.connection import Connection, connect
+from fleet.jetstream.payloads import Texts
+from fleet.messages import ContentRef, DeliberationCompleted, Proposal, TerminalEvent, decode
+
+STREAM_FULL = 10077
+"""JetStream's code for `maximum messages exceeded`, where a stream discards what is new."""
+REPLY_WITHIN_S = 5.0
+RESTARTED_WITHIN_S = 10.0
+ASK_AGAIN_EVERY_S = 0.2
+
+
+class ServiceError(FleetError):
+    """The fleet answered with an error: `code` as in HTTP, `body` as sent."""
+
+    def __init__(self, code: int, error: str, body: bytes) -> None:
+        super().__init__(error)
+        self.code = code
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What NATS says of a published request. `duplicate`: the same one was there already."""
+
+    task_id: str
+    stream_sequence: int
+    duplicate: bool
+
+
+@asynccontextmanager
+async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
+    """Connected inside. Whatever NATS raises, or refuses, there leaves as a `FleetError` that says what to do."""
+    refusals = Refusals(settings)
+    nc = await connect(settings, name, error_cb=refusals.hear)
+    where = without_userinfo(settings.nats)
+    closing = _cancel_once_closed(nc)
+    try:
+        with refusals:
+            yield nc
+    except asyncio.CancelledError:
+        if not nc.closed.is_set() or (task := asyncio.current_task()) is None or task.uncancel():
+            raise
+        raise Unreachable("the connection to NATS was closed for good") from None
+    except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
+        raise Unreachable(
+            f"NATS answers at {where}, but no fleet does: start one with `fleet up`, "
+            "or see what is missing with `fleet doctor`"
+        ) from None
+    except nats.js.errors.ServiceUnavailableError as error:
+        if error.err_code == STREAM_FULL:
+            raise FleetError("the fleet has as many requests waiting as it takes: try again later") from None
+        raise Unreachable(f"JetStream is not on at {where}: add `jetstream {{}}` to its configuration") from None
+    except nats.js.errors.APIError as error:
+        raise FleetError(f"NATS refused: {error.description or error}") from None
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise Unreachable(f"NATS at {where} does not answer any more ({error or type(error).__name__})") from None
+    finally:
+        closing.cancel()
+        with suppress(Exception):
+            await nc.close()
+
+
+def _cancel_once_closed(nc: Connection) -> "asyncio.Task[Any]":
+    """The task that calls, as it may wait for something that cannot come any more."""
+    waiting = asyncio.current_task()
+    assert waiting is not None
+    closing = asyncio.create_task(nc.closed.wait())
+    closing.add_done_callback(lambda done: done.cancelled() or waiting.cancel())
+    return closing
+
+
+class Caller:
+    """Requests to the micro service, and texts that lie in the object store."""
+
+    def __init__(self, nc: NatsClient) -> None:
+        self.nc = nc
+        self.js: JetStreamContext = nc.jetstream(timeout=REPLY_WITHIN_S)
+        self.texts = Texts(self.js, nc.max_payload)
+
+    async def completed(self, event: dict[str, Any]) -> dict[str, Any]:
+        """An event with every proposal's text in it, wherever it lay."""
+        for entry in event.get("results", ()):
+            if (ref := entry["proposal"].get("content_ref")) is not None:
+                text = await self.texts.get(msgspec.convert(ref, ContentRef))
+                entry["proposal"] |= {"content": text.decode(), "content_ref": None}
+        return event
+
+    async def text(self, proposal: Proposal) -> str:
+        """The whole text, wherever it lies."""
+        if proposal.content_ref is None:
+            return proposal.content
+        return (await self.texts.get(proposal.content_ref)).decode()
+
+    async def winning_text(self, event: TerminalEvent) -> str | None:
+        """None for a deliberation without a winner."""
+        return await self.text(event.results[0].proposal) if isinstance(event, DeliberationCompleted) else None
+
+    async def request(self, subject: str, body: bytes, *, within_s: float) -> bytes:
+        """The reply's whole body. Raises `ServiceError`."""
+        reply = await self._patiently(subject, body, within_s)
+        headers = reply.header or {}
+        if code := headers.get("Nats-Service-Error-Code"):
+            raise ServiceError(int(code), headers.get("Nats-Service-Error", "error"), reply.data)
+        return await self.texts.inline(reply.data)
+
+    async def _patiently(self, subject: str, body: bytes, within_s: float) -> Msg:
+        """A fleet that was here and answers nobody is given a moment: its component may be starting again."""
+        until = asyncio.get_running_loop().time() + RESTARTED_WITHIN_S
+        while True:
+            try:
+                return await self.nc.request(subject, body, timeout=within_s)
+            except nats.errors.NoRespondersError:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await self.js.stream_info(subjects.DELIBERATION_REQUESTS)  # NotFoundError: there was never a fleet
+                await asyncio.sleep(ASK_AGAIN_EVERY_S)
+
+
+def rejected(error: ServiceError) -> FleetError:
+    """As `BadRequest`, if it is a rejection."""
+    if error.code not in (400, 409):
+        return error
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        body = msgspec.json.decode(error.body)
+        return BadRequest(body["code"], body["path"], body["error"], task_id=body["task_id"])
+    return BadRequest("invalid", "$", str(error))
+
+
+def terminal_event(body: bytes) -> TerminalEvent:
+    """The body of a terminal event, decoded."""
+    event: TerminalEvent = decode(body, TerminalEvent)  # type: ignore[arg-type]
+    return event

@@ -1,0 +1,190 @@
+"""The Python client: `async with connect(url) as fleet: result = await fleet.ask("…", agents=3)`."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict, Unpack
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.client.connection import REPLY_WITHIN_S, Caller, ServiceError, Ticket, connected, rejected, terminal_event
+from fleet.config import load
+from fleet.errors import Unreachable
+from fleet.jetstream.origin import is_copy
+from fleet.messages import (
+    CancelReply,
+    DeliberationCancelled,
+    DeliberationCompleted,
+    DeliberationFailed,
+    FollowReply,
+    ResultReply,
+    TerminalEvent,
+    decode,
+    encode,
+)
+from fleet.requests.by_reference import by_reference
+
+SILENT_FOR_S = 15.0
+"""An instance of the service says something every ten seconds, or is gone."""
+AGAIN_AFTER_S, AGAIN_WITHIN_S = 0.5, 30.0
+MAX_WAIT_S = 300.0
+FETCH_WITHIN_S = 30.0
+HANDLED_WITHIN_S = 60.0
+TERMINAL = (DeliberationCompleted, DeliberationFailed, DeliberationCancelled)
+
+Event = ResultReply | FollowReply | TerminalEvent
+"""What `watch` yields: the status at first, then phases and calls, then the end."""
+
+
+class Request(TypedDict, total=False):
+    """Fields of a request beside its text; `subjects.md` says what each means. `agents`: `num_agents`."""
+
+    task_id: str
+    role: str
+    agents: int
+    rounds: int
+    constraints: Mapping[str, Any]
+    correlation: Mapping[str, str]
+    options: Mapping[str, Any]
+
+
+@asynccontextmanager
+async def connect(url: str | None = None) -> AsyncIterator["Fleet"]:
+    """A fleet's client, connected inside. `url`: several servers of a cluster are separated by commas; absent:
+    `NATS_URL`. Credentials and certificates come from the environment (`NATS_CREDS`, `NATS_CA` …). Raises `FleetError`.
+    """
+    environ = {name: value for name, value in os.environ.items() if name.startswith("NATS_")}
+    settings = load(environ | ({"NATS_URL": url} if url else {}))
+    async with connected(settings, "fleet-client") as nc:
+        yield Fleet(nc)
+
+
+class Fleet(Caller):
+    """Asks, follows, looks at results, cancels. Raises `BadRequest`, `ServiceError` and `Unreachable`."""
+
+    async def ask(self, task_description: str, **request: Unpack[Request]) -> TerminalEvent:
+        """Waits for the end, whatever becomes of single instances of the fleet. Raises `BadRequest`."""
+        body = _body(task_description, request)
+        async for event in self._follow({"task_id": f"ask-{secrets.token_hex(8)}", **body}):
+            if isinstance(event, TERMINAL):
+                return event
+        raise Unreachable("the fleet told no end")
+
+    async def submit(self, task_description: str, **request: Unpack[Request]) -> Ticket:
+        """Publishes a request, and waits for the receipt only. A bad request is rejected later, by an event."""
+        body = await by_reference(encode(_body(task_description, request)), self.texts)
+        ack = await self.js.publish(subjects.REQUESTED, body)
+        return Ticket(request.get("task_id") or f"d-{ack.seq}", ack.seq, bool(ack.duplicate))
+
+    async def result(self, task: str | Ticket, *, wait_s: float = 0.0) -> ResultReply:
+        """The status now, or after at most `wait_s`; `UNKNOWN` for a task that nobody knows."""
+        until = asyncio.get_running_loop().time() + wait_s
+        while True:
+            left = max(0.0, until - asyncio.get_running_loop().time())
+            waiting_s = min(left, MAX_WAIT_S)
+            question = encode({"task_id": _id(task), "wait_seconds": waiting_s})
+            try:
+                body = await self.request(subjects.RESULT, question, within_s=waiting_s + REPLY_WITHIN_S)
+                reply = decode(body, ResultReply)
+            except ServiceError as error:
+                if error.code != 404:
+                    raise
+                return ResultReply(task_id=_id(task), status="UNKNOWN")
+            if reply.result is not None or left <= MAX_WAIT_S:
+                return reply
+
+    async def watch(self, task: str | Ticket) -> AsyncIterator[Event]:
+        """What happens to a task, from where it stands to its end. Raises `ServiceError` 404 for an unknown one."""
+        async for event in self._follow({"task_id": _id(task)}):
+            yield event
+
+    async def cancel(self, task: str | Ticket, reason: str | None = None) -> CancelReply:
+        """Returns once the task has ended as cancelled. Raises `ServiceError`: 404 unknown, 409 already ended."""
+        question = {"task_id": _id(task), "reason": reason}
+        return decode(await self.request(subjects.CANCEL, encode(question), within_s=REPLY_WITHIN_S), CancelReply)
+
+    async def results(self, durable: str) -> AsyncIterator[TerminalEvent]:
+        """Every terminal event of the last days, and those that come, for ever. `durable` names who reads: what its
+        loop has gone on from does not come again, here or in another process.
+        """
+        config = ConsumerConfig(
+            name=durable, durable_name=durable, ack_policy=AckPolicy.EXPLICIT, ack_wait=HANDLED_WITHIN_S
+        )
+        try:
+            await self.js.consumer_info(subjects.DELIBERATIONS, durable)
+        except NotFoundError:
+            await self.js.add_consumer(subjects.DELIBERATIONS, config)
+        events = await self.js.pull_subscribe_bind(durable, stream=subjects.DELIBERATIONS)
+        while True:
+            try:
+                (msg,) = await events.fetch(1, timeout=FETCH_WITHIN_S)
+            except nats.errors.TimeoutError:
+                continue
+            handled = False
+            try:
+                if msg.subject in subjects.TERMINAL and not is_copy(msg):
+                    yield await self._event(msg.data)
+                handled = True
+            finally:
+                await (msg.ack() if handled else msg.nak())
+
+    async def _follow(self, body: dict[str, Any]) -> AsyncIterator[Event]:
+        """Replies of `deliberation.follow`, asked again where an instance fell silent or nobody is there."""
+        failing_since: float | None = None
+        while True:
+            inbox = self.nc.new_inbox()
+            replies = await self.nc.subscribe(inbox)
+            try:
+                await self.nc.publish(subjects.FOLLOW, await by_reference(encode(body), self.texts), reply=inbox)
+                while True:
+                    msg = await replies.next_msg(timeout=SILENT_FOR_S)
+                    event = await self._reply(msg)
+                    failing_since = None
+                    body = {"task_id": event.task_id}
+                    yield event
+                    if isinstance(event, TERMINAL):
+                        return
+            except (nats.errors.TimeoutError, nats.errors.NoRespondersError, ServiceError) as error:
+                if isinstance(error, ServiceError) and error.code < 500:
+                    raise rejected(error) from None
+                now = asyncio.get_running_loop().time()
+                failing_since = failing_since or now
+                if now - failing_since > AGAIN_WITHIN_S:
+                    raise
+            finally:
+                await replies.unsubscribe()
+            await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _reply(self, msg: Msg) -> Event:
+        headers = msg.headers or {}
+        if code := headers.get("Nats-Service-Error-Code"):
+            raise ServiceError(int(code), headers.get("Nats-Service-Error", "error"), msg.data)
+        if not msg.data:
+            raise nats.errors.NoRespondersError
+        body = await self.texts.inline(msg.data)
+        fields = msgspec.json.decode(body)
+        if "phase" in fields:
+            return decode(body, FollowReply)
+        if fields["status"] in ("PENDING", "IN_PROGRESS") or "result" in fields:
+            return decode(body, ResultReply)
+        return await self._event(body)
+
+    async def _event(self, body: bytes) -> TerminalEvent:
+        """With every text in it, wherever it lay."""
+        return terminal_event(encode(await self.completed(msgspec.json.decode(await self.texts.inline(body)))))
+
+
+def _id(task: str | Ticket) -> str:
+    return task if isinstance(task, str) else task.task_id
+
+
+def _body(task_description: str, request: Request) -> dict[str, Any]:
+    fields = {"num_agents" if name == "agents" else name: value for name, value in request.items()}
+    return {"task_description": task_description, **fields}

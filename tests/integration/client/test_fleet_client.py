@@ -1,0 +1,99 @@
+"""`fleet.client`, with the rights of a client of the shipped permissions."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from fleet.client import BadRequest, Fleet, ServiceError, Unreachable, connect
+from fleet.messages import DeliberationCancelled, DeliberationCompleted, ResultReply
+from tests.support.permitted import permitted
+from tests.support.whole_fleet import whole
+from workers.simulator.server import SimulatorConfig
+
+SLOW = SimulatorConfig(latency_ms=60_000)
+
+
+@pytest.fixture(params=[SimulatorConfig()], ids=["quick"])
+async def fleet(tmp_path: Path, nats_binary: None, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    async with permitted(tmp_path / "nats") as users:
+        others = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+        async with whole(users.url("control"), request.param, **others), connect(users.url("client")) as client:
+            yield client
+
+
+async def test_ask_submit_result_and_results(fleet: Fleet) -> None:
+    """A day of a client's life; what was handled does not come again."""
+    done = await fleet.ask("Design it", agents=2, correlation={"story": "S-17"})
+    assert isinstance(done, DeliberationCompleted)
+    assert (done.total_agents, done.correlation) == (2, {"story": "S-17"})
+    ticket = await fleet.submit("Design it", agents=1, task_id="mine")
+    assert (ticket.task_id, ticket.duplicate) == ("mine", False)
+    assert (await fleet.result(ticket, wait_s=20)).status == "COMPLETED"
+    assert (await fleet.result("nobody")).status == "UNKNOWN"
+    assert await first_of(fleet, 2) == [done.task_id, "mine"]
+    # That of "mine" was read, and not gone on from.
+    assert await first_of(fleet, 1) == ["mine"]
+
+
+async def first_of(fleet: Fleet, count: int) -> list[str]:
+    """Task ids of the next results of the reader `team-a`."""
+    seen: list[str] = []
+    async with aclosing(fleet.results("team-a")) as results:
+        async for event in results:
+            seen.append(event.task_id)
+            if len(seen) == count:
+                return seen
+    pytest.fail("it goes on for ever")
+
+
+@pytest.mark.parametrize("fleet", [SLOW], indirect=True, ids=["slow"])
+async def test_watch_and_cancel(fleet: Fleet) -> None:
+    """Typed events, the last one is the end."""
+    ticket = await fleet.submit("Design it", agents=2)
+    events = []
+    async for event in fleet.watch(ticket):
+        events.append(event)
+        if len(events) == 1:
+            while (await fleet.result(ticket)).status == "PENDING":
+                pass
+            assert (await fleet.cancel(ticket, "enough")).status == "CANCELLED"
+    assert isinstance(events[0], ResultReply)
+    assert isinstance(events[-1], DeliberationCancelled)
+    assert events[-1].reason == "enough"
+    with pytest.raises(ServiceError) as raised:
+        await fleet.cancel(ticket)
+    assert raised.value.code == 409
+
+
+async def test_errors_say_what_to_do(fleet: Fleet) -> None:
+    """A bad request by its path, an unknown task by its code."""
+    with pytest.raises(BadRequest) as raised:
+        await fleet.ask("Design it", agents=100)
+    assert raised.value.path == "$.num_agents"
+    with pytest.raises(ServiceError) as unknown:
+        async for _ in fleet.watch("nobody"):
+            pass
+    assert unknown.value.code == 404
+
+
+async def test_no_server_is_unreachable() -> None:
+    """At once."""
+    with pytest.raises(Unreachable):
+        async with connect("nats://127.0.0.1:1"):
+            pass
+
+
+def test_importing_it_is_cheap() -> None:
+    """Neither Ray nor FastStream, and nothing that only the fleet's processes need."""
+    code = "import fleet.client, sys; print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
+    )
+    assert "fleet.client" in loaded
+    assert not loaded & {"ray", "faststream", "pydantic", "jsonschema_rs", "regex", "prometheus_client", "typer"}
+    own = {name for name in loaded if name.startswith("fleet.")}
+    assert not {name for name in own if name.startswith(("fleet.control", "fleet.deliberation", "fleet.local"))}
