@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, doctor, run
+from fleet.cli import bench, chaos, client, deadletters, doctor, run, status
 from fleet.cli.output import ReaderGone
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit
@@ -52,6 +52,7 @@ app.command(rich_help_panel=USE)(client.watch)
 app.command(rich_help_panel=USE)(client.result)
 app.command(rich_help_panel=USE)(client.cancel)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
+app.command(rich_help_panel=OPERATE)(status.status)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(chaos.chaos)

@@ -35,10 +35,12 @@ class Consumer(Struct, frozen=True, kw_only=True):
 
 
 class FleetState(Struct, frozen=True, kw_only=True):
-    """`instances`: of the service `deliberations`. `oldest_s`: how long the oldest request waits."""
+    """`instances`: of the service `deliberations`. `running`: tasks with a deadline ahead. `oldest_s`: how long the
+    oldest request waits."""
 
     instances: tuple[str, ...]
     consumers: tuple[Consumer, ...]
+    running: tuple[str, ...]
     requests: int
     oldest_s: float
     dead_letters: int
@@ -49,9 +51,11 @@ class FleetState(Struct, frozen=True, kw_only=True):
 
 async def look(nc: Any) -> FleetState:
     """Raises what nats-py raises, and KeyError where a stream or a consumer is missing."""
-    requests, letters, instances, *consumers = await asyncio.gather(
+    schedules = f"{subjects.CONTROL_SCHEDULE}."
+    requests, letters, deadlines, instances, *consumers = await asyncio.gather(
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_REQUESTS}"),
         _api(nc, f"STREAM.INFO.{subjects.DEAD_LETTERS}", {"subjects_filter": f"{subjects.DEADLETTER}.>"}),
+        _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_CONTROL}", {"subjects_filter": f"{schedules}>"}),
         _instances(nc),
         *(_api(nc, f"CONSUMER.INFO.{stream}.{durable}") for _, stream, durable in CONSUMERS),
     )
@@ -62,6 +66,7 @@ async def look(nc: Any) -> FleetState:
     return FleetState(
         instances=tuple(instances),
         consumers=tuple(_consumer(name, info, now) for (name, _, _), info in zip(CONSUMERS, consumers, strict=True)),
+        running=tuple(sorted(key.removeprefix(schedules) for key in deadlines["state"].get("subjects") or ())),
         requests=waiting,
         oldest_s=_age_s(requests["state"]["first_ts"], now) if waiting else 0.0,
         dead_letters=letters["state"]["messages"] - notes,

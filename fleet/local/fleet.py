@@ -29,7 +29,7 @@ WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
 LAST_PORT = 65535
-LOCAL_MODEL_TOKENS = 300
+LOCAL_MODEL_TOKENS = 200
 """Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
 
 ModelSource = Literal["given", "simulated", "local"]

@@ -23,7 +23,7 @@ from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, lock
 COMMANDS = (
     *("up", "demo", "dispatcher", "collector"),
     *("ask", "submit", "watch", "result", "cancel"),
-    *("doctor", "chaos"),
+    *("status", "doctor", "chaos"),
 )
 GROUPS = tuple(["deadletter", name] for name in ("list", "show", "replay", "drop"))
 NOWHERE = "nats://127.0.0.1:1"

@@ -1,0 +1,74 @@
+"""`fleet status`: what runs, what waits, who works, what is sick."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from msgspec import to_builtins
+
+from fleet.cli import options
+from fleet.cli.fleet_state import FleetState
+from fleet.cli.output import console, print_json
+from fleet.config import Settings
+from fleet.exits import Exit
+from fleet.local.data_dir import client_settings
+
+SHOWN = 20
+
+
+def status(
+    data_dir: options.DataDir = options.DATA_DIR,
+    nats_url: options.NatsUrl = None,
+    every: Annotated[
+        float | None, typer.Option("--every", min=1, metavar="SECONDS", help="Again and again, until Ctrl-C.")
+    ] = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show what runs, what waits, who works, and what nobody could handle.
+
+    Exit status 1 when a part of the fleet is not at work; `fleet doctor` says
+    what to do about it.
+
+    [dim]Example:[/dim]  fleet status --every 2
+    """
+    raise typer.Exit(asyncio.run(_status(client_settings(data_dir, nats_url), every, json_output)))
+
+
+async def _status(settings: Settings, every_s: float | None, json_output: bool) -> int:
+    from nats.js.errors import NotFoundError
+
+    from fleet.cli import fleet_state
+    from fleet.client.session import session
+
+    screen = console(highlight=False)
+    async with session(settings) as fleet:
+        while True:
+            try:
+                state = await fleet_state.look(fleet.nc)
+            except KeyError:
+                raise NotFoundError from None  # there is no fleet, and the session says so
+            if json_output:
+                print_json(to_builtins(state))
+            else:
+                _show(screen, state)
+            if every_s is None:
+                return Exit.DONE if state.instances and all(each.served for each in state.consumers) else Exit.FAILED
+            await asyncio.sleep(every_s)
+
+
+def _show(screen: object, state: FleetState) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    assert isinstance(screen, Console)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    more = f" and {len(state.running) - SHOWN} more" if len(state.running) > SHOWN else ""
+    table.add_row("running", f"{len(state.running)}", Text(" ".join(state.running[:SHOWN]) + more))
+    table.add_row("waiting", f"{state.requests}", f"the oldest for {state.oldest_s:,.0f} s" if state.requests else "")
+    for each in state.consumers:
+        verdict = Text("at work", style="green") if each.served else Text("not at work", style="red")
+        table.add_row(each.name, verdict, f"{each.waiting:,} wait, {each.open:,} in hand")
+    table.add_row("service", f"{len(state.instances)}", Text(" ".join(state.instances)))
+    table.add_row("dead letters", f"{state.dead_letters}", "see `fleet deadletter list`" if state.dead_letters else "")
+    screen.print(table)

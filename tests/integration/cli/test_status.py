@@ -1,0 +1,34 @@
+"""`fleet status`."""
+
+import asyncio
+import json
+
+from fleet import subjects
+from tests.integration.cli.test_client_commands import command
+from tests.support.control_plane import running
+
+AT_WORK = {"dispatcher", "collector", "controller", "workers"}
+
+
+async def test_status_names_what_runs(nats_url: str) -> None:
+    """Until it has ended; a part that is away is told by the exit status."""
+    async with running(nats_url, lambda call: None) as fleet:
+        task_id = await fleet.request(task_id="at-work")
+        await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
+        code, out, err = await command("status", "--json", "--nats-url", nats_url)
+        state = json.loads(out)
+        assert (code, err, state["running"], state["requests"]) == (0, "", ["at-work"], 0)
+        assert {each["name"] for each in state["consumers"] if each["served"]} == AT_WORK
+        await fleet.ask(subjects.CANCEL, {"task_id": task_id})
+        await fleet.inbox.next(subjects.CANCELLED, task_id=task_id)
+        async with asyncio.timeout(60):
+            while "at-work" in out:  # its deadline is taken away after the event
+                _, out, _ = await command("status", "--nats-url", nats_url)
+    code, out, _ = await command("status", "--nats-url", nats_url)
+    assert (code, "not at work" in out) == (1, True)
+
+
+async def test_where_no_fleet_is_it_says_so(nats_url: str) -> None:
+    """In a sentence."""
+    code, _, err = await command("status", "--nats-url", nats_url)
+    assert (code, "no fleet does" in err) == (3, True)
