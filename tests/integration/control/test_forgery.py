@@ -185,7 +185,7 @@ async def test_a_consumer_of_a_client_tells_the_fleet_nothing(scene: Scene, wher
     refused = "error" in await consumer(scene.client, stream, deliver_subject=subject, **more)
     if refused:  # it would feed its own stream
         assert (stream, subject.split(".")[0]) == (subjects.DELIBERATIONS, "deliberation")
-    elif where == "undertakers":
+    elif where == "dead letters":
         await until(lambda: bool(scene.events("deadletter.not_stored")))
     else:
         await until(lambda: bool(scene.events("message.foreign")))
