@@ -109,7 +109,7 @@ async def _subscribe(
     return (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
 
 
-class _Named(ConsumerConfig):  # type: ignore[misc]
+class _Named(ConsumerConfig):
     """Clients may make none without a name. And NATS refuses to make one anew under the name that it had, as nats-py
     does when it has missed something: with each new inbox there is a new name."""
 

@@ -23,6 +23,7 @@ from fleet.config import Settings
 from fleet.errors import EventInFlight, Unreachable
 from fleet.jetstream.connection import Connection, connect
 from fleet.jetstream.origin import CONTROL_INBOX, published
+from fleet.jetstream.quirks import drop_unsent, forget_subscription
 
 log = structlog.get_logger(__name__)
 
@@ -119,14 +120,13 @@ class PublisherFence:
         await msg.respond(BUSY if busy else IDLE)
 
     def _drop_unsent(self) -> None:
-        self._nc._pending.clear()
-        self._nc._pending_data_size = 0
+        drop_unsent(self._nc)
         self._forget_name()
 
     def _forget_name(self) -> None:
         self.instance = ""
         if self._sub is not None:  # or it would be subscribed again, and answer for the old connection
-            self._nc._remove_sub(self._sub._id)
+            forget_subscription(self._nc, self._sub)
             self._sub = None
 
 

@@ -182,6 +182,13 @@ class Broker(NatsBroker):
             if self._connection is not None:
                 await disconnect(self._connection)
 
+    @property
+    def connection(self) -> Connection:
+        """As `_connect` has made it: FastStream knows only nats-py's."""
+        connection = super().connection
+        assert isinstance(connection, Connection)
+        return connection
+
     async def _connect(self) -> Connection:
         async def on_disconnect() -> None:
             log.warning("nats.disconnected")

@@ -6,7 +6,6 @@ from typing import Any, assert_never
 
 import msgspec
 import structlog
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet import subjects
@@ -25,6 +24,7 @@ from fleet.deliberation.events import (
 )
 from fleet.deliberation.state import Deliberation
 from fleet.errors import EventInFlight
+from fleet.jetstream.connection import Connection
 from fleet.jetstream.payloads import Texts
 from fleet.messages import (
     AgentFailed,
@@ -59,7 +59,7 @@ class Outbox:
     """
 
     def __init__(
-        self, nc: Client, js: JetStreamContext, texts: Texts, component: str, fence: PublisherFence | None = None
+        self, nc: Connection, js: JetStreamContext, texts: Texts, component: str, fence: PublisherFence | None = None
     ) -> None:
         self._fence = fence or PublisherFence(nc)
         self._nc = nc

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import nats
 import structlog
 from nats.aio.client import Client
-from nats.aio.transport import TcpTransport
 
 from fleet.config import Settings
 from fleet.errors import ConfigError, Unreachable
+from fleet.jetstream.quirks import LastingClient
 from fleet.jetstream.unreachable import why
 
 log = structlog.get_logger(__name__)
@@ -30,16 +30,13 @@ ONCE: dict[str, Any] = {"max_reconnect_attempts": 1, "allow_reconnect": False}
 """For a connection that is to answer now, or not at all."""
 
 
-class Connection(Client):  # type: ignore[misc]
-    """nats-py's client, which comes back or is `closed`: nothing ends its reconnecting unheard."""
+class Connection(LastingClient):
+    """Hears what nats-py reports. Being refused is not waited out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.closed = asyncio.Event()
-        """Set once it is given up for good: its user was taken away, say."""
         self.error_listener: Callable[[Exception], Awaitable[None]] | None = None
         """Hears every error that nats-py reports."""
-        self._ending: asyncio.Task[None] | None = None
         self._refused_at: float | None = None
         self.heard: Exception | None = None
         """The last error: nats-py itself says of the last server only that there are no more servers."""
@@ -55,44 +52,9 @@ class Connection(Client):  # type: ignore[misc]
             if now - self._refused_at > REFUSED_FOR_S:
                 raise error
 
-    async def _close(self, status: int, do_cbs: bool = True) -> None:
-        try:
-            await super()._close(status, do_cbs)
-        finally:
-            if status == Client.CLOSED:
-                self.closed.set()
-
     async def _attempt_reconnect(self) -> None:
-        """In nats-py, what a callback raises ends the reconnecting, and the connection counts as open for ever."""
         self._refused_at = None
-        try:
-            await super()._attempt_reconnect()
-        except Exception as error:
-            log.error("nats.not_reconnected", error=repr(error))
-            self._ending = asyncio.create_task(self.close())  # not here: closing waits for this task
-
-    async def _connect_to_server(self, s: Any) -> None:
-        if isinstance(self._transport, TcpTransport):
-            self._transport.close()  # that of an attempt that was refused: nats-py forgets it
-        await super()._connect_to_server(s)
-
-    async def _process_pong(self) -> None:
-        """nats-py 2.16 stops reading, and is deaf until its pings fail, when a pong comes after its flush timed out."""
-        if self._pongs and self._pongs[0].done():
-            self._pongs[0] = asyncio.get_running_loop().create_future()
-        await super()._process_pong()
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """An advertised address is verified by the name that `NATS_URL` gives.
-
-        nats-py takes the name of the server that told of it, which may itself be known by its address only.
-        """
-        await super()._process_info(info, initial_connection)
-        teller = self._current_server
-        if teller.discovered and teller.tls_name:
-            for server in self._server_pool:
-                if server.tls_name == teller.uri.hostname:
-                    server.tls_name = teller.tls_name
+        await super()._attempt_reconnect()
 
 
 def options(settings: Settings) -> dict[str, Any]:

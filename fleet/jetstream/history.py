@@ -36,7 +36,7 @@ async def events(
         ConsumerConfig(
             filter_subject=wanted[0] if len(wanted) == 1 else None,
             deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
-            opt_start_time=since and since.isoformat(),
+            opt_start_time=since,
             ack_policy=AckPolicy.NONE,
             headers_only=headers_only,
             mem_storage=True,

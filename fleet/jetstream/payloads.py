@@ -115,7 +115,7 @@ class Texts:
             while found is not None and len(body) < found.size:
                 chunk = await self._js.get_msg(_STREAM, sequence + 1, subject=_chunks(found.nuid), next=True)
                 body += chunk.data or b""
-                sequence = chunk.seq
+                sequence = chunk.seq or sequence + 1
         except NotFoundError:
             found = None
         digest = hashlib.sha256(body)

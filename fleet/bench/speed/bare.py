@@ -71,7 +71,7 @@ class Bare:
         gathered.append((answer, msg))
         entry = await self._bucket.get(task_id) if len(gathered) == 1 else None
         if entry is not None:
-            self._states[task_id] = (json.loads(entry.value or b""), entry.revision)
+            self._states[task_id] = (json.loads(entry.value or b""), entry.revision or 0)
         await self._maybe_end(task_id)
 
     async def _maybe_end(self, task_id: str) -> None:

@@ -103,7 +103,8 @@ class DeadLetters:
         sequence = 0
         while sequence < floor:
             try:
-                sequence = (await self._js.get_msg(stream, sequence + 1, next=True, subject=consumer.filter)).seq
+                found = await self._js.get_msg(stream, sequence + 1, next=True, subject=consumer.filter)
+                sequence = found.seq or sequence + 1
             except NotFoundError:
                 return
             if sequence > floor:

@@ -17,6 +17,7 @@ from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.runner import Runner
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
+from fleet.jetstream.quirks import stop_watching
 from fleet.jetstream.streams import STREAMS
 
 log = structlog.get_logger(__name__)
@@ -106,10 +107,7 @@ class LostStreams:
                 break
             if _is_running(entry.value or b""):
                 running.append(entry.key)
-        await watcher.stop()
-        # nats-py's own `keys` leaves it behind, for five minutes.
-        consumer = (await watcher._sub.consumer_info()).name
-        await self._js.delete_consumer(f"KV_{subjects.BUCKET}", consumer)
+        await stop_watching(self._js, subjects.BUCKET, watcher)
         return running
 
 

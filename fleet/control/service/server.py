@@ -27,6 +27,7 @@ from fleet.control.service.waiters import Waiters
 from fleet.errors import NewerState, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import may_be_answered
+from fleet.jetstream.quirks import drain_endpoints, message_of, wrap_verbs
 from fleet.messages import encode
 from fleet.messages.headers import line, republishable
 from fleet.requests.by_reference import by_reference
@@ -62,8 +63,7 @@ class Service:
                 description="Councils of agents that deliberate: ask, follow, look at the result, cancel.",
             ),
         )
-        for verb in self._service._subscriptions.values():
-            verb._cb = answered_only(verb._cb)
+        wrap_verbs(self._service, answered_only)
         lookup = Lookup(self._component, self._waiters)
         endpoints = Endpoints(self._component, self._waiters, lookup)
         following = Following(self._component, self._waiters, lookup, endpoints)
@@ -96,9 +96,7 @@ class Service:
             return
         try:
             async with asyncio.timeout(LEAVE_WITHIN_S):
-                for endpoint in self._service._endpoints:
-                    await endpoint._subscription.drain()  # nats-py's own way would drop what has arrived
-                self._service._endpoints.clear()
+                await drain_endpoints(self._service)
                 await self._service.stop()
         except OUTAGES as error:
             log.info("service.not_drained", reason=repr(error))
@@ -120,7 +118,8 @@ class Service:
             task.cancel()
 
     async def _serve(self, request: Request, replies: Replies, stream: bool) -> None:
-        if not request._msg.reply or not may_be_answered(request._msg.reply):
+        to = message_of(request).reply
+        if not to or not may_be_answered(to):
             return  # published, not requested; or it would be said in the fleet's name what a caller may not say
         began, handed_over = time.perf_counter_ns(), False
         try:
@@ -154,7 +153,7 @@ class Service:
         return None
 
     async def _hand_over(self, request: Request, leaving: HandOver) -> None:
-        msg = request._msg
+        msg = message_of(request)
         given = {**republishable(request.headers), **leaving.headers}
         body = await by_reference(leaving.body, self._component.texts)
         await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)

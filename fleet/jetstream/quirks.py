@@ -1,0 +1,125 @@
+"""Every private corner of nats-py (2.16) that the fleet uses or mends, each with its reason, and nowhere else."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+from nats.micro.request import Request
+from nats.micro.service import Service
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[Msg], Awaitable[None]]
+_LINE = b"NATS/1.0"
+_LINE_END = b"\r\n"
+
+
+class LastingClient(Client):
+    """nats-py's client, which comes back or is `closed`: nothing ends its reading or its reconnecting unheard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = asyncio.Event()
+        """Set once it is given up for good: its user was taken away, say."""
+        self._ending: asyncio.Task[None] | None = None
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """nats-py tells the end of a connection to one callback, which belongs to whoever connects."""
+        try:
+            await super()._close(status, do_cbs)
+        finally:
+            if status == Client.CLOSED:
+                self.closed.set()
+
+    async def _attempt_reconnect(self) -> None:
+        """In nats-py, what a callback raises ends the reconnecting, and the connection counts as open for ever."""
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:
+            log.error("nats.not_reconnected", error=repr(error))
+            self._ending = asyncio.create_task(self.close())  # not here: closing waits for this task
+
+    async def _connect_to_server(self, s: Any) -> None:
+        """nats-py forgets the transport of an attempt that was refused."""
+        if isinstance(self._transport, TcpTransport):
+            self._transport.close()  # type: ignore[no-untyped-call]
+        await super()._connect_to_server(s)
+
+    async def _process_pong(self) -> None:
+        """nats-py stops reading, and is deaf until its pings fail, when a pong comes after its flush timed out."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """The status line may hold anything on core subjects. What cannot be read is left out, as JetStream does."""
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            _, _, rest = headers.partition(_LINE_END)
+            return await super()._process_headers(_LINE + _LINE_END + rest)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """In nats-py, one message that cannot be read (its subject is no UTF-8, say) ends the reading of all."""
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:
+            log.warning("nats.message_not_read", subject=subject.decode(errors="replace"), error=repr(error))
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """An advertised address is verified by the name that `NATS_URL` gives.
+
+        nats-py takes the name of the server that told of it, which may itself be known by its address only.
+        """
+        await super()._process_info(info, initial_connection)
+        teller = self._current_server
+        if teller is not None and teller.discovered and teller.tls_name:
+            for server in self._server_pool:
+                if server.tls_name == teller.uri.hostname:
+                    server.tls_name = teller.tls_name
+
+
+def drop_unsent(nc: Client) -> None:
+    """Forgets what has not left yet. nats-py would send it after a reconnect, when another may have published it."""
+    nc._pending.clear()
+    nc._pending_data_size = 0
+
+
+def forget_subscription(nc: Client, sub: Subscription) -> None:
+    """Without a word to the server, whose connection is gone. nats-py would subscribe it again after a reconnect."""
+    nc._remove_sub(sub._id)
+
+
+def wrap_verbs(service: Service, wrap: Callable[[Handler], Handler]) -> None:
+    """Puts `wrap` around the handlers of `$SRV.PING`, `.INFO` and `.STATS`, which nats-py keeps to itself."""
+    for verb in service._subscriptions.values():
+        assert verb._cb is not None
+        verb._cb = wrap(verb._cb)
+
+
+async def drain_endpoints(service: Service) -> None:
+    """nats-py's own `stop` would drop what has arrived."""
+    for endpoint in service._endpoints:
+        if endpoint._subscription is not None:
+            await endpoint._subscription.drain()
+    service._endpoints.clear()
+
+
+def message_of(request: Request) -> Msg:
+    """nats-py's request has no public reply subject."""
+    return request._msg
+
+
+async def stop_watching(js: JetStreamContext, bucket: str, watcher: KeyValue.KeyWatcher) -> None:
+    """nats-py leaves the consumer of a watcher behind, for five minutes."""
+    await watcher.stop()  # type: ignore[no-untyped-call]
+    if watcher._sub is not None:
+        consumer = (await watcher._sub.consumer_info()).name
+        await js.delete_consumer(f"KV_{bucket}", consumer)
