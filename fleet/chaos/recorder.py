@@ -42,7 +42,7 @@ class Recorder:
         self.responses: list[Msg] = []
         self._nc = nc
         self._js: JetStreamContext = nc.jetstream(timeout=TIMEOUT_S)
-        self._texts = Texts(self._js, nc.max_payload)
+        self._texts = Texts(self._js, lambda: nc.max_payload)
         self._next = first_sequence
 
     async def subscribe(self) -> None:

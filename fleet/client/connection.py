@@ -94,7 +94,7 @@ class Caller:
     def __init__(self, nc: NatsClient) -> None:
         self.nc = nc
         self.js: JetStreamContext = nc.jetstream(timeout=REPLY_WITHIN_S)
-        self.texts = Texts(self.js, nc.max_payload)
+        self.texts = Texts(self.js, lambda: nc.max_payload)
 
     async def completed(self, event: dict[str, Any]) -> dict[str, Any]:
         """An event with every proposal's text in it, wherever it lay."""

@@ -1,7 +1,7 @@
 """Bounds how many deliberations are in progress at once. Requests beyond that wait in their stream.
 
-A deliberation in progress has one message in `DELIBERATION_CONTROL`, its scheduled deadline, from acceptance to end: so
-the length of that stream is the count, for all dispatchers together. The room that a look finds is good for a second;
+A deliberation in progress has one scheduled deadline in `DELIBERATION_CONTROL`, from acceptance to end: the number of
+those is the count for all dispatchers together. The room that a look finds is good for a second;
 two dispatchers that look at the same moment take half of it each, three or more may take a few too many.
 
 Requests that are here already and find no room are held, and NATS is told that they are in progress. They are few: NATS

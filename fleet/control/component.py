@@ -48,7 +48,7 @@ async def open_component(
     """
     js = nc.jetstream(timeout=REQUEST_TIMEOUT_S)
     await topology.declare(js, settings, created)
-    texts = Texts(js, nc.max_payload, settings.limits.results_days * DAY_S)
+    texts = Texts(js, lambda: nc.max_payload, settings.limits.results_days * DAY_S)
     store = await KeyValueStore.open(js, texts)
     fence = await PublisherFence.connect(settings, f"fleet-{name}-outbox")
     begun.push_async_callback(disconnect, fence.nc)

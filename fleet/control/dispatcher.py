@@ -138,8 +138,9 @@ class Dispatcher:
     async def in_progress(self) -> int:
         """Deliberations that have not ended, those being recorded just now included."""
         in_work = len(self._component.runner.in_work)
-        info = await self._component.js.stream_info(subjects.DELIBERATION_CONTROL)
-        return in_work + int(info.state.messages)
+        schedules = subjects.schedule_of("*")  # what else lies there, or lay there before, takes nobody's room
+        info = await self._component.js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=schedules)
+        return in_work + len(info.state.subjects or ())
 
     async def _reject(self, message: IncomingMessage, error: BadRequest) -> None:
         delivery = message.delivery

@@ -12,6 +12,7 @@ The layout is that of every JetStream object store. It is written here because n
 import base64
 import hashlib
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -65,11 +66,16 @@ class _Envelope(Message, frozen=True):
 
 
 class Texts:
-    """The object store `deliberation-texts`, and the limit above which it is used."""
+    """The object store `deliberation-texts`, and the limit above which it is used.
 
-    def __init__(self, js: JetStreamContext, max_payload: int, results_s: float = 7 * DAY_S) -> None:
+    `max_payload` is asked at each use where it can be: a server may come back with another one.
+    """
+
+    def __init__(
+        self, js: JetStreamContext, max_payload: int | Callable[[], int], results_s: float = 7 * DAY_S
+    ) -> None:
         self._js = js
-        self._limit = max_payload - HEADROOM
+        self._max_payload = max_payload
         self._lifetimes_s = {
             "tasks": results_s,
             "calls": CALLS_S,
@@ -165,6 +171,11 @@ class Texts:
         """The body itself, or what it refers to."""
         ref = reference(body)
         return body if ref is None else await self.get(ref)
+
+    @property
+    def _limit(self) -> int:
+        most = self._max_payload
+        return (most if isinstance(most, int) else most()) - HEADROOM
 
     @property
     def _chunk(self) -> int:

@@ -74,11 +74,12 @@ class LastingClient(Client):
             log.warning("nats.message_not_read", subject=subject.decode(errors="replace"), error=repr(error))
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """An advertised address is verified by the name that `NATS_URL` gives.
+        """`max_payload` is the server's newest. An advertised address is verified by the name that `NATS_URL` gives.
 
         nats-py takes the name of the server that told of it, which may itself be known by its address only.
         """
         await super()._process_info(info, initial_connection)
+        self._max_payload = info.get("max_payload", self._max_payload)
         teller = self._current_server
         if teller is not None and teller.discovered and teller.tls_name:
             for server in self._server_pool:

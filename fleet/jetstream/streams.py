@@ -42,7 +42,7 @@ STREAMS: Final = (
     StreamSpec(subjects.DELIBERATIONS, (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)),
     StreamSpec(
         subjects.DELIBERATION_CONTROL,
-        ("control.>",),
+        (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("*")),
         ConsumerSpec(subjects.CONTROLLER, subjects.CONTROL, subjects.DELIVER_CONTROL),
         work_queue=True,
         reissue="deadlines",

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import nats
 import pytest
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NoStreamResponseError
 
 from fleet import subjects
 from fleet.client.session import STREAM_FULL, session
@@ -150,3 +150,18 @@ async def test_a_request_that_is_too_many_leaves_no_trace(nats_url: str) -> None
     ack = await js.publish(subjects.REQUESTED, REQUEST, headers={"Nats-Msg-Id": "again"})
     assert not ack.duplicate
     await nc.close()
+
+
+async def test_what_others_put_beside_the_deadlines_takes_nobodys_room(nats_url: str) -> None:
+    """Neither what a neighbour publishes, nor what lies in the stream since it took all of `control.>`."""
+    async with running(nats_url, agents.answer, Limits(max_in_flight=2)) as fleet:
+        js = fleet.nc.jetstream()
+        wanted = (await js.stream_info(subjects.DELIBERATION_CONTROL)).config
+        await js.update_stream(wanted.evolve(subjects=["control.>"]))
+        for number in range(3):
+            await js.publish(f"control.pump.{number}.set", b"{}")
+        await topology.declare(js, Settings(limits=Limits(max_in_flight=2)))
+        with pytest.raises(NoStreamResponseError):
+            await js.publish("control.pump.3.set", b"{}")
+        await fleet.request(task_id="ours", num_agents=1, rounds=0)
+        await fleet.inbox.next(subjects.COMPLETED, task_id="ours")

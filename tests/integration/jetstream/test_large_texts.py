@@ -12,6 +12,8 @@ import pytest
 from nats.js import JetStreamContext
 
 from fleet import subjects
+from fleet.config import load
+from fleet.jetstream.connection import connect
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import ContentRef, DeliberationCompleted, encode
 from tests.support import servers
@@ -217,3 +219,19 @@ async def test_a_text_that_was_tampered_with_is_not_given_out(fleet: Fleet) -> N
         await store.texts.get(ref)
     with pytest.raises(MissingText):
         await store.texts.get(ContentRef(bucket=subjects.TEXTS, name="answers/never", bytes=1))
+
+
+async def test_max_payload_is_that_of_the_server_as_it_is_now(tmp_path: Path, nats_binary: None) -> None:
+    """It may come back with a smaller one; what was small enough before goes to the object store then."""
+    async with servers.one(tmp_path) as server:
+        nc = await connect(load({"NATS_URL": server.url}), "test")
+        texts = Texts(nc.jetstream(), lambda: nc.max_payload)
+        body = b"x" * 130_000
+        assert not texts.too_large(body)
+        await server.stop()
+        server._max_payload = "64KB"
+        await server.start()
+        async with asyncio.timeout(20):
+            while not (nc.is_connected and texts.too_large(body)):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await nc.close()
