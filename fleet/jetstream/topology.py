@@ -24,6 +24,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
+from fleet.jetstream import ownership
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
@@ -75,6 +76,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
         "duplicate_window": DUPLICATE_WINDOW_S,
         "num_replicas": limits.replicas,
         "allow_direct": True,
+        "metadata": ownership.mark(settings.fleet_name),
     }
     return tuple(
         StreamConfig(
@@ -117,6 +119,7 @@ def _consumer(spec: ConsumerSpec, settings: Settings) -> ConsumerConfig:
         description=subjects.DESCRIPTIONS[spec.name],
         filter_subject=spec.filter,
         ack_policy=AckPolicy.EXPLICIT,
+        metadata=ownership.mark(settings.fleet_name),
         **limits,
     )
 
@@ -125,9 +128,10 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
     """Creates what is missing and updates what differs. Safe to run from several processes at once.
 
     Returns the streams that were missing. They are added to `created`, if given, one by one: it knows of them too when
-    a later one fails.
+    a later one fails. Raises `ConfigError`, and changes nothing, where one of them is not this fleet's.
     """
     created = [] if created is None else created
+    await _check_ownership(js, settings)
     for stream in streams(settings):
         if await _declare_stream(js, stream):
             created.append(str(stream.name))
@@ -144,7 +148,13 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
         js,
         subjects.STATES,
         lambda: js.create_key_value(bucket),
-        {"description": described, "num_replicas": replicas, "max_age": ttl_s, "allow_direct": bucket.direct},
+        {
+            "description": described,
+            "num_replicas": replicas,
+            "max_age": ttl_s,
+            "allow_direct": bucket.direct,
+            "metadata": ownership.mark(settings.fleet_name),
+        },
     ):
         created.append(subjects.STATES)
     # Each text has a lifetime of its own; this is the longest.
@@ -161,6 +171,7 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
             "num_replicas": replicas,
             "max_age": float(texts.ttl or 0),
             "allow_msg_ttl": True,
+            "metadata": ownership.mark(settings.fleet_name),
         },
     )
     return created
@@ -179,8 +190,26 @@ async def _declare_store(
         existing = (await js.stream_info(stream)).config
     if changes := differences(existing, SimpleNamespace(**wanted)):
         log.info("stream.updated", stream=stream, changes=changes)
-        await js.update_stream(existing.evolve(**wanted))
+        await js.update_stream(_changed(existing, changes))
     return missing
+
+
+def _changed(existing: StreamConfig, changes: Mapping[str, tuple[Any, Any]]) -> StreamConfig:
+    """What differs, and nothing else: an operator may have set what the fleet has no opinion on."""
+    wanted = {field: value for field, (_, value) in changes.items()}
+    if "metadata" in wanted:
+        wanted["metadata"] = ownership.with_mark(existing.metadata, wanted["metadata"][ownership.MARK])
+    return existing.evolve(**wanted)
+
+
+async def _check_ownership(js: JetStreamContext, settings: Settings) -> None:
+    wanted = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
+    wanted[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
+    stores = {
+        subjects.STATES: subjects.DESCRIPTIONS[subjects.BUCKET],
+        f"OBJ_{subjects.TEXTS}": subjects.DESCRIPTIONS[subjects.TEXTS],
+    }
+    await ownership.check(js, settings.fleet_name, wanted, stores)
 
 
 async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
@@ -193,7 +222,7 @@ async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
         return True
     if changes := differences(existing, wanted):
         log.warning("stream.updated", stream=wanted.name, changes=changes)
-        await js.update_stream(wanted.evolve(first_seq=existing.first_seq))
+        await js.update_stream(_changed(existing, changes))
     return False
 
 
@@ -246,6 +275,8 @@ def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
         if field == "filter_subject" and existing.filter_subjects:
             first, *others = existing.filter_subjects
             actual = existing.filter_subjects if others else first
+        if field == "metadata":
+            actual = {key: (actual or {}).get(key) for key in value}
         if isinstance(value, float) and isinstance(actual, int | float):
             same = abs(value - actual) < 1e-6
         else:
