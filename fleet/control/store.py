@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import (
     KeyDeletedError,
@@ -122,6 +123,8 @@ def _decoded(task_id: str, value: bytes) -> Deliberation:
     if written_by > SCHEMA_VERSION:
         raise NewerState(task_id, written_by)
     state = decode(value, Deliberation)
+    if state.task_id != task_id:  # a client had NATS send it here, as its answer to a read of the bucket
+        raise msgspec.ValidationError(f"it is the state of {state.task_id}")
     return state if written_by == SCHEMA_VERSION else state.change(schema=SCHEMA_VERSION)
 
 

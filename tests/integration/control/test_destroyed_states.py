@@ -1,0 +1,59 @@
+"""NATS does not check where a client has answers sent to: a state can be overwritten so. It is never believed."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from fleet import subjects
+from tests.support.fake_control_plane import SLOW
+from tests.support.following import Follower
+from tests.support.permitted import permitted
+from tests.support.whole_fleet import whole
+
+KEY = f"$KV.{subjects.BUCKET}"
+GET = f"$JS.API.DIRECT.GET.{subjects.STATES}"
+
+
+@pytest.mark.usefixtures("nats_binary")
+async def test_a_state_that_a_client_destroys_fails_and_is_not_believed(tmp_path: Path) -> None:
+    """Until its deadline the service says that it cannot be read; then the task has its one terminal event."""
+    async with permitted(tmp_path / "nats") as users:
+        names = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+        async with whole(users.url("control"), SLOW, **names) as fleet:  # type: ignore[arg-type]
+            follower = Follower(fleet)
+            constraints = {"timeout_seconds": 4}
+            await follower.call({"task_id": "victim", "task_description": "Design it", "constraints": constraints})
+            await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
+            await fleet.nc.publish(subjects.REQUESTED, b"{}", reply=f"{KEY}.victim")
+            async with asyncio.timeout(4):
+                while (await fleet.ask(subjects.RESULT, {"task_id": "victim"}))[0] is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            code, body = await fleet.ask(subjects.RESULT, {"task_id": "victim"})
+            assert (code, "cannot be read" in body["error"]) == ("503", True)
+            failed = await fleet.inbox.next(subjects.FAILED, task_id="victim")
+            assert "lost the state" in failed["error"]
+            assert (await follower.rest())[-1] == failed
+            assert json.loads((await fleet.nc.request(subjects.RESULT, b"victim")).data)["status"] == "FAILED"
+            assert [s for s in fleet.inbox.of("victim") if s in subjects.TERMINAL] == [subjects.FAILED]
+
+
+@pytest.mark.usefixtures("nats_binary")
+async def test_a_state_that_is_copied_to_another_key_is_not_believed(tmp_path: Path) -> None:
+    """Only to a key that is free: a stored state carries the revision before it, and NATS holds a copy to that."""
+    async with permitted(tmp_path / "nats") as users:
+        names = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+        async with whole(users.url("control"), SLOW, **names) as fleet:  # type: ignore[arg-type]
+            for task_id in ("other", "taken"):
+                await fleet.request(task_id=task_id, num_agents=1)
+                await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
+            for key in ("free", "taken"):
+                await fleet.nc.publish(f"{GET}.{KEY}.other", reply=f"{KEY}.{key}")
+            async with asyncio.timeout(10):
+                while (await fleet.ask(subjects.RESULT, {"task_id": "free"}))[0] == "404":  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            code, body = await fleet.ask(subjects.RESULT, {"task_id": "free"})
+            assert (code, "it is the state of other" in body["error"]) == ("503", True)
+            code, body = await fleet.ask(subjects.RESULT, {"task_id": "taken"})
+            assert (code, body["task_id"], body["status"]) == (None, "taken", "IN_PROGRESS")
