@@ -124,7 +124,7 @@ async def test_a_server_without_jetstream_and_one_that_lets_nobody_in_are_waited
     server = Server("last", tmp_path / "nats")
     async with started(COLLECTOR, server.url, tmp_path) as collector:
         async with bare(server.port, "--user", "a", "--pass", "b"):
-            await collector.until(lambda body: "uthorization" in body["details"].get("nats", ""))
+            await collector.until(lambda body: "refuses" in body["details"].get("nats", ""))
         async with bare(server.port):
             body = await collector.until(lambda body: body["problems"] == ["streams"])
             assert body["details"]["streams"]
