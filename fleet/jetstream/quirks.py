@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -76,8 +77,11 @@ class LastingClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """`max_payload` is the server's newest. An advertised address is verified by the name that `NATS_URL` gives.
 
-        nats-py takes the name of the server that told of it, which may itself be known by its address only.
+        nats-py takes the name of the server that told of it, which may itself be known by its address only. And it goes
+        on in the clear, password and all, where TLS was asked for and the server does not insist on it.
         """
+        if initial_connection and self._wants_tls() and not info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError
         await super()._process_info(info, initial_connection)
         self._max_payload = info.get("max_payload", self._max_payload)
         teller = self._current_server
@@ -85,6 +89,10 @@ class LastingClient(Client):
             for server in self._server_pool:
                 if server.tls_name == teller.uri.hostname:
                     server.tls_name = teller.tls_name
+
+    def _wants_tls(self) -> bool:
+        scheme = self._current_server.uri.scheme if self._current_server else ""
+        return scheme == "tls" or (self.options.get("tls") is not None and scheme not in ("ws", "wss"))
 
 
 def drop_unsent(nc: Client) -> None:
