@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleet.errors import ConfigError
+from fleet.local.stuck_store import StuckStore
 from fleet.local.supervisor import Child, ChildFailed
 
 HOST = "127.0.0.1"
@@ -59,6 +60,7 @@ class EmbeddedNats:
         self.child = Child(
             "nats-server", self._command, ready=self._listening, log_file=self.log_file, on_restart=on_restart
         )
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -78,10 +80,16 @@ class EmbeddedNats:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"--data-dir: cannot write to {self.store}: {error.strerror}") from None
-        return await self.child.start()
+        url = await self.child.start()
+        stuck = StuckStore(self.log_file, self.store, lambda: self.child.restart(STOP_WITHIN_S))
+        self._watch = asyncio.create_task(stuck.run())
+        return url
 
     async def stop(self) -> None:
         """May be called before a start, and again."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
         await self.child.stop(STOP_WITHIN_S)
 
     def _command(self) -> Sequence[str]:

@@ -92,6 +92,11 @@ class Child:
         if self._drain is not None:
             self._drain.cancel()
 
+    async def restart(self, grace_s: float) -> None:
+        """Ends it as `stop` does; its keeper starts it again."""
+        if self._process is not None:
+            await _end(self.name, self._process, grace_s)
+
     def kill(self) -> None:
         """At once, without waiting for anything."""
         if self._process is not None:

@@ -44,6 +44,11 @@ class Server:
     def url(self) -> str:
         return f"nats://{HOST}:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def start(self) -> None:
         """Returns once it listens; `healthy` says when it has joined its cluster."""
         self._directory.mkdir(parents=True, exist_ok=True)

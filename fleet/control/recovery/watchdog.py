@@ -12,14 +12,14 @@ import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from fleet import subjects
 from fleet.config import Settings
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
-from fleet.jetstream.connection import answers
+from fleet.jetstream.connection import OUTAGES, answers
 from fleet.observability.health import Health
 
 log = structlog.get_logger(__name__)
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 PROBE_INTERVAL_S = 3.0
 PROBE_TIMEOUT_S = 5.0
 DECLARE_TIMEOUT_S = 8.0
+PROBE_SUBJECT = f"$O.{subjects.TEXTS}.C.write-probe"
+PROBE_HEADERS = {"Nats-TTL": "10s"}
 STALLED_AFTER_S = 10.0
 GIVEN_UP_AFTER_S = 15.0
 """A connection that is merely lost is back before: at once or, where its link is silent, when its pings have failed."""
@@ -59,6 +61,8 @@ class Watchdog:
         while True:
             answered = await self._connections_answer()
             missing = await self._look() if answered else ()
+            if answered:
+                await self._write()
             if missing:
                 log.error("topology.missing", missing=missing, action="declaring it again")
                 await self._declare(missing)
@@ -96,6 +100,17 @@ class Watchdog:
                 f"this process reads consumer {name}, but NATS knows no reader of it", wrong=name in self._unread
             )
         return missing
+
+    async def _write(self) -> None:
+        """Reading goes on where a full disk has ended writing. What is written is no object, and gone in seconds."""
+        try:
+            await self._js.publish(PROBE_SUBJECT, b"", timeout=PROBE_TIMEOUT_S, headers=PROBE_HEADERS)
+        except NoStreamResponseError:
+            pass  # it is missing, which is told apart
+        except OUTAGES as error:
+            self._report("NATS stores nothing", wrong=True, error=str(error), help="with room on its disk, restart it")
+        else:
+            self._report("NATS stores nothing", wrong=False)
 
     def _failed(self, problem: str, error: Exception) -> None:
         reason = str(error) or type(error).__name__
