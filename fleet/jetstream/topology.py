@@ -34,6 +34,7 @@ from fleet.jetstream.lifetimes import (
     LETTERS_S,
     MINUTE_S,
 )
+from fleet.jetstream.refusals import told
 from fleet.jetstream.streams import STREAMS, ConsumerSpec
 
 log = structlog.get_logger(__name__)
@@ -133,10 +134,12 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
     created = [] if created is None else created
     await _check_ownership(js, settings)
     for stream in streams(settings):
-        if await _declare_stream(js, stream):
-            created.append(str(stream.name))
+        with told(f"the stream {stream.name}"):
+            if await _declare_stream(js, stream):
+                created.append(str(stream.name))
     for name, consumer in consumers(settings):
-        await _declare_consumer(js, name, consumer)
+        with told(f"the consumer {consumer.durable_name} of {name}"):
+            await _declare_consumer(js, name, consumer)
     ttl_s = settings.limits.results_days * DAY_S
     replicas = settings.limits.replicas
     # With replicas a direct get may answer with an old state.
@@ -186,11 +189,13 @@ async def _declare_store(
         existing = (await js.stream_info(stream)).config
     except NotFoundError:
         missing = True
-        await create()
+        with told(f"the bucket of {stream}"):
+            await create()
         existing = (await js.stream_info(stream)).config
     if changes := differences(existing, SimpleNamespace(**wanted)):
         log.info("stream.updated", stream=stream, changes=changes)
-        await js.update_stream(_changed(existing, changes))
+        with told(f"the bucket of {stream}"):
+            await js.update_stream(_changed(existing, changes))
     return missing
 
 

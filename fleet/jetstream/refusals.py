@@ -1,0 +1,32 @@
+"""Limits of the server, met while declaring: a sentence that names what was refused, and what to do."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from nats.js.errors import APIError
+
+from fleet.errors import ConfigError
+
+ACCOUNT = "raise that limit of the NATS account or server"
+HELP: Mapping[int, str] = {
+    10026: ACCOUNT,  # consumers
+    10027: ACCOUNT,  # streams
+    10028: f"{ACCOUNT}: the fleet needs 256 MiB of JetStream memory",
+    10047: ACCOUNT,  # storage
+    10052: "results_days and progress_minutes under [limits] must be longer than the duplicate window",
+    10065: "another stream takes its subjects: give the fleet a NATS account of its own, or change that stream",
+    10074: "replicas under [limits] must be 1 on a single server",
+    10113: "the fleet needs an account without max_bytes_required",
+}
+"""By JetStream's error code: what no waiting mends. All else may be an outage."""
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Raises `ConfigError` for what the server will refuse for ever. `name`: the stream, bucket or consumer."""
+    try:
+        yield
+    except APIError as error:
+        if (help_ := HELP.get(error.err_code or 0)) is None:
+            raise
+        raise ConfigError(f"NATS refuses {name}: {error.description}: {help_}") from None
