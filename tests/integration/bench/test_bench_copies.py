@@ -6,7 +6,7 @@ import nats
 
 from fleet import subjects
 from fleet.bench.growth import copies
-from fleet.bench.growth.copies import Kept, Pattern
+from fleet.bench.growth.copies import Pattern, StoredMessage
 from fleet.control.store import KeyValueStore
 from fleet.deliberation.state import Deliberation
 from fleet.jetstream.payloads import Texts
@@ -25,12 +25,12 @@ def pattern() -> Pattern:
     state = state.change(task_id=task_id)
     assert isinstance(state.result, DeliberationCompleted)
     headers = {"Task-Id": task_id, "Nats-Msg-Id": f"{task_id}.terminal"}
-    responses = [Kept(subjects.AGENT_RESPONSES, subjects.AGENT_COMPLETED, b"{}", headers)] * RESPONSES
+    responses = [StoredMessage(subjects.AGENT_RESPONSES, subjects.AGENT_COMPLETED, b"{}", headers)] * RESPONSES
     return Pattern(
         task_id,
         [
-            Kept(subjects.STATES, f"$KV.{subjects.BUCKET}.{task_id}", encode(state), {}),
-            Kept(subjects.DELIBERATIONS, subjects.COMPLETED, encode(state.result), headers),
+            StoredMessage(subjects.STATES, f"$KV.{subjects.BUCKET}.{task_id}", encode(state), {}),
+            StoredMessage(subjects.DELIBERATIONS, subjects.COMPLETED, encode(state.result), headers),
             *responses,
         ],
     )

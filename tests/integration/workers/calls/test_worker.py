@@ -477,7 +477,7 @@ async def test_a_call_whose_shared_text_is_gone_is_answered_as_failed(
     plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not made without it."""
-    monkeypatch.setattr("workers.calls.leases.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("workers.calls.deliveries.leases.FIRST_DELAY_S", 0.01)
     ref = ContentRef(bucket=subjects.TEXTS, name="calls/t/shared-0", bytes=9)
     async with Simulator() as simulator, working(plane, simulator):
         await plane.submit(request().with_shared("", ref), **{"Nats-Msg-Id": request().msg_id})
