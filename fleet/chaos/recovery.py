@@ -85,7 +85,8 @@ def repeated(history: History) -> RepeatedCalls | None:
         return None
     attempts: dict[str, list[ModelCall]] = defaultdict(list)
     for call in history.calls:
-        attempts[call.call_id].append(call)
+        if call.call_id:  # those of `fleet up`, which asks the server once, belong to no task
+            attempts[call.call_id].append(call)
     answered = {call_id: sum(one.outcome == "completed" for one in made) for call_id, made in attempts.items()}
     stranded = {call_id for call_id, made in attempts.items() if _was_stranded(made, history.injected)}
     return RepeatedCalls(

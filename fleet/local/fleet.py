@@ -229,6 +229,7 @@ class LocalFleet:
             lambda: [sys.executable, "-m", "fleet.cli", name],
             environ=lambda: {**self._environ(), **self._health_of(name)},
             log_file=self.logs / f"{name}.log" if self._quiet else None,
+            waits=True,
             on_restart=self._remember,
         )
 

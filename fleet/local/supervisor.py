@@ -45,8 +45,9 @@ async def first_line(process: Process) -> str:
 class Child:
     """One process. `command` and `environ` are asked before every start, `ready` answers with what it said then.
 
-    `log_file` takes its standard error; without one it goes where ours goes. `on_restart` is told after each restart,
-    `on_line` what it prints once it is ready: our standard output belongs to the one who started us.
+    `waits`: started again, it may take however long for what it needs to come back. `log_file` takes its standard error;
+    without one it goes where ours goes. `on_restart` is told after each restart, `on_line` what it prints once it is
+    ready: our standard output belongs to the one who started us.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Child:
         ready: Callable[[Process], Awaitable[str]] = first_line,
         environ: Callable[[], Mapping[str, str]] = lambda: os.environ,
         log_file: Path | None = None,
+        waits: bool = False,
         on_restart: Callable[[], None] = lambda: None,
         on_line: Callable[[str], object] = lambda line: sys.stderr.write(visible(line)),
     ) -> None:
@@ -65,6 +67,7 @@ class Child:
         self._ready = ready
         self._environ = environ
         self._log_file = log_file
+        self._waits = waits
         self._on_restart = on_restart
         self._on_line = on_line
         self._process: Process | None = None
@@ -78,7 +81,7 @@ class Child:
 
     async def start(self) -> str:
         """Returns what it said when ready; from then on it is kept running. Raises `ChildFailed`."""
-        said = await self._launch()
+        said = await self._launch(READY_WITHIN_S)
         self._keeper = asyncio.create_task(self._keep())
         return said
 
@@ -102,7 +105,7 @@ class Child:
         if self._process is not None:
             _kill_group(self._process.pid)
 
-    async def _launch(self) -> str:
+    async def _launch(self, within_s: float | None) -> str:
         log_to = self._log_file.open("ab") if self._log_file else None
         try:
             self._process = process = await asyncio.create_subprocess_exec(
@@ -118,11 +121,11 @@ class Child:
             if log_to is not None:
                 log_to.close()
         try:
-            async with asyncio.timeout(READY_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 said = await self._ready(process)
         except TimeoutError:
             await _end(self.name, process, 0)
-            raise ChildFailed(self._explain(f"was not ready after {READY_WITHIN_S:.0f} s")) from None
+            raise ChildFailed(self._explain(f"was not ready after {within_s:.0f} s")) from None
         except ChildFailed as error:
             await _end(self.name, process, 0)
             raise ChildFailed(self._explain(str(error))) from None
@@ -143,7 +146,7 @@ class Child:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             try:
-                await self._launch()
+                await self._launch(None if self._waits else READY_WITHIN_S)
             except (FleetError, OSError) as error:
                 log.warning("child.restart_failed", child=self.name, error=str(error))
             else:

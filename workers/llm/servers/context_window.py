@@ -18,8 +18,8 @@ MIN_ANSWER_TOKENS = 16
 
 FEWEST_CUT_TOKENS = 1000
 """No server has a window so small that less would be a sign of a cut prompt."""
-MOST_BYTES_PER_TOKEN = 12.0
-NEAR_A_WINDOW_BYTES_PER_TOKEN = 5.5
+MOST_CHARACTERS_PER_TOKEN = 16.0
+NEAR_A_WINDOW_CHARACTERS_PER_TOKEN = 5.5
 NEAR_TOKENS = 64
 _RUNS = re.compile(r"(.)\1{3,}", re.DOTALL)
 
@@ -66,15 +66,15 @@ def answer_tokens(prompt_tokens: int, max_tokens: int, window: int, *, setting: 
 def is_cut(messages: Iterable[ChatMessage], reported_tokens: int) -> bool:
     """Whether a server counted so few tokens that it cannot have read the whole prompt.
 
-    It is sure where a token would stand for more bytes than any tokenizer makes of text, and where the count is just
-    that of a usual window and a token would stand for more than it does in any language. Runs of one character are not
-    counted: they may be one token.
+    It is sure where a token would stand for more characters than any tokenizer makes of text, and where the count is
+    just that of a usual window and a token would stand for more than it does in any language. Characters, since one of
+    Japanese has three bytes. Runs of one character are not counted: they may be one token.
     """
     if reported_tokens < FEWEST_CUT_TOKENS:
         return False
-    size = sum(len(_RUNS.sub(r"\1", message.content).encode()) for message in messages)
+    size = sum(len(_RUNS.sub(r"\1", message.content)) for message in messages)
     per_token = size / reported_tokens
-    if per_token > MOST_BYTES_PER_TOKEN:
+    if per_token > MOST_CHARACTERS_PER_TOKEN:
         return True
     below = -reported_tokens % 1024
-    return min(below, 1024 - below) <= NEAR_TOKENS and per_token > NEAR_A_WINDOW_BYTES_PER_TOKEN
+    return min(below, 1024 - below) <= NEAR_TOKENS and per_token > NEAR_A_WINDOW_CHARACTERS_PER_TOKEN

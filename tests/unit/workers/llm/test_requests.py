@@ -113,3 +113,8 @@ def test_a_cut_prompt_is_seen_by_what_the_server_counted(bytes_: int, reported: 
 def test_runs_of_one_character_are_no_sign_of_a_cut() -> None:
     """Tokenizers make one token of many blanks."""
     assert not window.is_cut((ChatMessage(role="user", content="x" + " " * 100_000),), 4095)
+
+
+def test_a_character_of_several_bytes_is_no_sign_of_a_cut() -> None:
+    """A token of a repeated Japanese phrase may stand for a dozen of them."""
+    assert not window.is_cut((ChatMessage(role="user", content="詳細を尽くして" * 2_500),), 1_460)
