@@ -46,8 +46,8 @@ class Child:
     """One process. `command` and `environ` are asked before every start, `ready` answers with what it said then.
 
     `waits`: started again, it may take however long for what it needs to come back. `log_file` takes its standard
-    error; without one it goes where ours goes. `on_restart` is told after each restart, `on_line` what it prints once it is
-    ready: our standard output belongs to the one who started us.
+    error; without one it goes where ours goes. `on_restart` is told after each restart, `on_line` what it prints once
+    it is ready: our standard output belongs to the one who started us.
     """
 
     def __init__(
