@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, doctor, run, status
+from fleet.cli import bench, chaos, client, deadletters, run, status
+from fleet.cli.doctor import command as doctor
 from fleet.cli.output import ReaderGone
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit

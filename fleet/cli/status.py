@@ -7,7 +7,7 @@ import typer
 from msgspec import to_builtins
 
 from fleet.cli import options
-from fleet.cli.fleet_state import FleetState
+from fleet.cli.doctor.fleet_state import FleetState
 from fleet.cli.output import console, print_json
 from fleet.config import Settings
 from fleet.exits import Exit
@@ -37,7 +37,7 @@ def status(
 async def _status(settings: Settings, every_s: float | None, json_output: bool) -> int:
     from nats.js.errors import NotFoundError
 
-    from fleet.cli import fleet_state
+    from fleet.cli.doctor import fleet_state
     from fleet.client.session import session
 
     screen = console(highlight=False)

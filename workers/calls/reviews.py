@@ -11,22 +11,18 @@ from typing import Any
 from msgspec import Struct, structs
 
 from fleet.messages import Choice, CriterionScore, Critique, Scorecard
+from workers.calls.review_values import points_of, reason_of, requirements_of, score_of, what_is_wrong
 from workers.calls.structured import CONTRADICTION, read
 from workers.llm.failures import invalid
 
 _REQUIREMENT = re.compile(r"R(\d{1,9})")
-_SCORE = re.compile(r"(?P<score>\d{1,2}(?:[.,]\d+)?)\s*(?:(?:/|out of|of|von|sur|de)\s*10(?:\.0)?|points?|pts?)?", re.I)
 _LABEL_WORDS = re.compile(r"\b(?:proposal|option|candidate|text|answer|solution|label|entry)\b|[\W_]+", re.IGNORECASE)
 _FRAME = re.compile(r"\b[0-9a-f]{8}\b")
 _LABEL_KEYS = ("label", "proposal", "proposal_label", "id", "name", "option", "candidate", "key")
 _CRITERION_KEYS = ("criterion", "criteria", "aspect", "dimension")
 _ROW_KEYS = (*_CRITERION_KEYS, "name")
-_SCORE_KEYS = ("score", "rating", "value", "points", "grade", "mark")
-_REASON_KEYS = ("rationale", "reason", "reasoning", "comment", "justification", "explanation", "why")
 _BEST_KEYS = ("best", "choice", "winner", "vote", "chosen", "selected", "answer", "label", "proposal")
 _MEMBERS = ("strengths", "weaknesses", "changes", "scores")
-_POINT_KEYS = ("text", "point", "change", "strength", "weakness", "description", "content")
-_BOOLEANS = {"true": True, "yes": True, "met": True, "false": False, "no": False, "not met": False, "unmet": False}
 
 
 class Shape(Struct, frozen=True):
@@ -196,7 +192,7 @@ def _scorecard(card: dict[str, Any], author: str, shape: Shape, path: str, missi
     rest = {}
     for name, value in card.items():
         if _names_requirements(value):
-            met = _requirements(value)
+            met = requirements_of(value)
         else:
             rest[name] = value
     inner = next((rest[key] for key in ("scores", "criteria") if isinstance(rest.get(key), dict)), None)
@@ -204,10 +200,10 @@ def _scorecard(card: dict[str, Any], author: str, shape: Shape, path: str, missi
         rest = inner
     criteria: dict[str, CriterionScore] = {}
     for name, value in _criteria(rest, shape, path, missing):
-        if (score := _score(value)) is None:
-            missing.append(f"{path}.{name}: {_what_is_wrong(value)}")
+        if (score := score_of(value)) is None:
+            missing.append(f"{path}.{name}: {what_is_wrong(value)}")
         else:
-            criteria[name] = CriterionScore(score=score, rationale=_reason(value))
+            criteria[name] = CriterionScore(score=score, rationale=reason_of(value))
     if shape.requirements and len(met) != shape.requirements:
         missing.append(f"{path}: whether each of R1 … R{shape.requirements} is met")
         met = ()
@@ -220,11 +216,11 @@ def _critique(card: dict[str, Any], author: str, shape: Shape, path: str, missin
         scores = {name: value for name, value in card.items() if name not in _MEMBERS} if shape.criteria else {}
     by_criterion: dict[str, float] = {}
     for name, value in _criteria(scores, shape, f"{path}.scores", missing):
-        if (score := _score(value)) is None:
-            missing.append(f"{path}.scores.{name}: {_what_is_wrong(value)}")
+        if (score := score_of(value)) is None:
+            missing.append(f"{path}.scores.{name}: {what_is_wrong(value)}")
         else:
             by_criterion[name] = score
-    strengths, weaknesses, changes = (_points(card.get(name)) for name in _MEMBERS[:3])
+    strengths, weaknesses, changes = (points_of(card.get(name)) for name in _MEMBERS[:3])
     return Critique(author_id=author, strengths=strengths, weaknesses=weaknesses, changes=changes, scores=by_criterion)
 
 
@@ -250,58 +246,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _score(value: Any) -> float | None:
-    """0 … 10, or None for what is no such number."""
-    if isinstance(value, dict):
-        value = next((value[key] for key in _SCORE_KEYS if key in value), None)
-    if isinstance(value, str):
-        match = _SCORE.fullmatch(value.strip().strip("*`"))
-        value = float(match["score"].replace(",", ".")) if match else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value <= 10 else None
-
-
-def _what_is_wrong(value: Any) -> str:
-    if value is CONTRADICTION:
-        return "contradicts itself"
-    given = next((value[key] for key in _SCORE_KEYS if key in value), None) if isinstance(value, dict) else value
-    return f"expected a score from 0 to 10, not {given!r}"[:120]
-
-
-def _reason(value: Any) -> str:
-    if not isinstance(value, dict):
-        return ""
-    return next((value[key] for key in _REASON_KEYS if isinstance(value.get(key), str)), "")
-
-
-def _requirements(value: dict[str, Any]) -> tuple[bool, ...]:
-    """In the order of their numbers; empty where one of them is neither met nor not."""
-    found = []
-    for _, met in sorted(value.items(), key=lambda item: int(item[0][1:])):
-        if isinstance(met, dict):
-            met = next((each for each in met.values() if isinstance(each, bool)), None)
-        answer = met if isinstance(met, bool) else _BOOLEANS.get(str(met).strip().lower())
-        if answer is None:
-            return ()
-        found.append(answer)
-    return tuple(found)
-
-
-def _points(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list):
-        return ()
-    points = []
-    for item in value:
-        if isinstance(item, dict):
-            item = next((item[key] for key in _POINT_KEYS if isinstance(item.get(key), str)), None)
-        if isinstance(item, str) and item.strip():
-            points.append(item.strip())
-    return tuple(points)
-
-
 # --- choices ----------------------------------------------------------------------------------------------------------
 
 
@@ -318,5 +262,5 @@ def read_choice(content: str, labels: Mapping[str, str]) -> Choice:
     if isinstance(value, dict):
         chosen = {label for key in _BEST_KEYS if (label := label_in(value.get(key), labels)) is not None}
         if len(chosen) == 1:
-            return Choice(author_id=labels[chosen.pop()], rationale=_reason(value))
+            return Choice(author_id=labels[chosen.pop()], rationale=reason_of(value))
     raise invalid(f"$.best: expected one of {', '.join(labels)}")

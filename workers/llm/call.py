@@ -4,9 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from fleet.clock import now_ms
 from fleet.config import Workers
@@ -15,6 +14,7 @@ from fleet.messages import Usage
 from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, expected_tokens
 from workers.llm.failures import CONNECTION_TYPES, AttemptError, of
 from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durations, race
+from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
 from workers.llm.servers import context_window
@@ -27,43 +27,6 @@ PATIENCE = 3
 """The first token may take this many times the silence that is allowed between two, where no setting says more."""
 SHARE_OF_DEADLINE = 3
 """While another endpoint can take the call, none may use more than this part of the time left for its first token."""
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """What the model wrote in its successful attempt. `usage` is that of all attempts, `tokens` of this one.
-
-    `model`: the one that answered. `notes`: what was done otherwise than asked for; `stands_in`: another model was.
-    """
-
-    content: str
-    checked: Any
-    reasoning: str | None
-    model: str
-    tokens: int
-    usage: Usage
-    attempt: int
-    finish_reason: str | None = None
-    truncated: bool = False
-    endpoint: str = ""
-    notes: tuple[str, ...] = ()
-    stands_in: bool = False
-
-
-class GaveUp(AgentCallError):
-    """No attempt succeeded: the last error, and what all attempts used. `invalid`: a whole text that was not valid."""
-
-    def __init__(self, error: AgentCallError, attempt: int, usage: Usage, invalid: Answer | None = None) -> None:
-        super().__init__(error.error_type, error.error, retryable=error.retryable)
-        self.attempt = attempt
-        self.usage = usage
-        self.invalid = invalid
-
-
-class CallWatcher(TextSink, Protocol):
-    """Is told what a call does while it goes on, one attempt after the other. Must not block."""
-
-    def began(self, attempt: int, after: AgentCallError | None) -> None: ...
-    def ended(self, tokens: int, error: AgentCallError | None) -> None: ...
 
 
 @dataclass(frozen=True)

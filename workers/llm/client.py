@@ -13,8 +13,9 @@ import structlog
 from fleet.config import Settings
 from fleet.errors import ConfigError
 from workers.llm.attempt import Attempts, Check
-from workers.llm.call import Answer, CallWatcher, GaveUp, ModelCall, Shared
+from workers.llm.call import ModelCall, Shared
 from workers.llm.hedging import Durations
+from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.servers.endpoint import EndpointStatus
 from workers.llm.servers.endpoints import Endpoints

@@ -15,7 +15,7 @@ from fleet import __version__
 from fleet.cli import options
 from fleet.cli.app import app
 from fleet.cli.deadletters import replayed_headers
-from fleet.cli.permissions import allowed, matches
+from fleet.cli.doctor.permissions import allowed, matches
 from fleet.config import unconfigured
 from fleet.errors import ConfigError
 from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, locked, recall, remember, running

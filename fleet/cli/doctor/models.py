@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from fleet.cli.findings import Finding
+from fleet.cli.doctor.findings import Finding
 from fleet.config import Settings
 
 if TYPE_CHECKING:

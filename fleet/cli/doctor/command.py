@@ -12,10 +12,10 @@ import typer
 
 from fleet import subjects
 from fleet.cli import options
-from fleet.cli.doctor_models import model_servers
-from fleet.cli.findings import Finding, show
+from fleet.cli.doctor.findings import Finding, show
+from fleet.cli.doctor.models import model_servers
+from fleet.cli.doctor.permissions import PUBLISHES, SUBSCRIBES, allowed
 from fleet.cli.output import print_json
-from fleet.cli.permissions import PUBLISHES, SUBSCRIBES, allowed
 from fleet.config import Settings
 from fleet.errors import Unreachable
 from fleet.exits import Exit
@@ -204,7 +204,7 @@ def _permissions(granted: dict[str, Any] | None) -> Finding:
 
 async def _fleet(nc: Any) -> list[Finding]:
     """Who serves, and what waits. A request that nobody would serve is a failure."""
-    from fleet.cli import fleet_state
+    from fleet.cli.doctor import fleet_state
 
     try:
         state = await fleet_state.look(nc)
