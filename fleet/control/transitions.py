@@ -175,6 +175,8 @@ class Transitions:
         # What came again together with something new may not have been published for.
         owed = [] if read.state is None else [item for item in batch if _owes(read.state, item)]
         effects = _recovered(state, owed) if owed else due(state) if change.moved else ()
+        if state.ended and read.state is None and read.begun is None:
+            effects = recover(state, request_redelivered=True)  # accepted and ended in one step
         kind = Publication.FIRST
         if state.ended and (read.begun is not None or _lease_is_over(batch)):
             kind = Publication.END

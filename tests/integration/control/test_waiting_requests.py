@@ -58,7 +58,9 @@ async def test_a_waiting_request_can_be_cancelled(nats_url: str, named: dict[str
         await fleet.ask(subjects.CANCEL, {"task_id": "busy"})
         await fleet.request(task_id="next", num_agents=1)
         await fleet.inbox.next(subjects.ACCEPTED, task_id="next")
-        assert fleet.inbox.of(task_id).count(subjects.CANCELLED) == 1
+        told = fleet.inbox.of(task_id)
+        assert told[:2] == [subjects.ACCEPTED, subjects.CANCELLED]
+        assert told.count(subjects.CANCELLED) == 1
         assert set(calls) <= {"busy", "next"}
 
 
