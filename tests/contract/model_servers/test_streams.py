@@ -104,8 +104,12 @@ async def test_what_is_no_answer_is_named_for_what_it_is(name: str) -> None:
     error_type, says, made = FAILS[name]
     response, requests = await play(name, deadline_s=2.0 if not made else 30.0)
     assert isinstance(response, AgentFailed), response
-    assert (response.error_type, says in response.error) == (error_type, True), response.error
-    assert requests == made or (not made and requests > 1)
+    assert says in response.error
+    if made:
+        assert (response.error_type, requests) == (error_type, made)
+    else:  # asked again until the deadline, which may come during a pause: then the cause stands in the text
+        assert response.error_type == error_type or error_type in response.error
+        assert requests > 1
 
 
 @pytest.mark.parametrize(
