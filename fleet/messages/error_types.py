@@ -26,7 +26,6 @@ ErrorType = Literal[
     "UnknownRole",
     # the answer
     "StreamStalled",
-    "StreamTruncated",
     "MalformedResponse",
     "EmptyResponse",
     "InvalidAnswer",
@@ -34,7 +33,6 @@ ErrorType = Literal[
     "Truncated",
     "ContentFiltered",
     "Refused",
-    "Aborted",
     "Overtaken",
     # the fleet
     "DeadlineExceeded",
