@@ -10,9 +10,9 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import psutil
 
@@ -20,6 +20,7 @@ from fleet import crashpoints
 from fleet.chaos.proxy import Proxy
 from fleet.local.nats_server import EmbeddedNats
 from fleet.local.process_titles import descendants, is_a
+from fleet.local.started import Started
 from fleet.local.supervisor import Child
 from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 
@@ -44,10 +45,11 @@ WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, 
 LOOK_S = 0.5
 
 
-class Cluster:
+class Cluster(Started):
     """`async with Cluster(data_dir) as cluster:` everything answers inside; nothing is left afterwards."""
 
     def __init__(self, data_dir: Path) -> None:
+        super().__init__()
         self.data_dir = data_dir
         self._bed = Testbed(data_dir, CONFIG, self._where)
         self.logs = self._bed.logs
@@ -63,25 +65,16 @@ class Cluster:
         self.vllm_url = ""
         self.leaked: list[str] = []
         self._once: dict[str, dict[str, str]] = {}
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        _adopt_orphans()
-        try:
-            await self._start()
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         for process in descendants():  # what is stopped could not be ended
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGCONT)
-        await self._stack.aclose()
+        await super().__aexit__()
         self.leaked = await asyncio.to_thread(_end_what_is_left)
 
     async def _start(self) -> None:
+        _adopt_orphans()
         self._bed.prepare()
         self._stack.push_async_callback(self.nats.stop)
         await self.nats.start()

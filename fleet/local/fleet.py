@@ -2,12 +2,10 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import structlog
 from msgspec import structs
@@ -18,6 +16,8 @@ from fleet.jetstream.connection import connect, disconnect
 from fleet.local import launcher, ray_head
 from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats
+from fleet.local.ports import free_port, health_ports, is_free
+from fleet.local.started import Started
 from fleet.local.supervisor import Child, ChildFailed
 from fleet.model_servers import shown
 
@@ -28,14 +28,13 @@ GRACE_S = 20.0
 WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
-LAST_PORT = 65535
 LOCAL_MODEL_TOKENS = 200
 """Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
 
 ModelSource = Literal["given", "simulated", "local"]
 
 
-class LocalFleet:
+class LocalFleet(Started):
     """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
 
     `default_port`: the embedded NATS takes 4222 where that is free. `simulator` are extra arguments of the simulator.
@@ -53,15 +52,15 @@ class LocalFleet:
         simulator: Sequence[str] = (),
         quiet: bool = False,
     ) -> None:
+        super().__init__()
         self.settings = settings
         self.data_dir = data_dir
         self.logs = data_dir / "logs"
         self._quiet = quiet
         self._simulator = simulator
-        self._stack = AsyncExitStack()
         self.ray = self._ray_head() if settings.ray_address is None else None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
-        self._default_port = settings.nats_url is None and nats_port is None and default_port and _is_free(DEFAULT_PORT)
+        self._default_port = settings.nats_url is None and nats_port is None and default_port and is_free(DEFAULT_PORT)
         port = DEFAULT_PORT if self._default_port else nats_port
         self.nats = EmbeddedNats(data_dir, port, on_restart=self._remember) if settings.nats_url is None else None
         self.model_server = self._model_server()
@@ -92,17 +91,6 @@ class LocalFleet:
         shown = {"nats_url": without_userinfo(self.nats_url), "vllm_url": without_userinfo(self.vllm_url)}
         facts = {"ready": True, **shown, "pids": self.pids}
         return {**facts, "health_ports": self.health_ports} if self.health_ports else facts
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     def kill(self) -> None:
         """Ends everything at once, for the impatient."""
@@ -234,7 +222,7 @@ class LocalFleet:
         )
 
     def _ray_head(self) -> Child:
-        port = _free_port()
+        port = free_port()  # Ray's control service keeps it over restarts, and clients find it again.
         return Child(
             "ray",
             lambda: [sys.executable, "-m", "fleet.local.ray_head", str(self.data_dir), str(port)],
@@ -269,39 +257,8 @@ class LocalFleet:
         return int(self.settings.vllm_urls[0].rpartition(":")[2]) if started and self.settings.vllm_urls else 0
 
 
-def health_ports(settings: Settings) -> dict[str, int]:
-    """The dispatcher has the port that is set, the collector the next one. Raises `ConfigError`."""
-    port = settings.health_port
-    if port is None:
-        return {}
-    if port == LAST_PORT:
-        raise ConfigError(f"FLEET_HEALTH_PORT: the collector has the next port, and there is none after {port}")
-    return {"dispatcher": port, "collector": port + 1}
-
-
 async def _all(*steps: Any) -> None:
     """Waits for all of them, then raises the first error: nothing is left half started unseen."""
     for outcome in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as other:
-        if other.connect_ex(("127.0.0.1", port)) == 0:
-            return False
-    with socket.socket() as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
-        try:
-            own.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    """Ray's control service keeps it over restarts, and clients find it again."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port: int = free.getsockname()[1]
-        return port

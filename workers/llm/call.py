@@ -1,28 +1,24 @@
-"""One call while it is made: attempts one after the other, and what they have taught about where not to go."""
+"""One call while it is made: attempts one after the other, or two at once where the first is late."""
 
 import asyncio
 import time
 from dataclasses import dataclass
 from random import Random
 
-from msgspec import structs
-
 from fleet.clock import now_ms
 from fleet.config import Workers
 from fleet.errors import AgentCallError
 from fleet.messages import Usage
 from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, expected_tokens
-from workers.llm.failures import CONNECTION_TYPES, AttemptError, of
+from workers.llm.call_history import CallHistory
+from workers.llm.failures import AttemptError, of
 from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durations, race
 from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
-from workers.llm.servers import context_window
 from workers.llm.servers.endpoints import Endpoints, Nowhere, Route, Search
 from workers.llm.verdict import judge
 
-_OF_THE_REQUEST = frozenset({"BadRequest", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})
-"""Refusals that say nothing of the next request."""
 PATIENCE = 3
 """The first token may take this many times the silence that is allowed between two, where no setting says more."""
 SHARE_OF_DEADLINE = 3
@@ -49,17 +45,9 @@ class ModelCall:
         self._check = check
         self._watcher = watcher
         self._next = first
-        self._errors: list[AttemptError] = []
+        self._history = CallHistory(shared.endpoints)
         self._used = Usage()
         self._hedges = 0
-        self._impatient = 0
-        """How often the first token did not come in time."""
-        self._failed: set[str] = set()
-        """Endpoints that failed since the call last waited."""
-        self._refused: dict[tuple[str, str | None], AttemptError] = {}
-        self._prompt_tokens: dict[tuple[str, str], int] = {}
-        self._last: Attempt | None = None
-        self._invalid: Attempt | None = None
         self._told: Attempt | None = None
         """What the watcher was told of last, while it goes on."""
 
@@ -77,114 +65,36 @@ class ModelCall:
                 raise
             raise self._gave_up(self._late()) from None
         except Nowhere:
-            raise self._gave_up(self._nowhere(request)) from None
+            raise self._gave_up(self._history.nowhere(request)) from None
 
     async def _after(self, attempt: Attempt, error: AttemptError, request: ModelRequest) -> ModelRequest:
         """Waits, and says what to ask next. Raises `GaveUp`."""
-        if isinstance(error, Misplaced) or self._adapted(attempt, error, request):
+        history = self._history
+        if isinstance(error, Misplaced) or history.adapted(attempt, error, request):
             return request
-        self._errors.append(error)
-        self._last = attempt
-        if error.error_type == "InvalidAnswer":
-            self._invalid = attempt
-        self._note(attempt, error)
+        history.note(attempt, error)
         step = next_step(
-            self._errors,
+            history.errors,
             request,
             attempt.content or attempt.heard.content,
             max_tokens=attempt.max_tokens,
             max_attempts=self._shared.limits.max_attempts,
             remaining_s=_remaining_s(request),
-            elsewhere=self._has_another(request) if error.fault == "endpoint" else self._has_fresh(request),
+            elsewhere=history.has_another(request) if error.fault == "endpoint" else history.has_fresh(request),
             rng=self._shared.rng,
         )
         if step is None:
-            raise self._gave_up(self._with_first_cause(error))
+            raise self._gave_up(history.first_cause(error))
         if step.request.messages is not request.messages:
-            self._prompt_tokens.clear()
+            history.note_other_prompt()
         if step.wait_s > 0:
-            self._failed.clear()
+            history.note_wait()
             await asyncio.sleep(step.wait_s)
         return step.request
 
     def _gave_up(self, error: AgentCallError) -> GaveUp:
-        invalid = None if self._invalid is None else self._answer(self._invalid)
+        invalid = None if self._history.invalid is None else self._answer(self._history.invalid)
         return GaveUp(error, self._next - 1, self._used, invalid)
-
-    def _nowhere(self, request: ModelRequest) -> AgentCallError:
-        """Why no endpoint is left."""
-        if self._errors:
-            return self._errors[-1]
-        names = ", ".join(target.name or "any model" for target in request.targets)
-        text = f"no endpoint of the settings serves {names}"
-        return AttemptError("NotFound", text, fault="request", begun=False)
-
-    def _has_fresh(self, request: ModelRequest) -> bool:
-        """Whether another endpoint can take the call now that has not failed it since it last waited."""
-        route = self._shared.endpoints.another(self._search(request))
-        return route is not None and route.endpoint.name not in self._failed
-
-    def _with_first_cause(self, error: AttemptError) -> AttemptError:
-        """A repair that did not fit the window says less than the answer that was to be repaired."""
-        first = next((each for each in self._errors if each.error_type == "InvalidAnswer"), None)
-        return first if first is not None and error.error_type == "ContextOverflow" else error
-
-    # --- what an attempt teaches ------------------------------------------------------------------------------------
-
-    def _adapted(self, attempt: Attempt, error: AttemptError, request: ModelRequest) -> bool:
-        """Whether the same endpoint can be asked in another form, which costs nothing: it has refused to begin."""
-        route = attempt.route
-        if route is None or error.begun or error.fault != "endpoint" or not attempt.sent:
-            return False
-        endpoint, key = route.endpoint, (route.endpoint.name, route.target.name or "")
-        if error.error_type == "ContextOverflow" and error.window and key not in self._prompt_tokens:
-            endpoint.learn_window(attempt.model, error.window)
-            tokens = error.prompt_tokens or context_window.estimate_tokens(request.messages)
-            self._prompt_tokens[key] = tokens
-            return error.window - tokens >= context_window.MIN_ANSWER_TOKENS
-        if error.error_type in ("BadRequest", "UnexpectedStatus", "NotFound") and attempt.form is not None:
-            return attempt.form.learn(error.body or error.error, attempt.sent)
-        return False
-
-    def _note(self, attempt: Attempt, error: AttemptError) -> None:
-        """What this call, and others after it, should know of the endpoint."""
-        route = attempt.route
-        if route is None:
-            return
-        endpoint, name, now = route.endpoint, route.target.name, self._shared.endpoints.clock()
-        self._failed.add(endpoint.name)
-        if error.fault == "busy":
-            endpoint.pause(error.retry_after_s, now)
-        if error.error_type in CONNECTION_TYPES and not error.begun:
-            endpoint.forget()  # It may come back with another model.
-        if attempt.waited_for_first:
-            self._impatient += 1
-        if error.fault == "endpoint":
-            self._refused[endpoint.name, name] = error
-            if error.error_type not in _OF_THE_REQUEST:
-                endpoint.refused(name, error, now)
-            if error.error_type == "NotFound" and attempt.sent:
-                endpoint.forget()
-
-    def _has_another(self, request: ModelRequest) -> bool:
-        """Whether an endpoint is left that has not refused this call, now or later."""
-        try:
-            self._shared.endpoints.choose(self._search(request))
-        except Nowhere:
-            return False
-        return True
-
-    def _search(self, request: ModelRequest, failed: Attempt | None = None) -> Search:
-        last = failed or self._last
-        error = self._errors[-1] if self._errors else None
-        return Search(
-            targets=request.targets,
-            task_id=request.task_id,
-            failed=last.route.endpoint if last is not None and last.route is not None else None,
-            unreachable=error is not None and not error.begun,
-            refused=self._refused.keys(),
-            suspect=any(each.fault == "server" and each.begun for each in self._errors),
-        )
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +110,7 @@ class ModelCall:
             second = BufferedText()
 
             def hedge() -> AttemptCoroutine | None:
-                if first.route is None or self._shared.endpoints.another(self._search(request, first)) is None:
+                if first.route is None or self._shared.endpoints.another(self._history.search(request, first)) is None:
                     return None
                 self._hedges += 1
                 return self._make(self._begin(), request, second, first)
@@ -221,12 +131,13 @@ class ModelCall:
 
     def _tell(self, attempt: Attempt, after: AgentCallError | None = None) -> None:
         self._told = attempt
-        self._watcher.began(attempt.number, after or (self._errors[-1] if self._errors else None))
+        errors = self._history.errors
+        self._watcher.began(attempt.number, after or (errors[-1] if errors else None))
 
     async def _make(self, attempt: Attempt, request: ModelRequest, sink: TextSink, beside: Attempt | None) -> Attempt:
         """The attempt, ended well or not. What it used is counted, however it ends. Raises `Nowhere`."""
         shared = self._shared
-        search = self._search(request, beside)
+        search = self._history.search(request, beside)
         route = attempt.route = await shared.endpoints.ready(search)
         began, expected = time.monotonic(), expected_tokens(request)
         try:
@@ -238,34 +149,24 @@ class ModelCall:
                         self._headers(attempt, request),
                         sink,
                         first_token_s=self._first_token_s(route, request, search),
-                        prompt_tokens=self._prompt_tokens.get((route.endpoint.name, route.target.name or "")),
+                        prompt_tokens=self._history.prompt_tokens(route),
                     )
                     await judge(attempt, request, self._check)
                 finally:
                     open_call.used_tokens = attempt.heard.usage.total
             shared.durations.add(request.phase, time.monotonic() - began)
-            self._well(route)
+            self._history.note_success(route)
         except AgentCallError as error:
             attempt.error = of(error).at(route.endpoint.shown)
         finally:
             self._used += attempt.heard.usage
         return attempt
 
-    def _well(self, route: Route) -> None:
-        """This endpoint took what others refused: these are not asked for a while."""
-        now = self._shared.endpoints.clock()
-        route.endpoint.took(route.target.name)
-        for endpoint in self._shared.endpoints.all:
-            error = self._refused.get((endpoint.name, route.target.name))
-            if error is not None and error.error_type == "BadRequest" and endpoint is not route.endpoint:
-                endpoint.refused(route.target.name, error, now)
-
     def _first_token_s(self, route: Route, request: ModelRequest, search: Search) -> float:
         limits, config = self._shared.limits, route.endpoint.config
         first_s = config.first_token_timeout_s or limits.first_token_timeout_s or PATIENCE * limits.stall_timeout_s
-        first_s *= 2.0**self._impatient
-        elsewhere = structs.replace(search, failed=route.endpoint, unreachable=False)
-        if self._shared.endpoints.another(elsewhere) is not None:
+        first_s *= 2.0**self._history.impatient
+        if self._history.has_beside(route, search):
             first_s = min(first_s, max(limits.stall_timeout_s, _remaining_s(request) / SHARE_OF_DEADLINE))
         return first_s
 
@@ -304,7 +205,8 @@ class ModelCall:
 
     def _late(self) -> AgentCallError:
         """The deadline has passed: what to say of it, and whatever went wrong before."""
-        before = f"; before that {self._errors[-1].error_type}: {self._errors[-1].error}" if self._errors else ""
+        errors = self._history.errors
+        before = f"; before that {errors[-1].error_type}: {errors[-1].error}" if errors else ""
         waiting = self._told is not None and self._told.route is None
         where = " while every endpoint's breaker was open, or had no room" if waiting else ""
         late = AgentCallError("DeadlineExceeded", f"the task's deadline has passed{where}{before}", retryable=False)

@@ -16,16 +16,8 @@ from fleet.config import Workers
 from fleet.errors import ConfigError
 from fleet.messages import ChatMessage
 from fleet.model_servers import joined
-from workers.llm.failures import (
-    AttemptError,
-    is_page,
-    malformed,
-    of_client_error,
-    of_page,
-    of_status,
-    shorten,
-    status_within,
-)
+from workers.llm.failures import AttemptError, malformed, of_client_error, shorten
+from workers.llm.refusals import is_page, of_page, of_status, status_within
 from workers.llm.retry_after import asked_wait_s
 from workers.llm.servers.cards import cards_in
 from workers.llm.servers.endpoint import Endpoint, ModelCard

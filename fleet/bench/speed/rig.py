@@ -8,15 +8,16 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import nats
 from nats.aio.client import Client
 
 from fleet.local.nats_server import EmbeddedNats
+from fleet.local.started import Started
 from fleet.local.supervisor import Child
 from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 from workers.simulator import client as simulator_client
@@ -24,7 +25,7 @@ from workers.simulator import client as simulator_client
 MOST_RECORDED = 1_000_000
 
 
-class Rig:
+class Rig(Started):
     """`async with Rig(data_dir) as rig:` all that it has answers inside; nothing is left afterwards.
 
     `vllm_url`: a model server that is there; without one the simulated one is started with `pace`. `config`: the
@@ -41,6 +42,7 @@ class Rig:
         bare: bool = True,
         environ: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__()
         self.data_dir = data_dir
         self.vllm_url = vllm_url or ""
         self.nats = EmbeddedNats(data_dir)
@@ -53,18 +55,6 @@ class Rig:
         self.bare = self.bed.child("bare", self._bare) if bare else None
         self.fleet = self.bed.fleet_up()
         self._replicas: list[Child] = []
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     @property
     def fleet_pids(self) -> list[int]:

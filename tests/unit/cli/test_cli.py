@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from fleet import __version__
 from fleet.cli import options
 from fleet.cli.app import app
-from fleet.cli.deadletters import replayed_headers
 from fleet.cli.doctor.permissions import allowed, matches
+from fleet.client.dead_letters import replayed_headers
 from fleet.config import unconfigured
 from fleet.errors import ConfigError
 from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, locked, recall, remember, running

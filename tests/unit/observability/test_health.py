@@ -11,7 +11,7 @@ from fleet.config import load
 from fleet.control.background import Background
 from fleet.control.recovery.watchdog import STALLED_AFTER_S, Flow
 from fleet.errors import ConfigError, FleetError
-from fleet.local.fleet import health_ports
+from fleet.local.ports import health_ports
 from fleet.observability import health
 from fleet.observability.health import Health, Seen
 from workers.ray_pool import pool

@@ -5,11 +5,14 @@ import re
 import structlog
 
 from fleet.messages import Usage
-from workers.llm.failures import AttemptError, is_page, malformed, of_error_object, of_page, shorten
+from workers.llm.failures import AttemptError, malformed, shorten
 from workers.llm.reading.endings import Ending, ending_of
-from workers.llm.reading.events import Event, TokenCounts, read, read_many
+from workers.llm.reading.event import Event
+from workers.llm.reading.events import read, read_many
 from workers.llm.reading.reasoning import ReasoningSplitter, split_reasoning
 from workers.llm.reading.sse import DONE
+from workers.llm.reading.token_counts import TokenCounts
+from workers.llm.refusals import is_page, of_error_object, of_page
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,8 @@ from msgspec import structs
 
 from fleet.messages import ChatMessage
 from tests.support.calls import ask
-from workers.llm.failures import AttemptError, of_status, shorten, status_within
+from workers.llm.failures import AttemptError, shorten
+from workers.llm.refusals import of_status, status_within
 from workers.llm.retry import CAP_S, MAX_SHOWN_CHARACTERS, Step, next_step
 from workers.llm.retry_after import asked_wait_s, seconds_in
 

@@ -1,0 +1,181 @@
+"""Dead letters as a client sees them: read, handed in again once, dropped."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nats.js import JetStreamContext
+from nats.js.errors import APIError, NotFoundError
+
+from fleet import subjects
+from fleet.client.connection import Caller
+from fleet.clock import now_ms
+from fleet.errors import BadRequest, FleetError
+from fleet.jetstream.lifetimes import DUPLICATE_WINDOW_S
+from fleet.jetstream.payloads import MissingText
+from fleet.messages import UNDECODABLE
+from fleet.times import from_rfc3339, rfc3339
+
+_OWN_HEADERS = "Dead-Letter-"
+_MESSAGE_ID = "Nats-Msg-Id"
+NOTED_MEANWHILE = 10071
+"""JetStream's code for `wrong last sequence`."""
+MARGIN_S = 20.0
+"""How long a publish may take, and clocks differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One message of the stream `DEAD_LETTERS`, `headers` as stored. `replayed`: where to and when, if it was."""
+
+    sequence: int
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+    at: str
+    replayed: dict[str, Any] | None = None
+
+    @property
+    def original_subject(self) -> str:
+        return self.subject.removeprefix(f"{subjects.DEADLETTER}.")
+
+    @property
+    def was_replayed(self) -> bool:
+        """Not where it broke off, as far as is known."""
+        return self.replayed is not None and "stream" in self.replayed
+
+    @property
+    def reason(self) -> str:
+        return self.headers.get("Dead-Letter-Reason", "")
+
+    def facts(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "sequence": self.sequence,
+            "subject": self.original_subject,
+            "at": self.at,
+            "headers": self.headers,
+            "body": self.body.decode(errors="replace"),
+            "replayed": self.replayed,
+        }
+
+
+def replayed_headers(headers: dict[str, str], sequence: int) -> dict[str, str]:
+    """The original's headers, and an id by which NATS recognises a second replay of the same dead letter."""
+    kept = {name: value for name, value in headers.items() if not name.startswith(_OWN_HEADERS)}
+    return {**kept, _MESSAGE_ID: f"replay.{sequence}"}
+
+
+async def replay(fleet: Caller, letter: DeadLetter) -> dict[str, Any]:
+    """Hands it in again; where to and when. Raises `FleetError` where nobody knows whether that was done before.
+
+    Once: the note comes first, and says where to when that is known. One that broke off in between is done again for as
+    long as NATS would recognise the message, and not after that.
+    """
+    if letter.was_replayed and letter.replayed:
+        return letter.replayed
+    body = await whole(fleet, letter)
+    if letter.body != body and fleet.texts.too_large(body):
+        text = f"dead letter {letter.sequence} has {len(body)} bytes, too many to be handed in with headers"
+        raise BadRequest("too_large", "$", text)
+    note = subjects.replayed(letter.sequence)
+    begun_at = await _begin(fleet.js, letter, note)
+    if now_ms() - from_rfc3339(begun_at) > (DUPLICATE_WINDOW_S - MARGIN_S) * 1000:
+        raise FleetError(
+            f"a replay of dead letter {letter.sequence} began at {begun_at} and broke off: nobody knows whether it was "
+            f"handed in. If it was not, publish its body to {letter.original_subject}; then drop it"
+        )
+    try:
+        ack = await fleet.js.publish(
+            letter.original_subject, body, headers=replayed_headers(letter.headers, letter.sequence)
+        )
+    except APIError:  # refused, and not stored
+        await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=note)
+        raise
+    done = {"stream": ack.stream, "sequence": ack.seq, "at": begun_at}
+    await fleet.js.publish(note, json.dumps(done).encode())
+    return done
+
+
+async def _begin(js: JetStreamContext, letter: DeadLetter, note: str) -> str:
+    """When the first replay of this letter began: now, unless one broke off. Of two at once one is refused."""
+    if letter.replayed is not None:
+        return str(letter.replayed["at"])
+    at = rfc3339(now_ms())
+    try:
+        await js.publish(note, json.dumps({"at": at}).encode(), headers={"Nats-Expected-Last-Subject-Sequence": "0"})
+    except APIError as error:
+        if error.err_code != NOTED_MEANWHILE:
+            raise
+        raise FleetError(f"somebody else replays dead letter {letter.sequence} just now") from None
+    return at
+
+
+async def drop(js: JetStreamContext, sequence: int) -> None:
+    """For good, with the note of its replay. Raises `BadRequest` where there is none of this number."""
+    await get(js, sequence)
+    await js.delete_msg(subjects.DEAD_LETTERS, sequence)
+    await js.purge_stream(subjects.DEAD_LETTERS, subject=subjects.replayed(sequence))
+
+
+def _is_note(letter: DeadLetter) -> bool:
+    return letter.subject.startswith(subjects.replayed(""))
+
+
+async def whole(fleet: Caller, letter: DeadLetter) -> bytes:
+    """The body, wherever it lies; as it was stored where its text is gone, or it only looks like a reference."""
+    try:
+        body: bytes = await fleet.texts.inline(letter.body)
+    except (MissingText, *UNDECODABLE):
+        return letter.body
+    return body
+
+
+async def all_of(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
+    """Oldest first."""
+    state = (await js.stream_info(subjects.DEAD_LETTERS)).state
+    sequence = state.first_seq
+    while sequence <= state.last_seq and state.messages:
+        letter = await _at(js, sequence, onwards=True)
+        if letter is None:
+            return
+        if not _is_note(letter):
+            yield replace(letter, replayed=await _noted(js, letter.sequence))
+        sequence = letter.sequence + 1
+
+
+async def get(js: JetStreamContext, sequence: int) -> DeadLetter:
+    """Raises `BadRequest` where there is none of this number."""
+    letter = await _at(js, sequence)
+    if letter is None or _is_note(letter):
+        raise BadRequest("unknown", "$", f"there is no dead letter {sequence}: see `fleet deadletter list`")
+    return replace(letter, replayed=await _noted(js, sequence))
+
+
+async def _noted(js: JetStreamContext, sequence: int) -> dict[str, Any] | None:
+    try:
+        note = await js.get_last_msg(subjects.DEAD_LETTERS, subjects.replayed(sequence))
+    except NotFoundError:
+        return None
+    found: dict[str, Any] = json.loads(note.data or b"{}")
+    return found
+
+
+async def _at(js: JetStreamContext, sequence: int, *, onwards: bool = False) -> DeadLetter | None:
+    """The dead letter with this number; `onwards`: the first one from there on."""
+    await js.stream_info(subjects.DEAD_LETTERS)  # its absence is another error than the message's
+    try:
+        stored = await js.get_msg(
+            subjects.DEAD_LETTERS, sequence, next=onwards, subject=f"{subjects.DEADLETTER}.>" if onwards else None
+        )
+    except NotFoundError:
+        return None
+    at = stored.time
+    return DeadLetter(
+        sequence=stored.seq or sequence,
+        subject=stored.subject or "",
+        headers=dict(stored.headers or {}),
+        body=stored.data or b"",
+        at=at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "",
+    )

@@ -1,0 +1,152 @@
+"""Reads an event that is no plain chunk: any JSON, in any dialect. Reads what can be read, and no more."""
+
+from typing import Any
+
+from workers.llm.reading.endings import is_reason
+from workers.llm.reading.event import Event
+from workers.llm.reading.token_counts import counts_of, number_of
+
+_ERROR_KEYS = ("error", "errors", "detail", "error_message")
+
+
+def event_of(value: Any) -> Event:
+    """Whatever JSON it is."""
+    if isinstance(value, list):
+        return _merged([event_of(item) for item in value if isinstance(item, dict)]) if value else Event(unread=True)
+    if not isinstance(value, dict):
+        return Event(unread=True)
+    event = Event(model=value["model"] if isinstance(value.get("model"), str) else None)
+    if (error := _error(value)) is not None:
+        event.error = error
+        return event
+    event.counts = counts_of(value.get("usage"))
+    choices = value.get("choices")
+    if isinstance(choices, dict):
+        choices = list(choices.values())
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and number_of(choice.get("index")) in (None, 0):
+                _take_choice(event, choice)
+        return event
+    if isinstance(value.get("type"), str):
+        return _messages_api(event, value)
+    if isinstance(value.get("message"), dict):  # Ollama's own API
+        _take_message(event, value["message"])
+        event.finish_reason = value["done_reason"] if is_reason(value.get("done_reason")) else None
+        return event
+    event.unread = event.counts is None
+    return event
+
+
+def _error(value: dict[str, Any]) -> Any:
+    """The error that a body is, if it is one."""
+    if value.get("error") is not None and value["error"] not in (False, "", {}, []):
+        return value["error"]
+    if value.get("object") == "error" or value.get("type") == "error" or value.get("status") == "error":
+        return value
+    if "choices" in value or "content" in value:
+        return None
+    for key in _ERROR_KEYS[1:]:
+        if value.get(key):
+            return {"message": value[key], **{name: value[name] for name in ("code", "status") if name in value}}
+    code = number_of(value.get("code") or value.get("status") or value.get("status_code"))
+    if isinstance(value.get("message") or value.get("msg"), str) and code is not None and code >= 400:
+        return value
+    return None
+
+
+def _take_choice(event: Event, choice: dict[str, Any]) -> None:
+    for key in ("delta", "message"):
+        if isinstance(choice.get(key), dict):
+            _take_message(event, choice[key])
+        elif isinstance(choice.get(key), str):
+            event.text += choice[key]
+    if isinstance(choice.get("text"), str):
+        event.text += choice["text"]
+    reason = choice.get("finish_reason", choice.get("stop_reason"))
+    if is_reason(reason):
+        event.finish_reason = reason
+    if isinstance(choice.get("error"), dict):
+        event.error = choice["error"]
+
+
+def _take_message(event: Event, message: dict[str, Any]) -> None:
+    event.text += _text(message.get("content"), event)
+    for key in ("reasoning_content", "reasoning", "thinking"):
+        if thought := message.get(key):
+            event.thought += thought if isinstance(thought, str) else _text(thought, event)
+            break
+    if isinstance(message.get("refusal"), str):
+        event.refusal += message["refusal"]
+    event.tool = event.tool or bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def _text(content: Any, event: Event) -> str:
+    """A text, or the texts of a list of parts; parts that are thoughts are told as thoughts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return ""
+    parts = []
+    for part in content:
+        if isinstance(part, str):
+            parts.append(part)
+        elif isinstance(part, dict):
+            kind = str(part.get("type", "text"))
+            if "think" in kind or "reason" in kind:
+                inner = part.get("thinking", part.get("text", part.get("reasoning", "")))
+                event.thought += inner if isinstance(inner, str) else _text(inner, event)
+            elif kind == "refusal":
+                event.refusal += str(part.get("refusal", ""))
+            elif kind == "tool_use":
+                event.tool = True
+            elif isinstance(part.get("text"), str):
+                parts.append(part["text"])
+    return "".join(parts)
+
+
+def _messages_api(event: Event, value: dict[str, Any]) -> Event:
+    """Anthropic's `/v1/messages`: events by type, or one message."""
+    match value["type"]:
+        case "message":
+            event.text = _text(value.get("content"), event)
+            event.finish_reason = value["stop_reason"] if is_reason(value.get("stop_reason")) else None
+        case "message_start" if isinstance(value.get("message"), dict):
+            message = value["message"]
+            event.model = message["model"] if isinstance(message.get("model"), str) else None
+            event.counts = counts_of(message.get("usage"))
+        case "content_block_start" if isinstance(value.get("content_block"), dict):
+            event.text = _text([value["content_block"]], event)
+        case "content_block_delta" if isinstance(value.get("delta"), dict):
+            delta = value["delta"]
+            if delta.get("type") == "thinking_delta":
+                event.thought = str(delta.get("thinking", ""))
+            elif isinstance(delta.get("text"), str):
+                event.text = delta["text"]
+        case "message_delta":
+            delta = value.get("delta")
+            if isinstance(delta, dict) and is_reason(delta.get("stop_reason")):
+                event.finish_reason = delta["stop_reason"]
+        case "ping" | "message_stop" | "content_block_stop" | "message_start" | "content_block_start":
+            pass
+        case _:
+            event.unread = event.counts is None
+    return event
+
+
+def _merged(events: list[Event]) -> Event:
+    """Of a body that is a list."""
+    if not events:
+        return Event(unread=True)
+    first = events[0]
+    for event in events[1:]:
+        first.text += event.text
+        first.thought += event.thought
+        first.refusal += event.refusal
+        first.finish_reason = event.finish_reason or first.finish_reason
+        first.counts = event.counts or first.counts
+        first.error = first.error if first.error is not None else event.error
+        first.unread = first.unread and event.unread
+    return first

@@ -1,0 +1,23 @@
+"""What one event of a stream, or a whole body, adds to an answer."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from workers.llm.reading.token_counts import TokenCounts
+
+
+class Event(Struct, kw_only=True):
+    """What one event adds to an answer. `error`: an error object as it was sent. `unread`: nothing was understood."""
+
+    text: str = ""
+    thought: str = ""
+    refusal: str = ""
+    finish_reason: str | None = None
+    counts: TokenCounts | None = None
+    model: str | None = None
+    error: Any = None
+    tool: bool = False
+    unread: bool = False
+    broken: bool = False
+    """It is not even JSON."""

@@ -1,0 +1,213 @@
+"""What a server says of a call that it did not answer: a status, an error object, a web page.
+
+No two servers, and no two proxies, say it alike: where a status does not tell, its text does.
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from fleet.messages import ErrorType
+from workers.llm.failures import AttemptError, Fault, shorten
+from workers.llm.retry_after import asked_wait_s
+
+_NAMES: dict[int, tuple[ErrorType, Fault]] = {
+    400: ("BadRequest", "endpoint"),
+    401: ("Unauthorized", "endpoint"),
+    402: ("Unauthorized", "endpoint"),
+    403: ("Unauthorized", "endpoint"),
+    404: ("NotFound", "endpoint"),
+    405: ("NotFound", "endpoint"),
+    408: ("Timeout", "server"),
+    410: ("NotFound", "endpoint"),
+    413: ("RequestTooLarge", "endpoint"),
+    422: ("BadRequest", "endpoint"),
+    424: ("ServerError", "server"),
+    425: ("TooEarly", "busy"),
+    429: ("RateLimited", "busy"),
+    501: ("UnexpectedStatus", "endpoint"),
+    505: ("UnexpectedStatus", "endpoint"),
+    529: ("ServerError", "busy"),
+}
+_NOT_BEGUN = frozenset({425, 429, 502, 503, 529})
+"""Statuses of a server that has not asked the model yet."""
+_BY_TYPE = (
+    (r"authentication|invalid_api_key|unauthorized|permission|forbidden", 401),
+    (r"not_?found|unknown_model|model_not", 404),
+    (r"rate_?limit|too_many_requests|throttl", 429),
+    (r"overloaded|unavailable", 529),
+    (r"request_too_large", 413),
+    (r"invalid|bad_?request|validation|exceed_context", 400),
+    (r"timeout", 408),
+)
+"""Statuses by an error's `type` or text code, where no number tells."""
+_OVERFLOW = re.compile(
+    r"maximum context length|context_length_exceeded|exceed_context_size|exceeds the available context"
+    r"|longer than the maximum (?:model|context) length|(?:prompt|input|request) is too (?:long|large)|prompt too long"
+    r"|`?max_new_tokens`? must be|exceeds? the maximum (?:allowed |number of |input |sequence |context |model )"
+    r"|context (?:window|limit|size|length)|reduce the (?:length|number|prompt|input)|string_above_max_length"
+    r"|too many (?:input )?tokens|exceeds? (?:the )?max(?:imum)?[_ ](?:model|seq|context|input|prompt)"
+    r"|input length .{0,40}exceed|maximum (?:input|sequence|prompt) length",
+    re.IGNORECASE,
+)
+_NO_OVERFLOW = re.compile(r"per (?:min|hour|day)|\b[rt]p[md]\b|quota|rate", re.IGNORECASE)
+_WINDOWS = (
+    r"(?<![-=])> ?(\d{3,8})",
+    r"(?:maximum (?:context|model) length|context (?:window|limit|size|length)|maximum allowed length"
+    r"|tokens allowed|max_model_len|\"?n_ctx\"?)\D{0,20}?(\d{3,8})",
+    r"(?:must be|total) ?<=? ?(\d{3,8})",
+)
+_PROMPTS = (
+    r"\((\d+) in the messages",
+    r"prompt contains (?:at least )?(\d+)",
+    r"(?:request|input length|prompt|input token count|length|given:?) ?\(?(\d+) ?(?:`?inputs?`? )?(?:tokens|\))",
+    r"\"n_prompt_tokens\": ?(\d+)",
+    r"prompt is too long: (\d+)",
+    r"context limit: (\d+)",
+    r"given: (\d+)",
+)
+_FULL = re.compile(
+    r"overload|queue|too many|capacity|busy|loading|starting|warming|no available|try again later|rate limit",
+    re.IGNORECASE,
+)
+_NO_MODEL = re.compile(
+    r"invalid model name|no such model|unknown model|model_not_found"
+    r"|model .{0,120}(?:does not exist|not found|not loaded)",
+    re.IGNORECASE,
+)
+_UPSTREAM_AWAY = re.compile(
+    r"connection error|connection refused|cannot connect|connect call failed|no healthy upstream"
+    r"|upstream connect error",
+    re.IGNORECASE,
+)
+"""A proxy's words for a server behind it that is not there: the model has not begun."""
+_QUOTA = re.compile(r"insufficient_quota|insufficient[ _]balance|billing|exceeded your current quota|budget", re.I)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+def of_status(
+    status: int, body: str, retry_after_s: float | None = None, location: str | None = None, *, told_as: str = ""
+) -> AttemptError:
+    """A response that is not 200, or an error in the midst of one that was."""
+    said = message_of(body)
+    shown = f"HTTP {status}: {shorten(said)}" if said else f"HTTP {status}"
+    text = told_as + shown if told_as else shown
+    if 300 <= status < 400:
+        text += f", which redirects to {location}: give that URL" if location else ""
+        return AttemptError("UnexpectedStatus", text, fault="endpoint", begun=False)
+    if status in (400, 413, 422, 500) and _OVERFLOW.search(body) and not _NO_OVERFLOW.search(said):
+        return _overflow(text, body)
+    if status in (400, 422) and _NO_MODEL.search(said):
+        status = 404
+    name, fault = _NAMES.get(status) or (
+        ("ServerError", "server") if status >= 500 else ("UnexpectedStatus", "endpoint")
+    )
+    if status == 503 and (_FULL.search(body) or retry_after_s is not None):
+        fault = "busy"
+    if status == 429 and _QUOTA.search(body) and not re.search(r"per minute|try again in", body, re.IGNORECASE):
+        fault = "endpoint"  # Money does not come back within a deadline.
+    begun = status not in _NOT_BEGUN and fault != "endpoint" and not (status == 500 and _UPSTREAM_AWAY.search(said))
+    error = AttemptError(name, text, fault=fault, begun=begun, retry_after_s=retry_after_s)
+    error.body = body
+    return error
+
+
+def _overflow(text: str, body: str) -> AttemptError:
+    error = AttemptError("ContextOverflow", text, fault="endpoint", begun=False)
+    error.window = _number(_WINDOWS, body)
+    error.prompt_tokens = _number(_PROMPTS, body)
+    return error
+
+
+def _number(patterns: tuple[str, ...], text: str) -> int | None:
+    for pattern in patterns:
+        if match := re.search(pattern, text, re.IGNORECASE):
+            return int(match[1])
+    return None
+
+
+def of_error_object(error: Any, status: int = 200) -> AttemptError:
+    """An error in a body or stream whose status was 200, however it is wrapped."""
+    body = msgspec.json.encode({"error": error}).decode()
+    found = of_status(_status_in(error) or 500, body)
+    where = "in the stream: " if status == 200 else ""
+    plain = AttemptError(
+        found.error_type,
+        where + found.error,
+        fault=found.fault,
+        begun=found.begun,
+        retry_after_s=asked_wait_s({}, body, datetime.now(UTC)) if found.fault == "busy" else None,
+        retryable=found.retryable,
+    )
+    plain.window, plain.prompt_tokens, plain.body = found.window, found.prompt_tokens, body
+    return plain
+
+
+def _status_in(error: Any) -> int | None:
+    """The HTTP status that an error object names by number, by text, or by its type."""
+    if isinstance(error, list) and error:
+        return _status_in(error[0])
+    if not isinstance(error, dict):
+        return None
+    named = [error.get(key) for key in ("code", "status_code", "http_status", "status", "type", "error_type")]
+    for value in named:
+        if isinstance(value, bool) or value is None:
+            continue
+        if str(value).strip().isdigit() and 400 <= int(str(value)) <= 599:
+            return int(str(value))
+    for value in named:
+        if isinstance(value, str):
+            for pattern, status in _BY_TYPE:
+                if re.search(pattern, value, re.IGNORECASE):
+                    return status
+    inner = error.get("error") or error.get("detail")
+    if isinstance(inner, str):
+        return None
+    return _status_in(inner)
+
+
+def status_within(status: int, body: str) -> int:
+    """The status that counts: a proxy may answer 500 and name the status that it was given itself."""
+    if status != 500:
+        return status
+    try:
+        found = _status_in(msgspec.json.decode(body))
+    except (msgspec.MsgspecError, RecursionError):
+        return status
+    return found if found is not None and found < 500 and found != 408 else status
+
+
+def of_page(body: str) -> AttemptError:
+    """A page for people in place of an answer."""
+    match = _TITLE.search(body)
+    what = f"a web page, “{shorten(match[1])}”" if match else shorten(body)
+    return AttemptError("MalformedResponse", f"no completion but {what}", fault="endpoint", begun=False)
+
+
+def is_page(body: str) -> bool:
+    return body.lstrip()[:15].lower().startswith(("<!doctype", "<html", "<head", "<body"))
+
+
+_SPOKEN = ("error", "message", "detail", "msg", "error_message", "reason", "description", "title", "errors")
+
+
+def message_of(body: str) -> str:
+    """The message in an error body: OpenAI's, vLLM's, llama.cpp's, FastAPI's or a proxy's."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        match = _TITLE.search(body) if is_page(body) else None
+        return match[1] if match else body
+    for _ in range(5):
+        if isinstance(found, list) and found:
+            found = found[0]
+        elif isinstance(found, dict):
+            place = found.get("loc")
+            found = next((found[key] for key in _SPOKEN if found.get(key)), body)
+            if isinstance(place, list) and isinstance(found, str):
+                found = f"{'.'.join(str(step) for step in place)}: {found}"
+        else:
+            break
+    return found if isinstance(found, str) else body
