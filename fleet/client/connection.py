@@ -97,11 +97,14 @@ class Caller:
         self.texts = Texts(self.js, lambda: nc.max_payload)
 
     async def completed(self, event: dict[str, Any]) -> dict[str, Any]:
-        """An event with every proposal's text in it, wherever it lay."""
+        """An event with every text in it, wherever it lay."""
+        if (ref := (event.get("task") or {}).get("content_ref")) is not None:
+            event["task"] = msgspec.json.decode(await self.texts.get(msgspec.convert(ref, ContentRef)))
         for entry in event.get("results", ()):
-            if (ref := entry["proposal"].get("content_ref")) is not None:
-                text = await self.texts.get(msgspec.convert(ref, ContentRef))
-                entry["proposal"] |= {"content": text.decode(), "content_ref": None}
+            for holder in (entry["proposal"], *entry.get("earlier", ())):
+                if (ref := holder.get("content_ref")) is not None:
+                    text = await self.texts.get(msgspec.convert(ref, ContentRef))
+                    holder |= {"content": text.decode(), "content_ref": None}
         return event
 
     async def text(self, proposal: Proposal) -> str:

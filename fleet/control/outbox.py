@@ -10,6 +10,7 @@ from nats.js import JetStreamContext
 
 from fleet import subjects
 from fleet.control.fence import PublisherFence
+from fleet.control.large_events import fitting
 from fleet.control.terminal_events import SUFFIX, TerminalEvents
 from fleet.crashpoints import reach
 from fleet.deliberation.events import (
@@ -30,7 +31,6 @@ from fleet.messages import (
     AgentFailed,
     AgentRequested,
     AgentStop,
-    DeliberationCompleted,
     DeliberationRejected,
     TerminalEvent,
     encode,
@@ -182,9 +182,7 @@ class Outbox:
         return await asyncio.gather(*storing, return_exceptions=True)
 
     async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
-        body = encode(event)
-        if isinstance(event, DeliberationCompleted) and self._texts.too_large(body):
-            body = await self._referring(event)
+        body = await fitting(self._texts, event)
         if not self.instance or state.written_by != self.instance:
             # The connection was lost since it was decided: others may have been told that it is gone.
             raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
@@ -192,19 +190,6 @@ class Outbox:
             _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent
         )
         log.info("deliberation.ended", task_id=state.task_id, status=status_of(event), duration_ms=event.duration_ms)
-
-    async def _referring(self, event: DeliberationCompleted) -> bytes:
-        """The event with its longest texts in the object store, as many as it takes to fit."""
-        results = list(event.results)
-        for index in sorted(range(len(results)), key=lambda i: -len(results[i].proposal.content)):
-            proposal = results[index].proposal
-            ref = await self._texts.put(f"tasks/{event.task_id}/{proposal.author_id}", proposal.content.encode())
-            moved = msgspec.structs.replace(proposal, content="", content_ref=ref)
-            results[index] = msgspec.structs.replace(results[index], proposal=moved)
-            body = encode(msgspec.structs.replace(event, results=tuple(results)))
-            if not self._texts.too_large(body):
-                return body
-        return encode(event)
 
     async def is_published(self, state: Deliberation) -> bool:
         """Whether the terminal event of `state` is in its stream. Raises `EventInFlight` while it may still arrive."""

@@ -1,6 +1,6 @@
 """Builds the terminal event of a state. Everything is sorted by agent here, so that arrival order never shows."""
 
-from typing import get_args
+from typing import Any, get_args
 
 from fleet.deliberation import reports
 from fleet.deliberation.judging import checks_of, final_standings
@@ -18,6 +18,7 @@ from fleet.messages import (
     TimedOut,
     TotalUsage,
 )
+from fleet.messages.usage import total_cost
 from fleet.times import from_rfc3339, rfc3339
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -37,16 +38,17 @@ def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False)
         "total_agents": len(state.agents),
         "duration_ms": _duration_ms(state, at_ms),
         "completed_at": rfc3339(at_ms),
-        "usage": _usage(state),
+        **_spent(state),
         "disqualified": reports.disqualified(state),
+        "task": reports.task(state),
         "correlation": state.task.correlation,
     }
     if deadline:
         error = f"no agent had finished a proposal after {state.task.timeout_seconds:g} s"
-        return _end(state, "TIMEOUT", TimedOut(error=error, **common))  # type: ignore[arg-type]
+        return _end(state, "TIMEOUT", TimedOut(error=error, **common))
     first = failures[0]
     error = f"every agent failed; {first.agent_id}: {first.error_type}: {first.error}"
-    return _end(state, "FAILED", AllFailed(error=error, **common))  # type: ignore[arg-type]
+    return _end(state, "FAILED", AllFailed(error=error, **common))
 
 
 def conclude_cancelled(state: Deliberation, reason: str, at_ms: int) -> Deliberation:
@@ -56,8 +58,9 @@ def conclude_cancelled(state: Deliberation, reason: str, at_ms: int) -> Delibera
         reason=reason,
         duration_ms=_duration_ms(state, at_ms),
         completed_at=rfc3339(at_ms),
-        usage=_usage(state),
+        task=reports.task(state),
         correlation=state.task.correlation,
+        **_spent(state),
     )
     return _end(state, "CANCELLED", event)
 
@@ -84,6 +87,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             borda=final.borda.get(agent),
             votes=final.votes.get(agent),
             declined=state.candidates[agent].declined,
+            earlier=state.candidates[agent].earlier,
         )
         for place, agent in enumerate(final.order, start=1)
     )
@@ -98,7 +102,6 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         successful_responses=len(state.candidates),
         failed_responses=len(missing),
         rounds_run=state.rounds_run,
-        usage=_usage(state),
         duration_ms=_duration_ms(state, at_ms),
         accepted_at=state.accepted_at,
         completed_at=rfc3339(at_ms),
@@ -113,7 +116,9 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         disqualified=reports.disqualified(state),
         synthesis=state.synthesis,
         notes=state.notes,
+        task=reports.task(state),
         correlation=state.task.correlation,
+        **_spent(state),
     )
 
 
@@ -141,8 +146,9 @@ def _failures(state: Deliberation) -> tuple[FailedCall, ...]:
     )
 
 
-def _usage(state: Deliberation) -> TotalUsage:
-    return TotalUsage(
+def _spent(state: Deliberation) -> dict[str, Any]:
+    """What the calls that ended have used. The cost is null where a worker did not say by which models."""
+    usage = TotalUsage(
         prompt_tokens=state.usage.prompt_tokens,
         completion_tokens=state.usage.completion_tokens,
         cached_tokens=state.usage.cached_tokens,
@@ -150,6 +156,10 @@ def _usage(state: Deliberation) -> TotalUsage:
         failed_calls=len(state.failures),
         estimated_tokens=state.usage.estimated_tokens,
     )
+    by_model = state.usage_by_model
+    all_told = bool(by_model) and sum(one.usage.total for one in by_model.values()) == state.usage.total
+    cost = total_cost(one.cost for one in by_model.values()) if all_told else None
+    return {"usage": usage, "usage_by_model": by_model, "cost": cost}
 
 
 def _duration_ms(state: Deliberation, at_ms: int) -> int:

@@ -13,8 +13,7 @@ from fleet.deliberation.conclusion import complete_partial
 from fleet.deliberation.judging import round_scores, round_standings
 from fleet.deliberation.state import Deliberation, PhaseRecord
 from fleet.deliberation.stopping import over_budget, reason_to_stop
-from fleet.messages import Phase, StopReason
-from fleet.requests.task import SelectionMethod
+from fleet.messages import Phase, SelectionMethod, StopReason
 
 
 def advance(state: Deliberation, at_ms: int) -> Deliberation:

@@ -1,11 +1,43 @@
 """Builds the parts of a result that explain it. Every number can be computed again from the reviews in the result."""
 
+from typing import Any
+
+from msgspec import structs
+
 from fleet.deliberation.judging import choice_of, chooser_of, round_standings, score_standings, standings
 from fleet.deliberation.labels import shown_order
 from fleet.deliberation.ranking import Standings
 from fleet.deliberation.scoring import card_score, weights
 from fleet.deliberation.state import Deliberation
-from fleet.messages import Disqualified, Phase, Ranking, Review, RoundReport, Selection
+from fleet.messages import (
+    AcceptedConstraints,
+    AcceptedOptions,
+    AcceptedTask,
+    Disqualified,
+    Phase,
+    Ranking,
+    Review,
+    RoundReport,
+    Selection,
+)
+
+
+def task(state: Deliberation) -> AcceptedTask:
+    """The request as it was accepted, with the rubric that counts."""
+    fields = structs.asdict(state.task)
+    rubric = state.rubric if isinstance(state.rubric, str) else dict(weights(state.rubric))
+    constraints = {name: fields[name] for name in AcceptedConstraints.__struct_fields__} | {"rubric": rubric}
+    return AcceptedTask(
+        task_id=state.task_id,
+        constraints=AcceptedConstraints(**constraints),
+        options=AcceptedOptions(**{name: _or_null(fields[name]) for name in AcceptedOptions.__struct_fields__}),
+        **{name: fields[name] for name in ("task_description", "role", "num_agents", "rounds", "correlation")},
+    )
+
+
+def _or_null(value: Any) -> Any:
+    """An empty list of seats is an error in a request."""
+    return None if value == () else value
 
 
 def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review, ...]:

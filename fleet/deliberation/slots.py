@@ -5,7 +5,17 @@ from typing import assert_never
 from fleet.deliberation.asking import Call, calls
 from fleet.deliberation.state import CallStatus, Candidate, CritiqueCall, Deliberation
 from fleet.deliberation.stopping import similarity
-from fleet.messages import AgentCompleted, AgentFailed, AgentResponse, Comparison, Declined, ErrorType, FailedCall
+from fleet.messages import (
+    AgentCompleted,
+    AgentFailed,
+    AgentResponse,
+    Comparison,
+    Declined,
+    EarlierText,
+    ErrorType,
+    FailedCall,
+)
+from fleet.messages.usage import merged
 from fleet.times import from_rfc3339
 
 
@@ -61,6 +71,7 @@ def _close(state: Deliberation, response: AgentResponse, status: CallStatus) -> 
     return state.change(
         calls={**state.calls, response.slot: status},
         usage=state.usage + response.usage,
+        usage_by_model=merged(state.usage_by_model, response.usage_by_model),
         calls_ended=state.calls_ended + 1,
         phases=(*earlier, current.change(tokens=current.tokens + response.usage.total)),
     )
@@ -113,6 +124,8 @@ def _written(state: Deliberation, agent: str, response: AgentCompleted) -> Delib
             proposal=response.proposal,
             checks=response.checks,
             similarity={**before.similarity, state.round: alike},
+            round=state.round,
+            earlier=(*before.earlier, EarlierText(round=before.round, content=before.proposal.content)),
         )
     spent = candidate.change(duration_ms=candidate.duration_ms + response.duration_ms)
     return state.change(candidates={**state.candidates, agent: spent})

@@ -7,8 +7,10 @@ from fleet.messages import (
     Comparison,
     Critique,
     Declined,
+    EarlierText,
     FailedCall,
     Message,
+    ModelUsage,
     Phase,
     Progress,
     Proposal,
@@ -28,7 +30,8 @@ CallStatus = Literal["open", "completed", "failed"]
 
 class Candidate(Message, frozen=True, kw_only=True):
     """An agent's proposal as it stands. `duration_ms` is the time its propose and revise calls took together;
-    `similarity` that of the text to the one before, by round.
+    `similarity` that of the text to the one before, by round; `round` the one in which it was written; `earlier` its
+    author's texts before it.
     """
 
     proposal: Proposal
@@ -36,6 +39,8 @@ class Candidate(Message, frozen=True, kw_only=True):
     checks: dict[str, Check] = {}
     declined: tuple[Declined, ...] = ()
     similarity: dict[int, float] = {}
+    round: int = 0
+    earlier: tuple[EarlierText, ...] = ()
 
 
 class CritiqueCall(Message, frozen=True, kw_only=True):
@@ -91,6 +96,7 @@ class Deliberation(Message, frozen=True, kw_only=True):
     impaired: bool = False
     """Whether an answer that counts is a fallback's, or incomplete."""
     usage: Usage = Usage()
+    usage_by_model: dict[str, ModelUsage] = {}
     calls_ended: int = 0
     cause: tuple[str, ...] = ()
     written_by: str = ""

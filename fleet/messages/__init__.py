@@ -17,11 +17,11 @@ from fleet.messages.calls import (
     Choice,
     CriterionScore,
     Critique,
+    EarlierText,
     Policy,
     Proposal,
     Scorecard,
     Synthesis,
-    Usage,
     slot_name,
 )
 from fleet.messages.control import (
@@ -35,6 +35,7 @@ from fleet.messages.control import (
     ServiceError,
 )
 from fleet.messages.deliberations import (
+    DEFAULT_TENANT,
     AllFailed,
     Comparison,
     DecidedBy,
@@ -54,14 +55,19 @@ from fleet.messages.deliberations import (
     StopReason,
     TerminalEvent,
     TimedOut,
-    TotalUsage,
     status_of,
 )
 from fleet.messages.error_types import ErrorType
+from fleet.messages.tasks import AcceptedConstraints, AcceptedOptions, AcceptedTask, SelectionMethod
+from fleet.messages.usage import ModelUsage, TotalUsage, Usage
 
 __all__ = [
     "DECLINE",
+    "DEFAULT_TENANT",
     "UNDECODABLE",
+    "AcceptedConstraints",
+    "AcceptedOptions",
+    "AcceptedTask",
     "AgentCompleted",
     "AgentFailed",
     "AgentProgress",
@@ -87,10 +93,12 @@ __all__ = [
     "DeliberationFailed",
     "DeliberationRejected",
     "Disqualified",
+    "EarlierText",
     "ErrorType",
     "FailedCall",
     "FollowReply",
     "Message",
+    "ModelUsage",
     "Phase",
     "Policy",
     "Progress",
@@ -103,6 +111,7 @@ __all__ = [
     "RoundReport",
     "Scorecard",
     "Selection",
+    "SelectionMethod",
     "ServiceError",
     "Status",
     "StopReason",

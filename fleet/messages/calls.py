@@ -4,6 +4,7 @@ from typing import Any, Final, Literal
 
 from fleet.messages.base import ContentRef, Message, Phase, Timestamp
 from fleet.messages.error_types import SentErrorType
+from fleet.messages.usage import ModelUsage, Usage
 
 DECLINE: Final = "DECLINE:"
 """An author that keeps its proposal answers with this and a reason, instead of a revision."""
@@ -90,37 +91,6 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
         return self.change(messages=(first.change(content=content), *others), shared_ref=ref)
 
 
-class Usage(Message, frozen=True, kw_only=True):
-    """Tokens as the model reported them, failed attempts included. Null: it was asked, and did not tell.
-
-    `estimated_tokens`: counted by the fleet for attempts whose server told nothing; not a part of the other numbers.
-    """
-
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-    cached_tokens: int | None = 0
-    estimated_tokens: int = 0
-
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            prompt_tokens=_sum(self.prompt_tokens, other.prompt_tokens),
-            completion_tokens=_sum(self.completion_tokens, other.completion_tokens),
-            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
-            estimated_tokens=self.estimated_tokens + other.estimated_tokens,
-        )
-
-    @property
-    def total(self) -> int:
-        """Prompt and completion tokens, estimates included: what `options.max_total_tokens` counts."""
-        return (self.prompt_tokens or 0) + (self.completion_tokens or 0) + self.estimated_tokens
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    """Of what was told; null where nothing was told although something was asked."""
-    total = (one or 0) + (other or 0)
-    return None if total == 0 and (one is None or other is None) else total
-
-
 class Proposal(Message, frozen=True, kw_only=True):
     """A text that a model wrote. `tokens` are completion tokens, `revisions` counts how often its author rewrote it.
 
@@ -138,6 +108,17 @@ class Proposal(Message, frozen=True, kw_only=True):
     finish_reason: str | None = None
     truncated: bool = False
     endpoint: str | None = None
+    content_ref: ContentRef | None = None
+
+
+class EarlierText(Message, frozen=True, kw_only=True):
+    """A proposal's text before it was revised. `round`: in which it was written; 0: the first one.
+
+    `content_ref` stands for a `content` too long for one NATS message, which is then empty.
+    """
+
+    round: int
+    content: str
     content_ref: ContentRef | None = None
 
 
@@ -199,7 +180,8 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
 
     `declined`: why an author leaves its proposal as it is. `reasoning`: a reasoning model's thoughts; no agent is shown
     them. `checks`: what was found in the proposal. `notes`: what was done otherwise than asked for, to get an answer at
-    all; `degraded`: it is another answer for it (a fallback's, or an incomplete one).
+    all; `degraded`: it is another answer for it (a fallback's, or an incomplete one). `usage_by_model`: `usage` by the
+    models that were asked.
     """
 
     model: str
@@ -218,11 +200,15 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     degraded: bool = False
     diversity: bool = False
     usage: Usage = Usage()
+    usage_by_model: dict[str, ModelUsage] = {}
     correlation: dict[str, str] = {}
 
 
 class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=True):
-    """`agent.response.failed`: the call gave up. `retryable`: whether the last error was worth another try."""
+    """`agent.response.failed`: the call gave up. `retryable`: whether the last error was worth another try.
+
+    `usage_by_model`: `usage` by the models that were asked.
+    """
 
     error: str
     error_type: SentErrorType
@@ -231,6 +217,7 @@ class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=
     duration_ms: int
     timestamp: Timestamp
     usage: Usage = Usage()
+    usage_by_model: dict[str, ModelUsage] = {}
     correlation: dict[str, str] = {}
 
 

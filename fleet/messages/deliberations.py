@@ -1,13 +1,19 @@
 """Events of a deliberation: accepted, rejected, and the terminal events with their reports."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from fleet.messages.base import Message, Phase, Status, Timestamp
-from fleet.messages.calls import Check, CriterionScore, Proposal, Synthesis
+from fleet.messages.calls import Check, CriterionScore, EarlierText, Proposal, Synthesis
 from fleet.messages.error_types import SentErrorType
+from fleet.messages.tasks import AcceptedTask
+from fleet.messages.usage import ModelUsage, TotalUsage
 
 DecidedBy = Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"]
 StopReason = Literal["all_rounds", "leader_settled", "no_movement", "token_budget", "deadline"]
+
+
+DEFAULT_TENANT: Final = "default"
+"""Whose a request is that no tenant's account has sent."""
 
 
 class DeliberationAccepted(Message, frozen=True, kw_only=True):
@@ -79,7 +85,8 @@ class Declined(Message, frozen=True, kw_only=True):
 class RankedResult(Message, frozen=True, kw_only=True):
     """One proposal in its place. `score` is 0 … 10, or null where nobody scored it: the mean of its reviews'
     `adjusted` less `penalty` (points for failed checks). `borda`: points by the reviewers' own orders, as a share of
-    the most it could have. `votes`: under `selection: vote`.
+    the most it could have. `votes`: under `selection: vote`. `earlier`: its texts before revisions, oldest first.
+    `shadow`: it was scored like the others, and could not win.
     """
 
     rank: int
@@ -94,6 +101,8 @@ class RankedResult(Message, frozen=True, kw_only=True):
     borda: float | None = None
     votes: int | None = None
     declined: tuple[Declined, ...] = ()
+    earlier: tuple[EarlierText, ...] = ()
+    shadow: bool = False
 
 
 class Comparison(Message, frozen=True, kw_only=True):
@@ -155,20 +164,11 @@ class Disqualified(Message, frozen=True, kw_only=True):
     reason: str
 
 
-class TotalUsage(Message, frozen=True, kw_only=True):
-    """All calls of a deliberation, as far as model servers told; null where none told. See `Usage`."""
-
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-    cached_tokens: int | None = 0
-    calls: int = 0
-    failed_calls: int = 0
-    estimated_tokens: int = 0
-
-
 class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen=True, kw_only=True):
     """Terminal: the ranking, best first. `margin`: points (votes under `selection: vote`) between the first two.
-    `confidence`: 0 … 1, see `subjects.md`; null where there was nothing to compare.
+    `confidence`: 0 … 1, see `subjects.md`; null where there was nothing to compare. `task`: the request as accepted.
+    `cost`: of the calls that ended, by the prices of their endpoints; null where one has none. `cached_from`: the task
+    whose result this is.
     """
 
     task_id: str
@@ -197,11 +197,19 @@ class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen
     synthesis: Synthesis | None = None
     notes: tuple[str, ...] = ()
     """What was done otherwise than asked for, so that calls got an answer at all; each once."""
+    task: AcceptedTask | None = None
+    tenant: str = DEFAULT_TENANT
+    usage_by_model: dict[str, ModelUsage] = {}
+    cost: float | None = None
+    cached_from: str | None = None
     correlation: dict[str, str] = {}
 
 
 class DeliberationFailed(Message, tag_field="status", frozen=True, kw_only=True):
-    """Terminal: no proposal. `FAILED`: every agent failed. `TIMEOUT`: the deadline came first."""
+    """Terminal: no proposal. `FAILED`: every agent failed. `TIMEOUT`: the deadline came first.
+
+    `task`: the request as accepted; null where the fleet has lost it. `cost`: see `DeliberationCompleted`.
+    """
 
     task_id: str
     error: str
@@ -211,6 +219,10 @@ class DeliberationFailed(Message, tag_field="status", frozen=True, kw_only=True)
     completed_at: Timestamp
     usage: TotalUsage = TotalUsage()
     disqualified: tuple[Disqualified, ...] = ()
+    task: AcceptedTask | None = None
+    tenant: str = DEFAULT_TENANT
+    usage_by_model: dict[str, ModelUsage] = {}
+    cost: float | None = None
     correlation: dict[str, str] = {}
 
 
@@ -223,13 +235,17 @@ class TimedOut(DeliberationFailed, tag="TIMEOUT", frozen=True, kw_only=True):
 
 
 class DeliberationCancelled(Message, tag_field="status", tag="CANCELLED", frozen=True, kw_only=True):
-    """Terminal: somebody asked to stop."""
+    """Terminal: somebody asked to stop. `task` and `cost`: see `DeliberationCompleted`."""
 
     task_id: str
     reason: str
     duration_ms: int
     completed_at: Timestamp
     usage: TotalUsage = TotalUsage()
+    task: AcceptedTask | None = None
+    tenant: str = DEFAULT_TENANT
+    usage_by_model: dict[str, ModelUsage] = {}
+    cost: float | None = None
     correlation: dict[str, str] = {}
 
 

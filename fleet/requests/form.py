@@ -4,8 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from fleet.messages import Message
-from fleet.requests.task import SelectionMethod
+from fleet.messages import Message, SelectionMethod
 
 MAX_TASK_CHARACTERS = 65_536
 MAX_AGENTS = 16

@@ -1,12 +1,10 @@
 """Defines `Task`: a valid request with every default filled in."""
 
-from typing import Any, Literal
+from typing import Any
 
-from fleet.messages import Message, Policy
+from fleet.messages import Message, Policy, SelectionMethod
 
 DEFAULT_AGENTS = 3
-
-SelectionMethod = Literal["score", "vote", "architect", "checks"]
 
 
 class Task(Message, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from fleet.messages import (
     Choice,
     CriterionScore,
     Critique,
+    ModelUsage,
     Proposal,
     Scorecard,
     Synthesis,
@@ -47,6 +48,7 @@ def answer(
         "duration_ms": 10,
         "timestamp": "2026-01-01T00:00:00.000Z",
         "usage": Usage(prompt_tokens=5, completion_tokens=tokens),
+        "usage_by_model": {call.model or model: ModelUsage(prompt_tokens=5, completion_tokens=tokens, calls=1)},
     }
     authors = tuple(call.labels.values())
     written = f"{call.phase} {call.round} by {call.agent_id}" if text is None else text

@@ -76,7 +76,7 @@ class Caller:
         except GaveUp as error:
             if error.invalid is None or (salvaged := reader.salvage()) is None:
                 raise
-            return structs.replace(error.invalid, checked=salvaged, usage=error.usage)
+            return structs.replace(error.invalid, checked=salvaged, spent=error.spent)
 
 
 def first_attempt(request: AgentRequested, num_delivered: int) -> int:

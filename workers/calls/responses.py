@@ -2,12 +2,13 @@
 
 from fleet.clock import now_ms
 from fleet.errors import AgentCallError
-from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, Check, Proposal, Synthesis, Usage
+from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, Check, Proposal, Synthesis
 from fleet.times import rfc3339
 from workers.calls.answers import Checked
 from workers.calls.call_names import slot_of
 from workers.llm.client import Answer, GaveUp
 from workers.llm.requests import ModelRequest
+from workers.llm.spending import Spent
 
 
 def completed(
@@ -33,13 +34,15 @@ def completed(
         notes=(*answer.notes, *checked.notes),
         degraded=answer.stands_in or answer.truncated or bool(checked.missing),
         diversity=request.diversity,
-        usage=answer.usage,
+        usage=answer.spent.usage,
+        usage_by_model=answer.spent.of_call(failed=False),
         correlation=request.correlation,
     )
 
 
 def failed(request: AgentRequested, error: AgentCallError, first_attempt: int, duration_ms: int) -> AgentFailed:
     """`first_attempt` is the attempt of a call that came to none."""
+    spent = error.spent if isinstance(error, GaveUp) else Spent()
     return AgentFailed(
         **slot_of(request),
         attempt=error.attempt if isinstance(error, GaveUp) else first_attempt,
@@ -49,7 +52,8 @@ def failed(request: AgentRequested, error: AgentCallError, first_attempt: int, d
         num_agents=request.num_agents,
         duration_ms=duration_ms,
         timestamp=rfc3339(now_ms()),
-        usage=error.usage if isinstance(error, GaveUp) else Usage(),
+        usage=spent.usage,
+        usage_by_model=spent.of_call(failed=True),
         correlation=request.correlation,
     )
 

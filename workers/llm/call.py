@@ -8,7 +8,6 @@ from random import Random
 from fleet.clock import now_ms
 from fleet.config import Workers
 from fleet.errors import AgentCallError
-from fleet.messages import Usage
 from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, expected_tokens
 from workers.llm.call_history import CallHistory
 from workers.llm.failures import AttemptError, of
@@ -17,6 +16,7 @@ from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
 from workers.llm.servers.endpoints import Endpoints, Nowhere, Route, Search
+from workers.llm.spending import Spent
 from workers.llm.verdict import judge
 
 PATIENCE = 3
@@ -46,7 +46,7 @@ class ModelCall:
         self._watcher = watcher
         self._next = first
         self._history = CallHistory(shared.endpoints)
-        self._used = Usage()
+        self._spent = Spent()
         self._hedges = 0
         self._told: Attempt | None = None
         """What the watcher was told of last, while it goes on."""
@@ -94,7 +94,7 @@ class ModelCall:
 
     def _gave_up(self, error: AgentCallError) -> GaveUp:
         invalid = None if self._history.invalid is None else self._answer(self._history.invalid)
-        return GaveUp(error, self._next - 1, self._used, invalid)
+        return GaveUp(error, self._next - 1, self._spent, invalid)
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,8 @@ class ModelCall:
         except AgentCallError as error:
             attempt.error = of(error).at(route.endpoint.shown)
         finally:
-            self._used += attempt.heard.usage
+            model, price = attempt.heard.model or attempt.model, route.endpoint.config.price
+            self._spent = self._spent.plus(model, attempt.heard.usage, price)
         return attempt
 
     def _first_token_s(self, route: Route, request: ModelRequest, search: Search) -> float:
@@ -194,7 +195,7 @@ class ModelCall:
             reasoning=heard.reasoning or None,
             model=heard.model or attempt.model,
             tokens=heard.tokens,
-            usage=self._used,
+            spent=self._spent,
             attempt=attempt.number,
             finish_reason=heard.finish_reason,
             truncated=attempt.truncated,

@@ -5,12 +5,12 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from fleet.errors import AgentCallError
-from fleet.messages import Usage
 from workers.llm.attempt import TextSink
+from workers.llm.spending import Spent
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """What the model wrote in its successful attempt. `usage` is that of all attempts, `tokens` of this one.
+    """What the model wrote in its successful attempt. `spent` is what all attempts used, `tokens` of this one.
 
     `model`: the one that answered. `notes`: what was done otherwise than asked for; `stands_in`: another model was.
     """
@@ -20,7 +20,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     reasoning: str | None
     model: str
     tokens: int
-    usage: Usage
+    spent: Spent
     attempt: int
     finish_reason: str | None = None
     truncated: bool = False
@@ -32,10 +32,10 @@ class Answer(Struct, frozen=True, kw_only=True):
 class GaveUp(AgentCallError):
     """No attempt succeeded: the last error, and what all attempts used. `invalid`: a whole text that was not valid."""
 
-    def __init__(self, error: AgentCallError, attempt: int, usage: Usage, invalid: Answer | None = None) -> None:
+    def __init__(self, error: AgentCallError, attempt: int, spent: Spent, invalid: Answer | None = None) -> None:
         super().__init__(error.error_type, error.error, retryable=error.retryable)
         self.attempt = attempt
-        self.usage = usage
+        self.spent = spent
         self.invalid = invalid
 
 

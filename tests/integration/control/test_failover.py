@@ -131,7 +131,7 @@ async def test_a_slow_attempt_is_overtaken_by_another_endpoint() -> None:
         assert slow.requests == 1
     assert (answer.attempt, answer.content) == (8, heard.texts[8])
     assert heard.errors == ["Overtaken"]
-    assert answer.usage.completion_tokens == answer.tokens
+    assert answer.spent.usage.completion_tokens == answer.tokens
 
 
 async def test_a_first_attempt_that_ends_first_closes_the_second() -> None:
@@ -173,7 +173,7 @@ async def test_what_both_attempts_used_is_counted() -> None:
         answer = await complete(made, ask())
         forever.set()
     assert (answer.content, answer.tokens) == ("second", 2)
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (10, 4)
+    assert (answer.spent.usage.prompt_tokens, answer.spent.usage.completion_tokens) == (10, 4)
 
 
 async def test_two_attempts_that_both_fail_are_one_failure_of_the_call() -> None:
@@ -291,7 +291,7 @@ async def test_no_repair_outlives_the_deadline() -> None:
             await complete(made, ask(answer_schema={"type": "object"}, deadline_ms=soon()))
         forever.set()
     assert (raised.value.error_type, raised.value.attempt) == ("DeadlineExceeded", 2)
-    assert raised.value.usage.completion_tokens == 2
+    assert raised.value.spent.usage.completion_tokens == 2
 
 
 async def test_no_pause_between_attempts_outlives_the_deadline() -> None:

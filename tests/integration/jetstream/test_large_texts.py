@@ -122,7 +122,10 @@ async def test_only_what_is_referred_to_stays_after_the_end(fleet: Fleet) -> Non
     event = await fleet.inbox.next(subjects.COMPLETED, task_id="tidy")
     bucket = await fleet.nc.jetstream().key_value(subjects.BUCKET)
     state = json.loads((await bucket.get("tidy")).value or b"")["content_ref"]["name"]
-    told = {ref["name"] for entry in event["results"] if (ref := entry["proposal"]["content_ref"])}
+    holders = [event["task"]]
+    for entry in event["results"]:
+        holders += [entry["proposal"], *entry["earlier"]]
+    told = {ref["name"] for holder in holders if (ref := holder["content_ref"])}
 
     async def tidy() -> bool:
         left = {name for name in await store.names() if not name.startswith(("answers/", "calls/"))}
@@ -172,6 +175,7 @@ async def test_a_request_may_come_by_reference(fleet: Fleet) -> None:
     await fleet.request(task_id="referred", task_description=None, num_agents=1, content_ref={"name": "requests/mine"})
     done = await fleet.inbox.next(subjects.COMPLETED, task_id="referred")
     assert len(done["results"]) == 1
+    assert json.loads(await store.get(done["task"]["content_ref"]))["constraints"]["metadata"] == metadata
     body = {"num_agents": 1, "content_ref": {"name": "requests/mine", "bucket": subjects.TEXTS}}
     _, asked = await fleet.ask(subjects.ASK, body)
     assert (asked["task_id"], asked["status"]) == ("other", "COMPLETED")

@@ -8,6 +8,7 @@ from aiohttp import web
 from msgspec import structs
 
 from fleet.messages import ChatMessage
+from fleet.model_servers import EndpointConfig, Price
 from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
 from workers.llm.requests import ModelTarget
@@ -29,9 +30,22 @@ async def test_an_answer_has_text_model_tokens_and_usage() -> None:
         (call,) = simulator.calls()
     assert answer.content == heard.texts[1] != ""
     assert (answer.model, answer.attempt, answer.reasoning) == ("first", 1, None)
-    assert answer.tokens == answer.usage.completion_tokens == call.completion_tokens
-    assert answer.usage.prompt_tokens == call.prompt_tokens
+    assert answer.tokens == answer.spent.usage.completion_tokens == call.completion_tokens
+    assert answer.spent.usage.prompt_tokens == call.prompt_tokens
     assert call.request_id == "t.0.propose.a.1"
+
+
+async def test_an_answer_has_the_cost_of_its_tokens() -> None:
+    """By the price of the endpoint that was asked."""
+    price = Price(input=2.0, output=3.0)
+    async with Simulator(SimulatorConfig(model="first")) as simulator:
+        servers = {"gpu-1": EndpointConfig(url=simulator.url, price=price)}
+        async with client(servers=servers) as made:
+            answer = await complete(made, ask())
+    used = answer.spent.by_model["first"]
+    expected = (2 * (used.prompt_tokens or 0) + 3 * (used.completion_tokens or 0)) / 1e6
+    assert used.cost == pytest.approx(expected)
+    assert expected > 0
 
 
 async def test_a_schema_is_sent_and_its_answer_checked() -> None:
@@ -161,7 +175,7 @@ async def test_an_invalid_answer_is_shown_to_the_model_with_the_complaint() -> N
     assert [m["role"] for m in second["messages"]] == ["user", "assistant", "user"]
     assert "not JSON" in second["messages"][2]["content"]
     assert second["seed"] != first["seed"]
-    assert (answer.checked, answer.usage.prompt_tokens) == ({"verdict": "fine"}, 10)
+    assert (answer.checked, answer.spent.usage.prompt_tokens) == ({"verdict": "fine"}, 10)
 
 
 async def test_an_invalid_answer_is_mended_once_however_few_attempts_there_are() -> None:
@@ -214,7 +228,7 @@ async def test_a_budget_that_is_thought_away_is_doubled_once() -> None:
         with pytest.raises(GaveUp, match=r"reasoning.*max_tokens 1000") as raised:
             await complete(made, ask(max_tokens=500))
         assert simulator.requests == 2
-    assert (raised.value.error_type, raised.value.usage.completion_tokens) == ("Truncated", 1500)
+    assert (raised.value.error_type, raised.value.spent.usage.completion_tokens) == ("Truncated", 1500)
 
 
 async def test_a_text_that_is_cut_off_is_asked_for_with_more_room() -> None:
@@ -223,7 +237,7 @@ async def test_a_text_that_is_cut_off_is_asked_for_with_more_room() -> None:
         heard = RecordingWatcher()
         answer = await complete(made, ask(max_tokens=300), heard)
     assert (answer.finish_reason, answer.truncated, heard.errors) == ("stop", False, ["Truncated"])
-    assert answer.usage.completion_tokens == answer.tokens + 300
+    assert answer.spent.usage.completion_tokens == answer.tokens + 300
 
 
 async def test_an_error_within_the_stream_is_no_answer() -> None:
