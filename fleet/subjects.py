@@ -64,6 +64,13 @@ BUCKET: Final = "deliberations"
 TEXTS: Final = "deliberation-texts"
 STATES: Final = f"KV_{BUCKET}"
 """The stream behind the bucket."""
+WORKERS_BUCKET: Final = "deliberation-workers"
+"""What workers tell of themselves, and how they share the limits of endpoints. In memory, for a minute."""
+LIMITS_KEY: Final = "limits"
+CLOCK_KEYS: Final = "clock"
+"""Prefix: a worker writes there to learn what time it is for NATS."""
+STATUS_KEYS: Final = "status"
+"""Prefix: `status.<worker>`."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     DELIBERATION_REQUESTS: "Requests for deliberations, until a dispatcher has recorded them.",
@@ -78,6 +85,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     CONTROLLER: "Collectors end deliberations at their deadline or on request.",
     WORKERS: "Workers pull agent calls.",
     BUCKET: "States of deliberations, by task id.",
+    WORKERS_BUCKET: "What workers tell of themselves, and how they share the limits of model servers.",
     TEXTS: "Texts and bodies that do not fit one message.",
 }
 """Of each stream, consumer, bucket and object store, as `nats stream info` and its like show it."""
@@ -112,6 +120,11 @@ def instance_of(instance: str) -> str:
 def schedule_of(task_id: str) -> str:
     """The subject that holds the scheduled deadline of one task."""
     return f"{CONTROL_SCHEDULE}.{task_id}"
+
+
+def status_of(worker: str) -> str:
+    """The subject under which a worker tells how it is: a key of `WORKERS_BUCKET`."""
+    return f"$KV.{WORKERS_BUCKET}.{STATUS_KEYS}.{worker}"
 
 
 def deadletter_of(subject: str) -> str:

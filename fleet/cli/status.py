@@ -8,6 +8,7 @@ from msgspec import to_builtins
 
 from fleet.cli import options
 from fleet.cli.doctor.fleet_state import FleetState
+from fleet.cli.doctor.workers import SILENT_S, told_s
 from fleet.cli.output import console, print_json
 from fleet.config import Settings
 from fleet.exits import Exit
@@ -69,6 +70,12 @@ def _show(screen: object, state: FleetState) -> None:
     for each in state.consumers:
         verdict = Text("at work", style="green") if each.served else Text("not at work", style="red")
         table.add_row(each.name, verdict, f"{each.waiting:,} wait, {each.open:,} in hand")
+    for worker in state.workers or ():
+        sick = ", ".join(f"{each.name} {each.breaker}" for each in worker.endpoints if each.breaker != "closed")
+        told = f"{worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
+        silent_s = told_s(worker)
+        verdict = Text("silent", style="red") if silent_s >= SILENT_S else Text("at work", style="green")
+        table.add_row(worker.name, verdict, f"{told}; breakers: {sick}" if sick else told)
     table.add_row("service", f"{len(state.instances)}", Text(" ".join(state.instances)))
     table.add_row("dead letters", f"{state.dead_letters}", "see `fleet deadletter list`" if state.dead_letters else "")
     screen.print(table)

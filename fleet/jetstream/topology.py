@@ -160,6 +160,28 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
         },
     ):
         created.append(subjects.STATES)
+    described = subjects.DESCRIPTIONS[subjects.WORKERS_BUCKET]
+    workers = KeyValueConfig(
+        bucket=subjects.WORKERS_BUCKET,
+        description=described,
+        history=1,
+        ttl=MINUTE_S,
+        storage=StorageType.MEMORY,
+        replicas=replicas,
+        direct=True,
+    )
+    await _declare_store(
+        js,
+        f"KV_{subjects.WORKERS_BUCKET}",
+        lambda: js.create_key_value(workers),
+        {
+            "description": described,
+            "num_replicas": replicas,
+            "max_age": MINUTE_S,
+            "allow_direct": True,
+            "metadata": ownership.mark(settings.fleet_name),
+        },
+    )
     # Each text has a lifetime of its own; this is the longest.
     described = subjects.DESCRIPTIONS[subjects.TEXTS]
     texts = ObjectStoreConfig(
@@ -213,6 +235,7 @@ async def _check_ownership(js: JetStreamContext, settings: Settings) -> None:
     stores = {
         subjects.STATES: subjects.DESCRIPTIONS[subjects.BUCKET],
         f"OBJ_{subjects.TEXTS}": subjects.DESCRIPTIONS[subjects.TEXTS],
+        f"KV_{subjects.WORKERS_BUCKET}": subjects.DESCRIPTIONS[subjects.WORKERS_BUCKET],
     }
     await ownership.check(js, settings.fleet_name, wanted, stores)
 

@@ -70,6 +70,7 @@ class Plane:
             await self.js.add_stream(StreamConfig(name=name, subjects=kept, storage=storage, retention=retention))
         await self.add_consumer()
         self.bucket = await self.js.create_key_value(bucket=subjects.BUCKET)
+        await self.js.create_key_value(bucket=subjects.WORKERS_BUCKET, storage=StorageType.MEMORY, direct=True)
         await self.js.create_object_store(bucket=subjects.TEXTS)
         texts = (await self.js.stream_info(f"OBJ_{subjects.TEXTS}")).config
         await self.js.update_stream(texts.evolve(allow_msg_ttl=True))
@@ -98,9 +99,9 @@ class Plane:
     def of(self, subject: str) -> list[Any]:
         return [msg for msg in self.seen if msg.subject == subject]
 
-    async def next(self, subject: str, count: int = 1) -> Any:
+    async def next(self, subject: str, count: int = 1, within_s: float = 30) -> Any:
         """The `count`-th message of `subject`."""
-        async with asyncio.timeout(30), self._news:
+        async with asyncio.timeout(within_s), self._news:
             await self._news.wait_for(lambda: len(self.of(subject)) >= count)
         return self.of(subject)[count - 1]
 
@@ -141,12 +142,15 @@ async def working(plane: Plane, server: ModelServer, **limits: Any) -> AsyncIter
 
 @asynccontextmanager
 async def worker_process(
-    plane: Plane, server: ModelServer, tmp_path: Path, *, max_tokens: int = 4000
+    plane: Plane, server: ModelServer, tmp_path: Path, *, max_tokens: int = 4000, endpoint: str = ""
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A worker that can be stopped as a whole."""
+    """A worker that can be stopped as a whole. `endpoint`: more settings of the model server, as TOML."""
     config = tmp_path / "fleet.toml"
-    config.write_text(f"[workers]\nack_wait_s = {ACK_WAIT_S}\n[roles.DEV]\nmax_tokens = {max_tokens}\n")
-    environ = {"NATS_URL": plane.url, "VLLM_URL": server.url, "FLEET_CONFIG": str(config)}
+    config.write_text(
+        f"[workers]\nack_wait_s = {ACK_WAIT_S}\n[roles.DEV]\nmax_tokens = {max_tokens}\n"
+        f'[endpoints.server]\nurl = "{server.url}"\n{endpoint}\n'
+    )
+    environ = {"NATS_URL": plane.url, "FLEET_CONFIG": str(config)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "fleet.chaos.worker"),
         env={**os.environ, **environ},

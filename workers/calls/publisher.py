@@ -88,6 +88,13 @@ class WorkerPublisher:
         except (nats.errors.Error, OSError) as error:
             log.debug("progress.not_published", task_id=event.task_id, error=type(error).__name__)
 
+    async def tell(self, subject: str, what: Any) -> None:
+        """Publishes something that will soon be told again."""
+        try:
+            await self._nc.publish(subject, encode(what))
+        except (nats.errors.Error, OSError) as error:
+            log.debug("status.not_published", error=type(error).__name__)
+
     async def dead_letter(self, msg: Msg, reason: str) -> None:
         """Stores a message that nobody could handle, whole. Raises if the dead letter could not be stored."""
         meta = msg.metadata

@@ -1,20 +1,23 @@
 """Runs one worker: takes agent calls from JetStream, many at once, until it is closed."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
 import structlog
-from msgspec import Struct
 from nats.aio.msg import Msg
 
 from fleet import subjects
+from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.jetstream import connection
 from fleet.jetstream.origin import WORKER_INBOX, published
 from fleet.messages import UNDECODABLE, AgentStop, decode
+from fleet.messages.workers import WorkerStatus
+from fleet.times import rfc3339
 from workers.calls.caller import Caller
 from workers.calls.deliveries.delivery_notes import DeliveryNotes
 from workers.calls.deliveries.duplicates import DuplicateWatch
@@ -22,24 +25,14 @@ from workers.calls.deliveries.leases import Leases
 from workers.calls.deliveries.pull_consumer import PullConsumer
 from workers.calls.message_handler import MessageHandler
 from workers.calls.publisher import WorkerPublisher
+from workers.calls.shared_limits import SharedLedger
 from workers.calls.tasks import BackgroundTasks, cancel
 from workers.llm.client import ModelClient
-from workers.llm.servers.endpoint import EndpointStatus
 
 log = structlog.get_logger(__name__)
 
 CLOSE_WITHIN_S = 1.0
-
-
-class WorkerStatus(Struct, frozen=True, kw_only=True):
-    """How a worker is. `last_fetch_age_s`: since NATS last answered its pull; 0 while it requests nothing."""
-
-    name: str
-    open_calls: int
-    done: int
-    failed: int
-    last_fetch_age_s: float
-    endpoints: tuple[EndpointStatus, ...] = ()
+STATUS_EVERY_S = 3.0
 
 
 class ConnectionEvents:
@@ -70,6 +63,7 @@ class AgentWorker:
         self, settings: Settings, name: str, client: ModelClient, nc: connection.Connection, events: ConnectionEvents
     ) -> None:
         self._name = name
+        self._started_at = rfc3339(now_ms())
         self._nc = nc
         self._client = client
         self._events = events
@@ -115,6 +109,9 @@ class AgentWorker:
                 disconnected_cb=events.on_disconnect,
             )
             stack.push_async_callback(connection.disconnect, nc)
+            alone = f"{name}.{secrets.token_hex(4)}"
+            client.share_limits(SharedLedger(nc, alone), alone)
+            stack.push_async_callback(client.give_back)
             worker = cls(settings, name, client, nc, events)
             stack.push_async_callback(worker._close)
             await worker._start()
@@ -131,6 +128,8 @@ class AgentWorker:
     def status(self) -> WorkerStatus:
         return WorkerStatus(
             name=self._name,
+            started_at=self._started_at,
+            told_at=rfc3339(now_ms()),
             open_calls=len(self._leases),
             done=self._handler.done,
             failed=self._handler.failed,
@@ -144,6 +143,7 @@ class AgentWorker:
         self._tasks.loop("renew leases", self._leases.renew(self._renew_s))
         self._tasks.loop("renew delivery notes", self._notes.renew(self._leases.all))
         self._tasks.loop("look for duplicate calls", self._duplicates.run())
+        self._tasks.loop("tell status", self._tell_status())
         self._tasks.loop("follow reconnects", self._follow_reconnects())
         self._tasks.step("wait for the connection's end", self._end_with_connection())
         log.info("worker.started", worker=self._name, calls=self._capacity)
@@ -183,6 +183,12 @@ class AgentWorker:
             self._leases.stop(task_id)
         else:
             self._leases.suspect(task_id)
+
+    async def _tell_status(self) -> None:
+        """For whoever looks at the fleet from NATS. It is forgotten a minute after the last time."""
+        while True:
+            await self._publisher.tell(subjects.status_of(self._name), self.status())
+            await asyncio.sleep(STATUS_EVERY_S)
 
     # --- the connection ---------------------------------------------------------------------------------------------
 

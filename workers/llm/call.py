@@ -8,7 +8,7 @@ from random import Random
 from fleet.clock import now_ms
 from fleet.config import Workers
 from fleet.errors import AgentCallError
-from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, expected_tokens
+from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink
 from workers.llm.call_history import CallHistory
 from workers.llm.failures import AttemptError, of
 from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durations, race
@@ -139,9 +139,9 @@ class ModelCall:
         shared = self._shared
         search = self._history.search(request, beside)
         route = attempt.route = await shared.endpoints.ready(search)
-        began, expected = time.monotonic(), expected_tokens(request)
+        began = time.monotonic()
         try:
-            with shared.endpoints.attempt(route.endpoint, request.task_id, expected) as open_call:
+            with shared.endpoints.attempt(route.endpoint, request.task_id, search.expected_tokens) as open_call:
                 try:
                     await shared.attempts.make(
                         attempt,

@@ -3,7 +3,7 @@
 from msgspec import structs
 
 from fleet.errors import AgentCallError
-from workers.llm.attempt import Attempt
+from workers.llm.attempt import Attempt, expected_tokens
 from workers.llm.failures import CONNECTION_TYPES, AttemptError
 from workers.llm.requests import ModelRequest
 from workers.llm.servers import context_window
@@ -100,6 +100,7 @@ class CallHistory:
             unreachable=error is not None and not error.begun,
             refused=self._refused.keys(),
             suspect=any(each.fault == "server" and each.begun for each in self.errors),
+            expected_tokens=expected_tokens(request),
         )
 
     def has_another(self, request: ModelRequest) -> bool:

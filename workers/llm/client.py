@@ -12,13 +12,14 @@ import structlog
 
 from fleet.config import Settings
 from fleet.errors import ConfigError
+from fleet.messages.workers import EndpointStatus
 from workers.llm.attempt import Attempts, Check
 from workers.llm.call import ModelCall, Shared
 from workers.llm.hedging import Durations
 from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
-from workers.llm.servers.endpoint import EndpointStatus
 from workers.llm.servers.endpoints import Endpoints
+from workers.llm.servers.room import Ledger
 
 __all__ = ["Answer", "CallWatcher", "GaveUp", "ModelClient"]
 
@@ -48,7 +49,16 @@ class ModelClient:
         if not self.endpoints.all:
             raise problem
 
+    def share_limits(self, ledger: Ledger, worker: str) -> None:
+        """With the other workers of the fleet. Without it, this process has the endpoints for itself."""
+        self.endpoints.room.share(ledger, worker)
+
+    async def give_back(self) -> None:
+        """Its share of the limits, for others."""
+        await self.endpoints.room.close()
+
     async def close(self) -> None:
+        await self.give_back()
         await self.attempts.close()
 
     def status(self) -> tuple[EndpointStatus, ...]:

@@ -10,7 +10,8 @@ import structlog
 
 from fleet.config import Settings
 from fleet.event_loop import fast_loop
-from workers.calls.worker import AgentWorker, WorkerStatus
+from fleet.messages.workers import WorkerStatus
+from workers.calls.worker import AgentWorker
 
 log = structlog.get_logger(__name__)
 

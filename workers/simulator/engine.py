@@ -46,6 +46,7 @@ class Seats:
 
     def __init__(self, limit: int) -> None:
         self.running = 0
+        self.most_running = 0
         self._limit = limit
         self._queue: deque[asyncio.Future[None]] = deque()
 
@@ -64,7 +65,7 @@ class Seats:
     async def take(self) -> None:
         """Return once the caller has a seat, to be given back with `leave`."""
         if self.is_free:
-            self.running += 1
+            self._sit()
             return
         called = asyncio.get_running_loop().create_future()
         self._queue.append(called)
@@ -86,8 +87,12 @@ class Seats:
         while self._queue and self.running < self._limit:
             called = self._queue.popleft()
             if not called.done():
-                self.running += 1
+                self._sit()
                 called.set_result(None)
+
+    def _sit(self) -> None:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
 
 
 @dataclass(kw_only=True)

@@ -68,6 +68,11 @@ class Simulator:
         return self._api.seats.running
 
     @property
+    def most_running(self) -> int:
+        """At any time since the start."""
+        return self._api.seats.most_running
+
+    @property
     def waiting(self) -> int:
         return self._api.seats.waiting
 

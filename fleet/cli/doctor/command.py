@@ -205,6 +205,7 @@ def _permissions(granted: dict[str, Any] | None) -> Finding:
 async def _fleet(nc: Any) -> list[Finding]:
     """Who serves, and what waits. A request that nobody would serve is a failure."""
     from fleet.cli.doctor import fleet_state
+    from fleet.cli.doctor import workers as own_words
 
     try:
         state = await fleet_state.look(nc)
@@ -218,6 +219,7 @@ async def _fleet(nc: Any) -> list[Finding]:
         if state.instances
         else Finding("fail", "service", "no instance answers `ask`, `result` and `cancel`", "start a collector"),
         _workers(workers),
+        *own_words.findings(state.workers),
     ]
     waits = f"{_some(state.requests, 'request')} not accepted yet"
     if state.oldest_s > LONG_WAIT_S:

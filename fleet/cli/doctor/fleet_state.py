@@ -9,6 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from fleet import subjects
+from fleet.cli.doctor import workers
+from fleet.messages.workers import WorkerStatus
 from fleet.times import from_rfc3339
 
 WITHIN_S = 5.0
@@ -36,7 +38,7 @@ class Consumer(Struct, frozen=True, kw_only=True):
 
 class FleetState(Struct, frozen=True, kw_only=True):
     """`instances`: of the service `deliberations`. `running`: tasks with a deadline ahead. `oldest_s`: how long the
-    oldest request waits."""
+    oldest request waits. `workers` null: what they tell of themselves cannot be read."""
 
     instances: tuple[str, ...]
     consumers: tuple[Consumer, ...]
@@ -44,6 +46,7 @@ class FleetState(Struct, frozen=True, kw_only=True):
     requests: int
     oldest_s: float
     dead_letters: int
+    workers: tuple[WorkerStatus, ...] | None = None
 
     def consumer(self, name: str) -> Consumer:
         return next(each for each in self.consumers if each.name == name)
@@ -52,11 +55,12 @@ class FleetState(Struct, frozen=True, kw_only=True):
 async def look(nc: Any) -> FleetState:
     """Raises what nats-py raises, and KeyError where a stream or a consumer is missing."""
     schedules = f"{subjects.CONTROL_SCHEDULE}."
-    requests, letters, deadlines, instances, *consumers = await asyncio.gather(
+    requests, letters, deadlines, instances, told, *consumers = await asyncio.gather(
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_REQUESTS}"),
         _api(nc, f"STREAM.INFO.{subjects.DEAD_LETTERS}", {"subjects_filter": f"{subjects.DEADLETTER}.>"}),
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_CONTROL}", {"subjects_filter": f"{schedules}>"}),
         _instances(nc),
+        workers.look(nc),
         *(_api(nc, f"CONSUMER.INFO.{stream}.{durable}") for _, stream, durable in CONSUMERS),
     )
     now = datetime.now(UTC).timestamp()
@@ -70,6 +74,7 @@ async def look(nc: Any) -> FleetState:
         requests=waiting,
         oldest_s=_age_s(requests["state"]["first_ts"], now) if waiting else 0.0,
         dead_letters=letters["state"]["messages"] - notes,
+        workers=told,
     )
 
 

@@ -204,3 +204,4 @@ def _streams(settings: Settings) -> Iterator[str]:
     yield from (str(stream.name) for stream in topology.streams(settings))
     yield subjects.STATES
     yield f"OBJ_{subjects.TEXTS}"
+    yield f"KV_{subjects.WORKERS_BUCKET}"

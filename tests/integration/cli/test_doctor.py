@@ -4,18 +4,24 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet import subjects
+from fleet.cli.doctor import workers
+from fleet.client.session import session
 from fleet.config import load, unconfigured
 from fleet.jetstream import topology
+from fleet.messages.workers import WorkerStatus
 from tests.support import agents
 from tests.support.control_plane import running
+from tests.support.fake_control_plane import Plane, request, settings, until, working
 from tests.support.permitted import permitted
-from workers.simulator.server import Simulator, SimulatorConfig
+from workers.simulator.server import ConfigChange, Faults, Simulator, SimulatorConfig
 
 
 async def doctor(nats_url: str, data_dir: Path, **environ: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -58,6 +64,33 @@ async def test_a_fleet_that_would_not_serve(nats_url: str, tmp_path: Path) -> No
     assert failed == {"dispatcher", "collector", "service", "workers", "vllm http://127.0.0.1:9"}
     assert all(found[what]["todo"] for what in failed)
     assert "Errno" not in json.dumps(found)
+
+
+async def test_workers_and_breakers(plane: Plane, tmp_path: Path) -> None:
+    """Each worker with its age; a model server whose breaker is open at all of them serves nobody."""
+    async with AsyncExitStack() as stack:
+        model = await stack.enter_async_context(Simulator(SimulatorConfig()))
+        fleet = await stack.enter_async_context(working(plane, model))
+        name = f"calls to {model.url}"
+        async with session(settings(plane, model)) as client:
+            await until_told(client.nc, lambda worker: worker.name == "worker-test")
+            told = {finding.what: finding for finding in workers.findings(await workers.look(client.nc))}
+            assert told["worker worker-test"].verdict == told[name].verdict == "ok"
+            assert "breaker closed" in told[name].found
+
+            model.configure(ConfigChange(faults=Faults(refuse=1.0)))
+            for number in range(5):
+                await plane.submit(request(task_id=f"t{number}"))
+            await until(lambda: fleet.status().endpoints[0].breaker == "open")
+            await until_told(client.nc, lambda worker: worker.endpoints[0].breaker == "open")
+            told = {finding.what: finding for finding in workers.findings(await workers.look(client.nc))}
+            assert told[name].verdict == "fail"
+
+
+async def until_told(nc: Any, fact: Callable[[WorkerStatus], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not any(fact(worker) for worker in await workers.look(nc) or ()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.usefixtures("nats_binary")

@@ -25,6 +25,8 @@ from fleet import config, subjects
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from tests.support.deploy import NATS, PASSWORDS
+from workers.calls.shared_limits import SharedLedger
+from workers.llm.servers.limits import Record
 
 
 def nats_server() -> str:
@@ -45,7 +47,7 @@ def free_port() -> int:
 
 
 STREAMS = {stream.name: stream for stream in topology.streams(config.load({}))}
-STORES = {f"KV_{subjects.BUCKET}", f"OBJ_{subjects.TEXTS}"}
+STORES = {f"KV_{subjects.BUCKET}", f"KV_{subjects.WORKERS_BUCKET}", f"OBJ_{subjects.TEXTS}"}
 CONSUMERS = {(stream, consumer.durable_name) for stream, consumer in topology.consumers(config.load({}))}
 NAMES = {value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)}
 SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} | {
@@ -74,7 +76,7 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
     """Subjects, streams, consumers and buckets are those of `fleet.subjects` and `fleet.jetstream.topology`."""
     tokens = pattern.split(".")
     if tokens[0] == "$KV":
-        assert tokens[1] == subjects.BUCKET
+        assert tokens[1] in (subjects.BUCKET, subjects.WORKERS_BUCKET)
     elif tokens[0] == "$O":
         assert tokens[1] == subjects.TEXTS
     elif tokens[:2] == ["$JS", "EVENT"]:
@@ -379,6 +381,8 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
         assert (await (await of_worker_js.key_value(subjects.BUCKET)).get("passes")).value == b"{}"
         await of_worker_js.publish(subjects.AGENT_PROGRESS, b"{}")
         await of_worker_js.publish(subjects.AGENT_COMPLETED, b"{}")
+        await of_worker_js.publish(subjects.status_of("w"), b"{}")
+        await SharedLedger(worker, "w").change(lambda records, _: {**records, "gpu": Record(requests=1.0)})
 
         await of_control_js.publish(subjects.COMPLETED, b"done")
         await of_control_js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of("passes"))

@@ -22,10 +22,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from fleet.messages.workers import BreakerState
+
 WINDOW = 20
 
 Outcome = Literal["succeeded", "failed", "failed at it", "abandoned"]
-State = Literal["closed", "open", "half-open"]
 
 
 class Rules(Struct, frozen=True, kw_only=True):
@@ -50,7 +51,7 @@ class Breaker:
         self.opened = 0
         """How often it has opened, failed probes included."""
 
-    def state(self, now: float) -> State:
+    def state(self, now: float) -> BreakerState:
         if self._open_until is None:
             return "closed"
         return "open" if now < self._open_until else "half-open"

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig, base_url, joined, shown
 from workers.llm.failures import AttemptError
-from workers.llm.servers.breaker import Breaker, Rules, State
+from workers.llm.servers.breaker import Breaker, Rules
 from workers.llm.servers.dialects import DIALECTS, Form
-from workers.llm.servers.limits import Allowance
+from workers.llm.servers.room import Allowance
 
 FIRST_REFUSAL_S = 5.0
 LONGEST_REFUSAL_S = 300.0
@@ -22,17 +23,6 @@ class ModelCard(Struct, frozen=True):
     parent: str | None = None
 
 
-class EndpointStatus(Struct, frozen=True, kw_only=True):
-    """How one endpoint looks from here. `opened`: how often its breaker has. `refuses`: models, and why."""
-
-    url: str
-    breaker: State
-    opened: int
-    open_calls: int
-    name: str = ""
-    refuses: dict[str, str] = {}
-
-
 class _Refusal(Struct, frozen=True):
     until: float
     lasts_s: float
@@ -42,7 +32,7 @@ class _Refusal(Struct, frozen=True):
 class Endpoint:
     """`models` None: not asked yet."""
 
-    def __init__(self, name: str, config: EndpointConfig, rules: Rules, workers: int, now: float) -> None:
+    def __init__(self, name: str, config: EndpointConfig, rules: Rules) -> None:
         self.name = name
         self.config = config
         self.dialect = DIALECTS[config.kind]
@@ -51,7 +41,7 @@ class Endpoint:
         self.shown = shown(config.url.rstrip("/"))
         """Without credentials: for errors and logs."""
         self.breaker = Breaker(rules)
-        self.allowance = Allowance(config, workers, now)
+        self.allowance = Allowance(config)
         self.open_calls = 0
         self.models: tuple[ModelCard, ...] | None = None
         self.list_failed = False
@@ -137,13 +127,14 @@ class Endpoint:
         self.list_failed = False
         self._windows.clear()
 
-    def status(self, now: float) -> EndpointStatus:
+    def status(self, now: float, waiting: int) -> EndpointStatus:
         return EndpointStatus(
             name=self.name,
             url=self.shown,
             breaker=self.breaker.state(now),
             opened=self.breaker.opened,
             open_calls=self.open_calls,
+            waiting=waiting,
             refuses={
                 model or "any model": refusal.error.error
                 for model, refusal in self._refusals.items()

@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from fleet.config import Workers
 from fleet.errors import AgentCallError
+from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.breaker import Outcome
-from workers.llm.servers.endpoint import Endpoint, EndpointStatus, rules_of
+from workers.llm.servers.endpoint import Endpoint, rules_of
+from workers.llm.servers.room import Room
 from workers.llm.servers.routing import Routing
 
 log = structlog.get_logger(__name__)
@@ -47,6 +49,18 @@ class Search(Struct, frozen=True, kw_only=True):
     unreachable: bool = False
     refused: Collection[tuple[str, str | None]] = frozenset()
     suspect: bool = False
+    expected_tokens: int = 0
+
+
+class Waiting(Struct, frozen=True):
+    """A call that waits. `wants`: endpoints that it would take if they had room; `asks`: it waits for the answer of
+    one that may have.
+    """
+
+    is_suspect: bool
+    expected_tokens: int
+    wants: frozenset[str]
+    asks: bool
 
 
 class Nowhere(Exception):
@@ -70,10 +84,11 @@ class Endpoints:
             limits.breaker_longest_cool_down_s,
         )
         self.clock = clock
-        self.all = tuple(Endpoint(name, config, rules, limits.count, clock()) for name, config in servers.items())
+        self.all = tuple(Endpoint(name, config, rules) for name, config in servers.items())
         self._routing = Routing()
-        self._waiting: dict[asyncio.Event, bool] = {}
-        """Calls that wait, in their order, and whether they are suspects."""
+        self._waiting: dict[asyncio.Event, Waiting] = {}
+        """Calls that wait, in their order."""
+        self.room = Room({each.name: each.allowance for each in self.all}, self._wanting, self._granted, clock)
 
     def leave_out(self, endpoint: Endpoint) -> None:
         """It cannot be used at all."""
@@ -81,7 +96,7 @@ class Endpoints:
 
     def status(self) -> tuple[EndpointStatus, ...]:
         now = self.clock()
-        return tuple(each.status(now) for each in self.all)
+        return tuple(each.status(now, len(self._wanting(each.name))) for each in self.all)
 
     def choose(self, search: Search) -> Route | None:
         """Where an attempt goes now; None: nobody can take it just now. Raises `Nowhere`.
@@ -122,9 +137,16 @@ class Endpoints:
 
     async def ready(self, search: Search) -> Route:
         """What `choose` says, as soon as it names an endpoint. The attempt must begin at once. Raises `Nowhere`."""
-        while (route := self.choose(search)) is None:
+        while True:
+            route = self.choose(search)
+            if route is not None and route.endpoint.allowance.has(self.clock()):
+                self._routing.begin(search.task_id, route.endpoint)
+                return route
+            wants = self._well(search) if route is None else frozenset({route.endpoint.name})
             woken = asyncio.Event()
-            self._waiting[woken] = search.suspect
+            self._waiting[woken] = Waiting(search.suspect, search.expected_tokens, wants, route is not None)
+            if wants:
+                self.room.ask()
             try:
                 async with asyncio.timeout(self._wait_s(search)):
                     await woken.wait()
@@ -132,8 +154,6 @@ class Endpoints:
                 pass  # A cool-down or a pause is over: whoever comes first goes first.
             finally:
                 self._waiting.pop(woken, None)
-        self._routing.begin(search.task_id, route.endpoint)
-        return route
 
     @contextmanager
     def attempt(self, endpoint: Endpoint, task_id: str = "", expected_tokens: int = 0) -> Iterator["OpenCall"]:
@@ -142,7 +162,7 @@ class Endpoints:
         was = breaker.state(now)
         era = breaker.begin(now)
         endpoint.open_calls += 1
-        endpoint.allowance.begin(expected_tokens, now)
+        taken = endpoint.allowance.begin()
         call = OpenCall()
         failure: AgentCallError | None = None
         outcome: Outcome = "succeeded"
@@ -157,11 +177,13 @@ class Endpoints:
         finally:
             endpoint.open_calls -= 1
             now, opened = self.clock(), breaker.opened
-            endpoint.allowance.end(expected_tokens, call.used_tokens, now)
+            endpoint.allowance.end(taken, expected_tokens, call.used_tokens)
             breaker.end(era, outcome, now, task_id)
             self._tell(endpoint, failure, opened, was != "closed" and breaker.state(now) == "closed")
             if self._waiting:
                 self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)
+                if endpoint.allowance.limited:
+                    self.room.ask()
 
     def _tell(self, endpoint: Endpoint, failure: AgentCallError | None, opened: int, closed: bool) -> None:
         breaker = endpoint.breaker
@@ -175,6 +197,27 @@ class Endpoints:
     def _wake(self, most: int | None) -> None:
         for event in list(self._waiting)[:most]:
             event.set()
+
+    def _wanting(self, endpoint: str) -> list[int]:
+        """Expected tokens of the calls that would begin there."""
+        return [each.expected_tokens for each in self._waiting.values() if endpoint in each.wants]
+
+    def _granted(self, endpoint: str, calls: int) -> None:
+        """So many of those may begin now. Who only asked whether there is room looks elsewhere if there is none."""
+        for event, each in list(self._waiting.items()):
+            if endpoint in each.wants and (each.asks or calls > 0):
+                calls -= 1
+                event.set()
+
+    def _well(self, search: Search) -> frozenset[str]:
+        """Endpoints that lack nothing but room."""
+        now = self.clock()
+        return frozenset(
+            endpoint.name
+            for target in search.targets
+            for endpoint in self._able(target, search)
+            if self._is_well(endpoint, search, now)
+        )
 
     def _able(self, target: ModelTarget, search: Search) -> list[Endpoint]:
         """Endpoints that may have the model and have not refused this call. Lists may be wrong: where every list lacks
@@ -191,11 +234,15 @@ class Endpoints:
         return [endpoint for endpoint in able if (endpoint.name, target.name) not in search.refused]
 
     def _admits(self, endpoint: Endpoint, search: Search, now: float) -> bool:
+        return endpoint.allowance.may_have(now) and self._is_well(endpoint, search, now)
+
+    def _is_well(self, endpoint: Endpoint, search: Search, now: float) -> bool:
         if not endpoint.breaker.admits(now) or now < endpoint.paused_until:
             return False
-        if search.suspect and endpoint.breaker.state(now) != "closed" and not all(self._waiting.values()):
-            return False  # The probe is for a call that is surely sound.
-        return endpoint.allowance.has_seat(endpoint.open_calls) and endpoint.allowance.wait_s(now) == 0.0
+        if search.suspect and endpoint.breaker.state(now) != "closed":
+            # The probe is for a call that is surely sound.
+            return all(waiting.is_suspect for waiting in self._waiting.values())
+        return True
 
     def _picked(self, target: ModelTarget, endpoints: Sequence[Endpoint], search: Search) -> Route:
         return Route(self._routing.pick(search.task_id, endpoints), target)
@@ -209,7 +256,7 @@ class Endpoints:
                 cool_down_s = endpoint.breaker.wait_s(now)
                 if cool_down_s is None:
                     continue
-                known = (cool_down_s, endpoint.paused_until - now, endpoint.allowance.wait_s(now))
+                known = (cool_down_s, endpoint.paused_until - now)
                 if (longest := max(known)) > 0:
                     waits.append(longest)
         return min(waits)

@@ -10,7 +10,7 @@ from workers.llm.servers.endpoint import Endpoint, ModelCard, rules_of
 
 
 def endpoint(*cards: ModelCard, **more: Any) -> Endpoint:
-    made = Endpoint("a", EndpointConfig(url="http://a", **more), rules_of(5, 0.5, 1.0, 10.0), 1, 0.0)
+    made = Endpoint("a", EndpointConfig(url="http://a", **more), rules_of(5, 0.5, 1.0, 10.0))
     made.models = cards
     return made
 

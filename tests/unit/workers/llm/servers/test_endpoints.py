@@ -258,34 +258,36 @@ async def test_a_cancelled_probe_passes_its_turn_on() -> None:
     assert endpoints.status()[0].breaker == "half-open"
 
 
-def test_no_more_calls_are_open_than_the_endpoint_may_have() -> None:
-    """Of one worker: its share."""
-    endpoints = Endpoints(servers("http://a", max_concurrency=4), Workers(count=2), Time())
-    (endpoint,) = endpoints.all
-    with endpoints.attempt(endpoint):
-        assert chosen(endpoints) == "a"
-        with endpoints.attempt(endpoint):
-            assert chosen(endpoints) is None
-    assert chosen(endpoints) == "a"
+async def test_no_more_calls_are_open_than_the_endpoint_may_have() -> None:
+    """The next one waits, and begins when one has ended; who has left does not count."""
+    endpoints = Endpoints(servers("http://a", max_concurrency=2), LIMITS)
+    release, full, most = asyncio.Event(), asyncio.Event(), 0
+
+    async def call() -> None:
+        nonlocal most
+        route = await endpoints.ready(search(expected_tokens=10))
+        with endpoints.attempt(route.endpoint):
+            most = max(most, route.endpoint.open_calls)
+            if most == 2:
+                full.set()
+            await release.wait()
+
+    calls = [asyncio.create_task(call()) for _ in range(6)]
+    async with asyncio.timeout(10):
+        await full.wait()
+        calls.pop().cancel()
+        release.set()
+        await asyncio.gather(*calls)
+    assert most == 2
+    await endpoints.room.close()
 
 
-@pytest.mark.parametrize("limit", ["requests_per_minute", "tokens_per_minute"])
-@pytest.mark.parametrize("workers", [1, 4])
-def test_the_rates_of_all_workers_together_hold_over_a_minute(limit: str, workers: int) -> None:
-    """Within 5 %, while all have calls waiting."""
-    tokens = 1 if limit == "requests_per_minute" else 10
-    clock, per_minute = Time(), 600 * tokens
-    config = servers("http://a", **{limit: per_minute})
-    all_workers = [Endpoints(config, Workers(count=workers), clock) for _ in range(workers)]
-    began: list[float] = []
-    for tick in range(18_000):
-        clock.now = tick / 100
-        for endpoints in all_workers:
-            while endpoints.choose(search()) is not None:
-                with endpoints.attempt(endpoints.all[0], expected_tokens=2 * tokens) as call:
-                    call.used_tokens = tokens
-                began.append(clock.now)
-    for start in range(0, 120, 10):
-        calls = sum(start <= at < start + 60 for at in began)
-        assert calls <= 600 * 1.05
-        assert start == 0 or calls >= 600 * 0.95
+async def test_a_call_waits_for_its_own_endpoint_while_that_may_have_room() -> None:
+    """An endpoint at hand would cost the prefix cache of the deliberation."""
+    endpoints = two(max_concurrency=8)
+    homes = {}
+    for task in map(str, range(20)):
+        homes[task] = (await endpoints.ready(search(task_id=task))).endpoint
+    for task, home in homes.items():
+        assert (await endpoints.ready(search(task_id=task))).endpoint is home
+    await endpoints.room.close()

@@ -1,0 +1,101 @@
+"""What workers tell of themselves, and of the model servers as they see them."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fleet import subjects
+from fleet.cli.doctor.findings import Finding
+from fleet.clock import now_ms
+from fleet.messages import UNDECODABLE, decode
+from fleet.messages.workers import EndpointStatus, WorkerStatus
+from fleet.times import from_rfc3339
+
+WITHIN_S = 2.0
+SILENT_S = 15.0
+"""Five times as long as workers wait between two statuses."""
+MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+
+_STREAM = f"KV_{subjects.WORKERS_BUCKET}"
+_KEYS = subjects.status_of("")
+
+
+async def look(nc: Any) -> tuple[WorkerStatus, ...] | None:
+    """The workers that have told something within the last minute; None where that cannot be read."""
+    try:
+        question = json.dumps({"subjects_filter": f"{_KEYS}>"}).encode()
+        info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{_STREAM}", question, timeout=WITHIN_S)).data)
+        found = (info.get("state") or {}).get("subjects") or {}
+        gets = (nc.request(f"$JS.API.DIRECT.GET.{_STREAM}.{key}", b"", timeout=WITHIN_S) for key in sorted(found))
+        answers = await asyncio.gather(*gets)
+    except Exception:  # permissions, an older fleet: nobody else's concern
+        return None
+    return tuple(status for answer in answers if (status := _read(answer.data)) is not None)
+
+
+def _read(data: bytes) -> WorkerStatus | None:
+    try:
+        return decode(data, WorkerStatus)
+    except UNDECODABLE:
+        return None  # forgotten meanwhile
+
+
+def told_s(worker: WorkerStatus) -> float:
+    """How long ago it has told this."""
+    return max(0.0, (now_ms() - from_rfc3339(worker.told_at)) / 1000)
+
+
+def findings(workers: Sequence[WorkerStatus] | None) -> list[Finding]:
+    """Each worker, and each model server as the workers see it."""
+    if workers is None:
+        todo = "may this user read the bucket deliberation-workers? `operator` may"
+        return [Finding("warn", "worker", "what workers tell of themselves cannot be read", todo)]
+    if not workers:
+        todo = "they are starting, are an older version, or may not write to the bucket deliberation-workers"
+        return [Finding("warn", "worker", "none has told how it is within a minute", todo)]
+    return [*map(_worker, workers), *_breakers([each for each in workers if told_s(each) < SILENT_S])]
+
+
+def _worker(worker: WorkerStatus) -> Finding:
+    age = _age((now_ms() - from_rfc3339(worker.started_at)) / 1000)
+    found = f"runs for {age}, {worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
+    what = f"worker {worker.name}"
+    if (silent_s := told_s(worker)) >= SILENT_S:
+        return Finding("warn", what, f"{found}; silent for {silent_s:,.0f} s", "it hangs, or has ended: see its log")
+    if worker.last_fetch_age_s >= SILENT_S:
+        todo = "does the consumer `workers` exist, may it pull? See its log"
+        return Finding("warn", what, f"{found}; NATS has not served it for {worker.last_fetch_age_s:,.0f} s", todo)
+    return Finding("ok", what, found)
+
+
+def _breakers(workers: Sequence[WorkerStatus]) -> list[Finding]:
+    """A failure where no worker can use any model server."""
+    seen: dict[str, list[EndpointStatus]] = {}
+    for worker in workers:
+        for endpoint in worker.endpoints:
+            seen.setdefault(endpoint.name or endpoint.url, []).append(endpoint)
+    open_at = {name: sum(each.breaker == "open" for each in statuses) for name, statuses in seen.items()}
+    none = bool(seen) and all(open_at[name] == len(statuses) for name, statuses in seen.items())
+    return [_breaker(name, statuses, open_at[name], none=none) for name, statuses in seen.items()]
+
+
+def _breaker(name: str, statuses: Sequence[EndpointStatus], opened: int, *, none: bool) -> Finding:
+    calls = sum(each.open_calls for each in statuses)
+    load = f"{calls:,} calls open, {sum(each.waiting for each in statuses):,} wait for it"
+    what, todo = f"calls to {name}", "workers ask it for single calls only until one succeeds: see the server's log"
+    if opened:
+        where = "" if len(statuses) == 1 else f" at {opened} of {len(statuses)} workers"
+        times = max(each.opened for each in statuses)
+        return Finding("fail" if none else "warn", what, f"breaker open{where} (opened {times} times); {load}", todo)
+    if refused := {model: why for each in statuses for model, why in each.refuses.items()}:
+        said = "; ".join(f"{model}: {why}" for model, why in refused.items())
+        return Finding("warn", what, f"refuses {said}; {load}", "correct the key, the model's name or the URL")
+    return Finding("ok", what, f"breaker closed, {load}")
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("days", DAY_S), ("hours", HOUR_S), ("minutes", MINUTE_S)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{max(0.0, seconds):,.0f} s"

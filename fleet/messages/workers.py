@@ -1,0 +1,34 @@
+"""What workers tell of themselves: values of the bucket `deliberation-workers`, under `status.<worker>`."""
+
+from typing import Literal
+
+from fleet.messages.base import Message, Timestamp
+
+BreakerState = Literal["closed", "open", "half-open"]
+
+
+class EndpointStatus(Message, frozen=True, kw_only=True):
+    """How one endpoint looks from a worker. `opened`: how often its breaker has. `waiting`: calls that would begin
+    there. `refuses`: models, and why.
+    """
+
+    url: str
+    breaker: BreakerState
+    opened: int
+    open_calls: int
+    name: str = ""
+    waiting: int = 0
+    refuses: dict[str, str] = {}
+
+
+class WorkerStatus(Message, frozen=True, kw_only=True):
+    """How a worker is. `last_fetch_age_s`: since NATS last answered its pull; 0 while it requests nothing."""
+
+    name: str
+    started_at: Timestamp
+    told_at: Timestamp
+    open_calls: int
+    done: int
+    failed: int
+    last_fetch_age_s: float
+    endpoints: tuple[EndpointStatus, ...] = ()

@@ -1,0 +1,89 @@
+"""The record of the limits of endpoints, in a bucket of NATS: all workers of a fleet change it by compare-and-set.
+
+Its time is that of NATS: the clocks of workers may differ.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from random import random
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.js.api import Header
+from nats.js.errors import APIError, NotFoundError
+
+from fleet import subjects
+from fleet.clock import now_ms
+from fleet.errors import FleetError
+from fleet.messages import UNDECODABLE
+from workers.llm.servers.room import Records, Unreadable
+
+WITHIN_S = 2.0
+TRIES = 50
+LONGEST_PAUSE_S = 0.02
+WRONG_LAST_SEQUENCE = 10071
+SET_CLOCK_EVERY_S = 60.0
+
+_STREAM = f"KV_{subjects.WORKERS_BUCKET}"
+_SUBJECT = f"$KV.{subjects.WORKERS_BUCKET}.{subjects.LIMITS_KEY}"
+_CLOCK = f"$KV.{subjects.WORKERS_BUCKET}.{subjects.CLOCK_KEYS}"
+
+
+class SharedLedger:
+    """A `Ledger`."""
+
+    def __init__(self, nc: Client, worker: str) -> None:
+        self._js = nc.jetstream(timeout=WITHIN_S)
+        self._clock = f"{_CLOCK}.{worker}"
+        self._behind_ms = 0
+        """So much is to be added to this machine's time."""
+        self._set_at = -SET_CLOCK_EVERY_S
+        self._known: tuple[Records, int] | None = None
+        """As this worker wrote or read it last, with its revision."""
+
+    async def change(self, step: Callable[[Records, int], Records]) -> None:
+        try:
+            if time.monotonic() - self._set_at >= SET_CLOCK_EVERY_S:
+                await self._set_clock()
+            for attempt in range(TRIES):
+                if await self._try(step):
+                    return
+                await asyncio.sleep(random() * min(LONGEST_PAUSE_S, 0.001 * 2**attempt))
+        except (nats.errors.Error, FleetError, OSError) as error:
+            raise Unreadable(repr(error)) from None
+        raise Unreadable(f"others were faster {TRIES} times")
+
+    async def _set_clock(self) -> None:
+        """By what NATS says of the time of a message that was just sent."""
+        sent_ms = now_ms()
+        await self._js.publish(self._clock, b"")
+        found = await self._js.get_last_msg(_STREAM, self._clock, direct=True)
+        if found.time is not None:
+            self._behind_ms = round(found.time.timestamp() * 1000) - sent_ms
+            self._set_at = time.monotonic()
+
+    async def _try(self, step: Callable[[Records, int], Records]) -> bool:
+        records, revision = self._known or await self._read()
+        self._known = None
+        changed = step(records, now_ms() + self._behind_ms)
+        headers = {str(Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value): str(revision)}
+        try:
+            stored = await self._js.publish(_SUBJECT, msgspec.json.encode(changed), headers=headers)
+        except APIError as error:
+            if error.err_code != WRONG_LAST_SEQUENCE:
+                raise
+            return False
+        self._known = changed, stored.seq
+        return True
+
+    async def _read(self) -> tuple[Records, int]:
+        try:
+            found = await self._js.get_last_msg(_STREAM, _SUBJECT, direct=True)
+        except NotFoundError:
+            return {}, 0
+        try:
+            return msgspec.json.decode(found.data or b"", type=Records), found.seq or 0
+        except UNDECODABLE:
+            return {}, found.seq or 0  # nobody can work with it: it is written anew
