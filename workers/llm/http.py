@@ -161,8 +161,6 @@ class Http:
         access = self._access[endpoint.name]
         data = None if body is None else json.encode(body)
         headers = {**headers, **access.headers}
-        if data is not None:
-            headers["Content-Type"] = "application/json"
         response = await self._respond(method, url, data, headers, access)
         if response.status in (200, 201):
             return response
@@ -191,7 +189,7 @@ class Http:
                 return await self._session.request(
                     method,
                     url,
-                    data=data,
+                    data=None if data is None else aiohttp.BytesPayload(data, content_type="application/json"),
                     headers=headers,
                     allow_redirects=False,
                     trace_request_ctx=connection,
