@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, run, status
+from fleet.cli import bench, chaos, client, deadletters, listing, run, status, top
 from fleet.cli.doctor import command as doctor
 from fleet.cli.output import ReaderGone
+from fleet.cli.report import command as report
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit
 from fleet.observability.visible import visible
@@ -52,8 +53,11 @@ app.command(rich_help_panel=USE)(client.submit)
 app.command(rich_help_panel=USE)(client.watch)
 app.command(rich_help_panel=USE)(client.result)
 app.command(rich_help_panel=USE)(client.cancel)
+app.command("list", rich_help_panel=USE)(listing.list_)
+app.command(rich_help_panel=USE)(report.report)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(status.status)
+app.command(rich_help_panel=OPERATE)(top.top)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)
 app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(chaos.chaos)

@@ -1,7 +1,7 @@
 """`fleet status`: what runs, what waits, who works, what is sick."""
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import to_builtins
@@ -13,6 +13,9 @@ from fleet.cli.output import console, print_json
 from fleet.config import Settings
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SHOWN = 20
 
@@ -51,18 +54,17 @@ async def _status(settings: Settings, every_s: float | None, json_output: bool) 
             if json_output:
                 print_json(to_builtins(state))
             else:
-                _show(screen, state)
+                screen.print(facts(state))
             if every_s is None:
                 return Exit.DONE if state.instances and all(each.served for each in state.consumers) else Exit.FAILED
             await asyncio.sleep(every_s)
 
 
-def _show(screen: object, state: FleetState) -> None:
-    from rich.console import Console
+def facts(state: FleetState) -> "Table":
+    """What runs, what waits, who works."""
     from rich.table import Table
     from rich.text import Text
 
-    assert isinstance(screen, Console)
     table = Table.grid(padding=(0, 2, 0, 0))
     more = f" and {len(state.running) - SHOWN} more" if len(state.running) > SHOWN else ""
     table.add_row("running", f"{len(state.running)}", Text(" ".join(state.running[:SHOWN]) + more))
@@ -78,4 +80,4 @@ def _show(screen: object, state: FleetState) -> None:
         table.add_row(worker.name, verdict, f"{told}; breakers: {sick}" if sick else told)
     table.add_row("service", f"{len(state.instances)}", Text(" ".join(state.instances)))
     table.add_row("dead letters", f"{state.dead_letters}", "see `fleet deadletter list`" if state.dead_letters else "")
-    screen.print(table)
+    return table

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.cli.output import literal
+from fleet.cli.verdict import account, count, first
 from fleet.client.session import CallEvent
 from fleet.messages import (
     AgentCompleted,
@@ -157,16 +158,16 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     assert text is not None
     text = visible(text)
     if console.is_terminal:
-        title = f"[bold]{literal(_first(event))}[/bold]"
+        title = f"[bold]{literal(first(event))}[/bold]"
         console.print(Panel(_formatted(text), title=title, title_align="left", border_style="green", padding=(1, 2)))
     else:
-        heading = visible(_first(event))
+        heading = visible(first(event))
         console.print(f"\n{heading}:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
     if event.synthesis is not None:
         console.print(f"Merged from the best {len(event.synthesis.sources)}, beside the ranking:\n", style="bold")
         console.print(visible(event.synthesis.content), markup=False, highlight=False, soft_wrap=True)
         console.print()
-    for line in _account(event):
+    for line in account(event):
         console.print(f"[dim]{literal(line)}[/dim]", highlight=False, soft_wrap=True)
     usage = event.usage
     tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) + usage.estimated_tokens
@@ -180,23 +181,6 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
         console.print(_degraded(event), soft_wrap=True, highlight=False)
 
 
-def _first(event: DeliberationCompleted) -> str:
-    """Who comes first, and by what: without a verdict that is an order, and no judgement."""
-    agent = event.results[0].agent_id
-    if len(event.results) == 1:
-        return f"{agent}, the only proposal"
-    if event.selection is not None and event.selection.chosen == agent:
-        return f"{agent}, chosen by {event.selection.chooser_id}"
-    match event.ranking.method:
-        case "vote":
-            return f"{agent}, first by its peers' votes"
-        case "checks":
-            return f"{agent}, first by the checks of its text"
-    if event.results[0].score is None:
-        return f"{agent}, first in order only: nobody scored the proposals"
-    return f"{agent}, first by its peers' scores"
-
-
 def _formatted(text: str) -> RenderableType:
     """Markdown, but JSON as it is: as prose it would lose its line ends, and what looks like emphasis in it."""
     try:
@@ -204,26 +188,6 @@ def _formatted(text: str) -> RenderableType:
     except ValueError:
         return Markdown(text, hyperlinks=False)
     return Text(text)
-
-
-def _account(event: DeliberationCompleted) -> Iterator[str]:
-    """How sure the verdict is, what decided it, why the rounds ended, which checks failed."""
-    if event.margin is not None:
-        unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
-        tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
-        agreed = f" · agreement of its peers on that: {event.confidence:.0%}" if event.confidence is not None else ""
-        yield f"{unit} ahead of the second{tied}{agreed}"
-    if event.selection is not None:
-        chosen = "contradicted itself" if event.selection.contradicted else "gave no answer"
-        if event.selection.chosen is not None:
-            chosen = f"chose {event.selection.chosen}"
-        yield f"{event.selection.chooser_id} {chosen}"
-    if event.stop_reason not in (None, "all_rounds"):
-        yield f"stopped after {count(event.rounds_run, 'round')}: {event.stop_explanation}"
-    for result in event.results:
-        for name, check in result.checks.items():
-            if check.status == "failed":
-                yield f"{result.agent_id}: {name} failed: {'; '.join(check.findings)}"
 
 
 def _ranking(event: DeliberationCompleted) -> Table:
@@ -284,8 +248,3 @@ def _tail(text: str, width: int) -> str:
     line = visible(" ".join(text.split()))
     width = max(width, 10)
     return line if len(line) <= width else "…" + line[1 - width :]
-
-
-def count(number: float, noun: str) -> str:
-    """`1 round`, `2 rounds`, `0.5 points`."""
-    return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"

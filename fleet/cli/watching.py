@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fleet import subjects
 from fleet.cli.output import console, literal, print_json, say
-from fleet.cli.view import count
+from fleet.cli.verdict import count
 from fleet.client.session import Session, session
 from fleet.config import Settings
 from fleet.exits import Exit

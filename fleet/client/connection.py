@@ -19,7 +19,7 @@ from fleet.config import Settings, without_userinfo
 from fleet.errors import BadRequest, FleetError, Unreachable
 from fleet.jetstream.connection import Connection, connect
 from fleet.jetstream.payloads import Texts
-from fleet.messages import ContentRef, DeliberationCompleted, Proposal, TerminalEvent, decode
+from fleet.messages import ContentRef, DeliberationCompleted, Proposal, TerminalEvent, decode, encode
 
 STREAM_FULL = 10077
 """JetStream's code for `maximum messages exceeded`, where a stream discards what is new."""
@@ -106,6 +106,10 @@ class Caller:
                     text = await self.texts.get(msgspec.convert(ref, ContentRef))
                     holder |= {"content": text.decode(), "content_ref": None}
         return event
+
+    async def with_texts(self, event: TerminalEvent) -> TerminalEvent:
+        """`completed`, typed."""
+        return terminal_event(encode(await self.completed(msgspec.to_builtins(event))))
 
     async def text(self, proposal: Proposal) -> str:
         """The whole text, wherever it lies."""

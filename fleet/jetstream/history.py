@@ -1,7 +1,7 @@
 """Reading back in the stream of a deliberation's events. Rare: only after something was lost or missed."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 from nats.aio.msg import Msg
@@ -25,8 +25,11 @@ async def events(
     *,
     headers_only: bool = False,
     stream: str = subjects.DELIBERATIONS,
+    may_delete: bool = True,
 ) -> AsyncGenerator[Msg, None]:
     """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them.
+
+    It reads by a consumer, which it deletes afterwards, or, where it may not, leaves to end by itself.
 
     Of several subjects NATS 2.15 leaves out what comes before the first message of the last of them, where a consumer
     begins at a time: it is asked for everything then.
@@ -55,10 +58,9 @@ async def events(
                     yield msg
     finally:
         await sub.unsubscribe()
-        try:
-            await js.delete_consumer(stream, consumer.name)
-        except NotFoundError:
-            pass
+        if may_delete:
+            with suppress(NotFoundError):
+                await js.delete_consumer(stream, consumer.name)
 
 
 async def find_rejection(js: JetStreamContext, texts: Texts, sequence: int, within_s: float) -> bytes | None:

@@ -21,7 +21,8 @@ OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (KUBERNETES / "components").iterdir())
 FLEET_IMAGE = "deliberation-fleet"
 PASSWORDS = {
-    f"NATS_{user.upper()}_PASSWORD": f"p{user}" for user in ("client", "control", "worker", "operator", "sys", "route")
+    f"NATS_{user.upper()}_PASSWORD": f"p{user}"
+    for user in ("client", "viewer", "control", "worker", "operator", "sys", "route")
 }
 
 

@@ -13,7 +13,7 @@ from fleet.local.nats_server import find_server
 from tests.support.servers import HOST, free_ports
 
 PERMISSIONS = Path(__file__).parents[2] / "deploy" / "nats" / "permissions.conf"
-USERS = ("client", "control", "worker", "operator", "sys")
+USERS = ("client", "control", "viewer", "worker", "operator", "sys")
 
 
 class Users:

@@ -206,6 +206,7 @@ async def test_client_may_ask_but_not_answer(server: int) -> None:
 
 PUBLISHES = {
     "client": {subjects.REQUESTED, subjects.CANCEL, subjects.RESULT, subjects.ASK, subjects.FOLLOW},
+    "viewer": {subjects.RESULT},
     "control": {
         subjects.REQUESTED,
         subjects.ACCEPTED,
@@ -272,6 +273,18 @@ FORBIDDEN = {
         f"$JS.API.CONSUMER.MSG.NEXT.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
         f"$JS.API.CONSUMER.MSG.NEXT.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
         f"$JS.ACK.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}.1.1.1.1.0",
+    ],
+    "viewer": [
+        f"$KV.{subjects.BUCKET}.t",
+        f"$O.{subjects.TEXTS}.C.t",
+        f"$JS.API.STREAM.DELETE.{subjects.DELIBERATIONS}",
+        f"$JS.API.STREAM.PURGE.{subjects.DELIBERATIONS}",
+        f"$JS.API.STREAM.MSG.DELETE.{subjects.DELIBERATIONS}",
+        f"$JS.API.CONSUMER.DELETE.{subjects.DELIBERATIONS}.reports",
+        f"$JS.API.CONSUMER.CREATE.{subjects.AGENT_RESPONSES}",
+        f"$JS.API.CONSUMER.CREATE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
+        f"$JS.ACK.{subjects.DELIBERATIONS}.reports.1.1.1.1.0",
     ],
     "control": [
         f"$JS.API.STREAM.DELETE.{subjects.DELIBERATIONS}",

@@ -1,0 +1,57 @@
+"""The words of a report: for phases, for what decided, for how sure a verdict is."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from fleet.messages import DecidedBy, DeliberationCompleted, Phase
+
+PHASES: Final[Mapping[Phase, str]] = {
+    "propose": "proposing",
+    "critique": "review",
+    "revise": "revision",
+    "score": "scoring",
+    "vote": "voting",
+    "compare": "comparing",
+    "choose": "choosing",
+    "synthesise": "merging",
+}
+DECIDED_BY: Final[Mapping[DecidedBy, str]] = {
+    "score": "the better score decided",
+    "votes": "the number of votes decided",
+    "comparison": "reviewers compared them pair by pair, in both orders, and that decided",
+    "checks": "the number of failed checks decided",
+    "borda": "each reviewer's own order of the proposals decided",
+    "text_hash": "nothing separated them, so that the order is arbitrary",
+    "agent_order": "nothing separated them, so that the order is arbitrary",
+    "architect": "the architect's choice decided",
+}
+COUNCIL: Final = (
+    "Each agent is a language model that was asked on its own. It first writes a proposal. In every round each agent "
+    "reviews the proposals of the others without knowing who wrote them, and each author may rewrite its own. At the "
+    "end each agent scores all proposals but its own.",
+    "Scores go from 0 to 10. They are corrected for reviewers who are harsher or milder than others, for the order in "
+    "which proposals were shown, and for reviewers of the same model as the author. So the score of a proposal is not "
+    "simply the mean of what its reviewers gave.",
+    "All of it is the opinion of language models. That they agree does not make a text right. Checks look for mistakes "
+    "that a program can find; they run nothing.",
+)
+MOST, MANY, HALF = 0.9, 0.7, 0.5
+
+
+def agreement(event: DeliberationCompleted) -> str:
+    """How sure the verdict is, as far as reviewers can tell."""
+    if len(event.results) == 1:
+        return "There was nothing to compare it with."
+    share = event.confidence
+    if not share:
+        return "Nobody judged between the proposals, so this is an order and no verdict."
+    words = "fairly sure" if share >= MOST else "likely" if share >= MANY else "open" if share > HALF else "not sure"
+    return (
+        f"That it is the best of them is {words}: the agreement of the reviewers on the first two is {share:.0%} "
+        "(100%: all of them put it before the second; 50%: they are divided)."
+    )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """As people write it; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"

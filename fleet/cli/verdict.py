@@ -1,0 +1,47 @@
+"""What a result says, in words: who comes first and by what, how sure that is, what was found."""
+
+from collections.abc import Iterator
+
+from fleet.messages import DeliberationCompleted
+
+
+def first(event: DeliberationCompleted) -> str:
+    """Who comes first, and by what: without a verdict that is an order, and no judgement."""
+    agent = event.results[0].agent_id
+    if len(event.results) == 1:
+        return f"{agent}, the only proposal"
+    if event.selection is not None and event.selection.chosen == agent:
+        return f"{agent}, chosen by {event.selection.chooser_id}"
+    match event.ranking.method:
+        case "vote":
+            return f"{agent}, first by its peers' votes"
+        case "checks":
+            return f"{agent}, first by the checks of its text"
+    if event.results[0].score is None:
+        return f"{agent}, first in order only: nobody scored the proposals"
+    return f"{agent}, first by its peers' scores"
+
+
+def account(event: DeliberationCompleted) -> Iterator[str]:
+    """How sure the verdict is, what decided it, why the rounds ended, which checks failed."""
+    if event.margin is not None:
+        unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
+        tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
+        agreed = f" · agreement of its peers on that: {event.confidence:.0%}" if event.confidence is not None else ""
+        yield f"{unit} ahead of the second{tied}{agreed}"
+    if event.selection is not None:
+        chosen = "contradicted itself" if event.selection.contradicted else "gave no answer"
+        if event.selection.chosen is not None:
+            chosen = f"chose {event.selection.chosen}"
+        yield f"{event.selection.chooser_id} {chosen}"
+    if event.stop_reason not in (None, "all_rounds"):
+        yield f"stopped after {count(event.rounds_run, 'round')}: {event.stop_explanation}"
+    for result in event.results:
+        for name, check in result.checks.items():
+            if check.status == "failed":
+                yield f"{result.agent_id}: {name} failed: {'; '.join(check.findings)}"
+
+
+def count(number: float, noun: str) -> str:
+    """`1 round`, `2 rounds`, `0.5 points`."""
+    return f"{number:g} {noun}" if number == 1 else f"{number:g} {noun}s"

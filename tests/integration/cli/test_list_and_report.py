@@ -1,0 +1,130 @@
+"""`fleet list`, `report`, `status` and `top` as the users `client` and `viewer` of the shipped permissions."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fleet import subjects
+from fleet.client.listing import summaries
+from fleet.client.session import session
+from fleet.config import load
+from tests.integration.cli.test_client_commands import command
+from tests.support.control_plane import Fleet
+from tests.support.permitted import Users, permitted
+from tests.support.whole_fleet import whole
+from workers.simulator.server import SimulatorConfig
+
+each_user = pytest.mark.parametrize("name", ["client", "viewer"])
+
+
+@pytest.fixture
+async def users(tmp_path: Path, nats_binary: None) -> AsyncIterator[Users]:
+    async with permitted(tmp_path / "nats") as found:
+        yield found
+
+
+@pytest.fixture
+async def fleet(users: Users) -> AsyncIterator[Fleet]:
+    """One deliberation has ended, one was cancelled, one runs for a long time."""
+    urls = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+    async with whole(users.url("control"), SimulatorConfig(latency_ms=60_000), **urls) as running:
+        await running.request(task_id="gone", num_agents=1)
+        await running.inbox.next(subjects.ACCEPTED, task_id="gone")
+        await running.ask(subjects.CANCEL, {"task_id": "gone", "reason": "enough"})
+        await running.request(task_id="late", num_agents=1, constraints={"timeout_seconds": 1})
+        await running.inbox.next(subjects.FAILED, task_id="late")
+        await running.request(task_id="running", task_description="Why?\n\x1b[2J", num_agents=2)
+        await running.inbox.next(subjects.ACCEPTED, task_id="running")
+        yield running
+
+
+@each_user
+async def test_list_tells_what_runs_and_what_has_ended(fleet: Fleet, users: Users, name: str) -> None:
+    """Oldest first; a status that was asked for alone."""
+    code, out, err = await command("list", "--json", "--nats-url", users.url(name))
+    found = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [(each["task_id"], each["status"]) for each in found] == [
+        ("gone", "CANCELLED"),
+        ("late", "TIMEOUT"),
+        ("running", "IN_PROGRESS"),
+    ]
+    assert {each["tenant"] for each in found} == {"default"}
+    assert found[0]["error"] == "enough"
+    assert (found[2]["phase"], found[2]["done"], found[2]["expected"]) == ("propose", 0, 2)
+    code, out, _ = await command("list", "--status", "timeout", "--nats-url", users.url(name))
+    assert (code, "late" in out, "gone" in out) == (0, True, False)
+    code, out, _ = await command("list", "--limit", "1", "--nats-url", users.url(name))
+    assert ("running" in out, "gone" in out, "\x1b" in out) == (True, False, False)
+
+
+async def test_list_refuses_what_is_no_status(fleet: Fleet, users: Users) -> None:
+    """Exit status 2, and which there are."""
+    code, _, err = await command("list", "--status", "DONE", "--nats-url", users.url("client"))
+    assert (code, "IN_PROGRESS" in err) == (2, True)
+
+
+@each_user
+async def test_top_and_status_show_what_runs(fleet: Fleet, users: Users, name: str) -> None:
+    """Off a terminal `top` looks once."""
+    code, out, err = await command("top", "--nats-url", users.url(name))
+    assert (code, err) == (0, "")
+    assert "running" in out
+    assert "propose: 0 of 2 calls" in out
+    code, out, _ = await command("top", "--once", "--json", "--nats-url", users.url(name))
+    assert [each["task_id"] for each in json.loads(out)["deliberations"]] == ["gone", "late", "running"]
+    code, out, _ = await command("status", "--json", "--nats-url", users.url(name))
+    assert (code, json.loads(out)["running"]) == (0, ["running"])
+
+
+@each_user
+async def test_report_of_what_has_not_ended(fleet: Fleet, users: Users, name: str) -> None:
+    """Exit status 4; 2 for what nobody knows; one that failed has a report."""
+    assert (await command("report", "running", "--nats-url", users.url(name)))[0] == 4
+    assert (await command("report", "nobody", "--nats-url", users.url(name)))[0] == 2
+    code, out, _ = await command("report", "late", "--nats-url", users.url(name))
+    assert (code, "There is no verdict" in out) == (0, True)
+
+
+async def test_a_viewer_changes_nothing(fleet: Fleet, users: Users) -> None:
+    """It is told so at once."""
+    for words in (["submit", "x"], ["ask", "x", "--id", "mine"], ["cancel", "running"]):
+        code, _, err = await command(*words, "--nats-url", users.url("viewer"))
+        assert (code, "'viewer' may not publish" in err) == (1, True), (words, err)
+    code, out, _ = await command("list", "--json", "--nats-url", users.url("viewer"))
+    assert [json.loads(line)["task_id"] for line in out.splitlines()] == ["gone", "late", "running"]
+
+
+async def test_watch_tells_a_viewer_the_whole_course(fleet: Fleet, users: Users) -> None:
+    """The past, and the end when it comes."""
+    watching = asyncio.create_task(command("watch", "running", "--json", "--nats-url", users.url("viewer")))
+    await fleet.ask(subjects.CANCEL, {"task_id": "running"})
+    code, out, err = await watching
+    told = [json.loads(line)["subject"] for line in out.splitlines()]
+    assert (code, err, told[0], told[-1]) == (1, "", subjects.ACCEPTED, subjects.CANCELLED)
+
+
+@each_user
+async def test_a_report_of_a_whole_deliberation(tmp_path: Path, users: Users, name: str) -> None:
+    """To a file, in the format of its name; every text is in it."""
+    urls = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+    async with whole(users.url("control"), **urls) as running:
+        await running.request(task_id="done", task_description="Which cache?", num_agents=2)
+        event = await running.inbox.next(subjects.COMPLETED, task_id="done")
+        page = tmp_path / "done.html"
+        code, _, err = await command("report", "done", "--out", str(page), "--nats-url", users.url(name))
+        assert (code, str(page) in err) == (0, True)
+        assert "Which cache?" in page.read_text()
+        for format_ in ("md", "json"):
+            code, out, _ = await command("report", "done", "--format", format_, "--nats-url", users.url(name))
+            assert (code, bool(out)) == (0, True)
+        told = json.loads(out)
+        assert told["results"] == event["results"]
+        assert [len(each["earlier"]) for each in told["results"]] == [1, 1]
+        assert told["task"]["constraints"]["rubric"]
+        async with session(load({"NATS_URL": users.url(name)})) as client:
+            (found,) = await summaries(client)
+        assert (found.winner_id, found.task_description) == (event["winner_id"], "Which cache?")
