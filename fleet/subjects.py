@@ -145,3 +145,14 @@ def replayed(sequence: int | str) -> str:
 def is_key(task_id: str) -> bool:
     """Whether there can be a state under this name."""
     return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a pattern of NATS' covers a subject, or all that another pattern covers: `*` is a token, `>` the rest."""
+    wanted, asked = pattern.split("."), subject.split(".")
+    for position, token in enumerate(wanted):
+        if token == ">":
+            return len(asked) > position
+        if position >= len(asked) or asked[position] == ">" or token not in ("*", asked[position]):
+            return False
+    return len(wanted) == len(asked)

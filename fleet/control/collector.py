@@ -22,18 +22,12 @@ from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineRe
 log = structlog.get_logger(__name__)
 
 RESPONSES = Subscription(
-    stream=subjects.AGENT_RESPONSES,
     consumer=subjects.COLLECTOR,
-    pattern=subjects.AGENT_RESPONSE,
-    subjects=(subjects.AGENT_COMPLETED, subjects.AGENT_FAILED),
     title="responses",
     description="Fills the slot of the call; the last one of a phase moves the deliberation on.",
 )
 CONTROLS = Subscription(
-    stream=subjects.DELIBERATION_CONTROL,
     consumer=subjects.CONTROLLER,
-    pattern=subjects.CONTROL,
-    subjects=(subjects.CONTROL_DEADLINE, subjects.CONTROL_CANCEL),
     title="control",
     description="Deadlines, which NATS delivers when their time has come, and cancellations.",
 )

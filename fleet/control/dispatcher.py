@@ -47,10 +47,7 @@ class Launcher(Protocol):
 
 
 REQUESTS = Subscription(
-    stream=subjects.DELIBERATION_REQUESTS,
     consumer=subjects.DISPATCHER,
-    pattern=subjects.REQUESTED,
-    subjects=(subjects.REQUESTED,),
     title="requests",
     description="Records a request and hands its first calls to the workers.",
 )

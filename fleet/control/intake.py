@@ -24,6 +24,7 @@ from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
 from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy
+from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
 
 log = structlog.get_logger(__name__)
@@ -36,14 +37,24 @@ POISON_AFTER = 6
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A durable that `topology` has declared, and the subjects that it may deliver."""
+    """What one handler takes: a durable of the table of streams."""
 
-    stream: str
     consumer: str
-    pattern: str
-    subjects: tuple[str, ...]
     title: str
     description: str
+
+    @property
+    def stream(self) -> str:
+        return of_consumer(self.consumer)[0].name
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Those that the durable may deliver."""
+        return of_consumer(self.consumer)[0].delivered
+
+    @property
+    def filter(self) -> str:
+        return of_consumer(self.consumer)[1].filter
 
 
 class IncomingMessage:
@@ -150,7 +161,7 @@ class Broker(NatsBroker):
     def serve(self, subscription: Subscription, handler: Handler, dead_letters: DeadLetters) -> None:
         """`handler` gets what the durable delivers, once the broker has started."""
         self.subscriber(
-            subscription.pattern,
+            subscription.filter,
             title=subscription.title,
             description=subscription.description,
             stream=JStream(subscription.stream, declare=False),
@@ -210,10 +221,10 @@ def served_only(
     Who may create a consumer may have its messages delivered to the subject of this one. What escapes the handler is
     logged here: FastStream, without a logger, says nothing.
     """
-    stream, consumer = subscription.stream, subscription.consumer
+    stream, consumer, subjects = subscription.stream, subscription.consumer, subscription.subjects
 
     async def handle(msg: Any) -> None:
-        if not delivered(msg, stream, consumer, subscription.subjects):
+        if not delivered(msg, stream, consumer, subjects):
             return
         message = IncomingMessage(msg, JetStreamDelivery(msg, dead_letters))
         reach("delivery.received")

@@ -1,12 +1,17 @@
-"""The table of streams: what each one takes, who reads it, and what a running task needs again when it is lost.
+"""The table of streams: what each one takes, from whom, who reads it, and what a running task needs after its loss.
 
-`topology` declares them, and adds the limits that are settings; dead letters and recovery go by the table alone.
+`topology` declares them, and adds the limits that are settings; `rights`, dead letters and recovery go by the table
+alone. So do the handlers: what a consumer delivers is said here, and nowhere else.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fleet import subjects
+
+User = Literal["client", "control", "worker", "operator"]
+"""As `deploy/nats/permissions.conf` names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +28,50 @@ class ConsumerSpec:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """`work_queue`: a message is gone once it is acknowledged. `reissue`: what is published again after a loss."""
+    """`publishers`: who publishes what; the operator may put back whatever has a consumer. `work_queue`: a message is
+    gone once it is acknowledged. `clients_read`: by consumers of their own, or one by one, too. `reissue`: what is
+    published again after a loss.
+    """
 
     name: str
     subjects: tuple[str, ...]
     consumer: ConsumerSpec | None = None
+    publishers: Mapping[User, tuple[str, ...]] = field(default_factory=dict)
     work_queue: bool = False
+    clients_read: Literal["consume", "get"] | None = None
     reissue: Literal["calls", "deadlines"] | None = None
 
+    @property
+    def delivered(self) -> tuple[str, ...]:
+        """The subjects that its consumer delivers."""
+        wanted = self.consumer.filter if self.consumer is not None else ""
+        return tuple(subject for subject in self.subjects if subjects.covers(wanted, subject))
+
+
+_EVENTS = (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)
+_ANSWERS = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)
 
 STREAMS: Final = (
     StreamSpec(
         subjects.DELIBERATION_REQUESTS,
         (subjects.REQUESTED,),
         ConsumerSpec(subjects.DISPATCHER, subjects.REQUESTED, subjects.DELIVER_REQUESTS),
+        # `deliberation.ask` publishes it for the caller.
+        publishers={"client": (subjects.REQUESTED,), "control": (subjects.REQUESTED,)},
         work_queue=True,
     ),
-    StreamSpec(subjects.DELIBERATIONS, (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)),
+    StreamSpec(
+        subjects.DELIBERATIONS,
+        _EVENTS,
+        publishers={"control": _EVENTS},
+        clients_read="get",
+    ),
     StreamSpec(
         subjects.DELIBERATION_CONTROL,
         (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("*")),
         ConsumerSpec(subjects.CONTROLLER, subjects.CONTROL, subjects.DELIVER_CONTROL),
+        # `control.deadline` comes from the server itself, when its schedule is due.
+        publishers={"control": (subjects.CONTROL_CANCEL, subjects.schedule_of("*"))},
         work_queue=True,
         reissue="deadlines",
     ),
@@ -51,15 +79,45 @@ STREAMS: Final = (
         subjects.AGENT_REQUESTS,
         (subjects.AGENT_REQUESTED,),
         ConsumerSpec(subjects.WORKERS, subjects.AGENT_REQUESTED),
+        publishers={"control": (subjects.AGENT_REQUESTED,)},
         work_queue=True,
         reissue="calls",
     ),
     StreamSpec(
         subjects.AGENT_RESPONSES,
-        (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED),
+        _ANSWERS,
         ConsumerSpec(subjects.COLLECTOR, subjects.AGENT_RESPONSE, subjects.DELIVER_RESPONSES),
+        # The control plane answers for a call that no worker could take.
+        publishers={"worker": _ANSWERS, "control": (subjects.AGENT_FAILED,)},
+        clients_read="consume",
         reissue="calls",
     ),
-    StreamSpec(subjects.AGENT_PROGRESS_STREAM, (subjects.AGENT_PROGRESS,)),
-    StreamSpec(subjects.DEAD_LETTERS, (f"{subjects.DEADLETTER}.>",)),
+    StreamSpec(
+        subjects.AGENT_PROGRESS_STREAM,
+        (subjects.AGENT_PROGRESS,),
+        publishers={"worker": (subjects.AGENT_PROGRESS,)},
+        clients_read="consume",
+    ),
+    StreamSpec(
+        subjects.DEAD_LETTERS,
+        (subjects.deadletter_of(">"),),
+        # A worker's is a call that it cannot read; the operator's are notes of what was replayed.
+        publishers={
+            "control": (subjects.deadletter_of(">"),),
+            "worker": (subjects.deadletter_of(subjects.AGENT_REQUESTED),),
+            "operator": (subjects.replayed("*"),),
+        },
+    ),
 )
+
+
+def consumed() -> Iterator[tuple[StreamSpec, ConsumerSpec]]:
+    """The streams that have a consumer, with it."""
+    for spec in STREAMS:
+        if spec.consumer is not None:
+            yield spec, spec.consumer
+
+
+def of_consumer(name: str) -> tuple[StreamSpec, ConsumerSpec]:
+    """The stream that the durable of this name reads."""
+    return next((spec, consumer) for spec, consumer in consumed() if consumer.name == name)

@@ -35,7 +35,7 @@ from fleet.jetstream.lifetimes import (
     MINUTE_S,
 )
 from fleet.jetstream.refusals import told
-from fleet.jetstream.streams import STREAMS, ConsumerSpec
+from fleet.jetstream.streams import STREAMS, ConsumerSpec, consumed
 
 log = structlog.get_logger(__name__)
 
@@ -93,9 +93,8 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
 
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers."""
-    for spec in STREAMS:
-        if spec.consumer is not None:
-            yield spec.name, _consumer(spec.consumer, settings)
+    for spec, consumer in consumed():
+        yield spec.name, _consumer(consumer, settings)
 
 
 def _consumer(spec: ConsumerSpec, settings: Settings) -> ConsumerConfig:

@@ -15,6 +15,7 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.jetstream import connection
 from fleet.jetstream.origin import WORKER_INBOX, published
+from fleet.jetstream.streams import of_consumer
 from fleet.messages import UNDECODABLE, AgentStop, decode
 from fleet.messages.workers import WorkerStatus
 from fleet.times import rfc3339
@@ -81,11 +82,12 @@ class AgentWorker:
         self._notes = DeliveryNotes(self._publisher.texts, name, self._renew_s)
         self._caller = Caller(settings, client, self._publisher.report)
         self._handler = MessageHandler(self._publisher, self._caller, self._notes, self._leases)
+        calls, consumer = of_consumer(subjects.WORKERS)
         self._pull = PullConsumer(
             nc,
-            subjects.AGENT_REQUESTS,
-            subjects.WORKERS,
-            subjects.AGENT_REQUESTED,
+            calls.name,
+            consumer.name,
+            consumer.filter,
             free=self._free,
             deliver=self._on_message,
             wake=freed,

@@ -14,7 +14,7 @@ from fleet import subjects
 from fleet.cli import options
 from fleet.cli.doctor.findings import Finding, show
 from fleet.cli.doctor.models import model_servers
-from fleet.cli.doctor.permissions import PUBLISHES, SUBSCRIBES, allowed
+from fleet.cli.doctor.permissions import allowed, denied
 from fleet.cli.output import print_json
 from fleet.config import Settings
 from fleet.errors import Unreachable
@@ -25,6 +25,8 @@ LEAST_VERSION = (2, 12, 3)
 PROBE_WITHIN_S = 5.0
 RAY_WITHIN_S = 20.0
 LONG_WAIT_S = 60.0
+SHOWN = 6
+"""Of what this user may not."""
 
 
 def doctor(
@@ -177,10 +179,10 @@ def _may_look(granted: dict[str, Any] | None) -> Finding | None:
         *("$JS.API.INFO", f"$JS.API.STREAM.INFO.{subjects.DELIBERATION_REQUESTS}", f"$SRV.PING.{subjects.SERVICE}"),
         f"$JS.API.CONSUMER.INFO.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
     ]
-    denied = [subject for subject in needed if granted is not None and not allowed(granted.get("publish"), subject)]
-    if not denied:
+    unseen = [subject for subject in needed if granted is not None and not allowed(granted.get("publish"), subject)]
+    if not unseen:
         return None
-    found = f"this user may not publish {', '.join(denied)}: nothing more can be seen"
+    found = f"this user may not publish {', '.join(unseen)}: nothing more can be seen"
     return Finding("warn", "permissions", found, "look as the user `operator` (or `control`) of permissions.conf")
 
 
@@ -188,18 +190,18 @@ def _permissions(granted: dict[str, Any] | None) -> Finding:
     if granted is None:
         todo = "allow publishing to $SYS.REQ.USER.INFO to have them checked"
         return Finding("warn", "permissions", "the server does not say what this user may do", todo)
-    denied = [
-        *(f"publish {subject}" for subject in PUBLISHES if not allowed(granted.get("publish"), subject)),
-        *(f"subscribe {subject}" for subject in SUBSCRIBES if not allowed(granted.get("subscribe"), subject)),
-    ]
-    if denied:
-        return Finding(
-            "warn",
-            "permissions",
-            f"this user may not: {', '.join(denied)}",
-            "fine for a client; a component needs them: add them to its permissions",
-        )
-    return Finding("ok", "permissions", "may publish and subscribe what a component needs")
+    missing = denied(granted)
+    served = [user for user, lines in missing.items() if not lines]
+    if served:
+        return Finding("ok", "permissions", f"may do all that these users need: {', '.join(served)}")
+    fewest = min(missing.values(), key=len)
+    more = f" and {len(fewest) - SHOWN} more" if len(fewest) > SHOWN else ""
+    return Finding(
+        "warn",
+        "permissions",
+        f"this user may not: {', '.join(fewest[:SHOWN])}{more}",
+        "fine for a client; a component needs them: see deploy/nats/permissions.conf",
+    )
 
 
 async def _fleet(nc: Any) -> list[Finding]:

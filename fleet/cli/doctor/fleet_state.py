@@ -10,18 +10,12 @@ from msgspec import Struct
 
 from fleet import subjects
 from fleet.cli.doctor import workers
+from fleet.jetstream.streams import consumed
 from fleet.messages.workers import WorkerStatus
 from fleet.times import from_rfc3339
 
 WITHIN_S = 5.0
 INSTANCES_WITHIN_S = 1.0
-
-CONSUMERS = (
-    ("dispatcher", subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),
-    ("collector", subjects.AGENT_RESPONSES, subjects.COLLECTOR),
-    ("controller", subjects.DELIBERATION_CONTROL, subjects.CONTROLLER),
-    ("workers", subjects.AGENT_REQUESTS, subjects.WORKERS),
-)
 
 
 class Consumer(Struct, frozen=True, kw_only=True):
@@ -61,7 +55,7 @@ async def look(nc: Any) -> FleetState:
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_CONTROL}", {"subjects_filter": f"{schedules}>"}),
         _instances(nc),
         workers.look(nc),
-        *(_api(nc, f"CONSUMER.INFO.{stream}.{durable}") for _, stream, durable in CONSUMERS),
+        *(_api(nc, f"CONSUMER.INFO.{spec.name}.{consumer.name}") for spec, consumer in consumed()),
     )
     now = datetime.now(UTC).timestamp()
     by_subject: dict[str, int] = letters["state"].get("subjects") or {}
@@ -69,7 +63,7 @@ async def look(nc: Any) -> FleetState:
     waiting = requests["state"]["messages"]
     return FleetState(
         instances=tuple(instances),
-        consumers=tuple(_consumer(name, info, now) for (name, _, _), info in zip(CONSUMERS, consumers, strict=True)),
+        consumers=tuple(_consumer(info, now) for info in consumers),
         running=tuple(sorted(key.removeprefix(schedules) for key in deadlines["state"].get("subjects") or ())),
         requests=waiting,
         oldest_s=_age_s(requests["state"]["first_ts"], now) if waiting else 0.0,
@@ -78,10 +72,10 @@ async def look(nc: Any) -> FleetState:
     )
 
 
-def _consumer(name: str, info: dict[str, Any], now: float) -> Consumer:
+def _consumer(info: dict[str, Any], now: float) -> Consumer:
     acked = (info.get("ack_floor") or {}).get("last_active")
     return Consumer(
-        name=name,
+        name=info["name"],
         # Workers pull: what waits there are their requests for calls.
         served=bool(info.get("push_bound") or info.get("num_waiting")),
         waiting=info["num_pending"],

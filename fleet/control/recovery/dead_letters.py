@@ -26,7 +26,7 @@ from fleet.control.runner import Runner
 from fleet.control.store import StateStore, Stored
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published
-from fleet.jetstream.streams import STREAMS, ConsumerSpec
+from fleet.jetstream.streams import ConsumerSpec, consumed
 from fleet.messages import DeliberationRejected, Message, decode
 from fleet.messages.unreadable import correlation_of, failed_call, readable
 from fleet.times import rfc3339
@@ -76,18 +76,17 @@ class DeadLetters:
 
     async def start(self) -> None:
         """Listens to the advisories."""
-        for spec in STREAMS:
-            if spec.consumer is not None:
-                advisory = subjects.exhausted(spec.name, spec.consumer.name)
-                await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
+        for spec, consumer in consumed():
+            advisory = subjects.exhausted(spec.name, consumer.name)
+            await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
 
     async def run(self) -> None:
         """Looks into the work queues until cancelled."""
         while True:
-            for spec in STREAMS:
+            for spec, consumer in consumed():
                 try:
-                    if spec.work_queue and spec.consumer is not None:
-                        await self.look(spec.name, spec.consumer)
+                    if spec.work_queue:
+                        await self.look(spec.name, consumer)
                 except Exception as error:
                     log.warning("deadletter.look_failed", stream=spec.name, error=repr(error))
             await asyncio.sleep(LOOK_EVERY_S)

@@ -11,13 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fleet import __version__
+from fleet import __version__, subjects
 from fleet.cli import options
 from fleet.cli.app import app
-from fleet.cli.doctor.permissions import allowed, matches
+from fleet.cli.doctor.permissions import allowed, denied
 from fleet.client.dead_letters import replayed_headers
 from fleet.config import unconfigured
 from fleet.errors import ConfigError
+from fleet.jetstream.rights import rights_of
 from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, locked, recall, remember, running
 
 COMMANDS = (
@@ -205,13 +206,17 @@ def test_clients_find_the_fleet_of_their_data_directory(tmp_path: Path, monkeypa
         ("a.>", "a.b.c", True),
         ("a.>", "a", False),
         (">", "a", True),
-        ("a.b queue", "a.b", True),
         ("a.b.c", "a.b", False),
+        ("a.*", "a.*", True),
+        ("a.b", "a.*", False),
+        ("a.>", "a.*", True),
+        ("a.*", "a.>", False),
+        ("a.>", "a.b.>", True),
     ],
 )
 def test_subject_patterns_match_as_in_nats(pattern: str, subject: str, expected: bool) -> None:
-    """`*` is one token, `>` one or more."""
-    assert matches(pattern, subject) is expected
+    """`*` is one token, `>` one or more; of another pattern all that it covers must be covered."""
+    assert subjects.covers(pattern, subject) is expected
 
 
 def test_permissions_without_rules_allow_everything() -> None:
@@ -220,6 +225,17 @@ def test_permissions_without_rules_allow_everything() -> None:
     assert allowed({"allow": ["a.>"]}, "a.b")
     assert not allowed({"allow": ["b"]}, "a")
     assert not allowed({"allow": ["a.>"], "deny": ["a.b"]}, "a.b")
+    assert allowed({"allow": ["a.b queue"]}, "a.b")
+
+
+def test_a_missing_right_is_named_for_the_component_that_needs_it() -> None:
+    """What `permissions.conf` gives is enough; without one of its lines just that one is missing."""
+    of_control, of_worker = rights_of("control"), rights_of("worker")
+    granted = {"publish": {"allow": sorted(of_control.publish)}, "subscribe": {"allow": sorted(of_control.subscribe)}}
+    assert denied(granted)["control"] == []
+    assert f"subscribe {subjects.AGENT_STOP}" in denied(granted)["worker"]
+    fewer = {"publish": {"allow": sorted(of_worker.publish - {subjects.AGENT_PROGRESS})}}
+    assert denied(fewer)["worker"] == [f"publish {subjects.AGENT_PROGRESS}"]
 
 
 def test_options_of_the_request_are_taken_as_json_or_text() -> None:

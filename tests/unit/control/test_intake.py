@@ -6,6 +6,7 @@ import pytest
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
+from fleet import subjects
 from fleet.control.intake import IncomingMessage, Subscription, served_only
 
 
@@ -15,13 +16,13 @@ async def test_what_escapes_a_handler_is_logged() -> None:
     async def handler(_: IncomingMessage) -> None:
         raise RuntimeError("the store is on fire")
 
-    subscription = Subscription("STREAM", "consumer", "some.*", ("some.subject",), "title", "description")
+    subscription = Subscription(subjects.COLLECTOR, "title", "description")
     nowhere: Any = None
     serve = served_only(subscription, handler, nowhere)
-    reply = "$JS.ACK.STREAM.consumer.1.7.7.1700000000000000000.0"
-    msg = Msg(_client=None, subject="some.subject", reply=reply, data=b"{}")
+    reply = f"$JS.ACK.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}.1.7.7.1700000000000000000.0"
+    msg = Msg(_client=None, subject=subjects.AGENT_FAILED, reply=reply, data=b"{}")
     with capture_logs() as logs, pytest.raises(RuntimeError):
         await serve(msg)
     assert [(event["event"], event["stream"], event["sequence"], event["exc_info"]) for event in logs] == [
-        ("message.not_handled", "STREAM", 7, True)
+        ("message.not_handled", subjects.AGENT_RESPONSES, 7, True)
     ]

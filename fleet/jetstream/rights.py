@@ -1,0 +1,193 @@
+"""What each user of NATS may publish and subscribe to: from the table of streams, and from what else there is.
+
+`deploy/nats/permissions.conf` says the same in the server's words, with a comment where one is needed: a test holds it
+against this, line by line. `fleet doctor` compares what the server has granted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+from fleet import subjects
+from fleet.jetstream.streams import STREAMS, ConsumerSpec, StreamSpec, User, consumed
+
+USERS: tuple[User, ...] = get_args(User)
+COMPONENTS: tuple[User, ...] = ("control", "worker")
+TEXTS = f"OBJ_{subjects.TEXTS}"
+_KEYS, _OBJECTS = f"$KV.{subjects.BUCKET}", f"$O.{subjects.TEXTS}"
+_ENDPOINTS = (subjects.CANCEL, subjects.RESULT, subjects.ASK, subjects.FOLLOW)
+_EVERYBODY = ("$SYS.REQ.USER.INFO", "$JS.FC.>")
+"""What may I? Flow control of ordered consumers."""
+_INBOX = "_INBOX.>"
+_OF_CONTROL, _OF_WORKERS = "_INBOX.control.>", "_INBOX.worker.>"
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Patterns, as NATS takes them."""
+
+    publish: frozenset[str]
+    subscribe: frozenset[str]
+    not_publish: frozenset[str] = frozenset()
+    not_subscribe: frozenset[str] = frozenset()
+
+
+def rights_of(user: User) -> Rights:
+    """All that the user is allowed, and what is taken away from that."""
+    publish = {*_EVERYBODY, *(subject for spec in STREAMS for subject in spec.publishers.get(user, ()))}
+    match user:
+        case "client":
+            return Rights(
+                frozenset({*publish, *_client_publishes()}),
+                frozenset({_INBOX, *_read_by_clients()}),
+                not_publish=frozenset(_consumers_of_others()),
+                not_subscribe=frozenset({_OF_CONTROL, _OF_WORKERS}),
+            )
+        case "control":
+            return Rights(frozenset({*publish, *_control_publishes()}), frozenset(_control_subscribes()))
+        case "worker":
+            return Rights(
+                frozenset({*publish, *_worker_publishes()}),
+                frozenset({_INBOX, subjects.AGENT_STOP}),
+                not_subscribe=frozenset({_OF_CONTROL}),
+            )
+        case "operator":
+            return Rights(frozenset({*publish, *_operator_publishes()}), frozenset(_operator_subscribes()))
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
+
+
+def _client_publishes() -> Iterator[str]:
+    yield from _ENDPOINTS
+    for verb in ("PING", "INFO", "STATS"):  # `nats micro ls|info|stats|ping`
+        yield from (f"$SRV.{verb}", f"$SRV.{verb}.>")
+    yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST")
+    yield from ("$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*")
+    for spec in STREAMS:
+        if spec.clients_read == "get":
+            yield from _get(spec.name)
+        if spec.clients_read is not None:
+            yield from _consume(spec)
+    yield from _get(subjects.STATES)
+    yield from _create_consumers(subjects.STATES)
+    yield from (
+        f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STATES}.*",
+        f"$JS.API.CONSUMER.DELETE.{subjects.STATES}.*",
+        f"$JS.API.STREAM.MSG.GET.{TEXTS}",
+        # Names and sizes, never a chunk: the server holds the filter against the subject.
+        f"$JS.API.DIRECT.GET.{TEXTS}.{_OBJECTS}.M.>",
+        f"$JS.API.CONSUMER.CREATE.{TEXTS}.*.{_OBJECTS}.M.>",
+        f"$JS.API.CONSUMER.DELETE.{TEXTS}.*",
+    )
+
+
+def _consume(spec: StreamSpec) -> Iterator[str]:
+    """By consumers of one's own. Beside one of the fleet's only by name, which the server holds against the subject."""
+    if spec.consumer is None:
+        yield f"$JS.API.CONSUMER.CREATE.{spec.name}"
+        yield f"$JS.ACK.{spec.name}.>"
+    yield f"$JS.API.CONSUMER.CREATE.{spec.name}.>"
+    yield f"$JS.API.CONSUMER.MSG.NEXT.{spec.name}.*"
+    yield f"$JS.API.CONSUMER.DELETE.{spec.name}.*"
+
+
+def _consumers_of_others() -> Iterator[str]:
+    for spec, consumer in consumed():
+        if spec.clients_read is not None:
+            for verb in ("CREATE", "MSG.NEXT", "DELETE"):
+                yield f"$JS.API.CONSUMER.{verb}.{spec.name}.{consumer.name}"
+            yield f"$JS.API.CONSUMER.CREATE.{spec.name}.{consumer.name}.>"
+
+
+def _read_by_clients() -> Iterator[str]:
+    for spec in STREAMS:
+        if spec.clients_read is not None:
+            yield from spec.subjects
+
+
+# --- the control plane ------------------------------------------------------------------------------------------------
+
+
+def _control_publishes() -> Iterator[str]:
+    yield from _ENDPOINTS  # an instance that goes away hands over what it has not answered yet
+    yield from (_INBOX, "_R_.>")  # answers of the service; the second to a client in another account
+    yield f"$SRV.PING.{subjects.SERVICE}"
+    yield from (subjects.AGENT_STOP, subjects.instance_of("*"), f"{_KEYS}.*", f"{_OBJECTS}.>")
+    # Declares streams, consumers and buckets, and never deletes one of them.
+    yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES")
+    yield from (f"$JS.API.STREAM.{verb}.*" for verb in ("INFO", "CREATE", "UPDATE", "MSG.GET"))
+    yield from ("$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.DURABLE.CREATE.*.*")
+    yield from ("$JS.API.DIRECT.GET.*", "$JS.API.DIRECT.GET.*.>")
+    for spec, consumer in consumed():
+        yield f"$JS.API.CONSUMER.CREATE.{spec.name}.>"
+        if spec.work_queue:  # exhausted messages, once they are dead letters
+            yield f"$JS.API.STREAM.MSG.DELETE.{spec.name}"
+        if consumer.deliver is not None:
+            yield f"$JS.ACK.{spec.name}.{consumer.name}.>"
+    # Short-lived consumers: a look for a terminal event, a watch on the bucket.
+    yield from _create_consumers(subjects.DELIBERATIONS)
+    yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.DELIBERATIONS}.*"
+    yield f"$JS.API.CONSUMER.DELETE.{subjects.DELIBERATIONS}.*"
+    yield f"$JS.ACK.{subjects.DELIBERATIONS}.>"
+    yield from _create_consumers(subjects.STATES)
+    yield f"$JS.API.CONSUMER.DELETE.{subjects.STATES}.*"
+    yield f"$JS.API.STREAM.PURGE.{subjects.DELIBERATION_CONTROL}"  # takes a schedule back
+    yield f"$JS.API.STREAM.PURGE.{TEXTS}"  # texts that nobody refers to any more
+
+
+def _control_subscribes() -> Iterator[str]:
+    yield from (_INBOX, "$SRV.>", *_ENDPOINTS, subjects.REJECTED, *subjects.TERMINAL)
+    yield from (subjects.instance_of("*"), subjects.exhausted("*", "*"))
+    yield from (consumer.deliver for _, consumer in consumed() if consumer.deliver is not None)
+
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+
+def _worker_publishes() -> Iterator[str]:
+    yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES", f"{_OBJECTS}.>")
+    for spec, consumer in consumed():
+        if consumer.deliver is None:
+            yield from _pull(spec, consumer)
+    yield f"$JS.API.STREAM.INFO.{subjects.STATES}"  # has the task ended meanwhile?
+    yield from _get(subjects.STATES)
+    yield from (f"$JS.API.STREAM.{verb}.{TEXTS}" for verb in ("INFO", "MSG.GET"))  # what is longer than a message
+
+
+def _pull(spec: StreamSpec, consumer: ConsumerSpec) -> Iterator[str]:
+    yield f"$JS.API.STREAM.INFO.{spec.name}"
+    yield f"$JS.API.CONSUMER.INFO.{spec.name}.{consumer.name}"
+    yield f"$JS.API.CONSUMER.MSG.NEXT.{spec.name}.{consumer.name}"
+    yield f"$JS.ACK.{spec.name}.{consumer.name}.>"
+
+
+# --- the operator -----------------------------------------------------------------------------------------------------
+
+
+def _operator_publishes() -> Iterator[str]:
+    yield from (*_ENDPOINTS, "$SRV.>")  # as a client
+    for spec, _ in consumed():  # `fleet deadletter replay` puts a message back where it came from
+        yield from spec.delivered
+    yield from ("$JS.API.>", "$JS.ACK.>", f"{_KEYS}.>", f"{_OBJECTS}.>")  # repair by hand, streams and all
+    yield from ("$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>")  # `nats backup account`, `nats backup restore account`
+
+
+def _operator_subscribes() -> Iterator[str]:
+    """Everything of the fleet: by the first token of its subjects."""
+    yield from (_INBOX, "$JS.EVENT.>", f"{_KEYS}.>", f"{_OBJECTS}.>")
+    for spec in STREAMS:
+        for subject in spec.subjects:
+            yield f"{subject.partition('.')[0]}.>"
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def _get(stream: str) -> Iterator[str]:
+    yield f"$JS.API.STREAM.MSG.GET.{stream}"
+    yield from (f"$JS.API.DIRECT.GET.{stream}", f"$JS.API.DIRECT.GET.{stream}.>")
+
+
+def _create_consumers(stream: str) -> Iterator[str]:
+    yield from (f"$JS.API.CONSUMER.CREATE.{stream}", f"$JS.API.CONSUMER.CREATE.{stream}.>")
