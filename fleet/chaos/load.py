@@ -13,6 +13,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from fleet import subjects
+from fleet.jetstream.connection import OUTAGES
+from fleet.observability.retries import again
 
 Kind = Literal["good", "repeated", "conflicting", "malformed", "invalid", "oversized"]
 
@@ -158,20 +160,20 @@ class Load:
 
     async def _publish(self, request: Request) -> Submission:
         """Tries until there is a PubAck: its message id makes that one message, as long as NATS remembers it."""
-        at, until, error = time.time(), time.monotonic() + PUBLISH_WITHIN_S, None
+        at = time.time()
         headers = {"Nats-Msg-Id": f"{self._name}.{request.number}"}
-        while time.monotonic() < until:
-            try:
-                ack = await self._js.publish(
-                    subjects.REQUESTED, request.body, headers=headers, timeout=PUBLISH_TIMEOUT_S
-                )
-                return Submission(request=request, at=at, sequence=ack.seq)
-            except nats.errors.MaxPayloadError as failure:
-                return Submission(request=request, at=at, sequence=None, error=repr(failure))
-            except (nats.errors.Error, OSError, TimeoutError) as failure:
-                error = repr(failure)
-            await asyncio.sleep(PAUSE_S)
-        return Submission(request=request, at=at, sequence=None, error=error)
+        try:
+            ack = await again(
+                "chaos.publish",
+                lambda: self._js.publish(subjects.REQUESTED, request.body, headers=headers, timeout=PUBLISH_TIMEOUT_S),
+                on=lambda error: isinstance(error, OUTAGES) and not isinstance(error, nats.errors.MaxPayloadError),
+                within_s=PUBLISH_WITHIN_S,
+                first_s=PAUSE_S,
+                longest_s=PAUSE_S,
+            )
+        except OUTAGES as error:
+            return Submission(request=request, at=at, sequence=None, error=repr(error))
+        return Submission(request=request, at=at, sequence=ack.seq)
 
     async def _cancel(self, task_id: str) -> str:
         """The status in the reply, as any client would ask for it: again when nobody answers."""

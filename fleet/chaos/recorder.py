@@ -6,8 +6,6 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-import nats
-import nats.errors
 import psutil
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -18,6 +16,7 @@ from nats.js.errors import APIError, NotFoundError
 from fleet import subjects
 from fleet.chaos.history import Backlog, Event, Memory, ModelCall
 from fleet.config import Settings
+from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.topology import consumers
 from fleet.local.process_titles import TITLES, descendants, kind_of
@@ -27,8 +26,6 @@ BATCH = 500
 TIMEOUT_S = 5.0
 SAMPLE_S = 0.5
 WORK_QUEUES = (subjects.DELIBERATION_REQUESTS, subjects.DELIBERATION_CONTROL, subjects.AGENT_REQUESTS)
-
-UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 
 
 class Recorder:
@@ -57,7 +54,7 @@ class Recorder:
         while True:
             try:
                 self.backlogs += await self.backlog()
-            except UNREACHABLE:
+            except OUTAGES:
                 pass  # down on purpose
             self.memory += await asyncio.to_thread(_memory)
             await asyncio.sleep(SAMPLE_S)

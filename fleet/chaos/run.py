@@ -20,12 +20,13 @@ from fleet.chaos.faults import Target, inject
 from fleet.chaos.faults.target import until_done
 from fleet.chaos.history import Backlog, History, InjectedFault
 from fleet.chaos.load import Load, requests
-from fleet.chaos.recorder import UNREACHABLE, Recorder, model_calls
+from fleet.chaos.recorder import Recorder, model_calls
 from fleet.chaos.report import Report, report
 from fleet.chaos.schedule import Card, Fault
 from fleet.config import Settings
 from fleet.errors import Unreachable
 from fleet.jetstream import connection
+from fleet.jetstream.connection import OUTAGES
 
 TASK_TIMEOUT_S = 60.0
 SETTLE_S = 3 * TASK_TIMEOUT_S
@@ -161,7 +162,7 @@ async def _settle(recorder: Recorder) -> None:
     """Until every accepted task has ended; what has not by then never will."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
-        with suppress(*UNREACHABLE):
+        with suppress(*OUTAGES):
             await recorder.read_events()
             if not recorder.unfinished() and not any(backlog.pending for backlog in await recorder.backlog()):
                 return

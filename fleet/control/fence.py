@@ -9,23 +9,21 @@ stream has the event already. So the connection that may have sent an event is a
     silence        wait: NATS closes it after some unanswered pings, and then nothing of it can arrive
 """
 
-import asyncio
 import uuid
 from collections.abc import Container
+from contextlib import suppress
 from typing import Any
 
 import nats.errors
-import structlog
 from nats.aio.msg import Msg
 
 from fleet import subjects
 from fleet.config import Settings
 from fleet.errors import EventInFlight, Unreachable
-from fleet.jetstream.connection import Connection, connect
+from fleet.jetstream.connection import OUTAGES, Connection, connect
 from fleet.jetstream.origin import CONTROL_INBOX, published
 from fleet.jetstream.quirks import drop_unsent, forget_subscription
-
-log = structlog.get_logger(__name__)
+from fleet.observability.retries import again
 
 ANSWER_WITHIN_S = 1.0
 SUBSCRIBE_PAUSE_S = 0.5
@@ -98,13 +96,14 @@ class PublisherFence:
             raise EventInFlight(task_id, f"{instance} is busy with it")
 
     async def _answer_to_a_new_name(self) -> None:
-        while self._nc.is_connected:
-            try:
-                await self._subscribe()
-                return
-            except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.warning("fence.not_subscribed", error=repr(error))
-                await asyncio.sleep(SUBSCRIBE_PAUSE_S)
+        with suppress(*OUTAGES):  # the connection is lost again: the next one has its own name
+            await again(
+                "fence.subscribe",
+                self._subscribe,
+                on=lambda error: isinstance(error, OUTAGES) and self._nc.is_connected,
+                first_s=SUBSCRIBE_PAUSE_S,
+                longest_s=SUBSCRIBE_PAUSE_S,
+            )
 
     async def _subscribe(self) -> None:
         self._forget_name()

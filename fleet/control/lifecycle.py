@@ -21,10 +21,11 @@ from fleet.errors import Unreachable
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
 from fleet.jetstream.origin import CONTROL_INBOX
 from fleet.observability.health import Health, Seen, listen
+from fleet.observability.retries import again
 
 log = structlog.get_logger(__name__)
 
-CONNECT_PAUSE_S = 2.0
+CONNECT_FIRST_PAUSE_S, CONNECT_PAUSE_S = 0.5, 2.0
 DRAIN_S = 8.0
 """With all other steps, also where NATS has stopped to answer, less than the 20 s in which a component must end."""
 
@@ -76,21 +77,27 @@ class Lifecycle:
         """Tried again, however long, while NATS is away, lets nobody in or has no leader: a server may be started later
         than its clients, and its users and certificates can be mended while it runs.
         """
-        while True:
-            nc: Connection | None = None
-            try:
-                nc = await connect(self.settings, f"fleet-{self.name}-publisher", inbox_prefix=CONTROL_INBOX)
-                begun.push_async_callback(disconnect, nc)
-                self.health.set("nats", ok=True)
-                await self._open(nc, parts, begun)
-                return
-            except (Unreachable, *OUTAGES) as error:
-                reason = str(error) or type(error).__name__
-                problem = "streams" if nc is not None and nc.is_connected else "nats"
-                self.health.set(problem, ok=False, detail=reason)
-                log.warning(f"{self.name}.waits_for_nats", error=reason, again_in_s=CONNECT_PAUSE_S)
+        await again(
+            f"{self.name}.start",
+            lambda: self._try_to_start(parts, begun),
+            on=(Unreachable, *OUTAGES),
+            first_s=CONNECT_FIRST_PAUSE_S,
+            longest_s=CONNECT_PAUSE_S,
+        )
+
+    async def _try_to_start(self, parts: Parts, begun: AsyncExitStack) -> None:
+        """What does not answer is a problem of readiness, and what was begun is ended."""
+        nc: Connection | None = None
+        try:
+            nc = await connect(self.settings, f"fleet-{self.name}-publisher", inbox_prefix=CONTROL_INBOX)
+            begun.push_async_callback(disconnect, nc)
+            self.health.set("nats", ok=True)
+            await self._open(nc, parts, begun)
+        except (Unreachable, *OUTAGES) as error:
+            problem = "streams" if nc is not None and nc.is_connected else "nats"
+            self.health.set(problem, ok=False, detail=str(error) or type(error).__name__)
             await begun.aclose()
-            await asyncio.sleep(CONNECT_PAUSE_S)
+            raise
 
     async def _open(self, nc: Connection, parts: Parts, begun: AsyncExitStack) -> None:
         component = await open_component(self.settings, self.name, nc, self._created, begun)

@@ -1,6 +1,5 @@
 """Loads and saves the state of a deliberation: one JSON value per task, changed by compare-and-set only."""
 
-import asyncio
 import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,9 +17,10 @@ from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.errors import NewerState, StoreConflict, UnreadableState
 from fleet.jetstream.payloads import MissingText, Texts, reference
 from fleet.messages import UNDECODABLE, Message, decode, encode
+from fleet.observability.retries import again
 
-LOAD_PAUSES_S = (0.0, 0.02, 0.04, 0.08, 0.16)
-"""Before each try to load a state whose object is not there: a replica may be late, or the state was just replaced."""
+LOAD_AGAIN, LOAD_FIRST_PAUSE_S, LOAD_LONGEST_PAUSE_S = 4, 0.02, 0.16
+"""Of a state whose object is not there: a replica may be late, or the state was just replaced."""
 TOP_LEVEL = ("task_id", "status", "phase", "round", "calls")
 """What stands in the bucket even of a state that is elsewhere."""
 
@@ -63,19 +63,33 @@ class KeyValueStore:
         return cls(await js.key_value(subjects.BUCKET), texts)
 
     async def load(self, task_id: str) -> Stored | None:
-        for pause_s in LOAD_PAUSES_S:
-            await asyncio.sleep(pause_s)
-            entry = await self._entry(task_id) if subjects.is_key(task_id) else None
-            if entry is None:
-                return None
-            try:
-                value = await self._texts.inline(entry.value or b"")
-                return Stored(_decoded(task_id, value), entry.revision, len(value))
-            except MissingText as error:
-                unreadable = UnreadableState(task_id, entry.revision, error)
-            except UNDECODABLE as error:
-                raise UnreadableState(task_id, entry.revision, error) from None
-        raise unreadable
+        if not subjects.is_key(task_id):
+            return None
+        try:
+            return await self._load(task_id)
+        except UnreadableState as error:
+            if not _may_come(error):
+                raise
+        return await again(
+            "state.load",
+            lambda: self._load(task_id),
+            on=_may_come,
+            attempts=LOAD_AGAIN,
+            first_s=LOAD_FIRST_PAUSE_S,
+            longest_s=LOAD_LONGEST_PAUSE_S,
+        )
+
+    async def _load(self, task_id: str) -> Stored | None:
+        entry = await self._entry(task_id)
+        if entry is None:
+            return None
+        try:
+            value = await self._texts.inline(entry.value or b"")
+            return Stored(_decoded(task_id, value), entry.revision, len(value))
+        except MissingText as error:
+            raise UnreadableState(task_id, entry.revision, error) from error
+        except UNDECODABLE as error:
+            raise UnreadableState(task_id, entry.revision, error) from None
 
     async def save(self, state: Deliberation, revision: int) -> Stored:
         value = encode(state)
@@ -109,6 +123,10 @@ class KeyValueStore:
             return updated
         except KeyWrongLastSequenceError:
             raise StoreConflict(state.task_id, revision) from None
+
+
+def _may_come(error: Exception) -> bool:
+    return isinstance(error, UnreadableState) and isinstance(error.__cause__, MissingText)
 
 
 class _Versioned(Message, frozen=True):

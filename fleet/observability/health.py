@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from fleet.errors import ConfigError, FleetError
+from fleet.observability.retries import RETRIES
 
 BEAT_EVERY_S = 1.0
 STALE_S = 10.0
@@ -32,6 +33,7 @@ class Health:
     def __init__(self, component: str) -> None:
         self.component = component
         self.registry = CollectorRegistry()
+        self.registry.register(RETRIES)
         self._beat = time.monotonic()
         self._facts: dict[str, tuple[Seen, float]] = {}
         self._probes: dict[str, Callable[[], Seen]] = {}

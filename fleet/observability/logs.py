@@ -13,6 +13,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from fleet.config import without_userinfo
+from fleet.observability.retries import tell_of_retries
 from fleet.observability.visible import visible
 
 HUMAN = ("human", "console")
@@ -47,6 +48,7 @@ def configure_logging(component: str, *, json: bool | None = None, level: str = 
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(component=component)
+    tell_of_retries()
     # Libraries that use the standard library's logging speak up for warnings only.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(os.environ))

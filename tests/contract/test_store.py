@@ -110,12 +110,12 @@ async def test_an_object_that_is_late_is_waited_for(nats_url: str, monkeypatch: 
                 return await super().get(ref)
             except MissingText:
                 self.misses += 1
-                if self.misses == len(pauses_s) - 1:
+                if self.misses == 3:
                     asyncio.get_running_loop().call_soon(arrived.set)
                 raise
 
-    arrived, pauses_s = asyncio.Event(), (0.0, 0.0, 0.0, 2.0)
-    monkeypatch.setattr("fleet.control.store.LOAD_PAUSES_S", pauses_s)
+    arrived = asyncio.Event()
+    monkeypatch.setattr("fleet.control.store.LOAD_AGAIN", 1000)
     texts = Late(js, max_payload=64 * 1024)
     store = await KeyValueStore.open(js, texts)
     large = state("x" * 100_000)

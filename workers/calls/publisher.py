@@ -15,6 +15,7 @@ from fleet.errors import FleetError
 from fleet.jetstream.payloads import Texts
 from fleet.messages import UNDECODABLE, AgentFailed, AgentProgress, AgentRequested, AgentResponse, decode, encode
 from fleet.messages.headers import child_traceparent, headers, of_dead_letter
+from fleet.observability.retries import again
 from workers.calls.call_names import slot_of
 from workers.calls.task_view import TaskView
 
@@ -63,21 +64,26 @@ class WorkerPublisher:
         subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
         msg_id = response.msg_id
         msg_headers = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
-        body, pause_s = encode(response), FIRST_PAUSE_S
+        body = encode(response)
+
+        async def publish() -> None:
+            nonlocal body
+            if self._texts.too_large(body):
+                body = await self._referring(response, body, msg_id)
+            await self._js.publish(subject, body, headers=msg_headers)
+
         try:
             async with asyncio.timeout(PUBLISH_WITHIN_S):
-                while True:
-                    try:
-                        if self._texts.too_large(body):
-                            body = await self._referring(response, body, msg_id)
-                        await self._js.publish(subject, body, headers=msg_headers)
-                        return True
-                    except (nats.errors.Error, OSError) as error:
-                        log.warning("response.not_stored", task_id=response.task_id, error=type(error).__name__)
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+                await again(
+                    "response.publish",
+                    publish,
+                    on=(nats.errors.Error, OSError),
+                    first_s=FIRST_PAUSE_S,
+                    longest_s=LONGEST_PAUSE_S,
+                )
         except TimeoutError:
             return False
+        return True
 
     async def report(self, event: AgentProgress, number: int, traceparent: str) -> None:
         """Publishes without waiting for an acknowledgement: the memory stream may be gone."""

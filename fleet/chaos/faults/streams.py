@@ -11,7 +11,9 @@ from nats.js.errors import APIError, NotFoundError
 from fleet.chaos.faults.target import Target, until_done
 from fleet.chaos.schedule import DURABLES, Fault
 from fleet.config import Settings
+from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.topology import consumers
+from fleet.observability.retries import again
 
 BACK_WITHIN_S = 30.0
 LOOK_S = 0.2
@@ -42,13 +44,11 @@ async def delete(target: Target, fault: Fault) -> str:
     await until_done(remove)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    while loop.time() < began + BACK_WITHIN_S:
-        try:
-            await look()
-            return f"{fault.target} was back after {loop.time() - began:.1f} s"
-        except (nats.errors.Error, OSError, TimeoutError):
-            await asyncio.sleep(LOOK_S)
-    return f"{fault.target} was not declared again"
+    try:
+        await again("chaos.look", look, on=OUTAGES, within_s=BACK_WITHIN_S, first_s=LOOK_S, longest_s=LOOK_S)
+    except OUTAGES:
+        return f"{fault.target} was not declared again"
+    return f"{fault.target} was back after {loop.time() - began:.1f} s"
 
 
 async def fill(target: Target, fault: Fault) -> str:

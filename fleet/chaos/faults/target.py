@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import nats.errors
 from nats.aio.client import Client
 
 from fleet.chaos.cluster import Cluster
 from fleet.chaos.recorder import Recorder
+from fleet.jetstream.connection import OUTAGES
+from fleet.observability.retries import again
 
 T = TypeVar("T")
 
@@ -33,8 +34,4 @@ class Target:
 async def until_done(step: Callable[[], Awaitable[T]], within_s: float = 60.0) -> T:
     """Tries again while NATS is down: what was broken on purpose must not stay so. Raises the last error in the end."""
     async with asyncio.timeout(within_s):
-        while True:
-            try:
-                return await step()
-            except (nats.errors.Error, OSError, TimeoutError):
-                await asyncio.sleep(PAUSE_S)
+        return await again("chaos.step", step, on=OUTAGES, first_s=PAUSE_S, longest_s=PAUSE_S)

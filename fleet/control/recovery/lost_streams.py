@@ -19,6 +19,7 @@ from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
 from fleet.jetstream.quirks import stop_watching
 from fleet.jetstream.streams import STREAMS
+from fleet.observability.retries import again
 
 log = structlog.get_logger(__name__)
 
@@ -62,14 +63,17 @@ class LostStreams:
         """Until cancelled. What fails is tried again until it is done."""
         while True:
             await self._news.wait()
-            self._news.clear()
-            lost, self._lost = self._lost, set()
-            try:
-                await self._recover(lost)
-            except Exception as error:
-                log.error("tasks.not_recovered", streams=sorted(lost), error=repr(error), again_in_s=PAUSE_S)
-                await asyncio.sleep(PAUSE_S)
-                self.after_loss_of(lost)
+            await again("tasks.recover", self._recover_all, on=Exception, first_s=PAUSE_S, longest_s=PAUSE_S)
+
+    async def _recover_all(self) -> None:
+        """Where it fails, the next try has what was lost meanwhile, too."""
+        self._news.clear()
+        lost, self._lost = self._lost, set()
+        try:
+            await self._recover(lost)
+        except Exception:
+            self._lost |= lost
+            raise
 
     async def _recover(self, lost: Collection[str]) -> None:
         if subjects.STATES in lost:

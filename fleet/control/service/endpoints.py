@@ -4,7 +4,6 @@ They decide nothing: `ask` publishes a request, `cancel` a durable control messa
 as any other client would.
 """
 
-import asyncio
 import time
 import uuid
 
@@ -20,11 +19,12 @@ from fleet.control.service.waiters import Closed, Waiters
 from fleet.deliberation.state import Deliberation
 from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode
 from fleet.messages.headers import child_traceparent, headers
+from fleet.observability.retries import again
 from fleet.requests.by_reference import by_reference
 
 MAX_WAIT_S = 300.0
 CANCELLED_BY_REQUEST = "cancelled by request"
-PUBLISH_WITHIN_S, PUBLISH_PAUSE_S = 10.0, 0.25
+PUBLISH_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 0.1, 0.5
 POLL_S, CANCEL_POLL_S, UNKNOWN_POLL_S = 5.0, 0.5, 0.5
 """How often a waiting call looks into the bucket, in case an event was missed while reconnecting."""
 
@@ -115,17 +115,20 @@ class Endpoints:
         if traceparent := sent.get("traceparent"):
             given["traceparent"] = traceparent
         body = await by_reference(request.data, self._component.texts)
-        until = time.monotonic() + PUBLISH_WITHIN_S
-        while True:
-            try:
-                ack = await self._component.js.publish(subjects.REQUESTED, body, headers=given)
-                return int(ack.seq)
-            except APIError as error:
-                raise fault(503, f"the request was not taken: {error.description}") from None
-            except (nats.errors.Error, TimeoutError) as error:
-                if time.monotonic() > until:
-                    raise fault(503, f"the request was not taken: {error or type(error).__name__}") from None
-            await asyncio.sleep(PUBLISH_PAUSE_S)
+        try:
+            ack = await again(
+                "request.publish",
+                lambda: self._component.js.publish(subjects.REQUESTED, body, headers=given),
+                on=_may_pass,
+                within_s=PUBLISH_WITHIN_S,
+                first_s=FIRST_PAUSE_S,
+                longest_s=LONGEST_PAUSE_S,
+            )
+        except APIError as error:
+            raise fault(503, f"the request was not taken: {error.description}") from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise fault(503, f"the request was not taken: {error or type(error).__name__}") from None
+        return int(ack.seq)
 
     async def _publish_cancel(self, call: CancelRequest, state: Deliberation) -> None:
         given = headers(
@@ -136,3 +139,8 @@ class Endpoints:
             child_traceparent(state.traceparent),
         )
         await self._component.js.publish(subjects.CONTROL_CANCEL, encode(call), headers=given)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it may be over in a moment: what the stream itself has refused is not."""
+    return isinstance(error, nats.errors.Error | TimeoutError) and not isinstance(error, APIError)

@@ -17,11 +17,12 @@ from fleet.errors import BadRequest, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.history import events, find_rejection
 from fleet.messages import DeliberationRejected, ResultReply, decode
+from fleet.observability.retries import again
 from fleet.requests.by_reference import whole_request
 
 LONGEST_CALL_S = 3600.0 + 60.0
 """Longest timeout a request may have, and a minute for what comes before and after."""
-LOOK_WITHIN_S, LOOK_PAUSE_S = 10.0, 0.25
+LOOK_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 0.1, 0.5
 COMPARED_WITHIN_S, COMPARED_PAUSE_S = 5.0, 0.05
 
 
@@ -48,15 +49,15 @@ class Lookup:
 
     async def load(self, task_id: str) -> Deliberation | None:
         """The state. Tried again while the bucket has no leader. Raises `NewerState`, `UnreadableState`."""
-        until = time.monotonic() + LOOK_WITHIN_S
-        while True:
-            try:
-                stored = await self._component.store.load(task_id)
-                return stored.state if stored else None
-            except OUTAGES:
-                if time.monotonic() > until:
-                    raise
-            await asyncio.sleep(LOOK_PAUSE_S)
+        stored = await again(
+            "state.look",
+            lambda: self._component.store.load(task_id),
+            on=OUTAGES,
+            within_s=LOOK_WITHIN_S,
+            first_s=FIRST_PAUSE_S,
+            longest_s=LONGEST_PAUSE_S,
+        )
+        return stored.state if stored else None
 
     async def named(self, data: bytes) -> str | None:
         """The task id in a request, wherever its body lies; a bad body is for the dispatcher to reject."""

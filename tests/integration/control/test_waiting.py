@@ -1,7 +1,9 @@
 """What `/healthz` and `/readyz` say of real processes, from their first second."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -36,6 +38,14 @@ class Watched:
     async def look(self, path: str) -> tuple[int, dict[str, Any]]:
         async with aiohttp.ClientSession() as http, http.get(f"{self._url}/{path}") as answer:
             return answer.status, await answer.json()
+
+    async def metrics(self) -> str:
+        async with aiohttp.ClientSession() as http, http.get(f"{self._url}/metrics") as answer:
+            return await answer.text()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     async def until(self, fact: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Waits until `fact` holds of the body of `/readyz`; `/healthz` is 200 whenever anything answers."""
@@ -99,6 +109,8 @@ async def test_who_is_started_before_nats_waits_for_it(command: tuple[str, ...],
     async with started(command, server.url, tmp_path) as component:
         body = await component.until(lambda body: "no NATS server answers" in body["details"].get("nats", ""))
         assert {"nats", "streams"} <= {*body["problems"]}
+        await component.until(lambda _: "nats.tried_again" in component.log.read_text())
+        assert re.search(r'fleet_retries_total{error="Unreachable",what="\w+\.start"}', await component.metrics())
         try:
             await server.start()
             await component.until(ready)
@@ -109,7 +121,8 @@ async def test_who_is_started_before_nats_waits_for_it(command: tuple[str, ...],
             await component.drained()
         finally:
             await server.kill()
-        assert "waits_for_nats" in component.log.read_text()
+        tried = [event for event in component.events() if event["event"] == "nats.tried_again"]
+        assert "no NATS server answers" in tried[0]["error"]
 
 
 async def test_who_is_started_before_nats_can_be_ended(tmp_path: Path) -> None:
