@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fleet import subjects
-from fleet.jetstream.streams import STREAMS, ConsumerSpec, StreamSpec, User, consumed
+from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, StreamSpec, User, consumed
 
 USERS: tuple[User, ...] = get_args(User)
 COMPONENTS: tuple[User, ...] = ("control", "worker")
@@ -35,6 +35,7 @@ class Rights:
 def rights_of(user: User) -> Rights:
     """All that the user is allowed, and what is taken away from that."""
     publish = {*_EVERYBODY, *(subject for spec in STREAMS for subject in spec.publishers.get(user, ()))}
+    publish |= {f"{spec.subject}.{spec.writers[user]}" for spec in BUCKETS if user in spec.writers}
     match user:
         case "client":
             return Rights(
@@ -113,7 +114,7 @@ def _control_publishes() -> Iterator[str]:
     yield from _ENDPOINTS  # an instance that goes away hands over what it has not answered yet
     yield from (_INBOX, "_R_.>")  # answers of the service; the second to a client in another account
     yield f"$SRV.PING.{subjects.SERVICE}"
-    yield from (subjects.AGENT_STOP, subjects.instance_of("*"), f"{_KEYS}.*", f"{_OBJECTS}.>")
+    yield from (subjects.AGENT_STOP, subjects.instance_of("*"))
     # Declares streams, consumers and buckets, and never deletes one of them.
     yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES")
     yield from (f"$JS.API.STREAM.{verb}.*" for verb in ("INFO", "CREATE", "UPDATE", "MSG.GET"))
@@ -146,12 +147,13 @@ def _control_subscribes() -> Iterator[str]:
 
 
 def _worker_publishes() -> Iterator[str]:
-    yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES", f"{_OBJECTS}.>")
+    yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES")
     for spec, consumer in consumed():
         if consumer.deliver is None:
             yield from _pull(spec, consumer)
     yield f"$JS.API.STREAM.INFO.{subjects.STATES}"  # has the task ended meanwhile?
     yield from _get(subjects.STATES)
+    yield f"$JS.API.DIRECT.GET.KV_{subjects.WORKERS_BUCKET}.>"  # the shares of limits
     yield from (f"$JS.API.STREAM.{verb}.{TEXTS}" for verb in ("INFO", "MSG.GET"))  # what is longer than a message
 
 
@@ -169,7 +171,7 @@ def _operator_publishes() -> Iterator[str]:
     yield from (*_ENDPOINTS, "$SRV.>")  # as a client
     for spec, _ in consumed():  # `fleet deadletter replay` puts a message back where it came from
         yield from spec.delivered
-    yield from ("$JS.API.>", "$JS.ACK.>", f"{_KEYS}.>", f"{_OBJECTS}.>")  # repair by hand, streams and all
+    yield from ("$JS.API.>", "$JS.ACK.>")  # repair by hand, streams and all
     yield from ("$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>")  # `nats backup account`, `nats backup restore account`
 
 

@@ -1,4 +1,4 @@
-"""The table of streams: what each one takes, from whom, who reads it, and what a running task needs after its loss.
+"""The table of streams and buckets: what each one takes, from whom, who reads it, what a task needs after its loss.
 
 `topology` declares them, and adds the limits that are settings; `rights`, dead letters and recovery go by the table
 alone. So do the handlers: what a consumer delivers is said here, and nowhere else.
@@ -108,6 +108,33 @@ STREAMS: Final = (
             "operator": (subjects.replayed("*"),),
         },
     ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSpec:
+    """`writers`: who writes which keys, as a pattern."""
+
+    name: str
+    kind: Literal["keys", "objects"]
+    writers: Mapping[User, str]
+    in_memory: bool = False
+
+    @property
+    def stream(self) -> str:
+        """The stream behind it."""
+        return f"{'KV' if self.kind == 'keys' else 'OBJ'}_{self.name}"
+
+    @property
+    def subject(self) -> str:
+        """What the subjects of its keys begin with."""
+        return f"{'$KV' if self.kind == 'keys' else '$O'}.{self.name}"
+
+
+BUCKETS: Final = (
+    BucketSpec(subjects.BUCKET, "keys", {"control": "*", "operator": ">"}),
+    BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": ">"}, in_memory=True),
+    BucketSpec(subjects.TEXTS, "objects", {"control": ">", "worker": ">", "operator": ">"}),
 )
 
 

@@ -3,8 +3,7 @@
 What exists is compared with what is wanted: NATS leaves the settings of an existing durable silently as they were.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from types import SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -13,8 +12,6 @@ from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
     DiscardPolicy,
-    KeyValueConfig,
-    ObjectStoreConfig,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -24,7 +21,8 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
-from fleet.jetstream import ownership
+from fleet.jetstream import buckets, ownership
+from fleet.jetstream.differences import changed, differences
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
@@ -35,7 +33,7 @@ from fleet.jetstream.lifetimes import (
     MINUTE_S,
 )
 from fleet.jetstream.refusals import told
-from fleet.jetstream.streams import STREAMS, ConsumerSpec, consumed
+from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, consumed
 
 log = structlog.get_logger(__name__)
 
@@ -139,103 +137,14 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
     for name, consumer in consumers(settings):
         with told(f"the consumer {consumer.durable_name} of {name}"):
             await _declare_consumer(js, name, consumer)
-    ttl_s = settings.limits.results_days * DAY_S
-    replicas = settings.limits.replicas
-    # With replicas a direct get may answer with an old state.
-    described = subjects.DESCRIPTIONS[subjects.BUCKET]
-    bucket = KeyValueConfig(
-        bucket=subjects.BUCKET, description=described, history=1, ttl=ttl_s, replicas=replicas, direct=replicas == 1
-    )
-    if await _declare_store(
-        js,
-        subjects.STATES,
-        lambda: js.create_key_value(bucket),
-        {
-            "description": described,
-            "num_replicas": replicas,
-            "max_age": ttl_s,
-            "allow_direct": bucket.direct,
-            "metadata": ownership.mark(settings.fleet_name),
-        },
-    ):
-        created.append(subjects.STATES)
-    described = subjects.DESCRIPTIONS[subjects.WORKERS_BUCKET]
-    workers = KeyValueConfig(
-        bucket=subjects.WORKERS_BUCKET,
-        description=described,
-        history=1,
-        ttl=MINUTE_S,
-        storage=StorageType.MEMORY,
-        replicas=replicas,
-        direct=True,
-    )
-    await _declare_store(
-        js,
-        f"KV_{subjects.WORKERS_BUCKET}",
-        lambda: js.create_key_value(workers),
-        {
-            "description": described,
-            "num_replicas": replicas,
-            "max_age": MINUTE_S,
-            "allow_direct": True,
-            "metadata": ownership.mark(settings.fleet_name),
-        },
-    )
-    # Each text has a lifetime of its own; this is the longest.
-    described = subjects.DESCRIPTIONS[subjects.TEXTS]
-    texts = ObjectStoreConfig(
-        bucket=subjects.TEXTS, description=described, ttl=max(ttl_s, LETTERS_S), replicas=replicas
-    )
-    await _declare_store(
-        js,
-        f"OBJ_{subjects.TEXTS}",
-        lambda: js.create_object_store(subjects.TEXTS, texts),
-        {
-            "description": described,
-            "num_replicas": replicas,
-            "max_age": float(texts.ttl or 0),
-            "allow_msg_ttl": True,
-            "metadata": ownership.mark(settings.fleet_name),
-        },
-    )
+    await buckets.declare(js, settings, created)
     return created
-
-
-async def _declare_store(
-    js: JetStreamContext, stream: str, create: Callable[[], Awaitable[Any]], wanted: Mapping[str, Any]
-) -> bool:
-    """A bucket is a stream: what exists is compared with what is wanted, as for every other. Whether it was missing."""
-    missing = False
-    try:
-        existing = (await js.stream_info(stream)).config
-    except NotFoundError:
-        missing = True
-        with told(f"the bucket of {stream}"):
-            await create()
-        existing = (await js.stream_info(stream)).config
-    if changes := differences(existing, SimpleNamespace(**wanted)):
-        log.info("stream.updated", stream=stream, changes=changes)
-        with told(f"the bucket of {stream}"):
-            await js.update_stream(_changed(existing, changes))
-    return missing
-
-
-def _changed(existing: StreamConfig, changes: Mapping[str, tuple[Any, Any]]) -> StreamConfig:
-    """What differs, and nothing else: an operator may have set what the fleet has no opinion on."""
-    wanted = {field: value for field, (_, value) in changes.items()}
-    if "metadata" in wanted:
-        wanted["metadata"] = ownership.with_mark(existing.metadata, wanted["metadata"][ownership.MARK])
-    return existing.evolve(**wanted)
 
 
 async def _check_ownership(js: JetStreamContext, settings: Settings) -> None:
     wanted = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
     wanted[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
-    stores = {
-        subjects.STATES: subjects.DESCRIPTIONS[subjects.BUCKET],
-        f"OBJ_{subjects.TEXTS}": subjects.DESCRIPTIONS[subjects.TEXTS],
-        f"KV_{subjects.WORKERS_BUCKET}": subjects.DESCRIPTIONS[subjects.WORKERS_BUCKET],
-    }
+    stores = {spec.stream: subjects.DESCRIPTIONS[spec.name] for spec in BUCKETS}
     await ownership.check(js, settings.fleet_name, wanted, stores)
 
 
@@ -249,7 +158,7 @@ async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
         return True
     if changes := differences(existing, wanted):
         log.warning("stream.updated", stream=wanted.name, changes=changes)
-        await js.update_stream(_changed(existing, changes))
+        await js.update_stream(changed(existing, changes))
     return False
 
 
@@ -290,24 +199,3 @@ async def _declare_consumer(js: JetStreamContext, stream: str, wanted: ConsumerC
     except (BadRequestError, ServerError) as error:
         # Another replica declared it in between: the same settings, or its own newer ones.
         log.info("consumer.declared_elsewhere", consumer=wanted.durable_name, reason=str(error))
-
-
-def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
-    """Field -> (as it is, as it should be), for the fields that are set in `wanted`."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for field, value in vars(wanted).items():
-        if value is None or field == "name":
-            continue
-        actual = getattr(existing, field)
-        if field == "filter_subject" and existing.filter_subjects:
-            first, *others = existing.filter_subjects
-            actual = existing.filter_subjects if others else first
-        if field == "metadata":
-            actual = {key: (actual or {}).get(key) for key in value}
-        if isinstance(value, float) and isinstance(actual, int | float):
-            same = abs(value - actual) < 1e-6
-        else:
-            same = actual == value or (not actual and not value)
-        if not same:
-            found[field] = (actual, value)
-    return found

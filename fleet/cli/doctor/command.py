@@ -124,6 +124,8 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
     from nats.js.errors import NotFoundError
 
     from fleet.jetstream import topology
+    from fleet.jetstream.differences import differences
+    from fleet.jetstream.streams import BUCKETS
 
     declare = "start a dispatcher or a collector once: it declares what is missing"
     missing: list[str] = []
@@ -139,7 +141,7 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
         except (Error, TimeoutError):
             unseen.append(name)
             return
-        if wanted is not None and (found := topology.differences(existing.config, wanted)):
+        if wanted is not None and (found := differences(existing.config, wanted)):
             changed.append(f"{name} ({', '.join(found)})")
 
     streams = topology.streams(settings)
@@ -149,8 +151,9 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
     for stream_name, consumer in consumers:
         name = str(consumer.durable_name)
         await look(f"{stream_name}/{name}", js.consumer_info(stream_name, name), consumer)
-    await look(f"bucket {subjects.BUCKET}", js.key_value(subjects.BUCKET))
-    await look(f"object store {subjects.TEXTS}", js.object_store(subjects.TEXTS))
+    for bucket in BUCKETS:
+        name = f"{'bucket' if bucket.kind == 'keys' else 'object store'} {bucket.name}"
+        await look(name, js.stream_info(bucket.stream))
     if missing:
         yield Finding("fail", "streams", f"missing: {', '.join(missing)}", declare)
     if changed:
@@ -159,7 +162,7 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
         todo = "may this user look at them? A client need not"
         yield Finding("warn", "streams", f"could not be looked at: {', '.join(unseen)}", todo)
     if not missing and not changed and not unseen:
-        yield Finding("ok", "streams", f"{len(streams)} streams, {len(consumers)} consumers, bucket, object store")
+        yield Finding("ok", "streams", f"{len(streams)} streams, {len(consumers)} consumers, {len(BUCKETS)} buckets")
 
 
 async def _granted(nc: Any) -> dict[str, Any] | None:

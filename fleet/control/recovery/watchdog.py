@@ -20,6 +20,7 @@ from fleet.control.recovery.lost_streams import LostStreams
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.connection import OUTAGES, answers
+from fleet.jetstream.streams import BUCKETS
 from fleet.observability.health import Health
 
 log = structlog.get_logger(__name__)
@@ -202,6 +203,4 @@ async def _error_of(client: Client) -> Exception | None:
 
 def _streams(settings: Settings) -> Iterator[str]:
     yield from (str(stream.name) for stream in topology.streams(settings))
-    yield subjects.STATES
-    yield f"OBJ_{subjects.TEXTS}"
-    yield f"KV_{subjects.WORKERS_BUCKET}"
+    yield from (spec.stream for spec in BUCKETS)

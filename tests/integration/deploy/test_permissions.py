@@ -24,6 +24,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig, StreamConfig
 from fleet import config, subjects
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
+from fleet.jetstream.streams import BUCKETS
 from tests.support.deploy import NATS, PASSWORDS
 from workers.calls.shared_limits import SharedLedger
 from workers.llm.servers.limits import Record
@@ -47,7 +48,7 @@ def free_port() -> int:
 
 
 STREAMS = {stream.name: stream for stream in topology.streams(config.load({}))}
-STORES = {f"KV_{subjects.BUCKET}", f"KV_{subjects.WORKERS_BUCKET}", f"OBJ_{subjects.TEXTS}"}
+STORES = {spec.stream for spec in BUCKETS}
 CONSUMERS = {(stream, consumer.durable_name) for stream, consumer in topology.consumers(config.load({}))}
 NAMES = {value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)}
 SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} | {

@@ -24,7 +24,7 @@ from fleet.control.store import KeyValueStore, Stored
 from fleet.deliberation.events import CancelAsked, Requested
 from fleet.deliberation.machine import decide
 from fleet.errors import Unreachable
-from fleet.jetstream import topology
+from fleet.jetstream import streams, topology
 from fleet.jetstream.payloads import Texts
 from fleet.messages import AgentRequested
 from fleet.observability.health import Health
@@ -33,7 +33,7 @@ from tests.support import agents
 from tests.support.control_plane import Fleet, running
 
 WITHIN_S = 30
-STREAMS = [*(str(stream.name) for stream in topology.streams(load({}))), "KV_deliberations", "OBJ_deliberation-texts"]
+STREAMS = [spec.name for spec in streams.STREAMS] + [spec.stream for spec in streams.BUCKETS]
 DURABLES = [(stream, str(consumer.durable_name)) for stream, consumer in topology.consumers(load({}))]
 
 
