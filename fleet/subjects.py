@@ -142,6 +142,11 @@ def replayed(sequence: int | str) -> str:
     return f"{DEADLETTER}.replayed.{sequence}"
 
 
+def generated_id(sequence: int) -> str:
+    """The id of a task whose request names none: its client knows the sequence from the PubAck."""
+    return f"d-{sequence}"
+
+
 def is_key(task_id: str) -> bool:
     """Whether there can be a state under this name."""
     return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)

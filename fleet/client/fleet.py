@@ -78,10 +78,13 @@ class Fleet(Caller):
         raise Unreachable("the fleet told no end")
 
     async def submit(self, task_description: str, **request: Unpack[Request]) -> Ticket:
-        """Publishes a request, and waits for the receipt only. A bad request is rejected later, by an event."""
-        body = await by_reference(encode(_body(task_description, request)), self.texts)
-        ack = await self.js.publish(subjects.REQUESTED, body)
-        return Ticket(request.get("task_id") or f"d-{ack.seq}", ack.seq, bool(ack.duplicate))
+        """Publishes a request, and waits for the receipt only. A bad request is rejected later, by an event.
+
+        It is given an id here: one that is made of its place in the stream may have been another's before a restore.
+        """
+        body = {"task_id": f"task-{secrets.token_hex(8)}", **_body(task_description, request)}
+        ack = await self.js.publish(subjects.REQUESTED, await by_reference(encode(body), self.texts))
+        return Ticket(body["task_id"], ack.seq, bool(ack.duplicate))
 
     async def result(self, task: str | Ticket, *, wait_s: float = 0.0) -> ResultReply:
         """The status now, or after at most `wait_s`; `UNKNOWN` for a task that nobody knows."""

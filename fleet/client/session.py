@@ -62,10 +62,14 @@ class Session(Caller):
     """What the commands ask of a running fleet."""
 
     async def submit(self, body: dict[str, Any]) -> Ticket:
-        """Publishes a request. Raises `BadRequest` for one the fleet would reject, as far as can be told from here."""
+        """Publishes a request. Raises `BadRequest` for one the fleet would reject, as far as can be told from here.
+
+        It is given an id here: one that is made of its place in the stream may have been another's before a restore.
+        """
         check(body)
+        body = {"task_id": f"task-{secrets.token_hex(4)}", **body}
         ack = await self.js.publish(subjects.REQUESTED, await by_reference(encode(body), self.texts))
-        return Ticket(body.get("task_id") or f"d-{ack.seq}", ack.seq, bool(ack.duplicate))
+        return Ticket(body["task_id"], ack.seq, bool(ack.duplicate))
 
     async def ask(self, body: dict[str, Any], on_event: Callable[[CallEvent], None]) -> bytes:
         """The terminal event's body; `on_event` gets what the task's agents report meanwhile. Raises `BadRequest`."""

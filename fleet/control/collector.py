@@ -58,7 +58,7 @@ class Collector:
         try:
             if message.subject == subjects.CONTROL_DEADLINE:
                 reached = decode(message.body, DeadlineReached)
-                self._submit(reached.task_id, DeadlinePassed(now_ms()), message)
+                self._submit(reached.task_id, DeadlinePassed(now_ms(), reached.run), message)
             else:
                 cancel = decode(message.body, CancelRequest)
                 self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), message)

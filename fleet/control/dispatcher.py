@@ -119,7 +119,17 @@ class Dispatcher:
         def admit() -> None:
             # Its time runs from now, not from when it began to wait for room.
             rubric = self._roles[task.role].rubric
-            event = Requested(task_id, task, delivery.sequence, now_ms(), message.traceparent, rubric, ignored)
+            event = Requested(
+                task_id,
+                task,
+                delivery.sequence,
+                now_ms(),
+                message.traceparent,
+                rubric,
+                ignored,
+                delivery.run,
+                message.message_id,
+            )
             self._component.runner.submit(task_id, Item(event, delivery))
 
         try:
@@ -143,7 +153,7 @@ class Dispatcher:
         delivery = message.delivery
         log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
         try:
-            await self._component.outbox.reject(_rejection(error, delivery.sequence), message.traceparent)
+            await self._component.outbox.reject(_rejection(error, message), message.traceparent)
             reach("request.rejected")
             await delivery.bury(error.error)
         except Exception as failure:
@@ -191,13 +201,15 @@ def _workers(launcher: Launcher, count: int) -> Seen:
     return Seen(answering > 0, "" if answering >= count else f"{answering} of {count} workers answer")
 
 
-def _rejection(error: BadRequest, sequence: int) -> DeliberationRejected:
+def _rejection(error: BadRequest, message: IncomingMessage) -> DeliberationRejected:
     return DeliberationRejected(
         task_id=error.task_id,
         code=error.code,  # type: ignore[arg-type]
         path=error.path,
         error=error.error,
-        stream_sequence=sequence,
+        stream_sequence=message.delivery.sequence,
         rejected_at=rfc3339(now_ms()),
+        run=message.delivery.run,
+        message_id=message.message_id,
         correlation=error.correlation,
     )

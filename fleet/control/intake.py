@@ -23,7 +23,7 @@ from fleet.crashpoints import reach
 from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
 from fleet.jetstream.lifetimes import KEEP_EVERY_S
-from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy
+from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy, run_of
 from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
 
@@ -81,6 +81,11 @@ class IncomingMessage:
         """The W3C trace context that the publisher sent."""
         return (self._msg.header or {}).get("traceparent")
 
+    @property
+    def message_id(self) -> str | None:
+        """The publisher's own."""
+        return (self._msg.header or {}).get("Nats-Msg-Id")
+
 
 Handler = Callable[[IncomingMessage], Awaitable[None]]
 
@@ -88,7 +93,17 @@ Handler = Callable[[IncomingMessage], Awaitable[None]]
 class JetStreamDelivery:
     """Acknowledging one message; a message that failed too often becomes a dead letter."""
 
-    __slots__ = ("_dead_letters", "_deliveries", "_msg", "id", "received_at", "redelivered", "sequence", "stream")
+    __slots__ = (
+        "_dead_letters",
+        "_deliveries",
+        "_msg",
+        "id",
+        "received_at",
+        "redelivered",
+        "run",
+        "sequence",
+        "stream",
+    )
 
     def __init__(self, msg: Msg, dead_letters: DeadLetters) -> None:
         meta = msg.metadata
@@ -97,6 +112,7 @@ class JetStreamDelivery:
         self._deliveries: int = meta.num_delivered
         self.stream: str = meta.stream
         self.sequence: int = meta.sequence.stream
+        self.run = run_of(msg)
         self.id = f"{self.stream}:{self.sequence}"
         self.redelivered = self._deliveries > 1
         self.received_at = time.monotonic()
@@ -143,7 +159,8 @@ class JetStreamDelivery:
         await self._msg.term()
 
     def _undeliverable(self) -> UndeliverableMessage:
-        return UndeliverableMessage(self.stream, self.sequence, self._msg.subject, self._msg.data, self._msg.header)
+        msg = self._msg
+        return UndeliverableMessage(self.stream, self.sequence, self.run, msg.subject, msg.data, msg.header)
 
 
 class Broker(NatsBroker):

@@ -48,7 +48,8 @@ def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int) -> Deliberat
         rounds=accepted.rounds,
         correlation=accepted.correlation,
     )
-    begun = decide(None, Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms)).state
+    requested = Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms, run=accepted.run)
+    begun = decide(None, requested).state
     event = AllFailed(
         task_id=accepted.task_id,
         error="the fleet lost the state of this deliberation",

@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 from fleet import subjects
 from fleet.control.fence import PublisherFence
 from fleet.control.large_events import fitting
-from fleet.control.terminal_events import SUFFIX, TerminalEvents
+from fleet.control.terminal_events import TerminalEvents
 from fleet.crashpoints import reach
 from fleet.deliberation.events import (
     Announce,
@@ -26,14 +26,17 @@ from fleet.deliberation.events import (
 from fleet.deliberation.state import Deliberation
 from fleet.errors import EventInFlight
 from fleet.jetstream.connection import Connection
+from fleet.jetstream.history import terminal_id
 from fleet.jetstream.payloads import Texts
 from fleet.messages import (
     AgentFailed,
     AgentRequested,
     AgentStop,
+    DeadlineReached,
     DeliberationRejected,
     TerminalEvent,
     encode,
+    of_run,
     status_of,
 )
 from fleet.messages.headers import child_traceparent, headers, line, of_dead_letter
@@ -112,14 +115,17 @@ class Outbox:
                     body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
                 await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
             case Announce(accepted):
-                await self._send(subjects.ACCEPTED, encode(accepted), f"{task_id}.accepted", task_id, state.traceparent)
+                msg_id = of_run(f"{task_id}.accepted", state.run)
+                await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, state.traceparent)
             case SetDeadline(_, at):
-                await self.set_deadline(state, at, f"{task_id}.deadline")
+                await self.set_deadline(state, at, of_run(f"{task_id}.deadline", state.run))
             case Reject(rejected, traceparent):
                 await self.reject(rejected, traceparent)
             case StopCalls():
-                given = self._headers(subjects.AGENT_STOP, f"{task_id}.stop", task_id, state.traceparent)
-                await self._nc.publish(subjects.AGENT_STOP, encode(AgentStop(task_id=task_id)), headers=given)
+                msg_id = of_run(f"{task_id}.stop", state.run)
+                given = self._headers(subjects.AGENT_STOP, msg_id, task_id, state.traceparent)
+                stop = AgentStop(task_id=task_id, run=state.run)
+                await self._nc.publish(subjects.AGENT_STOP, encode(stop), headers=given)
             case Conclude(event):
                 reach("outbox.stopped")
                 await self._conclude(state, event)
@@ -132,11 +138,20 @@ class Outbox:
     async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
         """`deliberation.rejected`."""
         sequence = rejected.stream_sequence
-        task_id = line(rejected.task_id or f"d-{sequence}")
-        await self._send(subjects.REJECTED, encode(rejected), f"{sequence}.rejected", task_id, traceparent)
+        task_id = line(rejected.task_id or subjects.generated_id(sequence))
+        msg_id = of_run(f"{sequence}.rejected", rejected.run)
+        await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, traceparent)
 
     async def dead_letter(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None, *, stream: str, sequence: int, reason: str
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        *,
+        stream: str,
+        sequence: int,
+        run: str,
+        reason: str,
     ) -> bool:
         """Stores a message that nobody could handle, whole, with the reason in its headers. False: stored before.
 
@@ -146,7 +161,7 @@ class Outbox:
         ack = await self._js.publish(
             subjects.deadletter_of(subject),
             body,
-            headers=of_dead_letter(headers, stream=stream, sequence=sequence, reason=reason),
+            headers=of_dead_letter(headers, stream=stream, sequence=sequence, run=run, reason=reason),
             timeout=PUBLISH_TIMEOUT_S,
         )
         return not ack.duplicate
@@ -155,7 +170,7 @@ class Outbox:
         """Schedules `control.deadline`, in place of what may be scheduled for this task."""
         await self._send(
             subjects.schedule_of(state.task_id),
-            encode({"task_id": state.task_id}),
+            encode(DeadlineReached(task_id=state.task_id, run=state.run)),
             msg_id,
             state.task_id,
             state.traceparent,
@@ -186,16 +201,15 @@ class Outbox:
         if not self.instance or state.written_by != self.instance:
             # The connection was lost since it was decided: others may have been told that it is gone.
             raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
-        await self._send(
-            _TERMINAL_SUBJECT[status_of(event)], body, f"{state.task_id}{SUFFIX}", state.task_id, state.traceparent
-        )
+        msg_id = terminal_id(state.task_id, state.run)
+        await self._send(_TERMINAL_SUBJECT[status_of(event)], body, msg_id, state.task_id, state.traceparent)
         log.info("deliberation.ended", task_id=state.task_id, status=status_of(event), duration_ms=event.duration_ms)
 
     async def is_published(self, state: Deliberation) -> bool:
         """Whether the terminal event of `state` is in its stream. Raises `EventInFlight` while it may still arrive."""
         if state.written_by:
             await self._fence.wait_for(state.written_by, state.task_id)
-        return await self._terminal_events.is_stored(state.task_id)
+        return await self._terminal_events.is_stored(state.task_id, state.run)
 
     async def _send(
         self,

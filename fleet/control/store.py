@@ -21,7 +21,7 @@ from fleet.observability.retries import again
 
 LOAD_AGAIN, LOAD_FIRST_PAUSE_S, LOAD_LONGEST_PAUSE_S = 4, 0.02, 0.16
 """Of a state whose object is not there: a replica may be late, or the state was just replaced."""
-TOP_LEVEL = ("task_id", "status", "phase", "round", "calls")
+TOP_LEVEL = ("task_id", "run", "status", "phase", "round", "calls")
 """What stands in the bucket even of a state that is elsewhere."""
 
 

@@ -18,12 +18,10 @@ from fleet import subjects
 from fleet.control.store import StateStore, Stored
 from fleet.deliberation.events import Conclude, Effect
 from fleet.deliberation.state import Deliberation
-from fleet.jetstream.history import events
+from fleet.jetstream.history import events, terminal_id
 
 SCAN_MARGIN = timedelta(seconds=60)
 """How far the clocks of NATS servers may differ when a terminal event is looked for by time."""
-SUFFIX = ".terminal"
-"""Ends the message id of every terminal event."""
 
 
 class Publisher(Protocol):
@@ -71,13 +69,13 @@ class TerminalEvents:
         self._waiting: dict[str, LookUp] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def is_stored(self, task_id: str) -> bool:
-        """Whether the stream held the task's terminal event at some time since this was called.
+    async def is_stored(self, task_id: str, run: str = "") -> bool:
+        """Whether the stream held the terminal event of this run of the task at some time since this was called.
 
         Raises what NATS does.
         """
         since = await self._decided_at(task_id)
-        look_up = self._waiting.setdefault(task_id, LookUp(since))
+        look_up = self._waiting.setdefault(terminal_id(task_id, run), LookUp(since))
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_all())
         return await asyncio.shield(look_up.answer)
@@ -100,14 +98,13 @@ class TerminalEvents:
         async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as stored:
             async for msg in stored:
                 msg_id = (msg.header or {}).get("Nats-Msg-Id", "")
-                task_id = msg_id.removesuffix(SUFFIX)
-                if task_id in left and msg_id.endswith(SUFFIX):
-                    left.remove(task_id)
-                    look_ups[task_id].answer.set_result(True)
+                if msg_id in left:
+                    left.remove(msg_id)
+                    look_ups[msg_id].answer.set_result(True)
                 if not left:
                     return
-        for task_id in left:
-            look_ups[task_id].answer.set_result(False)
+        for msg_id in left:
+            look_ups[msg_id].answer.set_result(False)
 
     async def _decided_at(self, task_id: str) -> datetime | None:
         """When the end was decided, by NATS' clock: whoever decided it may have one that is off."""

@@ -35,7 +35,7 @@ from fleet.control.store import StateStore, Stored
 from fleet.control.terminal_events import Publisher, publish_end
 from fleet.crashpoints import reach
 from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject, Requested
-from fleet.deliberation.machine import decide, due, recover
+from fleet.deliberation.machine import began, decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StoreConflict, UnreadableState
 from fleet.jetstream.lifetimes import LEASE_S
@@ -245,7 +245,7 @@ def _owes(state: Deliberation, item: Item) -> bool:
             return False
         case DeadlinePassed() if state.ended:
             return True
-        case Requested(sequence=sequence) if sequence == state.stream_sequence:
+        case Requested() as requested if began(state, requested):
             return True  # it may come again as a first delivery: a consumer that was created again counts from one
     return item.delivery.id in state.cause
 

@@ -109,6 +109,7 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         phase=state.phase,
         round=state.round,
         question=call.question,
+        run=state.run,
         messages=(prompts.shared(state), user),
         seed=call_seed(state, index, call.question),
         model=state.model_of(call.agent_id) if member else None,

@@ -11,7 +11,10 @@ from fleet.requests.task import Task
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A valid request arrived; `sequence` is its place in the stream, `rubric` its role's (None: the default one)."""
+    """A valid request arrived; `sequence` is its place in the stream, `rubric` its role's (None: the default one).
+
+    `run`: when it was stored there; `message_id`: its client's, or the service's. No other request has the same.
+    """
 
     task_id: str
     task: Task
@@ -20,6 +23,8 @@ class Requested:
     traceparent: str | None = None
     rubric: dict[str, float] | None = None
     ignored_fields: tuple[str, ...] = ()
+    run: str = ""
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,10 @@ class Responded:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The task's time is over."""
+    """The task's time is over. `run`: of which request for it; empty: not known."""
 
     at_ms: int
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from fleet.deliberation.phases import advance, enter
 from fleet.deliberation.slots import expire, fill, is_late
 from fleet.deliberation.state import Deliberation, seats
 from fleet.messages import DeliberationAccepted, DeliberationRejected
+from fleet.subjects import generated_id
 from fleet.times import rfc3339
 
 
@@ -64,8 +65,7 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
         begun = _begin(event)
         return Decision(begun, due(begun))
     if isinstance(event, Requested):
-        repeated = event.sequence == state.stream_sequence or event.task == state.task
-        return Decision(state) if repeated else Decision(state, (_conflict(event),))
+        return Decision(state) if _is_repeated(state, event) else Decision(state, (_conflict(event),))
     if state.ended:
         return Decision(state)
     match event:
@@ -76,6 +76,8 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
                 changed = complete_partial(changed, at_ms, deadline=True)
             else:
                 changed = advance(changed, at_ms)
+        case DeadlinePassed(_, run) if run not in ("", state.run):
+            changed = state
         case DeadlinePassed(at_ms):
             changed = complete_partial(expire(state), at_ms, deadline=True)
         case CancelAsked(reason, at_ms):
@@ -111,6 +113,22 @@ def recover(state: Deliberation, *, request_redelivered: bool = False) -> tuple[
     return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *due(state))
 
 
+def began(state: Deliberation, event: Requested) -> bool:
+    """Whether this very request began the task. Its sequence alone does not tell: see `Requested`."""
+    return event.sequence == state.stream_sequence and event.run == state.run
+
+
+def _is_repeated(state: Deliberation, event: Requested) -> bool:
+    """The request that began the task, or the same one under the id that its client chose.
+
+    An id that was made of the sequence may stand for two requests; who sent them did not mean the same task.
+    """
+    if began(state, event):
+        return bool(state.run) or event.task == state.task
+    named = event.task_id != generated_id(event.sequence)
+    return event.task == state.task and (named or not state.run)
+
+
 def _begin(event: Requested) -> Deliberation:
     task = event.task
     begun = Deliberation(
@@ -122,6 +140,8 @@ def _begin(event: Requested) -> Deliberation:
         rubric=event.rubric if task.rubric is None else task.rubric,
         seed=zlib.crc32(event.task_id.encode()) if task.seed is None else task.seed,
         stream_sequence=event.sequence,
+        run=event.run,
+        message_id=event.message_id,
         ignored_fields=event.ignored_fields,
         accepted_at=rfc3339(event.at_ms),
         deadline_at=rfc3339(event.at_ms + round(task.timeout_seconds * 1000)),
@@ -140,6 +160,8 @@ def _conflict(event: Requested) -> Reject:
         error=f"$.task_id: {event.task_id!r} was used before, for another request",
         stream_sequence=event.sequence,
         rejected_at=rfc3339(event.at_ms),
+        run=event.run,
+        message_id=event.message_id,
         correlation=event.task.correlation,
     )
     return Reject(rejected, event.traceparent)
@@ -155,6 +177,7 @@ def _accepted(state: Deliberation) -> DeliberationAccepted:
         accepted_at=state.accepted_at,
         deadline_at=state.deadline_at,
         stream_sequence=state.stream_sequence,
+        run=state.run,
         ignored_fields=state.ignored_fields,
         correlation=state.task.correlation,
     )

@@ -23,6 +23,8 @@ def fill(state: Deliberation, response: AgentResponse) -> Deliberation:
     """Puts an answer into its slot; returns `state` itself when there is no such open slot."""
     if (response.phase, response.round) != (state.phase, state.round) or state.calls.get(response.slot) != "open":
         return state
+    if response.run not in ("", state.run):  # of an earlier request with this task id
+        return state
     if isinstance(response, AgentFailed):
         return _failed(state, response, response.error, response.error_type)
     call = calls(state)[response.slot]

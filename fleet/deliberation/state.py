@@ -23,7 +23,7 @@ from fleet.messages import (
 )
 from fleet.requests.task import Task
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised with every field that is added: an older version, which would lose it, leaves such a state alone."""
 CallStatus = Literal["open", "completed", "failed"]
 
@@ -65,7 +65,7 @@ class Deliberation(Message, frozen=True, kw_only=True):
     last transition came from, so that a redelivery of one of them publishes its effects again (see `machine.due`).
     `rubric`: the request's, or its role's; null: the default one. `ignored_fields`: unknown fields of the request.
     `written_by`: the connection of the process that decided the last transition, which also publishes its effects;
-    empty: not known.
+    empty: not known. `run` and `message_id`: of the request, see `Requested`; an older version has written neither.
     """
 
     task_id: str
@@ -79,6 +79,8 @@ class Deliberation(Message, frozen=True, kw_only=True):
     deadline_at: str
     agents: tuple[str, ...]
     calls: dict[str, CallStatus]
+    run: str = ""
+    message_id: str | None = None
     rubric: str | dict[str, float] | None = None
     ignored_fields: tuple[str, ...] = ()
     candidates: dict[str, Candidate] = {}

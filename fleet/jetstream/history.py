@@ -12,10 +12,15 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText, Texts
-from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode
+from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode, of_run
 
 BATCH = 500
 FETCH_WITHIN_S = 5.0
+
+
+def terminal_id(task_id: str, run: str) -> str:
+    """The message id of a terminal event."""
+    return of_run(f"{task_id}.terminal", run)
 
 
 async def events(
@@ -63,13 +68,13 @@ async def events(
                 await js.delete_consumer(stream, consumer.name)
 
 
-async def find_rejection(js: JetStreamContext, texts: Texts, sequence: int, within_s: float) -> bytes | None:
-    """The body of `deliberation.rejected` for the request at `sequence`, of the last `within_s` seconds."""
+async def find_rejection(js: JetStreamContext, texts: Texts, message_id: str, within_s: float) -> bytes | None:
+    """The body of `deliberation.rejected` for the request with this message id, of the last `within_s` seconds."""
     async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as found:
         async for msg in found:
             try:
                 body = await texts.inline(msg.data)
-                if decode(body, DeliberationRejected).stream_sequence == sequence:
+                if decode(body, DeliberationRejected).message_id == message_id:
                     return body
             except (MissingText, *UNDECODABLE):
                 continue  # no rejection, whoever published it
@@ -79,7 +84,7 @@ async def find_rejection(js: JetStreamContext, texts: Texts, sequence: int, with
 async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> list[DeliberationAccepted]:
     """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
     begun: dict[str, DeliberationAccepted] = {}
-    ended: set[str] = set()  # an acceptance may have been said after the end
+    ended: set[str] = set()  # ids of terminal events: an acceptance may have been said after the end
     async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as found:
         async for msg in found:
             if msg.subject == subjects.ACCEPTED:
@@ -89,8 +94,8 @@ async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> l
                     continue  # no acceptance, whoever published it
                 begun[accepted.task_id] = accepted
             else:
-                ended.add((msg.headers or {}).get("Task-Id", ""))
-    return [accepted for task_id, accepted in begun.items() if task_id not in ended]
+                ended.add((msg.headers or {}).get("Nats-Msg-Id", ""))
+    return [accepted for accepted in begun.values() if terminal_id(accepted.task_id, accepted.run) not in ended]
 
 
 def _ago(seconds: float) -> datetime:

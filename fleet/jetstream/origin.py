@@ -10,6 +10,7 @@ from collections.abc import Collection
 import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error
+from nats.js.api import RawStreamMsg
 
 log = structlog.get_logger(__name__)
 
@@ -17,6 +18,8 @@ CONTROL_INBOX, WORKER_INBOX = "_INBOX.control", "_INBOX.worker"
 """Inboxes of their own: who could listen there would learn the next names, and could have answers delivered to them."""
 _COPIED_FROM = "Nats-Stream"
 _ACK = "$JS.ACK."
+_V1_TOKENS, _V1_TIME = 9, 7
+"""Of the reply subject of a delivery, where the server has no domain in it."""
 _NOT_FOR_REPLIES = ("deliberation", "agent", "control", "fleet", "deadletter")
 
 
@@ -45,6 +48,18 @@ def delivered(msg: Msg, stream: str, consumer: str, subjects: Collection[str]) -
 def is_copy(msg: Msg) -> bool:
     """Whether the server sent it as the answer to somebody who read a stream."""
     return _COPIED_FROM in (msg.headers or {})
+
+
+def run_of(msg: Msg | RawStreamMsg) -> str:
+    """Names a stored message as its sequence cannot: when its stream stored it, in microseconds, as hexadecimal digits.
+
+    A stream that is restored, set back or made anew gives out its numbers again, and no time. Empty: not known.
+    """
+    if isinstance(msg, RawStreamMsg):
+        return "" if msg.time is None else f"{round(msg.time.timestamp() * 1_000_000):x}"
+    tokens = msg.reply.split(".")
+    stored_ns = tokens[_V1_TIME] if len(tokens) == _V1_TOKENS else tokens[Msg.Ack.Timestamp]
+    return f"{int(stored_ns) // 1000:x}"
 
 
 def may_be_answered(reply: str) -> bool:

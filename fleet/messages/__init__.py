@@ -22,6 +22,7 @@ from fleet.messages.calls import (
     Proposal,
     Scorecard,
     Synthesis,
+    of_run,
     slot_name,
 )
 from fleet.messages.control import (
@@ -124,6 +125,7 @@ __all__ = [
     "decode",
     "decoder",
     "encode",
+    "of_run",
     "slot_name",
     "status_of",
 ]

@@ -29,8 +29,16 @@ def slot_name(agent_id: str, question: int) -> str:
     return agent_id if question == 1 else f"{agent_id}~{question}"
 
 
+def of_run(name: str, run: str) -> str:
+    """A message id: what a later request for the same task id leads to is another message."""
+    return f"{name}.{run}" if run else name
+
+
 class _Slot(Message, frozen=True, kw_only=True):
-    """Names a call: its slot in the deliberation. `question` numbers an agent's calls within one phase."""
+    """Names a call: its slot in the deliberation. `question` numbers an agent's calls within one phase.
+
+    `run`: which request for this task id it belongs to; empty: not known.
+    """
 
     task_id: str
     agent_id: str
@@ -39,6 +47,7 @@ class _Slot(Message, frozen=True, kw_only=True):
     round: int
     attempt: int
     question: int = 1
+    run: str = ""
 
     @property
     def slot(self) -> str:
@@ -52,8 +61,8 @@ class _Slot(Message, frozen=True, kw_only=True):
 
     @property
     def msg_id(self) -> str:
-        """The message id: `<call_id>.<attempt>`."""
-        return f"{self.call_id}.{self.attempt}"
+        """The message id: `<call_id>.<attempt>.<run>`."""
+        return of_run(f"{self.call_id}.{self.attempt}", self.run)
 
 
 class AgentRequested(_Slot, frozen=True, kw_only=True):
@@ -238,3 +247,4 @@ class AgentStop(Message, frozen=True, kw_only=True):
     """`agent.stop`: close every open call of this task."""
 
     task_id: str
+    run: str = ""

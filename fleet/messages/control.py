@@ -72,3 +72,4 @@ class DeadlineReached(Message, frozen=True, kw_only=True):
     """`control.deadline`: the scheduled end of a task."""
 
     task_id: str
+    run: str = ""

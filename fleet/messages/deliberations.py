@@ -17,7 +17,11 @@ DEFAULT_TENANT: Final = "default"
 
 
 class DeliberationAccepted(Message, frozen=True, kw_only=True):
-    """`deliberation.accepted`: recorded; work begins. `ignored_fields`: fields of the request that mean nothing."""
+    """`deliberation.accepted`: recorded; work begins. `ignored_fields`: fields of the request that mean nothing.
+
+    `run`: when the request was stored, in microseconds, as hexadecimal digits: a task id may be used again once its
+    state is gone.
+    """
 
     task_id: str
     status: Literal["IN_PROGRESS"]
@@ -27,12 +31,16 @@ class DeliberationAccepted(Message, frozen=True, kw_only=True):
     accepted_at: Timestamp
     deadline_at: Timestamp
     stream_sequence: int
+    run: str = ""
     ignored_fields: tuple[str, ...] = ()
     correlation: dict[str, str] = {}
 
 
 class DeliberationRejected(Message, frozen=True, kw_only=True):
-    """`deliberation.rejected`: `code` is malformed, invalid, conflict or undeliverable; `error` contains `path`."""
+    """`deliberation.rejected`: `code` is malformed, invalid, conflict or undeliverable; `error` contains `path`.
+
+    `run`: as in `DeliberationAccepted`; `message_id`: the request's `Nats-Msg-Id`, null where it has none.
+    """
 
     task_id: str | None
     code: Literal["malformed", "invalid", "conflict", "undeliverable"]
@@ -40,6 +48,8 @@ class DeliberationRejected(Message, frozen=True, kw_only=True):
     error: str
     stream_sequence: int
     rejected_at: Timestamp
+    run: str = ""
+    message_id: str | None = None
     correlation: dict[str, str] | None = None
 
 

@@ -48,13 +48,18 @@ def child_traceparent(traceparent: str | None) -> str:
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
-def of_dead_letter(original: Mapping[str, Any] | None, *, stream: str, sequence: int, reason: str) -> dict[str, str]:
-    """Headers of a dead letter: the original's, the reason, and the stream and sequence it came from."""
+def of_dead_letter(
+    original: Mapping[str, Any] | None, *, stream: str, sequence: int, run: str, reason: str
+) -> dict[str, str]:
+    """Headers of a dead letter: the original's, the reason, and the stream and sequence it came from.
+
+    `run`: when it was stored there. A stream that was set back gives out its sequences again.
+    """
     return republishable(original) | {
         "Dead-Letter-Reason": line(reason),
         "Dead-Letter-Stream": stream,
         "Dead-Letter-Sequence": str(sequence),
-        "Nats-Msg-Id": f"{stream}.{sequence}",
+        "Nats-Msg-Id": f"{stream}.{sequence}.{run}",
     }
 
 

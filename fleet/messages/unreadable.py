@@ -14,7 +14,7 @@ from fleet.times import rfc3339
 
 _CALL = re.compile(
     r"(?P<task_id>[\w-]{1,64})\.(?P<round>\d{1,3})\.(?P<phase>\w+)\.(?P<agent_id>agent-(?P<role>\w+)-\d+)"
-    r"(~(?P<question>\d{1,3}))?\.(?P<attempt>\d{1,6})",
+    r"(~(?P<question>\d{1,3}))?\.(?P<attempt>\d{1,6})(\.(?P<run>[0-9a-f]{1,20}))?",
     re.ASCII,
 )
 
@@ -33,6 +33,7 @@ def failed_call(headers: Mapping[str, str] | None, body: bytes, error: str, at_m
         round=int(call["round"]),
         question=int(call["question"] or 1),
         attempt=int(call["attempt"]),
+        run=call["run"] or "",
         error=error,
         error_type="Undeliverable",
         retryable=False,

@@ -35,7 +35,7 @@ async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
         body = await texts.get(ContentRef(bucket=ref.bucket, name=ref.name, bytes=ref.bytes or 0))
     except (msgspec.ValidationError, MissingText) as error:
         task_id = message.get("task_id")
-        known_id = task_id if isinstance(task_id, str) else f"d-{sequence}"
+        known_id = task_id if isinstance(task_id, str) else subjects.generated_id(sequence)
         raise BadRequest("invalid", f"$.{FIELD}", f"$.{FIELD}: {error}", task_id=known_id) from None
     stored = _object(body)
     if stored is None:
@@ -46,6 +46,12 @@ async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
 async def by_reference(data: bytes, texts: Texts) -> bytes:
     """The request as it fits one message."""
     return await texts.refer("requests/whole", data, {}) if texts.too_large(data) else data
+
+
+def with_task_id(data: bytes, task_id: str) -> bytes:
+    """The same request under this id; what is no request stays as it is."""
+    message = _object(data)
+    return data if message is None else encode({**message, "task_id": task_id})
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from fleet import subjects
 from fleet.errors import BadRequest
 from fleet.messages import Policy, decode
 from fleet.requests import schemas
@@ -36,7 +37,7 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
 
     if roles is not None:
         request = _with_known_roles(request, roles)
-    task_id = request.task_id or f"d-{sequence}"
+    task_id = request.task_id or subjects.generated_id(sequence)
     for path, problem in _problems(request, roles):
         raise BadRequest("invalid", path, f"{path}: {problem}", task_id=task_id, correlation=request.correlation)
     return task_id, _task(request)
@@ -154,7 +155,7 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
     readable = body if isinstance(body, dict) else {}
     task_id = readable.get("task_id")
     if task_id is None and isinstance(body, dict):
-        task_id = f"d-{sequence}"
+        task_id = subjects.generated_id(sequence)
     correlation = readable.get("correlation")
     strings = isinstance(correlation, dict) and all(isinstance(value, str) for value in correlation.values())
     return BadRequest(

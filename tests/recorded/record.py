@@ -111,7 +111,7 @@ def everything() -> Iterator[Record]:
             **slot, progress_pct=3, message="writing", text_delta="So ", tokens=1, timestamp="2026-01-01T00:00:00.000Z"
         )
     }
-    yield {subjects.AGENT_STOP: AgentStop(task_id="said")}
+    yield {subjects.AGENT_STOP: AgentStop(task_id="said", run="6471e5a0c1d40")}
     yield {
         subjects.REJECTED: DeliberationRejected(
             task_id="said",

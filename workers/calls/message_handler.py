@@ -110,7 +110,7 @@ class MessageHandler:
 
     async def _reason_to_skip(self, msg: Msg, request: AgentRequested, deadline_ms: int) -> str | None:
         """Why this call need not be made."""
-        if self._leases.stopped(request.task_id):
+        if self._leases.stopped(request):
             return "stopped"
         if deadline_ms <= now_ms():
             return "deadline"

@@ -12,6 +12,7 @@ from nats.js.errors import KeyNotFoundError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
+from fleet.jetstream.origin import run_of
 from fleet.jetstream.payloads import Texts
 from fleet.messages import UNDECODABLE, AgentFailed, AgentProgress, AgentRequested, AgentResponse, decode, encode
 from fleet.messages.headers import child_traceparent, headers, of_dead_letter
@@ -105,7 +106,7 @@ class WorkerPublisher:
         """Stores a message that nobody could handle, whole. Raises if the dead letter could not be stored."""
         meta = msg.metadata
         stream, sequence = meta.stream, meta.sequence.stream
-        msg_headers = of_dead_letter(msg.headers, stream=stream, sequence=sequence, reason=reason)
+        msg_headers = of_dead_letter(msg.headers, stream=stream, sequence=sequence, run=run_of(msg), reason=reason)
         body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", msg.data)
         await self._js.publish(subjects.deadletter_of(msg.subject), body, headers=msg_headers)
 

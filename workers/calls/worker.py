@@ -176,15 +176,15 @@ class AgentWorker:
         except UNDECODABLE:
             log.warning("stop.undecodable", bytes=len(msg.data))
             return
-        self._tasks.step("stop calls", self._stop_calls(stop.task_id))
+        self._tasks.step("stop calls", self._stop_calls(stop))
 
-    async def _stop_calls(self, task_id: str) -> None:
+    async def _stop_calls(self, stop: AgentStop) -> None:
         """A stop is a hint: the task's state decides. If it does not show the end yet, it is read again later."""
-        task = await self._publisher.task_view(task_id)
-        if task is not None and task.ended:
-            self._leases.stop(task_id)
+        task = await self._publisher.task_view(stop.task_id)
+        if task is not None and (task.ended or not task.is_of(stop.run)):
+            self._leases.stop(stop)
         else:
-            self._leases.suspect(task_id)
+            self._leases.suspect(stop.task_id)
 
     async def _tell_status(self) -> None:
         """For whoever looks at the fleet from NATS. It is forgotten a minute after the last time."""

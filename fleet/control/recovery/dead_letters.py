@@ -25,7 +25,7 @@ from fleet.control.outbox import Outbox
 from fleet.control.runner import Runner
 from fleet.control.store import StateStore, Stored
 from fleet.errors import UnreadableState
-from fleet.jetstream.origin import published
+from fleet.jetstream.origin import published, run_of
 from fleet.jetstream.streams import ConsumerSpec, consumed
 from fleet.messages import DeliberationRejected, Message, decode
 from fleet.messages.unreadable import correlation_of, failed_call, readable
@@ -39,10 +39,11 @@ DEADLINE_AGAIN_AFTER_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class UndeliverableMessage:
-    """A message that cannot be handled, and its place in its stream."""
+    """A message that cannot be handled, its place in its stream, and when it was stored there."""
 
     stream: str
     sequence: int
+    run: str
     subject: str
     body: bytes
     headers: Mapping[str, str] | None
@@ -129,6 +130,7 @@ class DeadLetters:
             message.headers,
             stream=message.stream,
             sequence=message.sequence,
+            run=message.run,
             reason=reason,
         )
 
@@ -151,7 +153,7 @@ class DeadLetters:
         except NotFoundError:
             return True
         headers = {name: str(value) for name, value in (raw.headers or {}).items()}
-        message = UndeliverableMessage(stream, sequence, raw.subject or "", raw.data or b"", headers)
+        message = UndeliverableMessage(stream, sequence, run_of(raw), raw.subject or "", raw.data or b"", headers)
         if not await self.store(message, reason) and not stored_by_another:
             return False
         await self._publish_failure(message, reason)
@@ -179,9 +181,11 @@ class DeadLetters:
         wrong.
         """
         named = readable(message.body).get("task_id")
-        task_id = named if isinstance(named, str) and subjects.is_key(named) else f"d-{message.sequence}"
+        task_id = (
+            named if isinstance(named, str) and subjects.is_key(named) else subjects.generated_id(message.sequence)
+        )
         stored = await self._known(task_id)
-        if stored is not None and stored.state.stream_sequence == message.sequence:
+        if stored is not None and (stored.state.stream_sequence, stored.state.run) == (message.sequence, message.run):
             await self._runner.recover(task_id, PublishAgain(request=True))
             return
         rejected = DeliberationRejected(
@@ -191,6 +195,8 @@ class DeadLetters:
             error=f"$: the fleet could not handle this request: {reason}",
             stream_sequence=message.sequence,
             rejected_at=rfc3339(now_ms()),
+            run=message.run,
+            message_id=(message.headers or {}).get("Nats-Msg-Id"),
             correlation=correlation_of(message.body),
         )
         await self._outbox.reject(rejected, (message.headers or {}).get("traceparent"))
@@ -214,7 +220,7 @@ class DeadLetters:
         if stored is None or stored.state.ended:
             await self._publish_owed_end(named)
             return
-        msg_id = f"{message.stream}.{message.sequence}.again"
+        msg_id = f"{message.stream}.{message.sequence}.{message.run}.again"
         if message.subject == subjects.CONTROL_DEADLINE:
             await self._outbox.set_deadline(stored.state, rfc3339(now_ms() + DEADLINE_AGAIN_AFTER_MS), msg_id)
         else:

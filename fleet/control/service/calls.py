@@ -1,6 +1,7 @@
 """How calls of the micro service are read, refused, and handed over to another instance."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -11,7 +12,19 @@ from fleet.jetstream.origin import may_be_answered
 from fleet.messages import UNDECODABLE, decode
 
 TAKEN_OVER = "Fleet-Taken-Over"
-"""Header of a request that another instance began to serve; for `ask`, the sequence that it published under."""
+"""Header of a request that another instance began to serve; for `ask`, what it published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A request in its stream. `message_id` is its own: another request may be given the same sequence one day."""
+
+    sequence: int
+    message_id: str
+
+
+NOT_PUBLISHED = Published(0, "")
+"""The task was named by its id alone, so whatever state has this id is meant."""
 
 
 class ServiceFault(Exception):
@@ -27,20 +40,20 @@ class ServiceFault(Exception):
 class HandOver(Exception):
     """This instance goes away: another one is to answer `body`."""
 
-    def __init__(self, body: bytes, sequence: int = 0) -> None:
+    def __init__(self, body: bytes, published: Published = NOT_PUBLISHED) -> None:
         super().__init__("this instance is shutting down")
         self.body = body
-        self.headers = {TAKEN_OVER: str(sequence)}
+        self.headers = {TAKEN_OVER: f"{published.sequence} {published.message_id}".strip()}
 
 
 def fault(code: int, text: str, **facts: Any) -> ServiceFault:
     return ServiceFault(code, text, {**facts, "error": text})
 
 
-def taken_over(request: Request) -> int | None:
+def taken_over(request: Request) -> Published | None:
     """What another instance says of a request that it began to serve; None for a caller's own."""
-    given = (request.headers or {}).get(TAKEN_OVER, "")
-    return int(given) if given.isdecimal() else None
+    sequence, _, message_id = (request.headers or {}).get(TAKEN_OVER, "").partition(" ")
+    return Published(int(sequence), message_id) if sequence.isdecimal() else None
 
 
 def decoded(data: bytes, kind: type[Any]) -> Any:

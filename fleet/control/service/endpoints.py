@@ -6,6 +6,7 @@ as any other client would.
 
 import time
 import uuid
+from collections.abc import Mapping
 
 import nats.errors
 from nats.js.errors import APIError
@@ -13,14 +14,15 @@ from nats.micro.request import Request
 
 from fleet import subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import HandOver, decoded, fault, taken_over
+from fleet.control.service.calls import HandOver, Published, decoded, fault, taken_over
 from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
 from fleet.control.service.waiters import Closed, Waiters
 from fleet.deliberation.state import Deliberation
-from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode
+from fleet.errors import UnreadableState
+from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode, of_run
 from fleet.messages.headers import child_traceparent, headers
 from fleet.observability.retries import again
-from fleet.requests.by_reference import by_reference
+from fleet.requests.by_reference import by_reference, with_task_id
 
 MAX_WAIT_S = 300.0
 CANCELLED_BY_REQUEST = "cancelled by request"
@@ -49,13 +51,32 @@ class Endpoints:
                 try:
                     heard = await waiter.wait(min(left, POLL_S))
                 except Closed:
-                    raise HandOver(request.data, asked.sequence) from None
+                    raise HandOver(request.data, asked.published) from None
         raise fault(504, f"{asked.task_id} has not ended", task_id=asked.task_id)
 
     async def submit(self, request: Request) -> Asked:
-        """Publishes the request, unless another instance has done so before it handed the call over."""
-        sequence = taken_over(request) or await self._publish(request)
-        return Asked(self._lookup, await self._lookup.named(request.data) or f"d-{sequence}", sequence)
+        """Publishes the request, unless another instance has done so before it handed the call over.
+
+        A stream that was set back gives out its numbers again: a request whose number is another one's is published
+        once more, under an id that nobody has.
+        """
+        named = await self._lookup.named(request.data)
+        published = taken_over(request)
+        if published is None or not published.sequence:
+            published = await self._publish(request.data, request.headers or {})
+            if named is None and await self._is_anothers(published):
+                named = f"ask-{uuid.uuid4().hex}"
+                published = await self._publish(with_task_id(request.data, named), request.headers or {}, second=True)
+        return Asked(self._lookup, named or subjects.generated_id(published.sequence), published)
+
+    async def _is_anothers(self, published: Published) -> bool:
+        """Whether the id that is made of the sequence names another task already."""
+        asked = Asked(self._lookup, subjects.generated_id(published.sequence), published)
+        try:
+            state = await self._lookup.load(asked.task_id)
+        except UnreadableState:
+            return True
+        return state is not None and not asked.began(state)
 
     async def result(self, request: Request) -> ResultReply:
         """Status now, or after at most `wait_seconds`."""
@@ -105,16 +126,17 @@ class Endpoints:
             raise fault(404, f"no task {call.task_id}", task_id=call.task_id, status="UNKNOWN")
         return state
 
-    async def _publish(self, request: Request) -> int:
-        """The sequence of the request in its stream. Tried again while the stream has no leader: stored once.
+    async def _publish(self, data: bytes, sent: Mapping[str, str], *, second: bool = False) -> Published:
+        """What was stored. Tried again while the stream has no leader: stored once.
 
         A caller's own `Nats-Msg-Id` is kept, so that an ask that is repeated within two minutes is the same request.
+        `second`: it is published a second time, as another one.
         """
-        sent = request.headers or {}
-        given = {"Nats-Msg-Id": sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"}
+        message_id = sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"
+        given = {"Nats-Msg-Id": f"{message_id}.again" if second else message_id}
         if traceparent := sent.get("traceparent"):
             given["traceparent"] = traceparent
-        body = await by_reference(request.data, self._component.texts)
+        body = await by_reference(data, self._component.texts)
         try:
             ack = await again(
                 "request.publish",
@@ -128,12 +150,12 @@ class Endpoints:
             raise fault(503, f"the request was not taken: {error.description}") from None
         except (nats.errors.Error, TimeoutError) as error:
             raise fault(503, f"the request was not taken: {error or type(error).__name__}") from None
-        return int(ack.seq)
+        return Published(int(ack.seq), given["Nats-Msg-Id"])
 
     async def _publish_cancel(self, call: CancelRequest, state: Deliberation) -> None:
         given = headers(
             subjects.CONTROL_CANCEL,
-            f"{call.task_id}.cancel",
+            of_run(f"{call.task_id}.cancel", state.run),
             f"/fleet/{self._component.name}",
             call.task_id,
             child_traceparent(state.traceparent),

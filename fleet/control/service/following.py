@@ -19,7 +19,7 @@ from nats.micro.request import Request
 
 from fleet import subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import HandOver, decoded, fault, taken_over
+from fleet.control.service.calls import NOT_PUBLISHED, HandOver, decoded, fault, taken_over
 from fleet.control.service.endpoints import Endpoints
 from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
 from fleet.control.service.updates import Seen, progress_reply, seen_of, updates
@@ -56,7 +56,7 @@ class Following:
         if call is None:
             asked = await self._endpoints.submit(request)
         else:
-            asked = Asked(self._lookup, call.task_id, taken_over(request) or 0)
+            asked = Asked(self._lookup, call.task_id, taken_over(request) or NOT_PUBLISHED)
         with self._waiters.registered(*asked.keys) as waiter:
             state = await asked.state(missed=call is not None)
             yield result_of(state) if state else ResultReply(task_id=asked.task_id, status="PENDING")
@@ -70,7 +70,7 @@ class Following:
                         yield reply
                 except Closed:
                     left = FollowCall(task_id=asked.task_id, seen=follower.seen)
-                    raise HandOver(encode(left), asked.sequence) from None
+                    raise HandOver(encode(left), asked.published) from None
 
 
 class _Follower:

@@ -9,7 +9,7 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import ServiceFault, fault, task_id_of
+from fleet.control.service.calls import NOT_PUBLISHED, Published, ServiceFault, fault, task_id_of
 from fleet.control.service.waiters import Waiters
 from fleet.control.service.waiting import WaitingRequests
 from fleet.deliberation.state import Deliberation
@@ -84,16 +84,16 @@ class Lookup:
             pass
         return True
 
-    def refuse_rejected(self, sequence: int) -> None:
+    def refuse_rejected(self, message_id: str) -> None:
         """Raises `ServiceFault` for a request whose rejection is known."""
-        if rejection := self._waiters.rejection(sequence):
+        if rejection := self._waiters.rejection(message_id):
             body = decode(rejection, DeliberationRejected)
             raise ServiceFault(409 if body.code == "conflict" else 400, body.error, body)
 
-    async def look_for_rejection(self, sequence: int) -> None:
+    async def look_for_rejection(self, message_id: str) -> None:
         """Reads the events of the last hour: only where the event itself may have been missed."""
-        if self._waiters.rejection(sequence) is None:
-            missed = await find_rejection(self._component.js, self._component.texts, sequence, LONGEST_CALL_S)
+        if self._waiters.rejection(message_id) is None:
+            missed = await find_rejection(self._component.js, self._component.texts, message_id, LONGEST_CALL_S)
             if missed is not None:
                 self._waiters.note_rejection(missed)
 
@@ -108,22 +108,19 @@ class Lookup:
 
 
 class Asked:
-    """A request that was published, and the state that answers it.
+    """A request that was published, and the state that answers it."""
 
-    `sequence` 0: the task was named by its id alone, so whatever state has this id is meant.
-    """
-
-    def __init__(self, lookup: Lookup, task_id: str, sequence: int = 0) -> None:
+    def __init__(self, lookup: Lookup, task_id: str, published: Published = NOT_PUBLISHED) -> None:
         self._lookup = lookup
         self._accepted = False
-        self._compared = sequence == 0
+        self._compared = published.sequence == 0
         self.task_id = task_id
-        self.sequence = sequence
+        self.published = published
 
     @property
     def keys(self) -> tuple[str, str]:
         """What to register a waiter for."""
-        return self.task_id, f"#{self.sequence}"
+        return self.task_id, f"#{self.published.message_id}"
 
     async def state_within(self, seconds: float, *, missed: bool) -> Deliberation | None:
         """`state`; None also while NATS does not answer."""
@@ -138,7 +135,7 @@ class Asked:
 
         `missed`: its event may have been missed, so look for what became of the request.
         """
-        self._lookup.refuse_rejected(self.sequence)
+        self._lookup.refuse_rejected(self.published.message_id)
         try:
             state = await self._lookup.load(self.task_id)
         except UnreadableState:
@@ -147,38 +144,45 @@ class Asked:
             if missed:
                 await self._find_out()
             return None
-        if not self._compared and state.stream_sequence != self.sequence and not await self._is_the_same():
+        if not self._compared and not self.began(state) and not await self._is_the_same():
             return None
         self._compared = True
         return state
 
+    def began(self, state: Deliberation) -> bool:
+        """Whether the state is that of this very request."""
+        if state.run and self.published.message_id:
+            return state.message_id == self.published.message_id
+        return state.stream_sequence == self.published.sequence  # from an older version, which tells no more
+
     async def _is_the_same(self) -> bool:
         """Whether an older task of that id answers this request: not while that may yet be a conflict.
 
-        The dispatcher takes a request off the stream once it is compared, and rejects it before.
+        The dispatcher takes a request off the stream once it is compared, and rejects it before. Under an id that was
+        made of the sequence it is another one's, always.
         """
         until = time.monotonic() + COMPARED_WITHIN_S
-        while await self._lookup.is_stored(self.sequence):
+        while await self._lookup.is_stored(self.published.sequence):
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(COMPARED_PAUSE_S)
-        await self._lookup.look_for_rejection(self.sequence)
-        self._lookup.refuse_rejected(self.sequence)
-        return True
+        await self._lookup.look_for_rejection(self.published.message_id)
+        self._lookup.refuse_rejected(self.published.message_id)
+        return self.task_id != subjects.generated_id(self.published.sequence)
 
     async def _find_out(self) -> None:
         """Ends a call whose request is gone: it was rejected, or somebody took it off the stream."""
-        if not self.sequence:
+        if not self.published.sequence:
             await self._lookup.pending(self.task_id)
             return
-        if self._accepted or await self._lookup.is_stored(self.sequence):
+        if self._accepted or await self._lookup.is_stored(self.published.sequence):
             return
         if await self._lookup.load(self.task_id) is not None:
             return  # recorded just now
-        await self._lookup.look_for_rejection(self.sequence)
-        self._lookup.refuse_rejected(self.sequence)
+        await self._lookup.look_for_rejection(self.published.message_id)
+        self._lookup.refuse_rejected(self.published.message_id)
         # Its state may have been lost: then it fails at its deadline.
         self._accepted = await self._lookup.was_accepted(self.task_id)
         if not self._accepted:
-            text = f"request {self.sequence} was taken off its stream before it was accepted"
+            text = f"request {self.published.sequence} was taken off its stream before it was accepted"
             raise fault(404, text, task_id=self.task_id, status="UNKNOWN")

@@ -44,7 +44,7 @@ class Waiter:
 
 
 class Waiters:
-    """The calls that wait, by task id and by `#<sequence>` of a request. `inline` makes a body whole that travels by
+    """The calls that wait, by task id and by `#<message id>` of a request. `inline` makes a body whole that travels by
     reference.
     """
 
@@ -52,7 +52,7 @@ class Waiters:
         self._inline = inline
         self.closed = False
         self._waiting: dict[str, set[Waiter]] = {}
-        self._rejected: dict[int, bytes] = {}
+        self._rejected: dict[str, bytes] = {}
 
     async def on_event(self, msg: Msg) -> None:
         """Terminal events and rejections, from core NATS: hints to look at the state, and at the stream."""
@@ -68,15 +68,17 @@ class Waiters:
 
     def note_rejection(self, body: bytes) -> None:
         """Keeps a rejection, from its event or from the stream."""
-        sequence = decode(body, DeliberationRejected).stream_sequence
-        self._rejected[sequence] = body
+        message_id = decode(body, DeliberationRejected).message_id
+        if message_id is None:
+            return  # no instance has published that request
+        self._rejected[message_id] = body
         if len(self._rejected) > RECENT_REJECTIONS:
             del self._rejected[next(iter(self._rejected))]
-        self.wake(f"#{sequence}")
+        self.wake(f"#{message_id}")
 
-    def rejection(self, sequence: int) -> bytes | None:
-        """The rejection of the request with this stream sequence, if it was rejected lately."""
-        return self._rejected.get(sequence)
+    def rejection(self, message_id: str) -> bytes | None:
+        """The rejection of the request with this message id, if it was rejected lately."""
+        return self._rejected.get(message_id)
 
     def close(self) -> None:
         """Every wait, now and later, raises `Closed`."""

@@ -17,6 +17,7 @@ from fleet.control.items import Item
 from fleet.control.service.calls import fault, task_id_of
 from fleet.deliberation.events import CancelAsked, Requested
 from fleet.errors import BadRequest
+from fleet.jetstream.origin import run_of
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import parse_request
 from fleet.requests.tolerance import ignored_fields
@@ -56,14 +57,25 @@ class WaitingRequests:
         """Records the request and its cancellation in one step, so that it never begins. Nothing happens to a request
         that the dispatcher is to reject.
         """
-        body = await self._body(sequence)
         roles = self._component.settings.roles
         try:
-            task_id, task = parse_request(body or b"", sequence, roles)
-        except BadRequest:
+            msg = await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
+            body = await whole_request(msg.data or b"", sequence, self._component.texts)
+            task_id, task = parse_request(body, sequence, roles)
+        except (NotFoundError, BadRequest):
             return
-        rubric, ignored = roles[task.role].rubric, ignored_fields(body or b"")
-        requested = Requested(task_id, task, sequence, now_ms(), None, rubric, ignored)
+        sent = msg.headers or {}
+        requested = Requested(
+            task_id,
+            task,
+            sequence,
+            now_ms(),
+            sent.get("traceparent"),
+            roles[task.role].rubric,
+            ignored_fields(body),
+            run_of(msg),
+            sent.get("Nats-Msg-Id"),
+        )
         delivery = _Applied(id=f"{subjects.DELIBERATION_REQUESTS}:{sequence}")
         self._component.runner.submit(task_id, Item(requested, delivery))
         self._component.runner.submit(task_id, Item(CancelAsked(reason, now_ms()), delivery))

@@ -34,7 +34,13 @@ class Desk:
     async def bury(self, body: bytes, max_payload: int | None = None, **headers: str) -> None:
         texts = Texts(self.js, max_payload or self.nc.max_payload)
         await Outbox(self.nc, self.js, texts, "dispatcher").dead_letter(
-            subjects.REQUESTED, body, headers, stream=subjects.DELIBERATION_REQUESTS, sequence=7, reason="it broke"
+            subjects.REQUESTED,
+            body,
+            headers,
+            stream=subjects.DELIBERATION_REQUESTS,
+            sequence=7,
+            run="",
+            reason="it broke",
         )
 
     async def run(self, *words: str, url: str | None = None) -> tuple[int, str, str]:

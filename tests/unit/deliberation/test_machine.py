@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fleet.deliberation.events import CallAgent, CancelAsked, Conclude, DeadlinePassed, Reject, Requested, StopCalls
+from fleet.deliberation.events import (
+    CallAgent,
+    CancelAsked,
+    Conclude,
+    DeadlinePassed,
+    Reject,
+    Requested,
+    Responded,
+    StopCalls,
+)
 from fleet.deliberation.machine import Decision, decide, due
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
@@ -49,9 +58,10 @@ def test_model_is_called_n_times_two_plus_two_r(agents: int, rounds: int) -> Non
 def test_another_task_with_the_same_id_is_rejected(ended: bool) -> None:
     """While the first one runs and after its end; the same task again, or the same message again, changes nothing."""
     state = run_to_end(begin(num_agents=1))[0] if ended else begin(num_agents=1).state
+    state = state.change(run="a")
     task, sequence = state.task, state.stream_sequence
     other = task.change(task_description="Something else", correlation={"story": "S-18"})
-    for again in (Requested("t-1", task, sequence + 1, NOW), Requested("t-1", other, sequence, NOW)):
+    for again in (Requested("t-1", task, sequence + 1, NOW), Requested("t-1", other, sequence, NOW, run="a")):
         assert decide(state, again) == Decision(state)
     decision = decide(state, Requested("t-1", other, sequence + 1, NOW, traceparent="00-a"))
     assert decision.state is state
@@ -63,6 +73,29 @@ def test_another_task_with_the_same_id_is_rejected(ended: bool) -> None:
         "00-a",
     )
     assert rejection.rejected.correlation == {"story": "S-18"}
+
+
+def test_another_request_with_the_same_sequence_is_another_one() -> None:
+    """As after a restore of its stream: a conflict, also where it is word for word the same and nobody named the id."""
+    state = run_to_end(begin(num_agents=1))[0].change(task_id="d-7", stream_sequence=7, run="a")
+    for task in (state.task.change(task_description="Something else"), state.task):
+        (rejection,) = decide(state, Requested("d-7", task, 7, NOW, run="b", message_id="mine")).outbox
+        assert isinstance(rejection, Reject)
+        assert (rejection.rejected.code, rejection.rejected.run, rejection.rejected.message_id) == (
+            "conflict",
+            "b",
+            "mine",
+        )
+
+
+def test_what_belongs_to_an_earlier_request_changes_nothing() -> None:
+    """A task id is used again once its state is gone: answers and the deadline of the earlier one may still come."""
+    state = begin(num_agents=1).state.change(run="b")
+    (call,) = calls(begin(num_agents=1))
+    late = answer(call).change(run="a")
+    for event in (Responded(late, NOW), DeadlinePassed(NOW + 300_000, "a")):
+        assert decide(state, event) == Decision(state)
+    assert decide(state, Responded(late.change(run=""), NOW)).state.ended
 
 
 def test_one_agent_only_proposes_and_has_no_score() -> None:

@@ -14,7 +14,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from fleet.messages import AgentRequested
+from fleet.messages import AgentRequested, AgentStop
 from workers.calls.tasks import log_failure
 
 log = structlog.get_logger(__name__)
@@ -65,7 +65,7 @@ class Leases:
         self._freed = freed
         self._open: dict[Key, Lease] = {}
         self._refused: set[asyncio.Task[None]] = set()
-        self._stopped: OrderedDict[str, float] = OrderedDict()
+        self._stopped: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -107,13 +107,16 @@ class Leases:
             await asyncio.wait(pending, timeout=within_s)
         return len(tasks)
 
-    def stop(self, task_id: str) -> None:
+    def stop(self, stop: AgentStop) -> None:
         """Cancels all calls of a deliberation, and remembers it for those that are still to come."""
-        self._stopped[task_id] = time.monotonic()
-        self._stopped.move_to_end(task_id)
+        task_id, key = stop.task_id, (stop.task_id, stop.run)
+        self._stopped[key] = time.monotonic()
+        self._stopped.move_to_end(key)
         while len(self._stopped) > REMEMBERED_STOPS:
             self._stopped.popitem(last=False)
-        leases = [lease for lease in self._open.values() if lease.task_id == task_id]
+        leases = [
+            lease for lease in self._open.values() if lease.request is not None and _task_of(lease.request) == key
+        ]
         for lease in leases:
             lease.cancel("stopped")
         if leases:
@@ -124,9 +127,9 @@ class Leases:
         for lease in self._open.values():
             lease.may_be_duplicate = lease.may_be_duplicate or lease.task_id == task_id
 
-    def stopped(self, task_id: str) -> bool:
-        """Whether `stop` was called for it, lately."""
-        at = self._stopped.get(task_id)
+    def stopped(self, request: AgentRequested) -> bool:
+        """Whether `stop` was called for its task, lately."""
+        at = self._stopped.get(_task_of(request))
         return at is not None and time.monotonic() - at < REMEMBERED_FOR_S
 
     async def renew(self, every_s: float) -> None:
@@ -146,6 +149,10 @@ class Leases:
     def _over(self, key: Key) -> None:
         del self._open[key]
         self._freed()
+
+
+def _task_of(request: AgentRequested) -> tuple[str, str]:
+    return request.task_id, request.run
 
 
 async def settle(msg: Msg, outcome: Outcome) -> None:

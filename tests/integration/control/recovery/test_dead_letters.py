@@ -18,6 +18,7 @@ from fleet.control.store import KeyValueStore
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
 from fleet.jetstream import topology
+from fleet.jetstream.origin import run_of
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.streams import STREAMS, ConsumerSpec
 from fleet.messages import AgentCompleted, AgentRequested, encode
@@ -148,7 +149,9 @@ async def test_nothing_is_remembered_of_a_message_that_another_process_took_off(
     await stage.exhaust(subjects.AGENT_REQUESTS)
     for sequence in (1, 2, 3):
         raw = await stage.js.get_msg(subjects.AGENT_REQUESTS, sequence)
-        message = UndeliverableMessage(subjects.AGENT_REQUESTS, sequence, raw.subject or "", raw.data or b"", None)
+        message = UndeliverableMessage(
+            subjects.AGENT_REQUESTS, sequence, run_of(raw), raw.subject or "", raw.data or b"", None
+        )
         await other.store(message, "stored, and not yet taken off")
     await look(one, subjects.AGENT_REQUESTS)
     assert one.left_to_others == 3
@@ -209,7 +212,7 @@ async def test_an_answer_that_is_given_up_leaves_no_end_unsaid(stage: Stage) -> 
     ended = decide(begun.state, Responded(response, 1_767_225_601_000)).state
     await store.save(ended.change(written_by="gone"), 0)
     message = UndeliverableMessage(
-        subjects.AGENT_RESPONSES, 1, subjects.AGENT_COMPLETED, encode(response), {"Task-Id": "t-1"}
+        subjects.AGENT_RESPONSES, 1, "", subjects.AGENT_COMPLETED, encode(response), {"Task-Id": "t-1"}
     )
     await dead_letters.give_up(message, "failed 50 times")
     await dead_letters.give_up(message, "failed 50 times")

@@ -57,3 +57,10 @@ def test_ids_of_a_call_name_its_slot() -> None:
     """The first question of an agent by its id alone."""
     assert structs.replace(REQUEST, attempt=4).msg_id == "t.1.revise.agent-dev-001.4"
     assert structs.replace(REQUEST, question=2, attempt=4).msg_id == "t.1.revise.agent-dev-001~2.4"
+    assert structs.replace(REQUEST, run="a").msg_id == "t.1.revise.agent-dev-001.1.a"
+
+
+def test_a_call_is_not_needed_once_its_task_id_was_used_again() -> None:
+    """Where one of the two does not say which request it is of, it may be."""
+    task = TaskView(status="IN_PROGRESS", phase="revise", round=1, run="b")
+    assert [task.needs(structs.replace(REQUEST, run=run)) for run in ("a", "b", "")] == [False, True, True]
