@@ -1,0 +1,135 @@
+"""Stores that were restored, set back or lost: no request is answered with the result of another one.
+
+By the real `nats`, on a real server: each store by itself, as an operator may do it.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import subjects
+from fleet.messages import AgentRequested, AgentResponse
+from tests.support import agents
+from tests.support.control_plane import Fleet, running
+from tests.support.natscli import nats_cli, run
+
+pytestmark = pytest.mark.xdist_group("natscli")
+
+
+def about(call: AgentRequested) -> AgentResponse:
+    """An answer that tells which request it is to."""
+    topics = re.findall(r"topic-\w+", " ".join(message.content for message in call.messages))
+    return agents.answer(call, text=f"about {topics[0]}")
+
+
+def topic(event: dict[str, Any]) -> str:
+    return str(event["results"][0]["proposal"]["content"]).removeprefix("about ")
+
+
+class Operator:
+    """What somebody does by hand with one server."""
+
+    def __init__(self, binary: Path, url: str, folder: Path) -> None:
+        self._binary = binary
+        self._url = url
+        self._folder = folder
+
+    async def nats(self, *words: str) -> None:
+        status, out = await run(self._binary, self._url, *words)
+        assert status == 0, out
+
+    async def back_up(self, stream: str) -> None:
+        await self.nats("stream", "backup", stream, str(self._folder / stream))
+
+    async def restore(self, stream: str) -> None:
+        """In place of what there is now."""
+        await self.nats("stream", "rm", stream, "--force")
+        await self.nats("stream", "restore", str(self._folder / stream))
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nats_cli(tmp_path_factory.mktemp("natscli"))
+
+
+@pytest.fixture
+def operator(binary: Path, nats_url: str, tmp_path: Path) -> Operator:
+    return Operator(binary, nats_url, tmp_path)
+
+
+async def ask(fleet: Fleet, name: str, **more: Any) -> dict[str, Any]:
+    code, event = await fleet.ask(subjects.ASK, {"task_description": f"Say topic-{name}", "num_agents": 1, **more})
+    assert code is None, event
+    return event
+
+
+async def test_requests_after_their_stream_was_set_back_are_answered_with_their_own_results(
+    nats_url: str, operator: Operator
+) -> None:
+    """Their numbers were given out before: who asks gets an answer, who only publishes hears of a conflict."""
+    async with running(nats_url, about) as fleet:
+        await ask(fleet, "first")
+        await operator.back_up(subjects.DELIBERATION_REQUESTS)
+        older = [await ask(fleet, f"older{number}") for number in range(4)]
+    await operator.restore(subjects.DELIBERATION_REQUESTS)
+    async with running(nats_url, about) as fleet:
+        for number in range(2):
+            assert topic(await ask(fleet, f"newer{number}")) == f"topic-newer{number}"
+        body = {"task_description": "Say topic-published", "num_agents": 1}
+        ack = json.loads((await fleet.nc.request(subjects.REQUESTED, json.dumps(body).encode())).data)
+        task_id = subjects.generated_id(ack["seq"])
+        if task_id in {event["task_id"] for event in older}:
+            rejected = await fleet.inbox.next(subjects.REJECTED, stream_sequence=ack["seq"], message_id=None)
+            assert rejected["code"] == "conflict"
+        else:
+            assert topic(await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)) == "topic-published"
+
+
+async def test_requests_after_states_were_set_back_are_answered_with_their_own_results(
+    nats_url: str, operator: Operator
+) -> None:
+    """An id that the states do not know any more is free, within the duplicate window, too."""
+    async with running(nats_url, about) as fleet:
+        await ask(fleet, "first")
+        await operator.back_up(subjects.STATES)
+        await ask(fleet, "older", task_id="mine")
+    await operator.restore(subjects.STATES)
+    async with running(nats_url, about) as fleet:
+        assert topic(await ask(fleet, "newer", task_id="mine")) == "topic-newer"
+        assert fleet.inbox.of("mine") == [subjects.ACCEPTED, subjects.COMPLETED]
+        assert topic(await ask(fleet, "unnamed")) == "topic-unnamed"
+
+
+@pytest.mark.parametrize("verb", ["del", "purge"])
+async def test_an_id_is_free_once_its_state_was_deleted(nats_url: str, operator: Operator, verb: str) -> None:
+    """Also within the duplicate window, in which the messages of the earlier task are still known."""
+    async with running(nats_url, about) as fleet:
+        for name in ("one", "two", "three"):
+            await fleet.request(task_id="mine", task_description=f"Say topic-{name}", num_agents=1)
+            code, reply = await fleet.ask(subjects.RESULT, {"task_id": "mine", "wait_seconds": 20})
+            assert (code, topic(reply["result"])) == (None, f"topic-{name}")
+            assert await fleet.ask(subjects.CANCEL, {"task_id": "mine"})
+            await operator.nats("kv", verb, subjects.BUCKET, "mine", "--force")
+    ended = [body for subject, _, body in fleet.inbox.events if subject == subjects.COMPLETED]
+    assert [topic(event) for event in ended] == ["topic-one", "topic-two", "topic-three"]
+
+
+async def test_rejections_of_an_earlier_request_are_not_taken_for_those_of_a_later_one(
+    nats_url: str, operator: Operator
+) -> None:
+    """Although both have the same number, and the stream of events tells of both."""
+    async with running(nats_url, about) as fleet:
+        await operator.back_up(subjects.DELIBERATION_REQUESTS)
+        for _ in range(3):
+            code, _ = await fleet.ask(subjects.ASK, {"task_description": "Say topic-bad", "num_agents": 99})
+            assert code == "400"
+    await operator.restore(subjects.DELIBERATION_REQUESTS)
+    async with running(nats_url, about) as fleet:
+        assert topic(await ask(fleet, "good")) == "topic-good"
+        code, again = await fleet.ask(subjects.ASK, {"task_description": "Say topic-bad", "num_agents": 98})
+        assert (code, again["stream_sequence"]) == ("400", 2)
+        letters = (await fleet.nc.jetstream().stream_info(subjects.DEAD_LETTERS)).state.messages
+        assert letters == 4
