@@ -24,6 +24,7 @@ from fleet.control.items import PublishAgain
 from fleet.control.outbox import Outbox
 from fleet.control.runner import Runner
 from fleet.control.store import StateStore, Stored
+from fleet.deliberation.state import Deliberation
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published, run_of
 from fleet.jetstream.streams import ConsumerSpec, consumed
@@ -47,6 +48,11 @@ class UndeliverableMessage:
     subject: str
     body: bytes
     headers: Mapping[str, str] | None
+
+
+def _is_of(state: Deliberation, message: UndeliverableMessage) -> bool:
+    """Whether this request began the task; the state of an older version does not tell when it was stored."""
+    return state.stream_sequence == message.sequence and state.run in ("", message.run)
 
 
 class Advisory(Message, frozen=True, kw_only=True):
@@ -185,7 +191,7 @@ class DeadLetters:
             named if isinstance(named, str) and subjects.is_key(named) else subjects.generated_id(message.sequence)
         )
         stored = await self._known(task_id)
-        if stored is not None and (stored.state.stream_sequence, stored.state.run) == (message.sequence, message.run):
+        if stored is not None and _is_of(stored.state, message):
             await self._runner.recover(task_id, PublishAgain(request=True))
             return
         rejected = DeliberationRejected(
