@@ -3,6 +3,7 @@
 By the real `nats`, on a real server: each store by itself, as an operator may do it.
 """
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -131,5 +132,7 @@ async def test_rejections_of_an_earlier_request_are_not_taken_for_those_of_a_lat
         assert topic(await ask(fleet, "good")) == "topic-good"
         code, again = await fleet.ask(subjects.ASK, {"task_description": "Say topic-bad", "num_agents": 98})
         assert (code, again["stream_sequence"]) == ("400", 2)
-        letters = (await fleet.nc.jetstream().stream_info(subjects.DEAD_LETTERS)).state.messages
-        assert letters == 4
+        js = fleet.nc.jetstream()
+        async with asyncio.timeout(20):
+            while (await js.stream_info(subjects.DEAD_LETTERS)).state.messages < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
