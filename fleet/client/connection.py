@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -26,6 +25,9 @@ STREAM_FULL = 10077
 REPLY_WITHIN_S = 5.0
 RESTARTED_WITHIN_S = 10.0
 ASK_AGAIN_EVERY_S = 0.2
+
+
+NO_JETSTREAM = "JetStream is not on at {}: add `jetstream {{}}` to its configuration"
 
 
 class ServiceError(FleetError):
@@ -61,6 +63,8 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
             raise
         raise Unreachable("the connection to NATS was closed for good") from None
     except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
+        if await lacks_jetstream(nc):
+            raise Unreachable(NO_JETSTREAM.format(where)) from None
         raise Unreachable(
             f"NATS answers at {where}, but no fleet does: start one with `fleet up`, "
             "or see what is missing with `fleet doctor`"
@@ -68,7 +72,7 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
     except nats.js.errors.ServiceUnavailableError as error:
         if error.err_code == STREAM_FULL:
             raise FleetError("the fleet has as many requests waiting as it takes: try again later") from None
-        raise Unreachable(f"JetStream is not on at {where}: add `jetstream {{}}` to its configuration") from None
+        raise Unreachable(NO_JETSTREAM.format(where)) from None
     except nats.js.errors.APIError as error:
         raise FleetError(f"NATS refused: {error.description or error}") from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
@@ -88,10 +92,23 @@ def _cancel_once_closed(nc: Connection) -> "asyncio.Task[Any]":
     return closing
 
 
+async def lacks_jetstream(nc: Connection) -> bool:
+    """Whether no server of this cluster has JetStream. One that has only begun offers it, and does not answer yet."""
+    if nc.offers_jetstream:
+        return False
+    try:
+        await nc.request("$JS.API.INFO", timeout=REPLY_WITHIN_S)
+    except nats.errors.NoRespondersError:
+        return True
+    except (nats.errors.Error, TimeoutError):
+        return False
+    return False
+
+
 class Caller:
     """Requests to the micro service, and texts that lie in the object store."""
 
-    def __init__(self, nc: NatsClient) -> None:
+    def __init__(self, nc: Connection) -> None:
         self.nc = nc
         self.js: JetStreamContext = nc.jetstream(timeout=REPLY_WITHIN_S)
         self.texts = Texts(self.js, lambda: nc.max_payload)
@@ -136,10 +153,19 @@ class Caller:
             try:
                 return await self.nc.request(subject, body, timeout=within_s)
             except nats.errors.NoRespondersError:
-                if asyncio.get_running_loop().time() > until:
+                if asyncio.get_running_loop().time() > until or not await self.was_here():
                     raise
-                await self.js.stream_info(subjects.DELIBERATION_REQUESTS)  # NotFoundError: there was never a fleet
                 await asyncio.sleep(ASK_AGAIN_EVERY_S)
+
+    async def was_here(self) -> bool:
+        """Whether there was ever a fleet: it may come back. Where NATS does not say, it may."""
+        try:
+            await self.js.stream_info(subjects.DELIBERATION_REQUESTS)
+        except nats.js.errors.NotFoundError:
+            return False
+        except (nats.errors.Error, TimeoutError):
+            return not await lacks_jetstream(self.nc)
+        return True
 
 
 def rejected(error: ServiceError) -> FleetError:

@@ -159,7 +159,8 @@ class Fleet(Caller):
                     raise rejected(error) from None
                 now = asyncio.get_running_loop().time()
                 failing_since = failing_since or now
-                if now - failing_since > AGAIN_WITHIN_S:
+                nobody = isinstance(error, nats.errors.NoRespondersError) and not await self.was_here()
+                if nobody or now - failing_since > AGAIN_WITHIN_S:
                     raise
             finally:
                 await replies.unsubscribe()

@@ -31,6 +31,11 @@ class LastingClient(Client):
         """Set once it is given up for good: its user was taken away, say."""
         self._ending: asyncio.Task[None] | None = None
 
+    @property
+    def offers_jetstream(self) -> bool:
+        """Whether the server that it is connected to has JetStream; others of a cluster may have it."""
+        return bool(self._server_info.get("jetstream"))
+
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         """nats-py tells the end of a connection to one callback, which belongs to whoever connects."""
         try:

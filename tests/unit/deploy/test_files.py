@@ -64,7 +64,7 @@ def test_secrets_are_filled_with_what_nats_takes() -> None:
     values = [v for each in yaml.safe_load_all(filled) if each for v in each["stringData"].values() if v]
     empty = fill(DEPLOY / "env.example")
     values += re.findall(r"^\w+_(?:PASSWORD|TOKEN)=(.+)$", empty, re.MULTILINE)
-    assert len(values) == len(set(values)) == 7 + 6
+    assert len(values) == len(set(values)) == 8 + 7
     assert all(re.fullmatch(r"[a-z][a-z0-9]{24}", value) for value in values)
     assert re.sub(r"k[0-9a-f]{24}", "", empty) == (DEPLOY / "env.example").read_text()
     before = (KUBERNETES / "secrets.example.yaml").read_text()
