@@ -1,14 +1,18 @@
-"""A whole fleet for measuring and breaking: `fleet up` on servers of its own, a simulated model, further replicas.
+"""A whole fleet on this machine for measuring, breaking and testing it, in one of two forms.
 
-What benchmarks and fault injection have in common. Everything runs on loopback, as children of this process.
+`Testbed` makes processes: `fleet up` on servers of its own, a simulated model, further replicas. Benchmarks and fault
+injection use it. `in_process` runs the same components in this process, without Ray: tests use it.
 """
 
+import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from fleet.config import unconfigured
+from fleet.config import Settings, unconfigured
 from fleet.local import ray_head
 from fleet.local.data_dir import recall
 from fleet.local.supervisor import Child
@@ -16,6 +20,54 @@ from fleet.local.supervisor import Child
 GRACE_S = 40.0
 """Within which `fleet up`, or a replica, ends."""
 MODEL_GRACE_S = 2.0
+READY_WITHIN_S = 60.0
+
+
+class NoWorkers:
+    """A `fleet.control.dispatcher.Launcher` of a fleet whose workers somebody else starts."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def answering(self) -> int:
+        """As if one worker answered."""
+        return 1
+
+
+@asynccontextmanager
+async def in_process(settings: Settings, *, worker: Settings | None = None) -> AsyncIterator[None]:
+    """A dispatcher and a collector, and with the settings `worker` one worker, all of them ready. They end with it."""
+    from fleet.control import collector, dispatcher
+    from workers.calls.worker import AgentWorker
+
+    up = (asyncio.Event(), asyncio.Event())
+    components = [
+        asyncio.create_task(dispatcher.run(settings, NoWorkers(), on_ready=up[0].set)),
+        asyncio.create_task(collector.run(settings, on_ready=up[1].set)),
+    ]
+    try:
+        await _all_ready(up, components)
+        async with AsyncExitStack() as stack:
+            if worker is not None:
+                await stack.enter_async_context(AgentWorker.open(worker, "worker-in-process"))
+            yield
+    finally:
+        for component in components:
+            component.cancel()
+        await asyncio.gather(*components, return_exceptions=True)
+
+
+async def _all_ready(up: Iterable[asyncio.Event], components: Iterable[asyncio.Task[None]]) -> None:
+    """Raises what has ended one of them before."""
+    ready = asyncio.gather(*(event.wait() for event in up))
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            waiting: list[asyncio.Future[Any]] = [ready, *components]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for component in components:
+            if component.done():
+                component.result()
+    finally:
+        ready.cancel()
 
 
 class Testbed:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import nats
@@ -11,18 +11,9 @@ from msgspec import structs
 
 from fleet import subjects
 from fleet.config import Limits, load
-from fleet.control import collector, dispatcher
+from fleet.local.testbed import in_process
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
-
-
-class NoWorkers:
-    """The launcher of a fleet whose workers the test plays."""
-
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    def answering(self) -> int:
-        return 1
 
 
 class Inbox:
@@ -77,29 +68,29 @@ class Fleet:
         return (reply.headers or {}).get("Nats-Service-Error-Code"), json.loads(reply.data)
 
 
+async def client_on(nc: Any) -> Fleet:
+    """It hears what begins and ends."""
+    inbox = Inbox()
+    for subject in (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL):
+        await nc.subscribe(subject, cb=inbox.take)
+    await nc.flush()
+    return Fleet(nc, inbox)
+
+
 @asynccontextmanager
 async def running(
     nats_url: str, respond: Callable[[AgentRequested], AgentResponse | None], limits: Limits | None = None
 ) -> AsyncIterator[Fleet]:
     """Dispatcher and collector in this process; `respond` is what workers answer."""
     settings = structs.replace(load({"NATS_URL": nats_url}), limits=limits or Limits())
-    up = [asyncio.Event(), asyncio.Event()]
-    tasks = [
-        asyncio.create_task(dispatcher.run(settings, NoWorkers(), on_ready=up[0].set)),
-        asyncio.create_task(collector.run(settings, on_ready=up[1].set)),
-    ]
-    async with asyncio.timeout(20):
-        await asyncio.gather(*(event.wait() for event in up))
-    nc = await nats.connect(nats_url)
-    inbox = Inbox()
-    for subject in (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL):
-        await nc.subscribe(subject, cb=inbox.take)
-    await nc.flush()
-    tasks.append(asyncio.create_task(agents.serve(nc, respond)))
-    try:
-        yield Fleet(nc, inbox)
-    finally:
-        for task in reversed(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await nc.close()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(in_process(settings))
+        nc = await nats.connect(nats_url)
+        stack.push_async_callback(nc.close)
+        fleet = await client_on(nc)
+        serving = asyncio.create_task(agents.serve(nc, respond))
+        try:
+            yield fleet
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)

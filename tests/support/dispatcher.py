@@ -7,8 +7,8 @@ from fleet import config
 from fleet.control import dispatcher
 from fleet.event_loop import fast_loop
 from fleet.local.signals import run_until_signalled
+from fleet.local.testbed import NoWorkers
 from fleet.observability.logs import configure_logging
-from tests.support.control_plane import NoWorkers
 
 
 def ready() -> None:

@@ -70,7 +70,7 @@ def reply_is(subject: str, body: Any) -> list[str]:
 
 async def test_ordinary_messages_and_replies(nats_url: str) -> None:
     """Every phase, every end, every reply."""
-    async with whole(nats_url, SimulatorConfig(answer_tokens=40)) as fleet:
+    async with whole(nats_url, SimulatorConfig(answer_tokens=40, tokens_per_second=200)) as fleet:
         tap = await tapped(fleet)
         options = {"synthesis": True, "selection": "architect", "seed": 7}
         _, done = await fleet.ask(subjects.ASK, {"task_description": "x", "num_agents": 3, "options": options})

@@ -15,8 +15,9 @@ from nats.aio.msg import Msg
 from fleet import subjects
 from fleet.config import Settings, load
 from fleet.control import collector, dispatcher
+from fleet.local.testbed import NoWorkers
 from tests.support import agents, servers
-from tests.support.control_plane import Fleet, Inbox, NoWorkers
+from tests.support.control_plane import Fleet, Inbox
 from tests.support.following import Follower, steps
 from tests.support.processes import Component
 from tests.support.servers import Server
