@@ -27,7 +27,8 @@ def account(event: DeliberationCompleted) -> Iterator[str]:
     if event.margin is not None:
         unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
         tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
-        agreed = f" · agreement of its peers on that: {event.confidence:.0%}" if event.confidence is not None else ""
+        best = event.results[0].p_best
+        agreed = f" · the best with a probability of {best:.0%}" if best is not None else ""
         yield f"{unit} ahead of the second{tied}{agreed}"
     if event.selection is not None:
         chosen = "contradicted itself" if event.selection.contradicted else "gave no answer"

@@ -1,4 +1,8 @@
-"""Builds the JSON Schemas of agents' answers. A reason comes before the verdict that it leads to."""
+"""Builds the JSON Schemas of agents' answers. A reason comes before the verdict that it leads to.
+
+Criteria are asked for in turn: at each place of a review another one comes first. Each proposal stands once at each
+place, so that what the order of criteria does to scores it does to all proposals alike.
+"""
 
 from collections.abc import Collection
 from typing import Any
@@ -27,9 +31,11 @@ def with_rationales(state: Deliberation, labels: Collection[str]) -> bool:
 def critique(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
     """By label: points, and the scores of the text as it stands by criterion."""
     points = {"type": "array", "items": _SENTENCE, "maxItems": points_each(len(labels))}
-    scores = _object(dict.fromkeys(weights(state.rubric), _SCORE))
-    review = _object({"strengths": points, "weaknesses": points, "changes": points, "scores": scores})
-    return _object(dict.fromkeys(labels, review))
+    reviews = {}
+    for place, label in enumerate(labels):
+        scores = _object(dict.fromkeys(_in_turn(weights(state.rubric), place), _SCORE))
+        reviews[label] = _object({"strengths": points, "weaknesses": points, "changes": points, "scores": scores})
+    return _object(reviews)
 
 
 def score(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
@@ -38,11 +44,22 @@ def score(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
     criterion: dict[str, Any] = {"score": _SCORE}
     if with_rationales(state, labels):
         criterion = {"rationale": _SENTENCE, **criterion}
-    card: dict[str, Any] = dict.fromkeys(rubric, _object(criterion))
+    coverage = {}
     if state.task.requirements:
         numbers = (f"R{number}" for number in range(1, len(state.task.requirements) + 1))
-        card[_requirements_key(rubric)] = _object({number: {"type": "boolean"} for number in numbers})
-    return _object(dict.fromkeys(labels, _object(card)))
+        coverage[_requirements_key(rubric)] = _object({number: {"type": "boolean"} for number in numbers})
+    cards = {}
+    for place, label in enumerate(labels):
+        criteria = dict.fromkeys(_in_turn(rubric, place), _object(criterion))
+        cards[label] = _object({**criteria, **coverage})
+    return _object(cards)
+
+
+def _in_turn(criteria: Collection[str], place: int) -> list[str]:
+    """Another one first at each place."""
+    names = list(criteria)
+    first = place % len(names)
+    return names[first:] + names[:first]
 
 
 def choice(labels: Collection[str]) -> dict[str, Any]:

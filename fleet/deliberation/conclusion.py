@@ -84,6 +84,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             checks=dict(checks_of(state, agent)),
             duration_ms=state.candidates[agent].duration_ms,
             penalty=final.penalty[agent],
+            p_best=final.p_best.get(agent),
             borda=final.borda.get(agent),
             votes=final.votes.get(agent),
             declined=state.candidates[agent].declined,

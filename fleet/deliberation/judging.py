@@ -69,6 +69,7 @@ def standings(state: Deliberation) -> Standings:
         final_scores(state),
         penalty,
         texts,
+        models=_models(state),
         tie_margin=state.task.tie_margin,
         comparisons=state.comparisons,
     )
@@ -107,7 +108,7 @@ def score_standings(state: Deliberation) -> Standings:
 
 def _plain(state: Deliberation, scores: list[Score]) -> Standings:
     agents = state.ranked_agents
-    return by_score(agents, scores, dict.fromkeys(agents, 0.0), _texts(state))
+    return by_score(agents, scores, dict.fromkeys(agents, 0.0), _texts(state), models=_models(state))
 
 
 def penalties(state: Deliberation) -> dict[str, float]:
@@ -145,3 +146,7 @@ def _coverage(state: Deliberation, agent: str) -> Check:
 
 def _texts(state: Deliberation) -> dict[str, str]:
     return {agent: state.candidates[agent].proposal.content for agent in state.ranked_agents}
+
+
+def _models(state: Deliberation) -> dict[str, str]:
+    return {agent: state.candidates[agent].proposal.model for agent in state.ranked_agents}

@@ -10,7 +10,7 @@ from typing import assert_never
 
 from fleet.deliberation.asking import calls
 from fleet.deliberation.conclusion import complete_partial
-from fleet.deliberation.judging import round_scores, round_standings
+from fleet.deliberation.judging import round_standings
 from fleet.deliberation.state import Deliberation, PhaseRecord
 from fleet.deliberation.stopping import over_budget, reason_to_stop
 from fleet.messages import Phase, SelectionMethod, StopReason
@@ -85,7 +85,7 @@ def _reason_to_stop(state: Deliberation, at_ms: int) -> tuple[StopReason, str] |
     """Why the round that has just ended is the last one; None: go on."""
     if state.round == state.task.rounds:
         return "all_rounds", "every round that was asked for was run"
-    return reason_to_stop(state, round_standings(state, state.round), round_scores(state, state.round), at_ms)
+    return reason_to_stop(state, round_standings(state, state.round), at_ms)
 
 
 def _asks(state: Deliberation, phase: Phase) -> bool:

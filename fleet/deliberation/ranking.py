@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from fleet.deliberation.scoring import Fit, Score, borda, fit
+from fleet.deliberation.chances import effective_reviewers, p_best
+from fleet.deliberation.fitting import Fit, fit
+from fleet.deliberation.scoring import Score, borda
 from fleet.messages import Comparison, DecidedBy
 
 TIE_POINTS = 0.005
@@ -24,7 +26,9 @@ PENALTY_POINTS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """An order, best first, and what it was computed from. `score` None: not scored. `confidence` None: one agent."""
+    """An order, best first, and what it was computed from. `score` None: not scored. `confidence` None: one agent.
+    `p_best`: only of scored ones, where there are two.
+    """
 
     order: tuple[str, ...]
     score: Mapping[str, float | None]
@@ -38,6 +42,8 @@ class Standings:
     decided_by: DecidedBy = "score"
     margin: float | None = None
     confidence: float | None = None
+    p_best: Mapping[str, float] = field(default_factory=dict)
+    effective_reviewers: float | None = None
 
 
 def by_score(
@@ -46,10 +52,11 @@ def by_score(
     penalty: Mapping[str, float],
     texts: Mapping[str, str],
     *,
+    models: Mapping[str, str],
     tie_margin: float = 0.0,
     comparisons: Iterable[Comparison] = (),
 ) -> Standings:
-    """Ranks by adjusted score less penalty. `agents` gives the order of what nobody scored."""
+    """Ranks by adjusted score less penalty. `agents` gives the order of what nobody scored; `models`: by reviewer."""
     fitted = fit(scores)
     points = borda(scores)
     score: dict[str, float | None] = dict.fromkeys(agents)
@@ -88,6 +95,8 @@ def by_score(
         decided_by=_deciding(key[ranked[0]], key[ranked[1]]) if len(tied) > 1 else "score",
         margin=round(scored[ranked[0]] - scored[ranked[1]], 4) if len(ranked) > 1 else None,
         confidence=_confidence(order, scores) if len(agents) > 1 else None,
+        p_best=p_best(fitted, scores, models, ranked) if len(ranked) > 1 else {},
+        effective_reviewers=effective_reviewers(fitted, scores, models),
     )
 
 

@@ -87,7 +87,9 @@ def ranking(state: Deliberation, final: Standings) -> Ranking:
         method="score" if state.task.selection == "architect" else state.task.selection,
         leniency=dict(final.fit.leniency),
         leniency_weight=final.fit.leniency_weight,
-        effects=dict(final.fit.effects),
+        effects={"same_model": final.fit.same_model} if final.fit.quality else {},
+        error=final.fit.error,
+        effective_reviewers=final.effective_reviewers,
         tied=final.tied,
         decided_by=final.decided_by,
     )

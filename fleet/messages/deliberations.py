@@ -94,9 +94,10 @@ class Declined(Message, frozen=True, kw_only=True):
 
 class RankedResult(Message, frozen=True, kw_only=True):
     """One proposal in its place. `score` is 0 … 10, or null where nobody scored it: the mean of its reviews'
-    `adjusted` less `penalty` (points for failed checks). `borda`: points by the reviewers' own orders, as a share of
-    the most it could have. `votes`: under `selection: vote`. `earlier`: its texts before revisions, oldest first.
-    `shadow`: it was scored like the others, and could not win.
+    `adjusted` less `penalty` (points for failed checks). `p_best`: the chance that it is the best by its reviews; null
+    where nothing can be said. `borda`: points by the reviewers' own orders, as a share of the most it could have.
+    `votes`: under `selection: vote`. `earlier`: its texts before revisions, oldest first. `shadow`: it was scored like
+    the others, and could not win.
     """
 
     rank: int
@@ -108,6 +109,7 @@ class RankedResult(Message, frozen=True, kw_only=True):
     checks: dict[str, Check]
     duration_ms: int
     penalty: float = 0.0
+    p_best: float | None = None
     borda: float | None = None
     votes: int | None = None
     declined: tuple[Declined, ...] = ()
@@ -128,8 +130,9 @@ class Comparison(Message, frozen=True, kw_only=True):
 class Ranking(Message, frozen=True, kw_only=True):
     """How the order came about.
 
-    `adjusted = score − leniency[reviewer] − effects[position] · x − effects[same_model] · y` per review; `subjects.md`
-    says what x and y are, and how `leniency_weight` shrinks leniency. `tied`: who shared the first place before
+    `adjusted = score − leniency[reviewer] − effects[same_model] · y` per review; `subjects.md` says what y is, how
+    `leniency_weight` shrinks leniency, and how far off a score counts by `error`, the variance of scores.
+    `effective_reviewers`: how many independent ones would know as much. `tied`: who shared the first place before
     `decided_by` decided it.
     """
 
@@ -137,6 +140,8 @@ class Ranking(Message, frozen=True, kw_only=True):
     leniency: dict[str, float] = {}
     leniency_weight: float = 1.0
     effects: dict[str, float] = {}
+    error: float = 1.0
+    effective_reviewers: float | None = None
     tied: tuple[str, ...] = ()
     decided_by: DecidedBy = "score"
 

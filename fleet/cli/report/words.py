@@ -29,9 +29,9 @@ COUNCIL: Final = (
     "Each agent is a language model that was asked on its own. It first writes a proposal. In every round each agent "
     "reviews the proposals of the others without knowing who wrote them, and each author may rewrite its own. At the "
     "end each agent scores all proposals but its own.",
-    "Scores go from 0 to 10. They are corrected for reviewers who are harsher or milder than others, for the order in "
-    "which proposals were shown, and for reviewers of the same model as the author. So the score of a proposal is not "
-    "simply the mean of what its reviewers gave.",
+    "Scores go from 0 to 10. They are corrected for reviewers who are harsher or milder than others, and for "
+    "reviewers of the same model as the author. So the score of a proposal is not simply the mean of what its reviewers "
+    "gave.",
     "All of it is the opinion of language models. That they agree does not make a text right. Checks look for mistakes "
     "that a program can find; they run nothing.",
 )
@@ -42,13 +42,16 @@ def agreement(event: DeliberationCompleted) -> str:
     """How sure the verdict is, as far as reviewers can tell."""
     if len(event.results) == 1:
         return "There was nothing to compare it with."
-    share = event.confidence
-    if not share:
+    if event.ranking.method == "vote" and event.comparisons:
+        votes = [result.votes or 0 for result in event.results]
+        return f"It had {votes[0]} of {sum(votes)} votes, the next one {votes[1]}."
+    chance = event.results[0].p_best
+    if chance is None:
         return "Nobody judged between the proposals, so this is an order and no verdict."
-    words = "fairly sure" if share >= MOST else "likely" if share >= MANY else "open" if share > HALF else "not sure"
+    words = "fairly sure" if chance >= MOST else "likely" if chance >= MANY else "open" if chance > HALF else "not sure"
     return (
-        f"That it is the best of them is {words}: the agreement of the reviewers on the first two is {share:.0%} "
-        "(100%: all of them put it before the second; 50%: they are divided)."
+        f"That it is the best of them is {words}: the chance is {chance:.0%}, by how far its lead and the agreement of "
+        "the reviewers go."
     )
 
 

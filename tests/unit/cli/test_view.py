@@ -55,7 +55,7 @@ def test_who_comes_first_is_said_by_what() -> None:
     """An order that nobody judged is not called a verdict."""
     event, _ = completed()
     assert "first by its peers' scores" in shown(event, "text")
-    assert "ahead of the second · agreement of its peers on that: " in shown(event, "text")
+    assert "ahead of the second · the best with a probability of " in shown(event, "text")
     unscored = [structs.replace(result, score=None) for result in event.results]
     assert "nobody scored" in shown(structs.replace(event, results=unscored), "text")
     assert "the only proposal" in shown(structs.replace(event, results=unscored[:1]), "text")

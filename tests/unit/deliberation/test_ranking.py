@@ -12,6 +12,7 @@ from fleet.messages import Comparison
 
 AGENTS = ("a", "b", "c", "d")
 NONE = dict.fromkeys(AGENTS, 0.0)
+MODELS = dict.fromkeys(AGENTS, "m")
 TEXTS = {agent: f"text of {agent}" for agent in AGENTS}
 
 
@@ -36,7 +37,7 @@ def ballot(reviewer: str, chosen: str) -> Comparison:
 
 
 def rank(scores: list[Score], **more: object) -> Standings:
-    return by_score(AGENTS, scores, NONE, TEXTS, **more)  # type: ignore[arg-type]
+    return by_score(AGENTS, scores, NONE, TEXTS, models=MODELS, **more)  # type: ignore[arg-type]
 
 
 TIED = said(
@@ -66,8 +67,8 @@ def test_nobody_scored_anything_is_agent_order_without_confidence() -> None:
 def test_failed_checks_cost_points() -> None:
     """One point for each failed check, never below 0."""
     scores = said({"c": {"a": 8.0, "b": 7.5}, "d": {"a": 8.0, "b": 7.5}})
-    plain = by_score(AGENTS, scores, NONE, TEXTS)
-    fined = by_score(AGENTS, scores, {**NONE, "a": 1.0, "b": 9.0}, TEXTS)
+    plain = by_score(AGENTS, scores, NONE, TEXTS, models=MODELS)
+    fined = by_score(AGENTS, scores, {**NONE, "a": 1.0, "b": 9.0}, TEXTS, models=MODELS)
     assert plain.order[0] == "a"
     assert plain.score["a"] is not None
     assert fined.score["a"] == pytest.approx(plain.score["a"] - 1)
@@ -112,7 +113,7 @@ def test_reviewers_who_make_no_difference_are_not_asked_again() -> None:
     """All scores of every reviewer alike: they have said that there is nothing to choose."""
     three = ("a", "b", "c")
     alike = said({r: {a: 7.0 for a in three if a != r} for r in three})
-    standings = by_score(three, alike, NONE, TEXTS)
+    standings = by_score(three, alike, NONE, TEXTS, models=MODELS)
     assert set(standings.tied) == set(three)
     assert pairs_to_compare(standings, three) == []
 
@@ -146,6 +147,31 @@ def test_confidence_is_coverage_times_agreement() -> None:
     assert rank(said(table)).confidence == 0.5
     del table["a"], table["b"]
     assert rank(said(table)).confidence == pytest.approx(0.5 * 6 / 12)
+
+
+def test_chances_of_being_the_best_are_one_together() -> None:
+    """The better the score the likelier; a wider lead makes the leader surer; even ones have even chances."""
+    close = rank(said({r: {a: 8.0 - "abcd".index(a) / 4 for a in AGENTS if a != r} for r in AGENTS}))
+    clear = rank(said({r: {a: 9.0 if a == "a" else 5.0 for a in AGENTS if a != r} for r in AGENTS}))
+    for standings in (close, clear):
+        assert sum(standings.p_best.values()) == pytest.approx(1, abs=1e-3)
+        chances = [standings.p_best[agent] for agent in standings.order]
+        assert chances == sorted(chances, reverse=True)
+    assert 0.25 < close.p_best["a"] < clear.p_best["a"]
+    assert clear.p_best["a"] > 0.9
+    assert rank(ALL_ALIKE).p_best == dict.fromkeys(AGENTS, 0.25)
+    assert rank([]).p_best == {}
+
+
+def test_reviewers_of_one_model_are_fewer_opinions() -> None:
+    """Three judges of three models are worth more than three of one, and the verdict is surer for it."""
+    table = said({r: {a: 9.0 if a == "a" else 7.0 for a in AGENTS if a != r} for r in AGENTS})
+    one = by_score(AGENTS, table, NONE, TEXTS, models=MODELS)
+    four = by_score(AGENTS, table, NONE, TEXTS, models={agent: agent for agent in AGENTS})
+    assert one.effective_reviewers is not None
+    assert four.effective_reviewers is not None
+    assert 1 <= one.effective_reviewers < 2 < four.effective_reviewers <= 3
+    assert one.p_best["a"] < four.p_best["a"]
 
 
 def test_votes_rank_and_ties_go_to_the_comparison() -> None:
@@ -196,10 +222,11 @@ def test_permuting_agents_and_arrivals_never_changes_the_ranking(
     random.shuffle(moved)
     random.shuffle(choices)
     texts = {rename[agent]: text for agent, text in TEXTS.items()}
-    before = by_score(AGENTS, scores, NONE, TEXTS, tie_margin=tie_margin, comparisons=comparisons)
-    after = by_score(AGENTS, moved, NONE, texts, tie_margin=tie_margin, comparisons=choices)
+    before = by_score(AGENTS, scores, NONE, TEXTS, models=MODELS, tie_margin=tie_margin, comparisons=comparisons)
+    after = by_score(AGENTS, moved, NONE, texts, models=MODELS, tie_margin=tie_margin, comparisons=choices)
     scored = [agent for agent in before.order if before.score[agent] is not None]
     assert [rename[agent] for agent in scored] == list(after.order)[: len(scored)]
     assert (before.margin, before.confidence) == (after.margin, after.confidence)
+    assert {rename[agent]: chance for agent, chance in before.p_best.items()} == after.p_best
     if scored:
         assert before.decided_by == after.decided_by

@@ -2,16 +2,18 @@
 code of its own, after the formulas in subjects.md.
 """
 
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from fleet.messages import AgentCompleted, AgentRequested, AgentResponse, Check
 from tests.support.agents import answer
 from tests.support.council import completed
 
+POWERS = {3: 0.8, 5: 1.05, 7: 1.05}
 RUBRIC = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 
 
@@ -37,22 +39,15 @@ def result(request: pytest.FixtureRequest) -> dict[str, Any]:
     return decoded
 
 
-def early(place: int, shown: int) -> float:
-    """The formula's x."""
-    fall = [(1 / k - 1 / shown) / (1 - 1 / shown) for k in range(1, shown + 1)]
-    return fall[place - 1] - fmean(fall)
-
-
 def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One per score: reviewer, author, score as given, x and y of the formula."""
+    """One per score: reviewer, author, place, score as given, and y of the formula."""
     model = {entry["agent_id"]: entry["proposal"]["model"] for entry in result["results"]}
-    shown = len(model) - 1
     found = [
         {
             "reviewer": review["reviewer_id"],
             "author": entry["agent_id"],
             "score": sum(RUBRIC[name] * given["score"] for name, given in review["criteria"].items()) / 6,
-            "x": early(review["position"], shown),
+            "place": review["position"],
             "same": float(model[review["reviewer_id"]] == model[entry["agent_id"]]),
             "review": review,
         }
@@ -60,22 +55,109 @@ def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
         for review in entry["reviews"]
         if review["phase"] == "score"
     ]
-    alike = fmean(row["same"] for row in found)
-    return [{**row, "y": row["same"] - alike} for row in found]
+    return [{**row, "y": row["same"] - fmean(o["same"] for o in found if o["place"] == row["place"])} for row in found]
+
+
+class Adjustment:
+    """The turns of subjects.md."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        self.rows = rows(result)
+        authors = sorted({row["author"] for row in self.rows})
+        reviewers = sorted({row["reviewer"] for row in self.rows})
+        self.authors, self.reviewers = authors, reviewers
+        given = np.array([row["score"] for row in self.rows])
+        design = np.zeros((len(given), len(authors) + len(reviewers) + 1))
+        for number, row in enumerate(self.rows):
+            design[number, authors.index(row["author"])] = 1
+            design[number, len(authors) + reviewers.index(row["reviewer"])] = 1
+            design[number, -1] = row["y"]
+        places = {row["place"] for row in self.rows}
+        freedom = len(given) - len(authors) - len(places) + 1 - bool(np.any(abs(design[:, -1]) > 1e-9)) - len(reviewers)
+        error, spread, counted, before = 1.0, 1.0, given, None
+        for _ in range(100):
+            weight = error / spread
+            shrink = [0.0] * len(authors) + [weight] * len(reviewers) + [error / 0.49]
+            inverse = np.linalg.inv(design.T @ design + np.diag(shrink))
+            solution = inverse @ design.T @ counted
+            residual = given - design @ solution
+            residual -= [residual[[o["place"] == row["place"] for o in self.rows]].mean() for row in self.rows]
+            limit = 1.345 * error**0.5
+            counted = given - residual + np.clip(residual, -limit, limit)
+            now = np.array([error, spread, *solution])
+            if before is not None and abs(now - before).max() < 1e-6:
+                break
+            before = now
+            trace = np.trace(inverse[len(authors) : -1, len(authors) : -1])
+            error = (4 + (residual**2).sum()) / (4 + max(0.0, freedom + weight * trace))
+            squares = (solution[len(authors) : -1] ** 2).sum()
+            spread = (2 * 0.15 + squares + error * trace) / (2 + len(reviewers))
+        self.error, self.weight, self.inverse, self.counted = error, error / spread, inverse, counted
+        self.leniency = dict(zip(reviewers, solution[len(authors) : -1], strict=True))
+        self.same_model = solution[-1]
+        self.quality = {
+            author: fmean(
+                score - self.leniency[row["reviewer"]] - self.same_model * row["y"]
+                for row, score in zip(self.rows, counted, strict=True)
+                if row["author"] == author
+            )
+            for author in authors
+        }
+
+    def concentration(self, author: str, model: dict[str, str]) -> float:
+        """The sum of the squares of the models' shares in an author's reviewers."""
+        run = [model[row["reviewer"]] for row in self.rows if row["author"] == author]
+        return sum((run.count(name) / len(run)) ** 2 for name in set(run))
 
 
 def test_scores_follow_from_the_criteria(result: dict[str, Any]) -> None:
-    """A review's score is the weighted mean of its criteria, its adjusted score the formula's."""
-    ranking = result["ranking"]
+    """A review's score is the weighted mean of its criteria."""
     for row in rows(result):
         assert row["review"]["score"] == pytest.approx(row["score"])
-        adjusted = (
-            row["score"]
-            - ranking["leniency"][row["reviewer"]]
-            - ranking["effects"]["position"] * row["x"]
-            - ranking["effects"]["same_model"] * row["y"]
-        )
-        assert row["review"]["adjusted"] == pytest.approx(adjusted, abs=1e-4)
+
+
+def test_adjustment_is_the_least_squares(result: dict[str, Any]) -> None:
+    """The same leniencies, effect, weight, error and adjusted scores, worked out from the scores alone."""
+    ours, ranking = Adjustment(result), result["ranking"]
+    assert ranking["leniency"] == pytest.approx(ours.leniency, abs=2e-6)
+    assert ranking["effects"] == pytest.approx({"same_model": ours.same_model}, abs=2e-6)
+    assert (ranking["leniency_weight"], ranking["error"]) == pytest.approx((ours.weight, ours.error), abs=2e-6)
+    for row, counted in zip(ours.rows, ours.counted, strict=True):
+        adjusted = counted - ours.leniency[row["reviewer"]] - ours.same_model * row["y"]
+        assert row["review"]["adjusted"] == pytest.approx(adjusted, abs=2e-6)
+
+
+def test_chances_follow_from_the_adjustment(result: dict[str, Any]) -> None:
+    """`p_best` and `effective_reviewers`, by another way of integrating."""
+    ours = Adjustment(result)
+    model = {entry["agent_id"]: entry["proposal"]["model"] for entry in result["results"]}
+    size = len(ours.authors)
+    covariance = ours.error * ours.inverse[:size, :size]
+    common = (covariance.sum() - np.trace(covariance)) / (size * (size - 1))
+    shared = max(0.1, 1 - ours.error)
+    variance = [
+        max(0.01, covariance[number, number] - common) + shared * ours.concentration(author, model)
+        for number, author in enumerate(ours.authors)
+    ]
+    normal = [NormalDist(ours.quality[name], var**0.5) for name, var in zip(ours.authors, variance, strict=True)]
+    xs = np.linspace(min(n.mean - 6 * n.stdev for n in normal), max(n.mean + 6 * n.stdev for n in normal), 2001)
+    below = [np.array([each.cdf(x) for x in xs]) for each in normal]
+    chance = [
+        (np.array([each.pdf(x) for x in xs]) * np.prod([b for k, b in enumerate(below) if k != j], axis=0)).sum()
+        * (xs[1] - xs[0])
+        for j, each in enumerate(normal)
+    ]
+    powered = np.array(chance) ** POWERS[size]
+    expected = powered / powered.sum()
+    assert {entry["agent_id"]: entry["p_best"] for entry in result["results"]} == pytest.approx(
+        dict(zip(ours.authors, expected, strict=True)), abs=2e-3
+    )
+    reviewers = size - 1
+    effective = fmean(
+        (ours.error + shared) / (ours.error / reviewers + shared * ours.concentration(author, model))
+        for author in ours.authors
+    )
+    assert result["ranking"]["effective_reviewers"] == pytest.approx(effective, abs=0.006)
 
 
 def test_result_scores_follow_from_the_adjusted(result: dict[str, Any]) -> None:
@@ -88,32 +170,6 @@ def test_result_scores_follow_from_the_adjusted(result: dict[str, Any]) -> None:
     scores = [entry["score"] for entry in result["results"]]
     assert scores == sorted(scores, reverse=True)
     assert result["margin"] == pytest.approx(scores[0] - scores[1], abs=1e-3)
-
-
-def test_effects_are_the_least_squares(result: dict[str, Any]) -> None:
-    """Each leniency and effect is what the residuals say of it, as if so much more evidence had said 0."""
-    ranking, table = result["ranking"], rows(result)
-    adjusted = {
-        entry["agent_id"]: fmean(review["adjusted"] for review in entry["reviews"] if review["phase"] == "score")
-        for entry in result["results"]
-    }
-    for row in table:
-        row["rest"] = (
-            row["score"]
-            - adjusted[row["author"]]
-            - ranking["leniency"][row["reviewer"]]
-            - ranking["effects"]["position"] * row["x"]
-            - ranking["effects"]["same_model"] * row["y"]
-        )
-    weight = ranking["leniency_weight"]
-    assert 0 < weight <= 1
-    for reviewer, leniency in ranking["leniency"].items():
-        said = sum(row["rest"] for row in table if row["reviewer"] == reviewer)
-        assert said == pytest.approx(weight * leniency, abs=1e-3)
-    assert sum(ranking["leniency"][row["reviewer"]] for row in table) == pytest.approx(0, abs=1e-3)
-    for effect, column in (("position", "x"), ("same_model", "y")):
-        said = sum(row["rest"] * row[column] for row in table)
-        assert said == pytest.approx(ranking["effects"][effect], abs=1e-3)
 
 
 def test_borda_follows_from_the_scores(result: dict[str, Any]) -> None:

@@ -17,13 +17,22 @@ def divided(call: AgentRequested, author: str) -> float:
     return 6.0 if int(author[-1]) == int(call.agent_id[-1]) % 5 + 1 else 5.0
 
 
+def unanimous(call: AgentRequested, author: str) -> float:
+    """Every reviewer puts the last agent 4 points above all others."""
+    return 9.0 if author.endswith("5") else 5.0
+
+
+def by_unanimous(call: AgentRequested) -> AgentResponse:
+    return answer(call, judge=unanimous)
+
+
 def by_divided(call: AgentRequested) -> AgentResponse:
     return answer(call, judge=divided)
 
 
 def test_unanimous_first_votes_stop_before_the_second_round() -> None:
     """Five agents of one mind: one round, no more calls than that, and the result says why."""
-    result, asked = completed(**FIVE)
+    result, asked = completed(by_unanimous, **FIVE)
     assert phases(asked) == ["propose", "critique 1", "revise 1", "score"]
     assert len(asked) == 20
     assert (result.rounds_run, result.stop_reason) == (1, "leader_settled")
@@ -31,10 +40,11 @@ def test_unanimous_first_votes_stop_before_the_second_round() -> None:
     assert not result.degraded
 
 
-def test_reviewers_who_see_no_difference_are_unanimous_too() -> None:
-    """The same score for everybody from everybody: a second round has nothing to settle."""
-    result, _ = completed(lambda call: answer(call, judge=lambda *_: 10.0), **FIVE)
-    assert (result.rounds_run, result.stop_reason) == (1, "leader_settled")
+def test_reviewers_who_see_no_difference_settle_nothing() -> None:
+    """The same score for everybody from everybody: nobody is likelier the best than others."""
+    result, _ = completed(lambda call: answer(call, judge=lambda *_: 8.0), **FIVE)
+    assert (result.rounds_run, result.stop_reason) == (3, "all_rounds")
+    assert {ranked.p_best for ranked in result.results} == {0.2}
 
 
 def test_divided_council_runs_on() -> None:
@@ -46,7 +56,7 @@ def test_divided_council_runs_on() -> None:
 
 def test_early_stop_false_runs_every_round() -> None:
     """However clear the leader is."""
-    result, asked = completed(**FIVE, early_stop=False)
+    result, asked = completed(by_unanimous, **FIVE, early_stop=False)
     assert (result.rounds_run, result.stop_reason, len(asked)) == (3, "all_rounds", 5 * (2 + 2 * 3))
 
 
