@@ -30,8 +30,8 @@ COUNCIL: Final = (
     "reviews the proposals of the others without knowing who wrote them, and each author may rewrite its own. At the "
     "end each agent scores all proposals but its own.",
     "Scores go from 0 to 10. They are corrected for reviewers who are harsher or milder than others, and for "
-    "reviewers of the same model as the author. So the score of a proposal is not simply the mean of what its reviewers "
-    "gave.",
+    "reviewers of the same model as the author. So the score of a proposal is not simply the mean of what its "
+    "reviewers gave.",
     "All of it is the opinion of language models. That they agree does not make a text right. Checks look for mistakes "
     "that a program can find; they run nothing.",
 )
