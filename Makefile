@@ -49,8 +49,9 @@ test-vllm: setup
 	@bash tests/vllm/install.sh
 	@$(BIN)/python -m pytest tests/vllm
 
-# On the cluster that KUBECONFIG names: asks in a loop while pods are deleted, rolled, scaled and drained.
+# On the cluster that KUBECONFIG names: asks in a loop while pods are deleted, rolled, scaled, drained and suspended.
 test-kubernetes: setup
+	@test -n "$$KUBECONFIG" || { echo "make test-kubernetes: KUBECONFIG must name a cluster" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/kubernetes
 
 # Types generated from fleet/asyncapi.json by quicktype and Modelina: needs node and the npm registry.

@@ -1,0 +1,211 @@
+"""What the tests do with the cluster that KUBECONFIG names: apply, wait, look, ask."""
+
+import base64
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import trustme
+import yaml
+
+from tests.support.asking import ASKED_WITHIN_S, COUNT_ENDS
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+NAMESPACE, CLIENTS = "deliberation-fleet", "deliberation-fleet-clients"
+READY_WITHIN_S, EACH_WITHIN_S = 900, 600
+TLS_SECRETS = {"nats-server-tls": ["nats", f"nats.{NAMESPACE}", "*.nats-cluster"], "nats-client-tls": ["fleet"]}
+Object = dict[str, Any]
+
+
+def kubectl(*arguments: str, stdin: str | None = None, timeout_s: int = 120, check: bool = True) -> str:
+    done = subprocess.run(
+        ["kubectl", *arguments], input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    assert done.returncode == 0 or not check, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def ours(*arguments: str, timeout_s: int = 120) -> str:
+    return kubectl("-n", NAMESPACE, *arguments, timeout_s=timeout_s)
+
+
+def objects(kinds: str, *arguments: str) -> list[Object]:
+    found: list[Object] = json.loads(ours("get", kinds, *arguments, "-o", "json"))["items"]
+    return found
+
+
+def pods(selector: str = "") -> list[Object]:
+    return objects("pods", "-l", selector)
+
+
+def until(fact: Callable[[], bool], what: str, within_s: int = READY_WITHIN_S) -> None:
+    end = time.monotonic() + within_s
+    while not fact():
+        assert time.monotonic() < end, f"{what}\n{ours('get', 'pods', '-o', 'wide')}"
+        time.sleep(2)
+
+
+def all_ready() -> bool:
+    """Every workload has the pods that it wants, and every pod is ready."""
+    (cluster,) = objects("rayclusters")
+    status = cluster.get("status", {})
+    if status.get("state") != "ready" or "readyWorkerReplicas" not in status:
+        return False
+    for each in objects("deployments,statefulsets"):
+        status, wanted = each.get("status", {}), each["spec"]["replicas"]
+        current = status.get("observedGeneration") == each["metadata"]["generation"]
+        if not current or status.get("readyReplicas", 0) != wanted or status.get("updatedReplicas", 0) != wanted:
+            return False
+    return all(map(ready, pods()))
+
+
+def ready(pod: Object) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
+
+
+def probe_restarts() -> list[str]:
+    """What the events tell of containers that a probe has ended."""
+    told = [event["message"] for event in objects("events") if event["reason"] == "Killing"]
+    return [message for message in told if "probe" in message]
+
+
+# --- applying ----------------------------------------------------------------------------------------------------
+
+
+def apply(kustomization: Path) -> None:
+    """Namespace, Secrets and the fleet, as `deploy/README.md` says; the Secrets of TLS, where they are asked for."""
+    assert NAMESPACE not in kubectl("get", "namespaces", "-o", "name"), f"the namespace {NAMESPACE} exists already"
+    kubectl("apply", "-f", str(KUBERNETES / "namespace.yaml"))
+    example = str(KUBERNETES / "secrets.example.yaml")
+    filled = subprocess.run([ROOT / "deploy/fill-secrets", example], capture_output=True, text=True, check=True)
+    kubectl("apply", "-f", "-", stdin=filled.stdout)
+    text = kubectl("kustomize", str(kustomization))
+    tls = tls_secrets() if "secretName: nats-server-tls" in text else []
+    kubectl("create", "namespace", CLIENTS)
+    for secret, namespace in [(each, NAMESPACE) for each in tls] + [(each, CLIENTS) for each in tls]:
+        kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(secret))
+    kubectl("apply", "-f", "-", stdin=text)
+    until(all_ready, "not all is ready")
+    image = next(each["spec"]["containers"][0]["image"] for each in pods("app.kubernetes.io/name=collector"))
+    run_pod(CLIENTS, "client", image, {"deliberation-fleet/client": "true"}, bool(tls))
+
+
+def remove(kustomization: Path) -> None:
+    kubectl("delete", "namespace", CLIENTS, "--ignore-not-found", timeout_s=300, check=False)
+    kubectl("delete", "-k", str(kustomization), "--ignore-not-found", timeout_s=300, check=False)
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout_s=300, check=False)
+
+
+def run_pod(namespace: str, name: str, image: str, labels: dict[str, str], tls: bool = False) -> None:
+    """A pod of the fleet's image that does nothing by itself."""
+    container: Object = {"name": name, "image": image, "command": ["sleep", "infinity"]}
+    spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    if tls:
+        container["volumeMounts"] = [{"name": "tls", "mountPath": "/tls"}]
+        files = {"NATS_CA": "ca.crt", "NATS_CERT": "tls.crt", "NATS_KEY": "tls.key"}
+        container["env"] = [{"name": key, "value": f"/tls/{file}"} for key, file in files.items()]
+        spec["volumes"] = [{"name": "tls", "secret": {"secretName": "nats-client-tls"}}]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+    kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
+    kubectl("-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s", timeout_s=130)
+
+
+def tls_secrets() -> list[Object]:
+    """With the names and keys that cert-manager would give them."""
+    authority = trustme.CA()
+    found = []
+    for name, hosts in TLS_SECRETS.items():
+        issued = authority.issue_cert(
+            *hosts, not_after=datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+        )
+        chain = b"".join(each.bytes() for each in issued.cert_chain_pems)
+        data = {"ca.crt": authority.cert_pem.bytes(), "tls.crt": chain, "tls.key": issued.private_key_pem.bytes()}
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}}
+        found.append(secret | {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}})
+    return found
+
+
+def overlay(folder: Path, *components: str) -> Path:
+    """A kustomization in `folder`: the base with these components."""
+    up = "/".join([".."] * len(folder.resolve().parts[1:]))
+    text = {
+        "namespace": NAMESPACE,
+        "resources": [f"{up}{KUBERNETES}/base"],
+        "components": [f"{up}{KUBERNETES}/components/{name}" for name in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    return folder
+
+
+# --- asking ----------------------------------------------------------------------------------------------------
+
+
+def as_client(*command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs `command` in the client's pod, as the user `client`."""
+    (secret,) = (each for each in objects("secrets") if each["metadata"]["name"] == "nats-users")
+    password = base64.b64decode(secret["data"]["NATS_CLIENT_PASSWORD"]).decode()
+    url = f"NATS_URL=nats://client:{password}@nats.{NAMESPACE}:4222"
+    return subprocess.run(
+        ["kubectl", "-n", CLIENTS, "exec", "-i", "client", "--", "env", "HOME=/tmp", url, *command],
+        input=stdin or "",
+        capture_output=True,
+        text=True,
+        timeout=ASKED_WITHIN_S + 60,
+        check=False,
+    )
+
+
+def ask(question: str) -> subprocess.CompletedProcess[str]:
+    return as_client("timeout", str(ASKED_WITHIN_S), "fleet", "ask", "--json", question)
+
+
+def ends() -> dict[str, int]:
+    """Task -> how many terminal events there are of it."""
+    done = as_client("python", "-", stdin=COUNT_ENDS)
+    assert done.returncode == 0, done.stderr
+    counted: dict[str, int] = json.loads(done.stdout)
+    return counted
+
+
+# --- looking ----------------------------------------------------------------------------------------------------
+
+
+class ServerLogs:
+    """Inside it, what the NATS servers say of refused connections is kept, whatever pod says it."""
+
+    REFUSED = re.compile("authentication error|authorization violation", re.IGNORECASE)
+
+    def __init__(self, servers: Sequence[str]) -> None:
+        self.refusals: list[str] = []
+        self._stop = threading.Event()
+        self._followed: dict[str, subprocess.Popen[str]] = {}
+        self._threads = [threading.Thread(target=self._follow, args=(name,)) for name in servers]
+
+    def __enter__(self) -> "ServerLogs":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for process in self._followed.values():
+            process.terminate()
+        for thread in self._threads:
+            thread.join()
+
+    def _follow(self, name: str) -> None:
+        while not self._stop.is_set():
+            command = ["kubectl", "-n", NAMESPACE, "logs", "--follow", "--container=nats", name]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+                self._followed[name] = process
+                if self._stop.is_set():
+                    process.terminate()
+                assert process.stdout
+                self.refusals += [f"{name}: {line}" for line in process.stdout if self.REFUSED.search(line)]
+            self._stop.wait(1)  # there is no pod, or its container does not run yet
