@@ -121,9 +121,7 @@ def tls_secrets() -> list[Object]:
     authority = trustme.CA()
     found = []
     for name, hosts in TLS_SECRETS.items():
-        issued = authority.issue_cert(
-            *hosts, not_after=datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
-        )
+        issued = authority.issue_cert(*hosts)
         chain = b"".join(each.bytes() for each in issued.cert_chain_pems)
         data = {"ca.crt": authority.cert_pem.bytes(), "tls.crt": chain, "tls.key": issued.private_key_pem.bytes()}
         secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}}

@@ -51,9 +51,8 @@ def test_ray_node_that_fails_to_start_is_started_again(tmp_path: Path) -> None:
 def test_ray_node_that_does_not_start_is_waited_for(tmp_path: Path) -> None:
     """However long the head is away: the driver is left alone, and ends when it is told to."""
     tries = tmp_path / "tries"
-    process = with_ray_node(
-        tmp_path, f"echo try >> {tries}; exit 3", "bash", "-c", "trap 'exit 0' TERM; sleep 60 & wait"
-    )
+    driver = "trap 'kill %1; exit 0' TERM; sleep 90 & wait"
+    process = with_ray_node(tmp_path, f"echo try >> {tries}; exit 3", "bash", "-c", driver)
     until = time.monotonic() + 60
     while not (tries.exists() and len(tries.read_text().split()) > 6) and time.monotonic() < until:
         time.sleep(0.1)
