@@ -1,6 +1,7 @@
 """`deploy/with-ray-node`: a driver and its Ray node share one fate. `ray` is a shell script here."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -25,6 +26,23 @@ def test_driver_ends_when_its_ray_node_does(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "the Ray node has ended" in said
+
+
+def test_driver_ends_when_its_ray_node_crashes(tmp_path: Path) -> None:
+    """A node that had started is not started again: the driver would stay with the one that is gone."""
+    process = with_ray_node(tmp_path, "echo Ray runtime started.; exit 3", "sleep", "60")
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert said.count("Ray runtime started.") == 1
+
+
+def test_ray_says_that_it_has_started() -> None:
+    """The words that the script looks for are Ray's."""
+    import ray.scripts.scripts
+
+    started = re.search(r'^STARTED="(.+)"', (DEPLOY / "with-ray-node").read_text(), re.MULTILINE)
+    assert started
+    assert started[1] in Path(ray.scripts.scripts.__file__).read_text()
 
 
 def test_ray_node_ends_when_its_driver_does(tmp_path: Path) -> None:
