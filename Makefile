@@ -7,7 +7,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools/bin
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes test-generators lint format setup asyncapi picture lock audit sbom clean
+.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators lint format setup asyncapi picture lock audit sbom clean
 
 setup: $(VENV)/.current
 
@@ -54,6 +54,12 @@ test-kubernetes: setup
 	@test -n "$$KUBECONFIG" || { echo "make test-kubernetes: KUBECONFIG must name a cluster" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/kubernetes
 
+# docker-compose.yml for real: builds, starts, kills and drains each container while questions are asked, and removes all. Needs
+# docker with its compose plugin, or podman. podman in a sandbox, and base images that are there already:
+#   BUILDAH_ISOLATION=chroot CONTAINERS_CONF=tests/containers/sandbox.conf make test-containers
+test-containers: setup $(TOOLS)/podman-compose
+	@$(BIN)/python -m pytest tests/containers
+
 # Types generated from fleet/asyncapi.json by quicktype and Modelina: needs node and the npm registry.
 test-generators: setup
 	@$(BIN)/python -m pytest tests/generators
@@ -89,12 +95,13 @@ sbom: $(TOOLS)/cyclonedx-py
 	@echo dist/sbom.json
 
 # One program in an environment of its own, which all of them share.
-$(TOOLS)/uv $(TOOLS)/pip-audit $(TOOLS)/cyclonedx-py:
+$(TOOLS)/uv $(TOOLS)/pip-audit $(TOOLS)/cyclonedx-py $(TOOLS)/podman-compose:
 	@test -x $(TOOLS)/python || $(PYTHON) -m venv .venv-tools
 	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check $(PACKAGE_$(@F))
 PACKAGE_uv = "uv>=0.9"
 PACKAGE_pip-audit = "pip-audit>=2.9"
 PACKAGE_cyclonedx-py = "cyclonedx-bom>=7"
+PACKAGE_podman-compose = "podman-compose>=1.5"
 
 clean:
 	rm -rf $(VENV) .venv-tools .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
