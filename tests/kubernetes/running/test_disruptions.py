@@ -8,6 +8,7 @@ import pytest
 
 from tests.kubernetes.cluster import (
     EACH_WITHIN_S,
+    NOT_DRAINED,
     ServerLogs,
     all_ready,
     ask,
@@ -61,8 +62,9 @@ def scale() -> None:
 
 
 def drain() -> None:
+    """With its NATS server, which waits for the node: two never share one."""
     node = pods(HEAD)[0]["spec"]["nodeName"]
-    selector = "--pod-selector=app.kubernetes.io/name!=nats,run!=client"
+    selector = "--pod-selector=" + ",".join(f"{name}!={value}" for name, value in NOT_DRAINED.items())
     arguments = ["--ignore-daemonsets", "--delete-emptydir-data", selector, f"--timeout={EACH_WITHIN_S}s"]
     try:
         kubectl("drain", node, *arguments, timeout_s=EACH_WITHIN_S + 10)

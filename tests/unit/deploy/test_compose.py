@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,16 @@ STOPS = {"nats": "40s", "vllm": "30s", "ray-head": "60s", "dispatcher": "60s"}
 def test_compose_file_is_valid_compose() -> None:
     """By an implementation of the specification that refuses keys it does not know."""
     parse = needed("compose_spec").PyCompose.from_json
-    parse(json.dumps(compose())).validate()
+    parse(with_defaults(compose())).validate()
     wrong = compose()
     wrong["services"]["nats"]["restarts"] = "always"
     with pytest.raises(ValueError, match="restarts"):
-        parse(json.dumps(wrong))
+        parse(with_defaults(wrong))
+
+
+def with_defaults(file: Any) -> str:
+    """JSON, in which the defaults stand for the variables that have one."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", json.dumps(file))
 
 
 @pytest.mark.parametrize("name", sorted(compose()["services"]))
