@@ -4,6 +4,7 @@ import typer
 
 from fleet.cli.bench import speed
 from fleet.cli.bench.quality import quality
+from fleet.cli.bench.routing import routing
 
 app = typer.Typer(
     help="Measure what the fleet is worth, and what it costs: ratios taken within one run.",
@@ -11,6 +12,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(quality)
+app.command()(routing)
 app.command()(speed.latency)
 app.command()(speed.throughput)
 app.command()(speed.parallel)

@@ -3,13 +3,15 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from fleet.messages import ChatMessage
-from fleet.model_servers import EndpointConfig
+from fleet.model_servers import EndpointConfig, Kind
 from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, stream
 from workers.llm.client import GaveUp
 
@@ -250,6 +252,38 @@ async def test_what_the_settings_say_goes_into_every_body_and_header() -> None:
     assert (first["top_k"], first["priority"] > second["priority"]) == (20, True)
     sent = server.headers[0]
     assert (sent["X-Session-ID"], sent["traceparent"], sent["X-Team"]) == ("t-1", "00-1-2-01", "a")
+
+
+async def test_every_attempt_says_whose_it_is() -> None:
+    """The session and the trace stay; each attempt has an id of its own."""
+    answers = iter([(500, {"error": "no"}), (503, {"error": "The server is overloaded."}), None])
+    async with serving(lambda body: next(answers)) as (server, url), client(url) as made:
+        await complete(made, ask(task_id="t-1", traceparent="00-1-2-01"))
+    sent = [{name.lower(): value for name, value in head.items()} for head in server.headers]
+    assert len(sent) == 3
+    assert {(head["x-session-id"], head["traceparent"]) for head in sent} == {("t-1", "00-1-2-01")}
+    ids = [head["x-request-id"].rpartition(".") for head in sent]
+    assert [number for _, _, number in ids] == ["1", "2", "3"]
+    assert len({call for call, _, _ in ids}) == 1
+
+
+@pytest.mark.parametrize(("kind", "first"), [("vllm", min), ("sglang", max)])
+async def test_later_phases_go_first_where_the_server_takes_priorities(kind: Kind, first: Callable[..., int]) -> None:
+    """vLLM takes the lowest first, SGLang the highest; other servers, and these by default, are sent none."""
+    phases = ("propose", "critique", "revise", "score")
+    async with serving(lambda body: None) as (server, url):
+        config = EndpointConfig(url=url, kind=kind, models=("m",), priority=True)
+        async with client(servers={"one": config}) as made:
+            for phase in phases:
+                await complete(made, ask(phase=phase))
+        for other in (structs.replace(config, priority=False), structs.replace(config, kind="openai")):
+            async with client(servers={"one": other}) as made:
+                await complete(made, ask(phase="score"))
+    sent = [body.get("priority") for body in server.bodies]
+    assert sent[4:] == [None, None]
+    for earlier, later in pairwise(sent[:4]):
+        assert first(earlier, later) == later
+        assert earlier != later
 
 
 async def test_a_server_that_cuts_prompts_is_found_out() -> None:

@@ -13,9 +13,9 @@ from hashlib import blake2b
 from workers.llm.servers.endpoint import Endpoint
 
 SHARE_OF_MEAN = 1.25
-SPARE = 4.0
+SPARE = 3.0
 """So many open calls above that share are no reason to leave a cache."""
-CLEARLY_LESS = 2
+CLEARLY_LESS = 3
 """So many open calls fewer are a reason to begin at the second endpoint."""
 REMEMBERED_TASKS = 4096
 
