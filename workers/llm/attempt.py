@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from fleet.config import Settings
-from workers.llm.failures import CONNECTION_TYPES, AttemptError
+from workers.llm.failures import CONNECTION_TYPES, AttemptError, of_client_error
 from workers.llm.http import Http
 from workers.llm.reading.answer import BYTES_PER_TOKEN, StreamedAnswer
 from workers.llm.reading.read_pacing import ReadPacing, Stream
@@ -210,12 +210,12 @@ async def _read(
 ) -> None:
     """Until the text has ended, and a little longer for the counts of tokens. Raises `AttemptError`."""
     decoder = SseDecoder()
-    lost = False
-    while not lost:
+    lost: aiohttp.ClientError | None = None
+    while lost is None:
         try:
             chunk = await (_read_after_end(response, heard) if heard.finished else response.content.readany())
-        except aiohttp.ClientError:
-            chunk, lost = b"", True
+        except aiohttp.ClientError as error:
+            chunk, lost = b"", error
         if not chunk:
             break
         pieces = heard.pieces
@@ -231,8 +231,8 @@ async def _read(
     text = "".join([heard.take(event) for event in decoder.finish()])
     if text:
         told(text)
-    if lost and not heard.finished:
-        raise heard.cut_off()
+    if lost is not None and not heard.finished:
+        raise heard.cut_off() if heard.pieces else of_client_error(lost, 0.0)
 
 
 async def _read_after_end(response: aiohttp.ClientResponse, heard: StreamedAnswer) -> bytes:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from fleet.config import RoleProfile, Settings, Workers
 from fleet.messages import AgentCompleted, AgentFailed, AgentProgress, AgentRequested, AgentResponse, ChatMessage
+from fleet.model_servers import EndpointConfig, Kind
 from fleet.times import rfc3339
 from tests.support.raw_server import RawServer, raw_server
 from workers.calls.caller import Caller
@@ -51,10 +52,10 @@ FAILS: dict[str, tuple[str, str, int]] = {
 async def unwatched(event: AgentProgress, number: int, traceparent: str) -> None: ...
 
 
-async def call(server: RawServer, deadline_s: float = 30.0, **more: Any) -> AgentResponse:
+async def call(server: RawServer, deadline_s: float = 30.0, kind: Kind = "vllm", **more: Any) -> AgentResponse:
     """One agent's proposal, asked of `server` as a worker asks it."""
     settings = Settings(
-        vllm_urls=(server.url,),
+        endpoints={"one": EndpointConfig(url=server.url, kind=kind)},
         roles={"DEV": RoleProfile(persona="You are a developer.", max_tokens=1000)},
         workers=Workers(max_attempts=2),
     )

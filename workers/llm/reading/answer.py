@@ -115,7 +115,8 @@ class StreamedAnswer:
 
     def _apply(self, event: Event, data: str = "") -> str:
         if event.unread:
-            may_hold_text = data.lstrip()[:1] in ("{", "[") if event.broken else _TEXT_FIELDS.search(data) is not None
+            begins_as_json = event.broken and data.lstrip()[:1] in ("{", "[")
+            may_hold_text = begins_as_json or (_TEXT_FIELDS.search(data) is not None and not is_page(data))
             if may_hold_text and not self.finished:
                 raise malformed(f"an event that cannot be read, and may hold text: {shorten(data)}")
             self._unread.append(data[:2000])

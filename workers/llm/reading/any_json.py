@@ -6,6 +6,9 @@ from workers.llm.reading.endings import is_reason
 from workers.llm.reading.event import Event
 from workers.llm.reading.token_counts import counts_of, number_of
 
+_OF_A_CHOICE = frozenset({"delta", "message", "text"})
+_WRAPPERS = ("data", "response", "result")
+"""Some gateways put the whole completion into an envelope."""
 _ERROR_KEYS = ("error", "errors", "detail", "error_message")
 
 
@@ -22,11 +25,13 @@ def event_of(value: Any) -> Event:
     event.counts = counts_of(value.get("usage"))
     choices = value.get("choices")
     if isinstance(choices, dict):
-        choices = list(choices.values())
+        choices = [choices] if choices.keys() & _OF_A_CHOICE else list(choices.values())
     if isinstance(choices, list):
         for choice in choices:
             if isinstance(choice, dict) and number_of(choice.get("index")) in (None, 0):
                 _take_choice(event, choice)
+            else:
+                event.is_of_another = True
         return event
     if isinstance(value.get("type"), str):
         return _messages_api(event, value)
@@ -34,6 +39,9 @@ def event_of(value: Any) -> Event:
         _take_message(event, value["message"])
         event.finish_reason = value["done_reason"] if is_reason(value.get("done_reason")) else None
         return event
+    for key in _WRAPPERS:
+        if isinstance(value.get(key), dict) and "choices" in value[key]:
+            return event_of(value[key])
     event.unread = event.counts is None
     return event
 
@@ -64,6 +72,8 @@ def _take_choice(event: Event, choice: dict[str, Any]) -> None:
     if isinstance(choice.get("text"), str):
         event.text += choice["text"]
     reason = choice.get("finish_reason", choice.get("stop_reason"))
+    if isinstance(reason, dict):
+        reason = reason.get("type", reason.get("reason"))
     if is_reason(reason):
         event.finish_reason = reason
     if isinstance(choice.get("error"), dict):

@@ -21,3 +21,11 @@ class Event(Struct, kw_only=True):
     unread: bool = False
     broken: bool = False
     """It is not even JSON."""
+    is_of_another: bool = False
+    """It belongs to a choice that nobody asked for."""
+
+    @property
+    def adds_nothing(self) -> bool:
+        """To an answer, or to what is known of it."""
+        told = (self.text, self.thought, self.refusal, self.finish_reason, self.tool)
+        return not any(told) and self.error is None and self.counts is None

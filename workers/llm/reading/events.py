@@ -5,6 +5,7 @@ everything else. What neither understands adds nothing, and is told as `unread`.
 """
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from workers.llm.reading.any_json import event_of
 from workers.llm.reading.endings import is_reason
 from workers.llm.reading.event import Event
 from workers.llm.reading.token_counts import TokenCounts
+
+_TEXT = re.compile(r'"(?:content|text)"\s*:\s*"[^"]')
 
 
 class _Details(Struct):
@@ -99,7 +102,10 @@ def _read_loosely(data: str) -> Event:
         value = json.loads(data, strict=False)  # takes halves of surrogate pairs, and raw line breaks in strings
     except (ValueError, RecursionError):
         return Event(unread=True, broken=True)
-    return event_of(value)
+    event = event_of(value)
+    # What was not understood must not be lost in silence: a text without one of its pieces looks like a whole one.
+    event.unread = event.unread or (event.adds_nothing and not event.is_of_another and bool(_TEXT.search(data)))
+    return event
 
 
 def read_many(data: str) -> list[Event]:

@@ -5,6 +5,7 @@ once it is complete: what it says must not be lost.
 """
 
 import json
+from codecs import BOM_UTF8
 
 from workers.llm.failures import malformed
 
@@ -18,6 +19,7 @@ class SseDecoder:
     """Chunks may be split anywhere, in a line end or in a character too."""
 
     def __init__(self) -> None:
+        self._begins = True
         self._rest = bytearray()
         self._after_cr = False
         self._data: list[bytes] = []
@@ -39,6 +41,9 @@ class SseDecoder:
             if len(self._rest) > MAX_LINE_BYTES:
                 raise malformed(f"a line of more than {MAX_LINE_BYTES} bytes")
             return []
+        if self._begins:
+            self._begins = False
+            self._rest = self._rest.removeprefix(BOM_UTF8)
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
         events: list[str] = []
@@ -49,18 +54,20 @@ class SseDecoder:
     def finish(self) -> list[str]:
         """What a server that forgets the last blank line had said."""
         last, self._rest = bytes(self._rest), bytearray()
+        if self._begins:
+            last = last.removeprefix(BOM_UTF8)
         events: list[str] = []
         if last:
             self._line(last, events)
         self._line(b"", events)
-        if self._unframed:
-            events.append(b"\n".join(self._unframed).decode("utf-8", "replace"))
-            self._unframed = []
+        self._end_unframed(events)
         return events
 
     def _line(self, line: bytes, events: list[str]) -> None:
         if line.startswith(b"data:"):
             data = line[5:].removeprefix(b" ")
+            while data.startswith(b"data:"):  # a relay that frames what is framed
+                data = data[5:].removeprefix(b" ")
             if self._data and _begins_anew(self._data[-1], data):
                 self._end(events)
             self._data.append(data)
@@ -80,12 +87,18 @@ class SseDecoder:
     def _end(self, events: list[str]) -> None:
         if not self._data:
             return
+        self._end_unframed(events)  # it came before: what it says must not be taken for something after the end
         data = b"\n".join(self._data).decode("utf-8", "replace")
         self._data = []
         if self._is_error and not data.lstrip().startswith('{"error"'):
             data = f'{{"error": {data if data.lstrip().startswith("{") else _quoted(data)}}}'
         self._is_error = False
         events.append(data)
+
+    def _end_unframed(self, events: list[str]) -> None:
+        if self._unframed:
+            events.append(b"\n".join(self._unframed).decode("utf-8", "replace"))
+            self._unframed = []
 
 
 def _begins_anew(last: bytes, data: bytes) -> bool:
