@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, listing, run, status, top
+from fleet.cli import bench, chaos, client, deadletters, listing, page, run, status, top
 from fleet.cli.doctor import command as doctor
 from fleet.cli.output import ReaderGone
 from fleet.cli.report import command as report
@@ -59,6 +59,7 @@ app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(status.status)
 app.command(rich_help_panel=OPERATE)(top.top)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)
+app.command(rich_help_panel=OPERATE)(page.page)
 app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(chaos.chaos)
 

@@ -73,7 +73,9 @@ def up(
 
     aloud = verbose or json_output
     configure_logging("supervisor", level="info" if aloud else "warning")
-    fleet = LocalFleet(config.load(os.environ), data_dir, nats_port=nats_port, default_port=True, quiet=not aloud)
+    fleet = LocalFleet(
+        config.load(os.environ), data_dir, nats_port=nats_port, default_port=True, page=True, quiet=not aloud
+    )
     run_until_signalled(_stay_up(fleet, json_output), at_once=fleet.kill)
 
 
@@ -245,6 +247,8 @@ def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
     for name, pid in fleet.pids.items():
         health = f"health on port {fleet.health_ports[name]}" if fleet.health_ports else ""
         table.add_row(f"  {name}", f"pid {pid}", health)
+    if fleet.page:
+        table.add_row("  page", fleet.page.url, "open it in a browser")
     table.add_row("  data", str(fleet.data_dir.absolute()), "survives restarts")
     table.add_row("  logs", str(fleet.logs.absolute()), "one file each; `fleet up -v` shows them here")
     elsewhere = "" if fleet.data_dir == options.DATA_DIR else f" --data-dir {fleet.data_dir}"

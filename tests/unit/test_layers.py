@@ -16,7 +16,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet.requests"}),
     frozenset({"fleet.deliberation", "workers.llm"}),
     frozenset({"workers.checks"}),
-    frozenset({"workers.calls", "fleet.control", "fleet.client"}),
+    frozenset({"workers.calls", "fleet.control", "fleet.client", "fleet.page"}),
     frozenset({"workers.ray_pool", "workers.simulator", "workers.local_model"}),
     frozenset({"fleet.asyncapi", "fleet.local"}),
     frozenset({"fleet.bench", "fleet.chaos"}),

@@ -1,0 +1,55 @@
+// The fleet as its streams and services tell of it, asked again every few seconds.
+import { Store } from "./store.js";
+
+const EVERY_MS = 3_000;
+
+export class Fleet extends Store {
+  facts = null;
+  problems = {};
+  #ended = false;
+
+  constructor(link) {
+    super();
+    this.link = link;
+    this.#run();
+  }
+
+  close() {
+    this.#ended = true;
+    clearTimeout(this.timer);
+  }
+
+  async #run() {
+    const problems = {};
+    const or = (name, promise) => promise.catch((error) => void (problems[name] = error.message));
+    const info = (stream) => or(stream, this.link.api(`STREAM.INFO.${stream}`));
+    const lag = (stream, consumer) => or(consumer, this.link.api(`CONSUMER.INFO.${stream}.${consumer}`));
+    const [requests, letters, dispatcher, workers, collector, control, instances] = await Promise.all([
+      info("DELIBERATION_REQUESTS"),
+      info("DEAD_LETTERS"),
+      lag("DELIBERATION_REQUESTS", "dispatcher"),
+      lag("AGENT_REQUESTS", "workers"),
+      lag("AGENT_RESPONSES", "collector"),
+      lag("DELIBERATION_CONTROL", "controller"),
+      or("service", this.#instances()),
+    ]);
+    if (this.#ended) return;
+    this.problems = problems;
+    this.facts = {
+      waiting: requests?.state.messages,
+      oldest: requests?.state.messages ? Date.parse(requests.state.first_ts) : null,
+      letters: letters?.state.messages,
+      consumers: { dispatcher, workers, collector, controller: control },
+      instances: instances ?? [],
+    };
+    this.changed();
+    this.timer = setTimeout(() => this.#run(), EVERY_MS);
+  }
+
+  async #instances() {
+    const found = [];
+    const replies = await this.link.nc.requestMany("$SRV.STATS.deliberations", "", { strategy: "timer", maxWait: 500 });
+    for await (const reply of replies) if (reply.data.length) found.push(reply.json());
+    return found;
+  }
+}

@@ -1,0 +1,129 @@
+// The connection to NATS over WebSocket, and what is read through it.
+import { wsconnect } from "@nats-io/nats-core";
+import { jetstream } from "@nats-io/jetstream";
+
+const REQUEST_MS = 10_000;
+
+export class Refused extends Error {}
+
+export async function open({ servers, user, pass }) {
+  const nc = await wsconnect({
+    servers,
+    ...(user ? { user, pass } : {}),
+    name: "fleet-page",
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: 500,
+    timeout: 5_000,
+    waitOnFirstConnect: false,
+  });
+  return new Link(nc);
+}
+
+export class Link {
+  constructor(nc) {
+    this.nc = nc;
+    this.js = jetstream(nc);
+  }
+
+  close = () => this.nc.close();
+
+  // Tells "connected" or "away" whenever it changes, until the connection is closed.
+  async states(tell) {
+    for await (const status of this.nc.status()) {
+      if (status.type === "disconnect" || status.type === "reconnecting") tell("away");
+      if (status.type === "reconnect") tell("connected");
+    }
+  }
+
+  async request(subject, body, timeout = REQUEST_MS) {
+    let reply;
+    try {
+      reply = await this.nc.request(subject, body === undefined ? "" : JSON.stringify(body), { timeout });
+    } catch (error) {
+      throw new Refused(reasonOf(error, subject));
+    }
+    const code = reply.headers?.get("Nats-Service-Error-Code");
+    if (code) throw new Refused(`${reply.headers.get("Nats-Service-Error")} (${code})`);
+    return reply.data.length ? reply.json() : null;
+  }
+
+  async api(subject, body) {
+    const reply = await this.request(`$JS.API.${subject}`, body);
+    if (reply?.error) throw new Refused(reply.error.description);
+    return reply;
+  }
+
+  result = (taskId) => this.request("deliberation.result", { task_id: taskId }).then((reply) => this.whole(reply));
+
+  cancel = (taskId) => this.request("deliberation.cancel", { task_id: taskId });
+
+  // A body that stands for a longer one in the object store is replaced by it.
+  async whole(body) {
+    if (!body?.content_ref || body.content !== undefined) return body;
+    return JSON.parse(await this.text(body.content_ref));
+  }
+
+  async text({ bucket, name }) {
+    const store = `OBJ_${bucket}`;
+    const key = btoa(String.fromCharCode(...new TextEncoder().encode(name))).replaceAll("+", "-").replaceAll("/", "_");
+    const meta = await this.api(`STREAM.MSG.GET.${store}`, { last_by_subj: `$O.${bucket}.M.${key}` });
+    const found = JSON.parse(new TextDecoder().decode(bytes(meta.message.data)));
+    const parts = [];
+    let seq = 0;
+    for (let chunk = 0; chunk < (found.chunks ?? 0); chunk += 1) {
+      const { message } = await this.api(`STREAM.MSG.GET.${store}`, { seq: seq + 1, next_by_subj: `$O.${bucket}.C.${found.nuid}` });
+      seq = message.seq;
+      parts.push(bytes(message.data));
+    }
+    return new Blob(parts).text();
+  }
+
+  // Calls `tell(msg)` for what `stream` holds of `subject` since then, and for what comes. Returns a function that ends it.
+  follow(stream, subject, tell, { since, headersOnly, caughtUp } = {}) {
+    let messages;
+    let ended = false;
+    const run = async () => {
+      const consumer = await this.js.consumers.get(stream, {
+        filter_subjects: subject,
+        ...(since ? { deliver_policy: "by_start_time", opt_start_time: since } : { deliver_policy: "all" }),
+        ...(headersOnly ? { headers_only: true } : {}),
+      });
+      messages = await consumer.consume({ max_messages: 500 });
+      let pending = (await consumer.info(true).catch(() => null))?.num_pending ?? 0;
+      if (pending === 0) caughtUp?.();
+      for await (const msg of messages) {
+        tell(msg);
+        if (pending > 0 && msg.info.pending === 0) {
+          pending = 0;
+          caughtUp?.();
+        }
+      }
+    };
+    const again = () =>
+      run().catch((error) => {
+        if (!ended && !this.nc.isClosed()) setTimeout(again, 1_000, error);
+      });
+    again();
+    return () => {
+      ended = true;
+      messages?.close();
+    };
+  }
+
+  // Calls `tell(msg)` for what is published from now on.
+  hear(subject, tell) {
+    const subscription = this.nc.subscribe(subject, { callback: (error, msg) => !error && tell(msg) });
+    return () => subscription.unsubscribe();
+  }
+}
+
+const bytes = (base64) => Uint8Array.from(atob(base64 ?? ""), (char) => char.charCodeAt(0));
+
+function reasonOf(error, subject) {
+  const cause = error?.cause ?? error;
+  const kind = `${error?.name} ${cause?.name}`;
+  if (/Permission/i.test(kind) || /permission/i.test(cause?.message ?? "")) return `NATS does not allow this user to use ${subject}`;
+  if (/NoResponders/i.test(kind)) return `nobody answers ${subject}: no dispatcher or collector runs`;
+  if (/Timeout/i.test(kind)) return `no answer from ${subject} in ${REQUEST_MS / 1000} s`;
+  return cause?.message || String(error);
+}

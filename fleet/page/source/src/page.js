@@ -1,0 +1,91 @@
+// The page: connects, then shows what the address after # names.
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { html } from "./html.js";
+import { open } from "./nats.js";
+import { useOwn } from "./use.js";
+import { Deliberations } from "./deliberations.js";
+import { Fleet } from "./fleet.js";
+import { Task } from "./task.js";
+import { ListView } from "./views/list.js";
+import { TaskView } from "./views/task.js";
+import { FleetView } from "./views/fleet.js";
+
+const place = () => {
+  const [kind, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
+  return { kind: kind || "list", id: decodeURIComponent(rest.join("/")) };
+};
+
+function Page() {
+  const [link, setLink] = useState(null);
+  const [state, setState] = useState("connecting");
+  const [problem, setProblem] = useState(null);
+  const [at, setAt] = useState(place());
+
+  const connect = async (user, pass) => {
+    setProblem(null);
+    try {
+      const settings = await (await fetch("settings.json")).json();
+      const servers = settings.servers?.length ? settings.servers : [`${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname}:9222`];
+      const made = await open({ servers, user, pass });
+      made.states(setState);
+      setState("connected");
+      setLink(made);
+    } catch (error) {
+      setState("refused");
+      setProblem(error.message);
+    }
+  };
+
+  useEffect(() => {
+    connect();
+    const moved = () => {
+      setAt(place());
+      document.getElementById("main")?.focus();
+    };
+    addEventListener("hashchange", moved);
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+
+  useEffect(() => {
+    document.title = at.kind === "task" ? `${at.id} – Fleet` : at.kind === "fleet" ? "The fleet" : "Deliberations – Fleet";
+  }, [at]);
+
+  if (!link) return state === "refused" ? html`<${Login} problem=${problem} connect=${connect} />` : html`<p class="waiting">Connecting …</p>`;
+  return html`<a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), document.getElementById("main").focus())}>To the content</a>
+    <header class="top">
+      <nav aria-label="Pages">
+        <a href="#/" aria-current=${at.kind === "list" ? "page" : null}>Deliberations</a>
+        <a href="#/fleet" aria-current=${at.kind === "fleet" ? "page" : null}>The fleet</a>
+      </nav>
+      <p role="status" class=${`link ${state}`}>${state === "connected" ? "connected" : "NATS is away: what is shown may be old"}</p>
+    </header>
+    <main id="main" tabindex="-1"><${Shown} link=${link} at=${at} key=${`${at.kind}/${at.id}`} /></main>`;
+}
+
+function Shown({ link, at }) {
+  const store = useOwn(() => (at.kind === "task" ? new Task(link, at.id) : at.kind === "fleet" ? new Fleet(link) : new Deliberations(link)), at);
+  if (!store) return null;
+  const View = at.kind === "task" ? TaskView : at.kind === "fleet" ? FleetView : ListView;
+  return html`<${View} store=${store} link=${link} />`;
+}
+
+function Login({ problem, connect }) {
+  const submit = (event) => {
+    event.preventDefault();
+    const data = new FormData(event.target);
+    connect(data.get("user"), data.get("password"));
+  };
+  return html`<main class="login">
+    <h1>Connect to NATS</h1>
+    <p>Who may see a deliberation is for NATS to say. The password stays in this page, and is forgotten with it.</p>
+    ${problem && html`<p class="bad" role="alert">${problem}</p>`}
+    <form onSubmit=${submit}>
+      <label>User <input name="user" autocomplete="username" /></label>
+      <label>Password <input name="password" type="password" autocomplete="current-password" /></label>
+      <button>Connect</button>
+    </form>
+  </main>`;
+}
+
+render(html`<${Page} />`, document.getElementById("page"));

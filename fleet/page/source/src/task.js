@@ -1,0 +1,115 @@
+// One deliberation: its calls as they go, from the beginning also for who comes late, and its result.
+import { Store } from "./store.js";
+
+const CLOCKS_DIFFER_MS = 60_000;
+const ENDS = ["deliberation.completed", "deliberation.failed", "deliberation.cancelled"];
+
+export class Task extends Store {
+  status = "…";
+  error = null;
+  result = null;
+  accepted = null;
+  deadline = null;
+  calls = new Map();
+  #ends = [];
+  #closed = false;
+
+  constructor(link, id) {
+    super();
+    this.link = link;
+    this.id = id;
+    for (const subject of ENDS) this.#ends.push(link.hear(subject, (msg) => this.#mine(msg) && this.#ask()));
+    this.#ask().then(() => this.#follow());
+  }
+
+  close() {
+    this.#closed = true;
+    for (const end of this.#ends) end();
+  }
+
+  // What calls have written, phase by phase, in the order in which they came.
+  phases() {
+    const phases = new Map();
+    for (const call of this.calls.values()) {
+      const key = `${call.round} ${call.phase}`;
+      if (!phases.has(key)) phases.set(key, { phase: call.phase, round: call.round, calls: [] });
+      phases.get(key).calls.push(call);
+    }
+    const begin = (phase) => Math.min(...phase.calls.map((call) => call.began));
+    return [...phases.values()].sort((one, other) => begin(one) - begin(other));
+  }
+
+  #mine = (msg) => msg.headers?.get("Task-Id") === this.id;
+
+  async #ask() {
+    try {
+      const said = await this.link.result(this.id);
+      this.status = said.status;
+      this.error = null;
+      const result = said.result ? await this.link.whole(said.result) : null;
+      this.accepted ??= Date.parse(said.accepted_at ?? result?.accepted_at ?? "") || null;
+      this.deadline ??= Date.parse(said.deadline_at ?? "") || null;
+      if (result) this.result = await this.#withTexts(result);
+    } catch (error) {
+      this.error = error.message;
+    }
+    this.changed();
+  }
+
+  async #withTexts(result) {
+    for (const each of result.results ?? [])
+      for (const text of [each.proposal, ...(each.earlier ?? [])])
+        if (text.content_ref && !text.content)
+          text.content = await this.link.text(text.content_ref).catch((error) => `(this text cannot be had: ${error.message})`);
+    return result;
+  }
+
+  #follow() {
+    if (this.#closed) return;
+    const since = new Date((this.accepted ?? Date.now()) - CLOCKS_DIFFER_MS).toISOString();
+    const heard = (take) => (msg) => this.#mine(msg) && take(msg);
+    this.#ends.push(
+      this.link.follow("AGENT_PROGRESS", "agent.response.progress", heard((msg) => this.#progress(msg.json())), { since }),
+      this.link.follow("AGENT_RESPONSES", "agent.response.completed", heard((msg) => this.#response(msg)), { since }),
+      this.link.follow("AGENT_RESPONSES", "agent.response.failed", heard((msg) => this.#response(msg)), { since }),
+    );
+  }
+
+  #call(said) {
+    const key = `${said.phase} ${said.round} ${said.agent_id} ${said.question ?? 1}`;
+    if (!this.calls.has(key)) {
+      const { phase, round, agent_id, role } = said;
+      this.calls.set(key, { key, phase, round: round ?? 0, agent_id, role, text: "", tokens: 0, began: Date.parse(said.timestamp), attempt: 0 });
+    }
+    return this.calls.get(key);
+  }
+
+  #progress(said) {
+    const call = this.#call(said);
+    if (said.attempt !== call.attempt) {
+      if (said.attempt < call.attempt) return;
+      Object.assign(call, { attempt: said.attempt, text: "" });
+    }
+    call.text += said.text_delta;
+    call.tokens = said.tokens;
+    call.said = said.message;
+    this.changed();
+  }
+
+  async #response(msg) {
+    const said = await this.link.whole(msg.json()).catch(() => msg.json());
+    const call = this.#call(said);
+    call.ended = Date.parse(said.timestamp);
+    call.began = Math.min(call.began, call.ended - said.duration_ms);
+    call.error = said.error_type ? `${said.error_type}: ${said.error}` : null;
+    call.attempt = Math.max(call.attempt, said.attempt);
+    call.model = said.model;
+    call.endpoint = said.proposal?.endpoint ?? null;
+    call.tokens = said.usage?.completion_tokens ?? call.tokens;
+    call.cached = said.usage?.cached_tokens;
+    call.prompt = said.usage?.prompt_tokens;
+    call.text = said.proposal?.content || said.synthesis?.content || call.text;
+    call.declined = said.declined ?? null;
+    this.changed();
+  }
+}

@@ -1,0 +1,64 @@
+// Phases and agents over time, each call with its text as it is written.
+import { useState } from "preact/hooks";
+import { html } from "../html.js";
+import { visible } from "../visible.js";
+import { count, phaseName, seconds } from "../words.js";
+
+export function Course({ store, now }) {
+  const [chosen, setChosen] = useState(null);
+  const phases = store.phases();
+  if (phases.length === 0)
+    return html`<section><h2>Course</h2><p>${store.result ? "The calls of this deliberation are not stored any more." : "No call has begun to write yet."}</p></section>`;
+  const calls = phases.flatMap((phase) => phase.calls);
+  const begin = Math.min(...calls.map((call) => call.began));
+  const ends = calls.map((call) => call.ended ?? (store.result ? call.began : now));
+  const length = Math.max(1, Math.max(...ends) - begin);
+  const call = store.calls.get(chosen) ?? (store.result ? null : calls.findLast((each) => !each.ended) ?? calls.at(-1));
+  return html`<section><h2>Course</h2>
+    <p class="why">Each bar is one call, from its beginning to its answer: ${seconds(length)} in all. Choose one to read it.</p>
+    <div class="course">${phases.map(
+      (phase) => html`<div class="phase" key=${`${phase.phase} ${phase.round}`}>
+        <h3>${phaseName(phase.phase, phase.round)} <span class="why">${phase.calls.filter((each) => each.ended).length} of ${phase.calls.length} answered</span></h3>
+        ${phase.calls.map((each) => html`<${Bar} key=${each.key} call=${each} begin=${begin} length=${length} now=${store.result ? each.began : now} chosen=${call?.key === each.key} choose=${() => setChosen(each.key)} />`)}
+      </div>`,
+    )}</div>
+    ${call && html`<${Words} call=${call} />`}</section>`;
+}
+
+function Bar({ call, begin, length, now, chosen, choose }) {
+  const from = (100 * (call.began - begin)) / length;
+  const wide = Math.max(0.7, (100 * ((call.ended ?? now) - call.began)) / length);
+  const state = call.error ? "failed" : call.ended ? "done" : "writing";
+  const took = call.ended ? seconds(call.ended - call.began) : `${count(call.tokens)} tokens`;
+  return html`<button class="call" aria-pressed=${chosen} onClick=${choose}>
+    <span class="who">${visible(call.agent_id)}</span>
+    <span class="track"><span class=${`bar ${state}`} style=${{ left: `${Math.min(99, from)}%`, width: `${Math.min(100 - from, wide)}%` }}></span></span>
+    <span class="took">${call.error ? "failed" : took}</span>
+  </button>`;
+}
+
+function Words({ call }) {
+  const facts = [
+    call.model && `model ${call.model}`,
+    call.endpoint && `at ${call.endpoint}`,
+    call.attempt > 1 && `attempt ${call.attempt}`,
+    `${count(call.tokens)} tokens`,
+    call.cached != null && call.prompt ? `${Math.round((100 * call.cached) / call.prompt)} % of the prompt from a cache` : null,
+  ].filter(Boolean);
+  return html`<article class="words">
+    <h3>${visible(call.agent_id)}: ${phaseName(call.phase, call.round)}</h3>
+    <p class="why">${visible(facts.join(" · "))}</p>
+    ${call.error && html`<p class="bad">${visible(call.error)}</p>`}
+    ${call.declined && html`<p>Kept its proposal: ${visible(call.declined)}</p>`}
+    <pre class="text" tabindex="0">${visible(readable(call))}</pre>
+  </article>`;
+}
+
+// A review is JSON: shown as it was written, with room to read it.
+function readable(call) {
+  try {
+    return JSON.stringify(JSON.parse(call.text), null, 2);
+  } catch {
+    return call.text || "…";
+  }
+}

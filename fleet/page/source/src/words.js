@@ -1,0 +1,60 @@
+// Numbers and verdicts in words.
+import { visible } from "./visible.js";
+
+export const seconds = (ms) =>
+  ms == null ? "–" : ms < 1000 ? `${Math.round(ms)} ms` : ms < 120_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
+
+export const count = (number) => (number == null ? "–" : Number(number).toLocaleString("en"));
+
+export const points = (score) => (score == null ? "–" : Number(score).toFixed(1));
+
+export const money = (cost) => (cost == null ? null : cost === 0 ? "0" : cost < 0.01 ? cost.toPrecision(2) : cost.toFixed(2));
+
+export const clock = (at) => (at ? new Date(at).toLocaleTimeString() : "–");
+
+export const STATUS = {
+  PENDING: "waiting for room",
+  WAITING: "waiting for room",
+  IN_PROGRESS: "at work",
+  COMPLETED: "completed",
+  FAILED: "failed",
+  TIMEOUT: "out of time",
+  CANCELLED: "cancelled",
+  REJECTED: "rejected",
+  UNKNOWN: "not known",
+};
+
+export const PHASE = {
+  propose: "Propose",
+  critique: "Critique",
+  revise: "Revise",
+  score: "Score",
+  vote: "Vote",
+  compare: "Compare",
+  choose: "Choose",
+  synthesize: "Synthesis",
+};
+
+export const phaseName = (phase, round) => {
+  const name = PHASE[phase] ?? visible(phase);
+  return (phase === "critique" || phase === "revise") && round ? `${name}, round ${round}` : name;
+};
+
+// The verdict of a completed deliberation, as a list of sentences.
+export function verdict(result) {
+  const first = result.results[0];
+  const rated = result.results.filter((each) => each.score != null);
+  if (!first) return ["There is no proposal."];
+  const who = `${visible(first.role)} (${visible(first.agent_id)})`;
+  const said = [];
+  if (result.ranking?.method === "vote") said.push(`${who} got the most votes.`);
+  else if (rated.length === 0 && result.results.length > 1) said.push(`Nobody scored the proposals. ${who} stands first by its checks.`);
+  else if (result.results.length === 1) said.push(`${who} gave the only proposal: there was nothing to compare it with.`);
+  else said.push(`${who} stands first with ${points(first.score)} of 10 points.`);
+  if (result.margin != null && result.results.length > 1)
+    said.push(`It is ${points(result.margin)} ${result.ranking?.method === "vote" ? "votes" : "points"} ahead of the second.`);
+  if (first.p_best != null) said.push(`The chance that it is the best of them is ${Math.round(100 * first.p_best)} %.`);
+  if (result.degraded) said.push("The result is degraded: something that was asked for is missing.");
+  if (result.stop_explanation) said.push(visible(result.stop_explanation));
+  return said;
+}
