@@ -1,7 +1,5 @@
 """Publishes a call's text while the model writes it, a few times a second. Best effort: the call never waits for it.
 
-Of a call that ends before its first event is due there is none: its answer is there as soon.
-
 With many calls at once each is told of less often: to tell is work for NATS, and it takes cores that a model server on
 the same machine would have.
 """
@@ -38,10 +36,7 @@ class ProgressRate:
 
 
 class ProgressReport:
-    """A `CallWatcher` of one call. Sends text once per interval, and what is left when an attempt ends.
-
-    Who has read any of a text can read all of it; of a text that is whole before its interval is over nothing is sent.
-    """
+    """A `CallWatcher` of one call. Sends text once per interval, and the rest when an attempt ends."""
 
     def __init__(self, request: AgentRequested, rate: ProgressRate, send: Send) -> None:
         self._request = request
@@ -50,7 +45,6 @@ class ProgressReport:
         self._send = send
         self._attempt = 0
         self._sent = 0
-        self._told = False
         self._text: list[str] = []
         self._tokens = 0
         self._pct = 0
@@ -77,8 +71,7 @@ class ProgressReport:
         self._tokens = tokens
         if error is None:
             self._pct, self._message = 100, "done"
-            if self._told:
-                self._flush()
+            self._flush()
         elif self._text:
             self._flush()
         self.close()
@@ -108,7 +101,6 @@ class ProgressReport:
     def _flush(self) -> None:
         text, self._text = "".join(self._text), []
         self._sent += 1
-        self._told = True
         event = AgentProgress(
             **slot_of(self._request),
             attempt=self._attempt,

@@ -105,8 +105,7 @@ async def test_a_declined_revision_has_a_reason_and_no_proposal(plane: Plane) ->
 
 async def test_reasoning_travels_beside_the_answer(plane: Plane) -> None:
     """It is no part of the proposal, nor of the progress."""
-    pace = SimulatorConfig(reasoning_tokens=30, tokens_per_second=500)
-    async with Simulator(pace) as simulator, working(plane, simulator, progress_interval_ms=50):
+    async with Simulator(SimulatorConfig(reasoning_tokens=30)) as simulator, working(plane, simulator):
         await plane.submit(request())
         body = json.loads((await plane.next(subjects.AGENT_COMPLETED)).data)
     text = "".join(json.loads(msg.data)["text_delta"] for msg in plane.of(subjects.AGENT_PROGRESS))
@@ -117,8 +116,7 @@ async def test_reasoning_travels_beside_the_answer(plane: Plane) -> None:
 
 async def test_questions_to_one_agent_in_one_phase_are_told_apart(plane: Plane) -> None:
     """In ids, responses and progress."""
-    pace = SimulatorConfig(tokens_per_second=500)
-    async with Simulator(pace) as simulator, working(plane, simulator, progress_interval_ms=50):
+    async with Simulator() as simulator, working(plane, simulator):
         for number in (1, 2):
             await plane.submit(request(question=number))
         await plane.next(subjects.AGENT_COMPLETED, 2)
@@ -304,8 +302,7 @@ async def test_a_redelivered_call_with_an_open_slot_is_run_with_attempts_numbere
 
 async def test_a_call_that_was_published_again_shares_no_attempt_with_the_first(plane: Plane) -> None:
     """Its stream was lost: deliveries are counted from 1 again, and its texts must not mix with earlier ones."""
-    pace = SimulatorConfig(tokens_per_second=500)
-    async with Simulator(pace) as simulator, working(plane, simulator, progress_interval_ms=50):
+    async with Simulator() as simulator, working(plane, simulator):
         await plane.submit(request())
         await plane.next(subjects.AGENT_COMPLETED)
         await plane.submit(request(attempt=2))

@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-from fleet.errors import AgentCallError
 from fleet.messages import AgentProgress
 from tests.support.fake_control_plane import request
 from workers.calls.progress import MOST_PER_S, ProgressRate, ProgressReport
@@ -57,28 +56,3 @@ async def test_an_event_holds_all_that_was_written_since_the_one_before() -> Non
     await report.sent()
     assert [(number, event.text_delta, event.tokens) for number, event in sent] == [(1, "ab", 2), (2, "c", 3)]
     assert sent[-1][1].progress_pct == 100
-
-
-async def test_of_a_call_that_ends_within_its_interval_nothing_is_sent() -> None:
-    """Nobody could look at it before the answer is there. An attempt that failed with a text is told of."""
-    sent: list[AgentProgress] = []
-
-    async def send(event: AgentProgress, number: int) -> None:
-        sent.append(event)
-
-    quick = ProgressReport(request(), ProgressRate(60_000), send)
-    quick.began(1, None)
-    quick.wrote("whole", 1, 10)
-    quick.ended(1, None)
-    await quick.sent()
-    assert sent == []
-
-    retried = ProgressReport(request(), ProgressRate(60_000), send)
-    retried.began(1, None)
-    retried.wrote("half", 1, 10)
-    retried.ended(1, AgentCallError("StreamStalled", "no text for 1 s", retryable=True))
-    retried.began(2, None)
-    retried.wrote("whole", 1, 10)
-    retried.ended(1, None)
-    await retried.sent()
-    assert [(event.attempt, event.text_delta) for event in sent] == [(1, "half"), (2, "whole")]
