@@ -8,7 +8,7 @@ TOOLS := .venv-tools/bin
 LINTERS := .venv-linters
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators lint lint-deploy format setup asyncapi picture lock audit sbom clean
+.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators test-page page lint lint-deploy format setup asyncapi picture lock audit sbom clean
 
 setup: $(VENV)/.current
 
@@ -64,6 +64,15 @@ test-containers: setup $(TOOLS)/podman-compose
 # Types generated from fleet/asyncapi.json by quicktype and Modelina: needs node and the npm registry.
 test-generators: setup
 	@$(BIN)/python -m pytest tests/generators
+
+# The page in a real Chromium, and whether its built files are current: needs a Chromium, node and the npm registry.
+test-page: setup
+	@$(PIP) "playwright>=1.60" "axe-playwright-python>=0.1.7"
+	@$(BIN)/python -m pytest tests/page
+
+# The files of the page that a browser loads, from their sources and package-lock.json.
+page:
+	@cd fleet/page/source && npm ci --no-audit --no-fund --ignore-scripts && node build.mjs
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -154,10 +154,10 @@ jetstream {{
   # `always`: a write is on the disk before it is acknowledged.
   sync_interval: "{sync_interval}"{max_store}
 }}
-{"" if websocket is None else _for_browsers(websocket)}"""
+{"" if websocket is None else for_browsers(websocket)}"""
 
 
-def _for_browsers(websocket: WebSocket) -> str:
+def for_browsers(websocket: WebSocket) -> str:
     """Any page that a browser shows may open a connection to loopback; only ours is let in."""
     return f"""\
 websocket {{

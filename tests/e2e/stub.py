@@ -14,6 +14,8 @@ class StubModel:
         self.url = ""
         self.requests: list[dict[str, Any]] = []
         self.answers: list[str] = []
+        self.words: str | None = None
+        """What it says instead of a text of its own, where no schema is asked for."""
         self.keys: set[str | None] = set()
         self.open = 0
         self.gate = asyncio.Event()
@@ -52,7 +54,8 @@ class StubModel:
         if self.statuses:
             return web.json_response({"error": {"message": "told to fail"}}, status=self.statuses.pop(0))
         schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
-        text = json.dumps(instance(schema)) if schema else f"The answer number {len(self.requests)}."
+        own = f"The answer number {len(self.requests)}." if self.words is None else self.words
+        text = json.dumps(instance(schema)) if schema else own
         self.answers.append(text)
         await self._count(+1)
         try:

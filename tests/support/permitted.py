@@ -41,10 +41,10 @@ class Users:
 
 
 @asynccontextmanager
-async def permitted(directory: Path) -> AsyncIterator[Users]:
-    """It listens inside."""
+async def permitted(directory: Path, more: str = "") -> AsyncIterator[Users]:
+    """It listens inside. `more`: of its configuration."""
     (port,) = free_ports(1)
-    file = _configuration(directory, port)
+    file = _configuration(directory, port, more)
     passwords = {f"NATS_{user.upper()}_PASSWORD": f"p{user}" for user in USERS}
     with (directory / "nats-server.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -67,11 +67,11 @@ async def settle(nc: Client) -> None:
     await nc.flush()
 
 
-def _configuration(directory: Path, port: int) -> Path:
+def _configuration(directory: Path, port: int, more: str) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "nats-server.conf"
     included = os.path.relpath(PERMISSIONS, directory)  # always relative
-    file.write_text(f'listen: "{HOST}:{port}"\njetstream {{ store_dir: "{directory}" }}\ninclude "{included}"\n')
+    file.write_text(f'listen: "{HOST}:{port}"\njetstream {{ store_dir: "{directory}" }}\ninclude "{included}"\n{more}')
     return file
 
 

@@ -11,6 +11,9 @@ const CONSUMER = {
   controller: ["Deadlines and cancellations", "waiting to be handled"],
 };
 
+const BREAKER = { closed: "closed: takes calls", open: "open: takes no calls", "half-open": "half-open: is being tried" };
+const SILENT_MS = 15_000;
+
 export function FleetView({ store }) {
   useStore(store);
   const now = useNow(1_000);
@@ -30,6 +33,26 @@ export function FleetView({ store }) {
         const info = facts.consumers[name];
         return html`<tr><td>${what} <span class="why">${meaning}</span></td><td class="n">${count(info?.num_pending)}</td><td class="n">${count(info?.num_ack_pending)}</td><td class="n">${count(info?.num_redelivered)}</td></tr>`;
       })}</tbody></table></div>
+    <h2>Workers</h2>
+    ${facts.workers.length === 0 && html`<p>None has told how it is within a minute.</p>`}
+    <div class="scroll" tabindex="0" role="region" aria-label="Workers"><table>
+      <thead><tr><th>Worker</th><th>Runs for</th><th class="n">Calls open</th><th class="n">Done</th><th class="n">Failed</th><th>Last heard of</th></tr></thead>
+      <tbody>${facts.workers.map((each) => {
+        const silent = now - Date.parse(each.told_at);
+        return html`<tr key=${each.name}><td>${visible(each.name)}</td><td>${seconds(now - Date.parse(each.started_at))}</td><td class="n">${count(each.open_calls)}</td>
+          <td class="n">${count(each.done)}</td><td class="n">${count(each.failed)}</td><td class=${silent > SILENT_MS ? "bad" : ""}>${silent > SILENT_MS ? `silent for ${seconds(silent)}` : "just now"}</td></tr>`;
+      })}</tbody></table></div>
+    <h2>Model servers, as workers see them</h2>
+    <div class="scroll" tabindex="0" role="region" aria-label="Model servers"><table>
+      <thead><tr><th>Server</th><th>Worker</th><th>Breaker</th><th class="n">Calls open</th><th class="n">Waiting</th><th>Refuses</th></tr></thead>
+      <tbody>${facts.workers.flatMap((worker) =>
+        worker.endpoints.map(
+          (each) => html`<tr key=${`${worker.name} ${each.name}`}><td>${visible(each.name || each.url)}</td><td>${visible(worker.name)}</td>
+            <td class=${each.breaker === "closed" ? "" : "bad"}>${BREAKER[each.breaker] ?? visible(each.breaker)}${each.opened ? `, opened ${each.opened} times` : ""}</td>
+            <td class="n">${count(each.open_calls)}</td><td class="n">${count(each.waiting)}</td>
+            <td>${Object.entries(each.refuses ?? {}).map(([model, why]) => visible(`${model}: ${why}`)).join("; ")}</td></tr>`,
+        ),
+      )}</tbody></table></div>
     <h2>Instances</h2>
     <div class="scroll" tabindex="0" role="region" aria-label="Instances"><table>
       <thead><tr><th>Instance</th><th>Version</th><th class="n">Requests</th><th class="n">Errors</th><th>Since</th></tr></thead>

@@ -68,7 +68,7 @@ function Proposal({ each, open }) {
     ${each.proposal.truncated && html`<p class="bad">This text was cut off.</p>`}
     ${(each.declined ?? []).map((declined) => html`<p>Round ${declined.round}: kept its text. ${visible(declined.reason)}</p>`)}
     ${critiques.map(
-      (review) => html`<section class="critique"><h4>${visible(review.reviewer_id)}${review.round ? `, round ${review.round}` : ""}</h4>
+      (review) => html`<section class="critique"><h3>${visible(review.reviewer_id)}${review.round ? `, round ${review.round}` : ""}</h3>
         <${Points} name="Good" points=${review.strengths} /><${Points} name="Weak" points=${review.weaknesses} /><${Points} name="To change" points=${review.changes} /></section>`,
     )}
     ${texts.slice(1).map((text, index) => html`<details><summary>What revision ${index + 1} changed</summary><${Difference} before=${texts[index]} after=${text} /></details>`)}

@@ -1,0 +1,151 @@
+"""The page in a real Chromium: true to the streams, readable at every width, and nothing that a model wrote escapes."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.local.nats_server import WebSocket, for_browsers
+from fleet.local.ports import free_port
+from fleet.page.files import BUILT, NAMES
+from fleet.page.server import serving
+from tests.e2e.conftest import start, stop
+from tests.e2e.stub import StubModel
+from tests.page.conftest import need
+from tests.support.permitted import permitted
+from tests.support.whole_fleet import whole
+from workers.simulator.server import SimulatorConfig
+
+pytestmark = pytest.mark.timeout(300)
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='run'\"><script>alert(1)</script> \x1b[2J \u202eabc "
+    "</pre><a href=javascript:alert(1)>x</a>"
+)
+WIDTHS = (320, 768, 1280)
+
+
+@asynccontextmanager
+async def shown(browser: Any, url: str, **more: Any) -> AsyncIterator[Any]:
+    """A page without an error: in the end nothing was reported, and nothing was loaded from elsewhere."""
+    page = await browser.new_page(**more)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.on("dialog", lambda dialog: said.append(f"dialog {dialog.message}"))
+    page.on("request", lambda request: asked.append(request.url))
+    await page.goto(url)
+    yield page
+    await page.close()
+    assert said == []
+    origin = "/".join(url.split("/")[:3])
+    assert [each for each in asked if not each.startswith((origin, "data:"))] == []
+
+
+async def test_a_council_at_work_is_seen_from_the_beginning(browser: Any, tmp_path: Path) -> None:
+    """Who comes late reads what was written before. List, texts, result and fleet are as the fleet says."""
+    async with StubModel() as stub:
+        up = await start(tmp_path / "data", VLLM_URL=stub.url)
+        try:
+            stub.gate.clear()
+            stub.words = "A token bucket for each key."
+            await up.request(task_id="seen", num_agents=2, rounds=0, options={"selection": "checks"})
+            await stub.until_open(2)
+            async with shown(browser, up.facts["page_url"]) as page:
+                await page.get_by_role("link", name="seen").wait_for()
+                assert "at work" in await page.inner_text("main")
+                await page.get_by_role("link", name="seen").click()
+                await page.get_by_text("0 of 2 answered").wait_for()
+                text = page.locator(".words pre")
+                await text.wait_for()
+                assert (await text.inner_text()).startswith("A to")  # what had been written before the page was there
+                stub.gate.set()
+                await page.get_by_role("heading", name="Verdict").wait_for()
+                await page.get_by_text("2 of 2 answered").wait_for()
+                assert stub.words in await page.inner_text("details.proposal")
+                result = await up.result("seen")
+                rows = await page.locator("section:has(h2:text-is('Ranking')) tbody tr").all_inner_texts()
+                assert [row.split("\t")[1] for row in rows] == [each["agent_id"] for each in result["results"]]
+                await page.get_by_role("link", name="The fleet").click()
+                await page.get_by_text("Instances that answer").wait_for()
+                await page.locator("table[aria-label], [aria-label='Workers'] tbody tr").first.wait_for()
+        finally:
+            await stop(up)
+
+
+async def test_what_a_model_wrote_stays_text(browser: Any, tmp_path: Path) -> None:
+    """On every view, at every width, light and dark; by axe's rules for WCAG AA; wide things scroll by themselves."""
+    axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="make test-page installs it").Axe()
+    async with StubModel() as stub:
+        stub.words = HOSTILE
+        up = await start(tmp_path / "data", VLLM_URL=stub.url)
+        try:
+            url = up.facts["page_url"]
+            await up.result(await up.request(task_id="hostile", task_description=HOSTILE, num_agents=3, rounds=1))
+            for scheme in ("light", "dark"):
+                async with shown(browser, f"{url}/#/task/hostile", color_scheme=scheme) as page:
+                    await page.get_by_role("heading", name="Verdict").wait_for()
+                    for summary in await page.locator("summary").all():
+                        await summary.evaluate("each => each.parentElement.open = true")
+                    words = await page.inner_text("main")
+                    assert "<img src=x onerror=" in words
+                    assert "\\x1b[2J" in words
+                    assert "‹U+202E›abc" in words
+                    assert await page.locator("main img, main script, main a[href^=javascript]").count() == 0
+                    assert await page.title() == "hostile – Fleet"
+                    for place in ("task/hostile", "", "fleet"):
+                        await page.goto(f"{url}/#/{place}")
+                        await page.get_by_role("heading", level=1).wait_for()
+                        for width in WIDTHS:
+                            await page.set_viewport_size({"width": width, "height": 900})
+                            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                        found = await axe.run(page)
+                        assert found.violations_count == 0, found.generate_report()
+        finally:
+            await stop(up)
+
+
+async def test_nats_says_what_a_viewer_may(browser: Any, tmp_path: Path) -> None:
+    """A wrong password is refused, a viewer sees, and what it may not do is refused by NATS, and said."""
+    async with serving() as page_server:
+        websocket = WebSocket(free_port(), page_server.origins)
+        page_server.servers = (websocket.url,)
+        async with (
+            permitted(tmp_path / "nats", for_browsers(websocket)) as users,
+            whole(
+                users.url("control"),
+                SimulatorConfig(tokens_per_second=2, answer_tokens=1000),
+                worker_url=users.url("worker"),
+                client_url=users.url("client"),
+            ) as fleet,
+        ):
+            await fleet.request(task_id="slow", num_agents=2, rounds=0)
+            page = await browser.new_page()
+            await page.goto(f"{page_server.url}/#/task/slow")
+            for password, then in (("wrong", "Authorization"), ("pviewer", "at work")):
+                await page.get_by_label("User").fill("viewer")
+                await page.get_by_label("Password").fill(password)
+                await page.get_by_role("button", name="Connect").click()
+                await page.get_by_text(then).first.wait_for()
+            await page.get_by_role("button", name="Cancel").click()
+            await page.get_by_text("NATS does not allow this user to use deliberation.cancel").wait_for()
+            assert json.loads((await fleet.nc.request("deliberation.result", b"slow")).data)["status"] == "IN_PROGRESS"
+            await page.close()
+
+
+def test_the_built_files_are_current(tmp_path: Path) -> None:
+    """Built anew from the lock file they are the same to the byte."""
+    need("node")
+    source = tmp_path / "source"
+    shutil.copytree(BUILT.parent / "source", source, ignore=shutil.ignore_patterns("node_modules"))
+    for command in ([need("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"], ["node", "build.mjs", "built"]):
+        done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name in NAMES:
+        assert (source / "built" / name).read_bytes() == (BUILT / name).read_bytes(), f"{name}: run `make page`"
