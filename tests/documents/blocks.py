@@ -10,7 +10,12 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted(path for top in ("fleet", "workers") for path in (ROOT / top).rglob("README.md")),
+    *sorted(
+        path
+        for top in ("fleet", "workers")
+        for path in (ROOT / top).rglob("README.md")
+        if "node_modules" not in path.parts  # of the page's libraries
+    ),
 ]
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
