@@ -11,7 +11,7 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.config import Settings
 from fleet.jetstream import ownership
-from fleet.jetstream.differences import changed, differences
+from fleet.jetstream.differences import changed, drift
 from fleet.jetstream.lifetimes import DAY_S, LETTERS_S, MINUTE_S
 from fleet.jetstream.refusals import told
 from fleet.jetstream.streams import BUCKETS, BucketSpec
@@ -28,9 +28,11 @@ def wanted(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
         subjects.BUCKET: {"max_age": keep_s, "allow_direct": limits.replicas == 1},
         subjects.WORKERS_BUCKET: {"max_age": MINUTE_S, "allow_direct": True},
         # Each text has a lifetime of its own; this is the longest.
-        subjects.TEXTS: {"max_age": max(keep_s, LETTERS_S), "allow_msg_ttl": True},
+        subjects.TEXTS: {"max_age": max(keep_s, LETTERS_S), "allow_msg_ttl": True, "allow_direct": True},
     }
     return {
+        "name": spec.stream,
+        "subjects": list(spec.subjects),
         "description": subjects.DESCRIPTIONS[spec.name],
         "num_replicas": limits.replicas,
         "metadata": ownership.mark(settings.fleet_name),
@@ -49,7 +51,7 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str]) 
                 await _create(js, spec, config)
                 created.append(spec.stream)
                 existing = (await js.stream_info(spec.stream)).config
-            if changes := differences(existing, SimpleNamespace(**config)):
+            if changes := drift(existing, SimpleNamespace(**config)):
                 log.info("stream.updated", stream=spec.stream, changes=changes)
                 await js.update_stream(changed(existing, changes))
 

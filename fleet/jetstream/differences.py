@@ -1,10 +1,11 @@
 """What of a stream, consumer or bucket is not as wanted."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from nats.js.api import StreamConfig
+from nats.js.api import ConsumerConfig, StreamConfig
 
+from fleet import subjects
 from fleet.jetstream import ownership
 
 
@@ -29,9 +30,34 @@ def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
     return found
 
 
-def changed(existing: StreamConfig, changes: Mapping[str, tuple[Any, Any]]) -> StreamConfig:
+def drift(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
+    """`differences` that are mended. What an operator has set of a stream stays: another description, more replicas,
+    another limit of bytes.
+    """
+    found = dict(differences(existing, wanted))
+    if existing.description:
+        found.pop("description", None)
+    if not isinstance(existing, StreamConfig):
+        return found
+    if (existing.max_bytes or 0) > 0:
+        found.pop("max_bytes", None)
+    if (existing.num_replicas or 1) > (wanted.num_replicas or 1):
+        found.pop("num_replicas", None)
+        if existing.name == subjects.STATES:  # then a direct get may answer with an old state
+            found.pop("allow_direct", None)
+            if existing.allow_direct:
+                found["allow_direct"] = (True, False)
+    return found
+
+
+Config = TypeVar("Config", StreamConfig, ConsumerConfig)
+
+
+def changed(existing: Config, changes: Mapping[str, tuple[Any, Any]]) -> Config:
     """What differs, and nothing else: an operator may have set what the fleet has no opinion on."""
     wanted = {field: value for field, (_, value) in changes.items()}
     if "metadata" in wanted:
         wanted["metadata"] = ownership.with_mark(existing.metadata, wanted["metadata"][ownership.MARK])
+    if "filter_subject" in wanted:
+        wanted["filter_subjects"] = None
     return existing.evolve(**wanted)

@@ -21,6 +21,11 @@ def mark(fleet: str) -> dict[str, str]:
     return {MARK: fleet}
 
 
+def owner(config: StreamConfig) -> str | None:
+    """Whose it is marked as."""
+    return (config.metadata or {}).get(MARK)
+
+
 def with_mark(existing: Mapping[str, str] | None, fleet: str) -> dict[str, str]:
     """The metadata that others may have set stays; what begins with `_nats.` is the server's."""
     kept = {key: value for key, value in (existing or {}).items() if not key.startswith("_nats.")}
@@ -28,10 +33,15 @@ def with_mark(existing: Mapping[str, str] | None, fleet: str) -> dict[str, str]:
 
 
 async def check(
-    js: JetStreamContext, fleet: str, wanted: Mapping[str, Collection[frozenset[str]]], stores: Mapping[str, str]
+    js: JetStreamContext,
+    fleet: str,
+    wanted: Mapping[str, Collection[frozenset[str]]],
+    stores: Mapping[str, str],
+    known: Collection[str] = (),
 ) -> None:
     """Raises `ConfigError` before anything is changed. `wanted`: stream -> its subjects, and those of older versions.
-    `stores`: the stream behind a bucket -> its description.
+    `stores`: the stream behind a bucket -> its description. `known`: streams that were this fleet's a moment ago, and
+    may have lost their mark to somebody who reconfigured them.
     """
     found: dict[str, StreamConfig] = {}
     for name in (*wanted, *stores):
@@ -44,15 +54,17 @@ async def check(
     allowed = {name: {description, *(("", None) if before else ())} for name, description in stores.items()}
     refused = []
     for name, config in found.items():
-        owner = (config.metadata or {}).get(MARK)
-        if owner not in (None, fleet):
-            refused.append(f"{name} belongs to fleet {owner!r}")
-        elif owner is None and name in wanted and frozenset(config.subjects or ()) not in wanted[name]:
+        marked = owner(config)
+        if marked is None and name in known:
+            continue
+        if marked not in (None, fleet):
+            refused.append(f"{name} belongs to fleet {marked!r}")
+        elif marked is None and name in wanted and frozenset(config.subjects or ()) not in wanted[name]:
             refused.append(f"{name} takes {', '.join(config.subjects or ())}, and carries no mark of a fleet")
-        elif owner is None and name in stores and config.description not in allowed[name]:
+        elif marked is None and name in stores and config.description not in allowed[name]:
             refused.append(f"{name} carries no mark of a fleet")
     if refused:
-        owners = sorted({owner for config in found.values() if (owner := (config.metadata or {}).get(MARK))} - {fleet})
+        owners = sorted({marked for config in found.values() if (marked := owner(config))} - {fleet})
         same = f", or set FLEET_NAME={owners[0]} to work with that one" if len(owners) == 1 else ""
         raise ConfigError(
             f"NATS: these streams are not those of fleet {fleet!r}: {'; '.join(refused)}. "
@@ -64,5 +76,5 @@ def _taken_over(config: StreamConfig | None, fleet: str, subjects: Collection[fr
     """Whether the stream is this fleet's, or an older version's."""
     if config is None:
         return False
-    owner = (config.metadata or {}).get(MARK)
-    return owner == fleet or (owner is None and frozenset(config.subjects or ()) in subjects)
+    marked = owner(config)
+    return marked == fleet or (marked is None and frozenset(config.subjects or ()) in subjects)

@@ -41,7 +41,14 @@ def rights_of(user: User) -> Rights:
             return Rights(
                 frozenset({*publish, *_client_publishes()}),
                 frozenset({_INBOX, *_read_by_clients()}),
-                not_publish=frozenset(_consumers_of_others()),
+                not_publish=frozenset(_consumers_of_others("CREATE", "MSG.NEXT", "DELETE")),
+                not_subscribe=frozenset({_OF_CONTROL, _OF_WORKERS}),
+            )
+        case "viewer":
+            return Rights(
+                frozenset({*publish, subjects.RESULT, *_reads()}),
+                frozenset({_INBOX, *_read_by_clients()}),
+                not_publish=frozenset(_consumers_of_others("CREATE", "MSG.NEXT")),
                 not_subscribe=frozenset({_OF_CONTROL, _OF_WORKERS}),
             )
         case "control":
@@ -56,11 +63,27 @@ def rights_of(user: User) -> Rights:
             return Rights(frozenset({*publish, *_operator_publishes()}), frozenset(_operator_subscribes()))
 
 
-# --- clients ----------------------------------------------------------------------------------------------------------
+# --- clients and viewers ----------------------------------------------------------------------------------------------
 
 
 def _client_publishes() -> Iterator[str]:
-    yield from _ENDPOINTS
+    yield from (*_ENDPOINTS, *_reads())
+    for spec in STREAMS:
+        if spec.clients_read is not None:
+            yield f"$JS.API.CONSUMER.DELETE.{spec.name}.*"
+            if spec.consumer is None:
+                yield f"$JS.ACK.{spec.name}.>"
+    yield from (
+        f"$JS.API.CONSUMER.DELETE.{subjects.STATES}.*",
+        # Names and sizes, never a chunk: the server holds the filter against the subject.
+        f"$JS.API.DIRECT.GET.{TEXTS}.{_OBJECTS}.M.>",
+        f"$JS.API.CONSUMER.CREATE.{TEXTS}.*.{_OBJECTS}.M.>",
+        f"$JS.API.CONSUMER.DELETE.{TEXTS}.*",
+    )
+
+
+def _reads() -> Iterator[str]:
+    """What changes nothing: also a viewer's."""
     for verb in ("PING", "INFO", "STATS"):  # `nats micro ls|info|stats|ping`
         yield from (f"$SRV.{verb}", f"$SRV.{verb}.>")
     yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST")
@@ -72,31 +95,23 @@ def _client_publishes() -> Iterator[str]:
             yield from _consume(spec)
     yield from _get(subjects.STATES)
     yield from _create_consumers(subjects.STATES)
-    yield from (
-        f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STATES}.*",
-        f"$JS.API.CONSUMER.DELETE.{subjects.STATES}.*",
-        f"$JS.API.STREAM.MSG.GET.{TEXTS}",
-        # Names and sizes, never a chunk: the server holds the filter against the subject.
-        f"$JS.API.DIRECT.GET.{TEXTS}.{_OBJECTS}.M.>",
-        f"$JS.API.CONSUMER.CREATE.{TEXTS}.*.{_OBJECTS}.M.>",
-        f"$JS.API.CONSUMER.DELETE.{TEXTS}.*",
-    )
+    yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STATES}.*"
+    yield f"$JS.API.STREAM.MSG.GET.{TEXTS}"
+    yield f"$JS.API.DIRECT.GET.KV_{subjects.WORKERS_BUCKET}.>"  # `fleet status` and `top`: how workers are
 
 
 def _consume(spec: StreamSpec) -> Iterator[str]:
     """By consumers of one's own. Beside one of the fleet's only by name, which the server holds against the subject."""
     if spec.consumer is None:
         yield f"$JS.API.CONSUMER.CREATE.{spec.name}"
-        yield f"$JS.ACK.{spec.name}.>"
     yield f"$JS.API.CONSUMER.CREATE.{spec.name}.>"
     yield f"$JS.API.CONSUMER.MSG.NEXT.{spec.name}.*"
-    yield f"$JS.API.CONSUMER.DELETE.{spec.name}.*"
 
 
-def _consumers_of_others() -> Iterator[str]:
+def _consumers_of_others(*verbs: str) -> Iterator[str]:
     for spec, consumer in consumed():
         if spec.clients_read is not None:
-            for verb in ("CREATE", "MSG.NEXT", "DELETE"):
+            for verb in verbs:
                 yield f"$JS.API.CONSUMER.{verb}.{spec.name}.{consumer.name}"
             yield f"$JS.API.CONSUMER.CREATE.{spec.name}.{consumer.name}.>"
 

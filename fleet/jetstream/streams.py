@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from fleet import subjects
 
-User = Literal["client", "control", "worker", "operator"]
+User = Literal["client", "viewer", "control", "worker", "operator"]
 """As `deploy/nats/permissions.conf` names them."""
 
 
@@ -129,6 +129,11 @@ class BucketSpec:
     def subject(self) -> str:
         """What the subjects of its keys begin with."""
         return f"{'$KV' if self.kind == 'keys' else '$O'}.{self.name}"
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """What its stream takes: keys, or chunks and what is said of them."""
+        return (f"{self.subject}.>",) if self.kind == "keys" else (f"{self.subject}.C.>", f"{self.subject}.M.>")
 
 
 BUCKETS: Final = (

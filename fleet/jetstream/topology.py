@@ -3,7 +3,8 @@
 What exists is compared with what is wanted: NATS leaves the settings of an existing durable silently as they were.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import structlog
@@ -22,7 +23,7 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.jetstream import buckets, ownership
-from fleet.jetstream.differences import changed, differences
+from fleet.jetstream.differences import changed, drift
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
@@ -75,6 +76,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
         "duplicate_window": DUPLICATE_WINDOW_S,
         "num_replicas": limits.replicas,
         "allow_direct": True,
+        "max_age": 0.0,  # for ever
         "metadata": ownership.mark(settings.fleet_name),
     }
     return tuple(
@@ -122,14 +124,23 @@ def _consumer(spec: ConsumerSpec, settings: Settings) -> ConsumerConfig:
     )
 
 
-async def declare(js: JetStreamContext, settings: Settings, created: list[str] | None = None) -> list[str]:
+def all_streams(settings: Settings) -> dict[str, Any]:
+    """Name -> as wanted, of every stream and of those behind buckets, as far as the fleet has an opinion."""
+    behind = {spec.stream: SimpleNamespace(**buckets.wanted(spec, settings)) for spec in BUCKETS}
+    return {str(stream.name): stream for stream in streams(settings)} | behind
+
+
+async def declare(
+    js: JetStreamContext, settings: Settings, created: list[str] | None = None, known: Collection[str] = ()
+) -> list[str]:
     """Creates what is missing and updates what differs. Safe to run from several processes at once.
 
     Returns the streams that were missing. They are added to `created`, if given, one by one: it knows of them too when
     a later one fails. Raises `ConfigError`, and changes nothing, where one of them is not this fleet's.
+    `known`: streams that were a moment ago.
     """
     created = [] if created is None else created
-    await _check_ownership(js, settings)
+    await _check_ownership(js, settings, known)
     for stream in streams(settings):
         with told(f"the stream {stream.name}"):
             if await _declare_stream(js, stream):
@@ -141,11 +152,11 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str] |
     return created
 
 
-async def _check_ownership(js: JetStreamContext, settings: Settings) -> None:
+async def _check_ownership(js: JetStreamContext, settings: Settings, known: Collection[str]) -> None:
     wanted = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
     wanted[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
     stores = {spec.stream: subjects.DESCRIPTIONS[spec.name] for spec in BUCKETS}
-    await ownership.check(js, settings.fleet_name, wanted, stores)
+    await ownership.check(js, settings.fleet_name, wanted, stores, known)
 
 
 async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
@@ -156,7 +167,7 @@ async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
     except NotFoundError:
         await _add_stream(js, wanted)
         return True
-    if changes := differences(existing, wanted):
+    if changes := drift(existing, wanted):
         log.warning("stream.updated", stream=wanted.name, changes=changes)
         await js.update_stream(changed(existing, changes))
     return False
@@ -188,12 +199,14 @@ async def _declare_consumer(js: JetStreamContext, stream: str, wanted: ConsumerC
     assert wanted.durable_name is not None
     try:
         existing = (await js.consumer_info(stream, wanted.durable_name)).config
-        changes = differences(existing, wanted)
+    except NotFoundError:
+        pass
+    else:
+        changes = drift(existing, wanted)
         if not changes:
             return
         log.warning("consumer.updated", stream=stream, consumer=wanted.durable_name, changes=changes)
-    except NotFoundError:
-        pass
+        wanted = changed(existing, changes)
     try:
         await js.add_consumer(stream, wanted)
     except (BadRequestError, ServerError) as error:

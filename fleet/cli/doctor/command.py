@@ -124,7 +124,7 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
     from nats.js.errors import NotFoundError
 
     from fleet.jetstream import topology
-    from fleet.jetstream.differences import differences
+    from fleet.jetstream.differences import drift
     from fleet.jetstream.streams import BUCKETS
 
     declare = "start a dispatcher or a collector once: it declares what is missing"
@@ -141,7 +141,7 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
         except (Error, TimeoutError):
             unseen.append(name)
             return
-        if wanted is not None and (found := differences(existing.config, wanted)):
+        if wanted is not None and (found := drift(existing.config, wanted)):
             changed.append(f"{name} ({', '.join(found)})")
 
     streams = topology.streams(settings)

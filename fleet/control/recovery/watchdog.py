@@ -5,22 +5,22 @@ What can be repaired is repaired. The rest is a problem of readiness, and is log
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy
+from nats.js.api import ConsumerConfig, DiscardPolicy
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from fleet import subjects
 from fleet.config import Settings
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.errors import Unreachable
-from fleet.jetstream import topology
+from fleet.jetstream import ownership, topology
 from fleet.jetstream.connection import OUTAGES, answers
-from fleet.jetstream.streams import BUCKETS
+from fleet.jetstream.differences import drift
 from fleet.observability.health import Health
 
 log = structlog.get_logger(__name__)
@@ -31,6 +31,9 @@ DECLARE_TIMEOUT_S = 8.0
 PROBE_SUBJECT = f"$O.{subjects.TEXTS}.C.write-probe"
 PROBE_HEADERS = {"Nats-TTL": "10s"}
 STALLED_AFTER_S = 10.0
+LONGEST_PAUSE_S = 300.0
+VAIN_AFTER = 3
+"""Times that a setting was set right, lately, and was wrong again."""
 GIVEN_UP_AFTER_S = 15.0
 """A connection that is merely lost is back before: at once or, where its link is silent, when its pings have failed."""
 
@@ -55,6 +58,11 @@ class Watchdog:
         self._lost_streams = lost_streams
         self._problems: set[str] = set()
         self._unread: set[str] = set()
+        self._changed: dict[str, list[str]] = {}
+        """Stream, or stream/consumer -> settings that are not the fleet's any more."""
+        self._mending = Mending()
+        self._ours = set(topology.all_streams(settings))
+        """Streams that were this fleet's when they were declared, or last seen with a mark."""
         self._wrong_since: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -66,6 +74,10 @@ class Watchdog:
                 await self._write()
             if missing:
                 log.error("topology.missing", missing=missing, action="declaring it again")
+            if self._mending.due(self._changed, time.monotonic()):
+                log.warning("topology.changed", changed=self._changed, action="declaring it again")
+                missing = (*missing, *self._changed)
+            if missing:
                 await self._declare(missing)
             await asyncio.sleep(PROBE_INTERVAL_S)
 
@@ -83,19 +95,22 @@ class Watchdog:
 
     async def _look(self) -> Sequence[str]:
         """What is missing. Everything is asked at once: there are many round trips, and a link may be slow."""
-        self._unread = set()
+        self._unread, self._changed = set(), {}
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                streams = (self._missing_stream(name) for name in _streams(self._settings))
+                streams = (
+                    self._missing_stream(name, wanted) for name, wanted in topology.all_streams(self._settings).items()
+                )
                 durables = (
-                    self._missing_consumer(stream, consumer.durable_name or "")
-                    for stream, consumer in topology.consumers(self._settings)
+                    self._missing_consumer(stream, consumer) for stream, consumer in topology.consumers(self._settings)
                 )
                 missing = [name for name in await asyncio.gather(*streams, *durables) if name is not None]
         except Exception as error:
             self._failed("streams", error)
             return ()
         self._health.set("streams", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "")
+        kept = {name: fields for name, fields in self._changed.items() if self._mending.is_vain(name)}
+        self._report("streams are changed by others, again and again", wrong=bool(kept), **kept)
         for _, name in self._flows:
             self._give_up_on(
                 f"this process reads consumer {name}, but NATS knows no reader of it", wrong=name in self._unread
@@ -126,22 +141,30 @@ class Watchdog:
         elif now - self._wrong_since.setdefault(problem, now) > GIVEN_UP_AFTER_S:
             raise Unreachable(f"{problem}, for {GIVEN_UP_AFTER_S:.0f} s: a new process connects anew")
 
-    async def _missing_stream(self, name: str) -> str | None:
+    async def _missing_stream(self, name: str, wanted: Any) -> str | None:
         try:
             info = await self._js.stream_info(name)
         except NotFoundError:
             return name
         config, state = info.config, info.state
+        owner = ownership.owner(config)
+        if owner is not None:
+            (self._ours.add if owner == self._settings.fleet_name else self._ours.discard)(name)
+        if changes := drift(config, wanted):
+            self._changed[name] = sorted(changes)
         limits = ((state.messages, config.max_msgs), (state.bytes, config.max_bytes))
         full = config.discard == DiscardPolicy.NEW and any(0 < (most or 0) <= now for now, most in limits)
         self._report(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
         return None
 
-    async def _missing_consumer(self, stream: str, name: str) -> str | None:
+    async def _missing_consumer(self, stream: str, wanted: ConsumerConfig) -> str | None:
+        name = wanted.durable_name or ""
         try:
             info = await self._js.consumer_info(stream, name)
         except NotFoundError:
             return f"{stream}/{name}"
+        if changes := drift(info.config, wanted):
+            self._changed[f"{stream}/{name}"] = sorted(changes)
         if flow := self._flows.get((stream, name)):
             stalled = flow.stalled(info, time.monotonic())
             self._report(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
@@ -166,11 +189,36 @@ class Watchdog:
         created: list[str] = []
         try:
             async with asyncio.timeout(DECLARE_TIMEOUT_S):
-                await topology.declare(self._js, self._settings, created)
+                await topology.declare(self._js, self._settings, created, self._ours)
             log.info("topology.declared_again", missing=missing)
         except Exception as error:
             log.warning("topology.declare_failed", error=repr(error), again_in_s=PROBE_INTERVAL_S)
         self._lost_streams.after_loss_of(created)  # what was created before it failed was lost nevertheless
+
+
+class Mending:
+    """When a setting that somebody has changed is set right: at once, then later each time.
+
+    Two versions of the fleet, or two configurations, each hold their own for right while one replaces the other.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._next: dict[str, float] = {}
+
+    def due(self, changed: Collection[str], now: float) -> bool:
+        """Whether to mend now. Who has been right for long enough begins anew."""
+        for name in [name for name, at in self._next.items() if now > at + LONGEST_PAUSE_S]:
+            del self._times[name], self._next[name]
+        due = [name for name in changed if now >= self._next.get(name, now)]
+        for name in due:
+            times = self._times[name] = self._times.get(name, 0) + 1
+            self._next[name] = now + min(PROBE_INTERVAL_S * 2**times, LONGEST_PAUSE_S)
+        return bool(due)
+
+    def is_vain(self, name: str) -> bool:
+        """Whether it was mended several times lately."""
+        return self._times.get(name, 0) >= VAIN_AFTER
 
 
 class Flow:
@@ -199,8 +247,3 @@ async def _error_of(client: Client) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-def _streams(settings: Settings) -> Iterator[str]:
-    yield from (str(stream.name) for stream in topology.streams(settings))
-    yield from (spec.stream for spec in BUCKETS)
