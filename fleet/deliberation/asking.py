@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, assert_never
 
 from fleet.deliberation import answer_schemas, prompts
-from fleet.deliberation.judging import CHOOSER_ROLE, chooser_of, final_standings, standings
+from fleet.deliberation.judging import CHOOSER_ROLE, chooser_of, shortlisted, standings
 from fleet.deliberation.labels import label, shuffled_labels
 from fleet.deliberation.ranking import pairs_to_compare
 from fleet.deliberation.state import Deliberation
@@ -51,8 +51,8 @@ def calls(state: Deliberation) -> dict[str, Call]:
         case "choose":
             phase_calls = _choices(state)
         case "synthesise":
-            order = final_standings(state).order
-            phase_calls = [Call(order[0], state.role_of(order[0]), label(order[: state.task.top_k]))]
+            best = shortlisted(state)
+            phase_calls = [Call(best[0], state.role_of(best[0]), label(best))]
         case _:
             assert_never(state.phase)
     return {call.slot: call for call in phase_calls}
@@ -75,7 +75,9 @@ def _comparisons(state: Deliberation) -> list[Call]:
 
 def _choices(state: Deliberation) -> list[Call]:
     """The best `top_k` before an architect, in an order drawn from the seed and in the reverse."""
-    best = list(standings(state).order[: state.task.top_k])
+    best = list(shortlisted(state.change(comparisons=_without(state, "choose"))))
+    if len(best) < 2:
+        return []
     Random(f"{state.seed}/choose").shuffle(best)
     chooser = chooser_of(state)
     return [Call(chooser, CHOOSER_ROLE, label(order), number) for number, order in ((1, best), (2, best[::-1]))]

@@ -3,7 +3,8 @@
 from typing import Any, get_args
 
 from fleet.deliberation import reports
-from fleet.deliberation.judging import checks_of, final_standings
+from fleet.deliberation.faults import checks_of, copies, notes_on_copies
+from fleet.deliberation.judging import final_standings
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,
@@ -81,7 +82,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             score=final.score[agent],
             proposal=state.candidates[agent].proposal,
             reviews=reports.reviews(state, agent, final),
-            checks=dict(checks_of(state, agent)),
+            checks=checks_of(state, agent),
             duration_ms=state.candidates[agent].duration_ms,
             penalty=final.penalty[agent],
             p_best=final.p_best.get(agent),
@@ -89,6 +90,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             votes=final.votes.get(agent),
             declined=state.candidates[agent].declined,
             earlier=state.candidates[agent].earlier,
+            same_as=copies(state).get(agent),
         )
         for place, agent in enumerate(final.order, start=1)
     )
@@ -116,7 +118,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         stop_explanation=state.stop_explanation,
         disqualified=reports.disqualified(state),
         synthesis=state.synthesis,
-        notes=state.notes,
+        notes=(*state.notes, *notes_on_copies(state)),
         task=reports.task(state),
         correlation=state.task.correlation,
         **_spent(state),

@@ -1,15 +1,17 @@
 """Turns what reviewers answered into scores and rankings: final ones, and those of one round's critiques."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import fsum
 
+from fleet.deliberation.faults import copies, faulty_agents, penalties
 from fleet.deliberation.labels import shown_order
-from fleet.deliberation.ranking import PENALTY_POINTS, Standings, by_checks, by_score, by_votes, preferring
+from fleet.deliberation.ranking import Standings, by_checks, by_score, by_votes, preferring, shortlist, with_copies
 from fleet.deliberation.scoring import Score, card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
-from fleet.messages import Check, Phase
+from fleet.messages import Comparison, Phase
 
 CHOOSER_ROLE = "ARCHITECT"
-REQUIREMENTS = "requirements"
 
 
 def final_scores(state: Deliberation) -> list[Score]:
@@ -57,22 +59,51 @@ def _scores(
 
 
 def standings(state: Deliberation) -> Standings:
-    """The ranking by the answers so far and the selection that the task asks for, before an architect's choice."""
-    agents, texts, penalty = state.ranked_agents, _texts(state), penalties(state)
+    """The ranking by the answers so far and the selection that the task asks for, before an architect's choice.
+
+    Identical texts are one proposal: what was said of one of them counts for all.
+    """
+    same = copies(state)
+    agents = tuple(agent for agent in state.ranked_agents if agent not in same)
+    texts, penalty, faults = _texts(state), penalties(state), faulty_agents(state)
+    comparisons = _of_originals(state.comparisons, same)
     if state.task.selection == "vote":
-        ballots = [choice for choice in state.comparisons if choice.phase == "vote"]
-        return by_votes(agents, ballots, penalty, texts, comparisons=state.comparisons)
-    if state.task.selection == "checks":
-        return by_checks(agents, penalty, texts)
-    return by_score(
-        agents,
-        final_scores(state),
-        penalty,
-        texts,
-        models=_models(state),
-        tie_margin=state.task.tie_margin,
-        comparisons=state.comparisons,
-    )
+        ballots = [choice for choice in comparisons if choice.phase == "vote"]
+        ranked = by_votes(agents, ballots, penalty, texts, faulty=faults, comparisons=comparisons)
+    elif state.task.selection == "checks":
+        ranked = by_checks(agents, penalty, texts)
+    else:
+        ranked = by_score(
+            agents,
+            pooled(final_scores(state), same),
+            penalty,
+            texts,
+            models=_models(state),
+            faulty=faults,
+            tie_margin=state.task.tie_margin,
+            comparisons=comparisons,
+        )
+    return with_copies(ranked, same, penalty)
+
+
+def pooled(scores: Sequence[Score], same: Mapping[str, str]) -> list[Score]:
+    """The scores with those that one reviewer gave to identical texts as one, their mean, at the first one's place."""
+    together: dict[tuple[str, str], list[Score]] = {}
+    for one in scores:
+        together.setdefault((one.reviewer, same.get(one.author, one.author)), []).append(one)
+    return [
+        replace(given[0], author=author, score=fsum(one.score for one in given) / len(given))
+        for (_, author), given in together.items()
+    ]
+
+
+def _of_originals(comparisons: Sequence[Comparison], same: Mapping[str, str]) -> tuple[Comparison, ...]:
+    return tuple(choice.change(chosen=same.get(choice.chosen, choice.chosen)) for choice in comparisons)
+
+
+def shortlisted(state: Deliberation) -> tuple[str, ...]:
+    """Among which an architect chooses, and which a synthesis merges."""
+    return shortlist(final_standings(state), state.task.top_k, faulty_agents(state), copies(state))
 
 
 def chooser_of(state: Deliberation) -> str:
@@ -93,7 +124,7 @@ def final_standings(state: Deliberation) -> Standings:
     """The ranking, with the architect's choice in front."""
     ranked = standings(state)
     chosen, _ = choice_of(state)
-    return ranked if chosen is None else preferring(ranked, chosen, final_scores(state))
+    return ranked if chosen is None else preferring(ranked, chosen, pooled(final_scores(state), copies(state)))
 
 
 def round_standings(state: Deliberation, round_: int) -> Standings:
@@ -109,39 +140,6 @@ def score_standings(state: Deliberation) -> Standings:
 def _plain(state: Deliberation, scores: list[Score]) -> Standings:
     agents = state.ranked_agents
     return by_score(agents, scores, dict.fromkeys(agents, 0.0), _texts(state), models=_models(state))
-
-
-def penalties(state: Deliberation) -> dict[str, float]:
-    """Points off, by agent: one for each check that failed, coverage of the requirements included."""
-    return {
-        agent: PENALTY_POINTS * sum(check.status == "failed" for check in checks_of(state, agent).values())
-        for agent in state.ranked_agents
-    }
-
-
-def checks_of(state: Deliberation, agent: str) -> Mapping[str, Check]:
-    """What the worker checked, and the coverage of the requirements as the reviewers saw it."""
-    return {**state.candidates[agent].checks, REQUIREMENTS: _coverage(state, agent)}
-
-
-def _coverage(state: Deliberation, agent: str) -> Check:
-    """A requirement is missed when more than half of those who judged it say so."""
-    requirements = state.task.requirements
-    answers = [
-        card.requirements_met
-        for reviewer in state.agents
-        for card in state.scores.get(reviewer, ())
-        if card.author_id == agent and len(card.requirements_met) == len(requirements)
-    ]
-    if not requirements or not answers:
-        return Check(status="not_applicable")
-    missed = [sum(not answer[number] for answer in answers) for number in range(len(requirements))]
-    findings = tuple(
-        f"R{number} is not met, say {count} of {len(answers)} reviewers: {requirements[number - 1]}"
-        for number, count in enumerate(missed, start=1)
-        if 2 * count > len(answers)
-    )
-    return Check(status="failed" if findings else "passed", findings=findings)
 
 
 def _texts(state: Deliberation) -> dict[str, str]:

@@ -58,7 +58,7 @@ def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase | N
             return (_stopped(state, *stop), _judge(task.selection) or synthesise) if stop else (state, "critique")
         case "score" | "vote" if task.selection != "architect" and _asks(state, "compare"):
             return state, "compare"
-        case "score" | "vote" if task.selection == "architect":
+        case "score" | "vote" if task.selection == "architect" and _asks(state, "choose"):
             return state, "choose"
         case "score" | "vote" | "compare" | "choose":
             return state, synthesise

@@ -7,7 +7,7 @@ order of the last two. What nobody scored comes last, in agent order.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -20,8 +20,6 @@ TIE_POINTS = 0.005
 """Scores closer than this print alike."""
 MOST_COMPARED = 3
 """More proposals than this tied for the first place are not compared: nothing separates them."""
-PENALTY_POINTS = 1.0
-"""What each failed check takes off a score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +51,13 @@ def by_score(
     texts: Mapping[str, str],
     *,
     models: Mapping[str, str],
+    faulty: Collection[str] = (),
     tie_margin: float = 0.0,
     comparisons: Iterable[Comparison] = (),
 ) -> Standings:
-    """Ranks by adjusted score less penalty. `agents` gives the order of what nobody scored; `models`: by reviewer."""
+    """Ranks by adjusted score less penalty, `faulty` ones behind all others. `agents` gives the order of what nobody
+    scored; `models`: by reviewer.
+    """
     fitted = fit(scores)
     points = borda(scores)
     score: dict[str, float | None] = dict.fromkeys(agents)
@@ -66,14 +67,16 @@ def by_score(
     if not scored:
         confidence = 0.0 if len(agents) > 1 else None
         return Standings(tuple(agents), score, penalty, decided_by="agent_order", confidence=confidence)
-    best = max(scored.values())
+    first_tier = [agent for agent in scored if agent not in faulty] or list(scored)
+    best = max(scored[agent] for agent in first_tier)
     margin = max(TIE_POINTS, tie_margin)
-    tied = tuple(agent for agent in agents if agent in scored and round(best - scored[agent], 4) <= margin)
+    tied = tuple(agent for agent in agents if agent in first_tier and round(best - scored[agent], 4) <= margin)
     wins = comparison_wins(tied, comparisons)
     # Within a margin that the request widened, a better score still counts, after the comparisons.
     level = tie_margin <= TIE_POINTS
     key = {
         agent: (
+            agent not in first_tier,
             agent not in tied,
             -wins.get(agent, 0.0),
             0.0 if level and agent in tied else -value,
@@ -92,10 +95,10 @@ def by_score(
         borda=points,
         tied=tied if len(tied) > 1 else (),
         separable=len({(one.reviewer, one.score) for one in scores}) > len({one.reviewer for one in scores}),
-        decided_by=_deciding(key[ranked[0]], key[ranked[1]]) if len(tied) > 1 else "score",
+        decided_by=_decided_by(ranked, key, tied, scored),
         margin=round(scored[ranked[0]] - scored[ranked[1]], 4) if len(ranked) > 1 else None,
         confidence=_confidence(order, scores) if len(agents) > 1 else None,
-        p_best=p_best(fitted, scores, models, ranked) if len(ranked) > 1 else {},
+        p_best=_chances(fitted, scores, models, ranked, first_tier),
         effective_reviewers=effective_reviewers(fitted, scores, models),
     )
 
@@ -106,25 +109,38 @@ def by_votes(
     penalty: Mapping[str, float],
     texts: Mapping[str, str],
     *,
+    faulty: Collection[str] = (),
     comparisons: Iterable[Comparison] = (),
 ) -> Standings:
-    """Ranks by votes; equals by fewer failed checks, comparisons, the smaller hash. Without any vote: agent order."""
+    """Ranks by votes, `faulty` ones behind all others; equals by fewer failed checks, comparisons, the smaller hash.
+    Without any vote: agent order.
+    """
     votes = {agent: sum(ballot.chosen == agent for ballot in ballots) for agent in agents}
     unscored: dict[str, float | None] = dict.fromkeys(agents)
     if not ballots:
         confidence = 0.0 if len(agents) > 1 else None
         return Standings(tuple(agents), unscored, penalty, decided_by="agent_order", confidence=confidence)
-    most = max(votes.values())
-    clean = min(penalty[agent] for agent in agents if votes[agent] == most)
-    tied = tuple(agent for agent in agents if votes[agent] == most and penalty[agent] == clean)
+    first_tier = [agent for agent in agents if agent not in faulty] or list(agents)
+    most = max(votes[agent] for agent in first_tier)
+    clean = min(penalty[agent] for agent in first_tier if votes[agent] == most)
+    tied = tuple(agent for agent in first_tier if votes[agent] == most and penalty[agent] == clean)
     wins = comparison_wins(tied, comparisons)
     order = tuple(
         sorted(
-            agents, key=lambda agent: (-votes[agent], penalty[agent], -wins.get(agent, 0.0), text_hash(texts[agent]))
+            agents,
+            key=lambda agent: (
+                agent not in first_tier,
+                -votes[agent],
+                penalty[agent],
+                -wins.get(agent, 0.0),
+                text_hash(texts[agent]),
+            ),
         )
     )
+    if len(order) < 2:
+        return Standings(order, unscored, penalty, votes=votes, decided_by="votes", confidence=0.0)
     first, second = order[:2]
-    decided_by: DecidedBy = "votes"
+    decided_by: DecidedBy = "checks" if votes[first] < max(votes.values()) else "votes"
     if votes[first] == votes[second]:
         decided_by = "checks" if penalty[first] != penalty[second] else "text_hash"
         if decided_by == "text_hash" and wins.get(first, 0.0) != wins.get(second, 0.0):
@@ -172,6 +188,32 @@ def preferring(standings: Standings, chosen: str, scores: Sequence[Score]) -> St
     )
 
 
+def with_copies(standings: Standings, same: Mapping[str, str], penalty: Mapping[str, float]) -> Standings:
+    """Each copy right behind its original, with what was said of that. `same`: copy -> original."""
+    if not same:
+        return standings
+    order = [
+        agent for original in standings.order for agent in (original, *(c for c, of in same.items() if of == original))
+    ]
+    return replace(
+        standings,
+        order=tuple(order),
+        score={agent: standings.score[same.get(agent, agent)] for agent in order},
+        penalty=penalty,
+        borda={
+            agent: standings.borda[same.get(agent, agent)]
+            for agent in order
+            if same.get(agent, agent) in standings.borda
+        },
+    )
+
+
+def shortlist(standings: Standings, most: int, faulty: Collection[str], same: Collection[str]) -> tuple[str, ...]:
+    """The best, each text once; proposals with a fault only where the winner has one."""
+    eligible = [agent for agent in standings.order if agent not in same]
+    return tuple(agent for agent in eligible if (agent in faulty) == (eligible[0] in faulty))[:most]
+
+
 def pairs_to_compare(standings: Standings, reviewers: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs among those tied for the first place, where somebody is left to judge them."""
     if not (standings.separable and 2 <= len(standings.tied) <= MOST_COMPARED and len(reviewers) > 2):
@@ -198,10 +240,27 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _chances(
+    fitted: Fit, scores: Sequence[Score], models: Mapping[str, str], ranked: Sequence[str], first_tier: Sequence[str]
+) -> dict[str, float]:
+    """Of proposals with a fault 0, where there are others."""
+    if len(ranked) < 2:
+        return {}
+    return dict.fromkeys(ranked, 0.0) | p_best(fitted, scores, models, [name for name in ranked if name in first_tier])
+
+
+def _decided_by(
+    ranked: Sequence[str], key: Mapping[str, Sequence[object]], tied: Sequence[str], scored: Mapping[str, float]
+) -> DecidedBy:
+    if len(tied) > 1:
+        return _deciding(key[ranked[0]], key[ranked[1]])
+    return "checks" if scored[ranked[0]] < max(scored.values()) else "score"
+
+
 def _deciding(first: Sequence[object], second: Sequence[object]) -> DecidedBy:
     """The rule that separates the first from the second of those that are tied, by their sort keys."""
     rules: tuple[DecidedBy, ...] = ("comparison", "score", "borda", "text_hash")
-    for rule, one, other in zip(rules, first[1:], second[1:], strict=True):
+    for rule, one, other in zip(rules, first[2:], second[2:], strict=True):
         if one != other:
             return rule
     return "agent_order"

@@ -4,7 +4,8 @@ from typing import Any
 
 from msgspec import structs
 
-from fleet.deliberation.judging import choice_of, chooser_of, round_standings, score_standings, standings
+from fleet.deliberation.faults import copies
+from fleet.deliberation.judging import choice_of, chooser_of, round_standings, score_standings, shortlisted
 from fleet.deliberation.labels import shown_order
 from fleet.deliberation.ranking import Standings
 from fleet.deliberation.scoring import card_score, weights
@@ -68,7 +69,7 @@ def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review,
             criteria=card.criteria,
             requirements_met=card.requirements_met,
             score=card_score(card.criteria, rubric),
-            adjusted=final.fit.adjusted.get((reviewer, author)),
+            adjusted=final.fit.adjusted.get((reviewer, copies(state).get(author, author))),
         )
         for reviewer in state.agents
         for card in state.scores.get(reviewer, ())
@@ -102,7 +103,7 @@ def selection(state: Deliberation) -> Selection | None:
     chosen, contradicted = choice_of(state)
     return Selection(
         chooser_id=chooser_of(state),
-        candidates=standings(state).order[: state.task.top_k],
+        candidates=shortlisted(state),
         chosen=chosen,
         contradicted=contradicted,
     )

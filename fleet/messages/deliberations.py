@@ -97,7 +97,7 @@ class RankedResult(Message, frozen=True, kw_only=True):
     `adjusted` less `penalty` (points for failed checks). `p_best`: the chance that it is the best by its reviews; null
     where nothing can be said. `borda`: points by the reviewers' own orders, as a share of the most it could have.
     `votes`: under `selection: vote`. `earlier`: its texts before revisions, oldest first. `shadow`: it was scored like
-    the others, and could not win.
+    the others, and could not win. `same_as`: the agent that wrote the same text and stands before it.
     """
 
     rank: int
@@ -115,6 +115,7 @@ class RankedResult(Message, frozen=True, kw_only=True):
     declined: tuple[Declined, ...] = ()
     earlier: tuple[EarlierText, ...] = ()
     shadow: bool = False
+    same_as: str | None = None
 
 
 class Comparison(Message, frozen=True, kw_only=True):

@@ -302,6 +302,88 @@ def test_requirements_are_covered_when_most_reviewers_say_so() -> None:
     assert plain.results[0].checks["requirements"].status == "not_applicable"
 
 
+def test_requirements_count_in_proportion() -> None:
+    """Two points for missing all of them, half of that for half."""
+
+    def missing(call: AgentRequested) -> AgentResponse:
+        response = answer(call, judge=lambda *_: 8.0)
+        if isinstance(response, AgentCompleted) and response.scores is not None:
+            met = {"1": (True, True, True, True), "2": (True, True, True, False), "3": (False, False, False, False)}
+            cards = tuple(card.change(requirements_met=met[card.author_id[-1]]) for card in response.scores)
+            return response.change(scores=cards)
+        return response
+
+    result, _ = completed(missing, num_agents=3, rounds=0, requirements=("a", "b", "c", "d"))
+    assert [(ranked.agent_id[-1], ranked.penalty) for ranked in result.results] == [("1", 0.0), ("2", 0.5), ("3", 2.0)]
+
+
+@pytest.mark.parametrize("fault", ["truncated", "check", "empty", "opener", "short"])
+def test_nothing_bad_wins_in_silence(fault: str) -> None:
+    """Praised by all and yet behind all others: a text that is cut, breaks a check, or is none. The result says why."""
+    texts = {"empty": "...", "opener": "Thought process:", "short": "Yes, of course."}
+
+    def answerer(call: AgentRequested) -> AgentResponse:
+        response = answer(call, judge=lambda _, author: 9.0 if author.endswith("2") else float(author[-1]))
+        if not isinstance(response, AgentCompleted) or response.proposal is None:
+            return response
+        proposal = response.proposal.change(content=f"{call.agent_id} says " + "what to do " * 40)
+        if call.agent_id.endswith("2"):
+            broken = {"python": Check(status="failed", findings=("block 1, line 3: unexpected indent",))}
+            checks = broken if fault == "check" else {}
+            content = texts.get(fault, proposal.content)
+            proposal = proposal.change(truncated=fault == "truncated", content=content)
+            return response.change(proposal=proposal, checks=checks)
+        return response.change(proposal=proposal)
+
+    result, _ = completed(answerer, num_agents=3, rounds=0, accept_truncated=True)
+    last = result.results[-1]
+    assert (last.agent_id, last.p_best, result.ranking.decided_by) == ("agent-dev-002", 0.0, "checks")
+    assert any(check.status == "failed" and check.findings for check in last.checks.values())
+
+
+def test_findings_are_shown_to_the_author_and_to_the_reviewers() -> None:
+    """In frames of their own, beside the proposal that they are about."""
+    finding = "block 1, line 3: unexpected indent"
+
+    def answerer(call: AgentRequested) -> AgentResponse:
+        response = answer(call)
+        if isinstance(response, AgentCompleted) and response.proposal and call.agent_id.endswith("2"):
+            return response.change(checks={"python": Check(status="failed", findings=(finding,))})
+        return response
+
+    _, asked = completed(answerer, num_agents=3, rounds=1)
+    for call in asked:
+        told = f"python: {finding}" in call.messages[1].content
+        about_it = call.agent_id.endswith("2") if call.phase == "revise" else "agent-dev-002" in call.labels.values()
+        assert told == about_it
+        assert ("<findings" in call.messages[1].content) == about_it
+
+
+def test_identical_texts_are_one_proposal() -> None:
+    """The copy stands behind its original, with its score; the chance is that of the text, and a note counts."""
+
+    def answerer(call: AgentRequested) -> AgentResponse:
+        same = call.phase == "propose" and call.agent_id[-1] in "24"
+        return answer(call, text="the same idea" if same else None)
+
+    result, _ = completed(answerer, num_agents=4, rounds=0)
+    by_agent = {ranked.agent_id[-1]: ranked for ranked in result.results}
+    assert by_agent["4"].same_as == "agent-dev-002"
+    assert by_agent["4"].score == by_agent["2"].score
+    assert by_agent["4"].rank == by_agent["2"].rank + 1
+    assert by_agent["4"].p_best is None
+    assert sum(ranked.p_best or 0 for ranked in result.results) == pytest.approx(1, abs=1e-3)
+    assert result.notes == ("1 of 4 proposals are copies of others, and count once",)
+
+
+def test_a_server_that_answers_from_its_cache_is_noticed() -> None:
+    """Every agent wrote the same: nothing to choose, and the result says what that may mean."""
+    result, _ = completed(lambda call: answer(call, text="the same idea"), num_agents=3, rounds=0)
+    assert "cache" in result.notes[0]
+    assert result.winner_id == "agent-dev-001"
+    assert [ranked.same_as for ranked in result.results] == [None, "agent-dev-001", "agent-dev-001"]
+
+
 def test_default_rubric_is_the_roles() -> None:
     """Where the request has none; its own wins."""
     from fleet.deliberation.events import Requested

@@ -75,6 +75,25 @@ def test_failed_checks_cost_points() -> None:
     assert fined.score["b"] == 0.0
 
 
+def test_a_fault_ranks_behind_whatever_its_score() -> None:
+    """The best score with a fault stands behind the worst without; its chance is 0, and checks have decided."""
+    scores = said({"c": {"a": 9.0, "b": 3.0, "d": 2.0}, "d": {"a": 9.0, "b": 4.0, "c": 2.0}, "a": {"b": 4.0}})
+    clean, broken = rank(scores), rank(scores, faulty={"a"})
+    assert clean.order[0] == "a"
+    assert (broken.order[0], broken.order[-1], broken.decided_by) == ("b", "a", "checks")
+    assert broken.p_best["a"] == 0.0
+    assert sum(broken.p_best.values()) == pytest.approx(1, abs=1e-3)
+    assert rank(scores, faulty=set(AGENTS)).order == clean.order
+
+
+def test_votes_do_not_carry_a_fault_to_the_first_place() -> None:
+    """All votes for it, and it is the last all the same."""
+    ballots = [ballot("c", "a"), ballot("b", "a"), ballot("d", "b")]
+    assert by_votes(AGENTS, ballots, NONE, TEXTS).order[0] == "a"
+    standings = by_votes(AGENTS, ballots, NONE, TEXTS, faulty={"a"})
+    assert (standings.order[0], standings.order[-1], standings.decided_by) == ("b", "a", "checks")
+
+
 def test_tie_is_broken_by_comparisons_in_both_orders() -> None:
     """The one that a reviewer chooses in both orders gets its point."""
     tie = rank(TIED)

@@ -13,7 +13,7 @@ from fleet.messages import AgentCompleted, AgentRequested, AgentResponse, Check
 from tests.support.agents import answer
 from tests.support.council import completed
 
-POWERS = {3: 0.8, 5: 1.05, 7: 1.05}
+POWERS = {2: 0.7, 4: 0.8, 6: 1.05}
 RUBRIC = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 
 
@@ -110,6 +110,11 @@ class Adjustment:
         return sum((run.count(name) / len(run)) ** 2 for name in set(run))
 
 
+def faulty(entry: dict[str, Any]) -> bool:
+    """Whether a check but that of the requirements failed."""
+    return any(check["status"] == "failed" for name, check in entry["checks"].items() if name != "requirements")
+
+
 def test_scores_follow_from_the_criteria(result: dict[str, Any]) -> None:
     """A review's score is the weighted mean of its criteria."""
     for row in rows(result):
@@ -130,16 +135,17 @@ def test_adjustment_is_the_least_squares(result: dict[str, Any]) -> None:
 def test_chances_follow_from_the_adjustment(result: dict[str, Any]) -> None:
     """`p_best` and `effective_reviewers`, by another way of integrating."""
     ours = Adjustment(result)
+    sound = [entry["agent_id"] for entry in result["results"] if not faulty(entry)]
     model = {entry["agent_id"]: entry["proposal"]["model"] for entry in result["results"]}
-    size = len(ours.authors)
-    covariance = ours.error * ours.inverse[:size, :size]
+    size, at = len(sound), [ours.authors.index(author) for author in sound]
+    covariance = ours.error * ours.inverse[np.ix_(at, at)]
     common = (covariance.sum() - np.trace(covariance)) / (size * (size - 1))
     shared = max(0.1, 1 - ours.error)
     variance = [
         max(0.01, covariance[number, number] - common) + shared * ours.concentration(author, model)
-        for number, author in enumerate(ours.authors)
+        for number, author in enumerate(sound)
     ]
-    normal = [NormalDist(ours.quality[name], var**0.5) for name, var in zip(ours.authors, variance, strict=True)]
+    normal = [NormalDist(ours.quality[name], var**0.5) for name, var in zip(sound, variance, strict=True)]
     xs = np.linspace(min(n.mean - 6 * n.stdev for n in normal), max(n.mean + 6 * n.stdev for n in normal), 2001)
     below = [np.array([each.cdf(x) for x in xs]) for each in normal]
     chance = [
@@ -150,9 +156,9 @@ def test_chances_follow_from_the_adjustment(result: dict[str, Any]) -> None:
     powered = np.array(chance) ** POWERS[size]
     expected = powered / powered.sum()
     assert {entry["agent_id"]: entry["p_best"] for entry in result["results"]} == pytest.approx(
-        dict(zip(ours.authors, expected, strict=True)), abs=2e-3
+        dict.fromkeys(ours.authors, 0.0) | dict(zip(sound, expected, strict=True)), abs=2e-3
     )
-    reviewers = size - 1
+    reviewers = len(ours.authors) - 1
     effective = fmean(
         (ours.error + shared) / (ours.error / reviewers + shared * ours.concentration(author, model))
         for author in ours.authors
@@ -161,14 +167,15 @@ def test_chances_follow_from_the_adjustment(result: dict[str, Any]) -> None:
 
 
 def test_result_scores_follow_from_the_adjusted(result: dict[str, Any]) -> None:
-    """Mean of the adjusted scores, held within 0 … 10, less a point for each failed check; ranked by it."""
+    """Mean of the adjusted scores, within 0 … 10, less a point for each failed check; ranked by faults, then by it."""
     for entry in result["results"]:
         adjusted = fmean(review["adjusted"] for review in entry["reviews"] if review["phase"] == "score")
         penalty = sum(check["status"] == "failed" for check in entry["checks"].values())
         assert entry["penalty"] == penalty
         assert entry["score"] == pytest.approx(max(0.0, min(10.0, adjusted) - penalty), abs=1e-3)
+    order = [(faulty(entry), -entry["score"]) for entry in result["results"]]
+    assert order == sorted(order)
     scores = [entry["score"] for entry in result["results"]]
-    assert scores == sorted(scores, reverse=True)
     assert result["margin"] == pytest.approx(scores[0] - scores[1], abs=1e-3)
 
 
