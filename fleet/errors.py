@@ -64,12 +64,13 @@ class NewerState(StoreConflict):
 
 
 class UnreadableState(FleetError):
-    """What lies under `key`, at `revision`, is no state any more."""
+    """What lies under `key`, at `revision`, is no state any more. `may_come`: a part of it may only be late."""
 
-    def __init__(self, key: str, revision: int, why: Exception) -> None:
+    def __init__(self, key: str, revision: int, why: Exception, *, may_come: bool = False) -> None:
         super().__init__(f"the state of {key} cannot be read: {why}")
         self.key = key
         self.revision = revision
+        self.may_come = may_come
 
 
 class AgentCallError(FleetError):

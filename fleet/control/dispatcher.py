@@ -15,6 +15,7 @@ from fleet.control.component import Component
 from fleet.control.intake import Broker, IncomingMessage, Subscription
 from fleet.control.items import Item
 from fleet.control.lifecycle import DRAIN_S, Lifecycle
+from fleet.control.models import Models
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
@@ -167,9 +168,12 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
     lifecycle.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: admission.held)
     lifecycle.health.watch("ray", lambda: _ray(launcher))
     lifecycle.health.watch("workers", lambda: _workers(launcher, settings.workers.count))
+    models = Models(settings)
+    lifecycle.health.watch("models", models.seen)
 
     async def parts(component: Component, broker: Broker, begun: AsyncExitStack) -> None:
         reach("dispatcher.connected")
+        await component.nc.subscribe(subjects.status_of(">"), cb=models.hear)
         service = Service(component)
         await service.start()
         begun.push_async_callback(service.leave)

@@ -7,6 +7,7 @@ from nats.js import JetStreamContext
 from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import Deliberation
+from fleet.errors import UnreadableState
 from fleet.jetstream.history import find_unended
 from fleet.jetstream.lifetimes import LONGEST_TASK_S
 from fleet.jetstream.payloads import Texts
@@ -38,7 +39,7 @@ class UnendedTasks:
             return {accepted.task_id: accepted for accepted in unended}
 
 
-def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int) -> Deliberation:
+def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int, why: UnreadableState | None = None) -> Deliberation:
     """The failed state of a task of which only its acceptance is known."""
     accepted_ms = from_rfc3339(accepted.accepted_at)
     task = Task(
@@ -52,7 +53,7 @@ def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int) -> Deliberat
     begun = decide(None, requested).state
     event = AllFailed(
         task_id=accepted.task_id,
-        error="the fleet lost the state of this deliberation",
+        error=f"the fleet lost the state of this deliberation{f': {why}' if why else ''}",
         failed_agents=(),
         total_agents=len(accepted.agents),
         duration_ms=max(0, at_ms - accepted_ms),

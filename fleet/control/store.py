@@ -87,7 +87,7 @@ class KeyValueStore:
             value = await self._texts.inline(entry.value or b"")
             return Stored(_decoded(task_id, value), entry.revision, len(value))
         except MissingText as error:
-            raise UnreadableState(task_id, entry.revision, error) from error
+            raise UnreadableState(task_id, entry.revision, error, may_come=True) from error
         except UNDECODABLE as error:
             raise UnreadableState(task_id, entry.revision, error) from None
 
@@ -126,7 +126,7 @@ class KeyValueStore:
 
 
 def _may_come(error: Exception) -> bool:
-    return isinstance(error, UnreadableState) and isinstance(error.__cause__, MissingText)
+    return isinstance(error, UnreadableState) and error.may_come
 
 
 class _Versioned(Message, frozen=True):

@@ -138,24 +138,28 @@ class Transitions:
         try:
             stored = await self._store.load(task_id)
         except UnreadableState as error:
+            begun = await self._end_of_lost_task(task_id, batch, error)
             ends = any(isinstance(item.event, DeadlinePassed | FailLost) for item in batch)
-            if not ends and not all(isinstance(item.event, PublishAgain) for item in batch):
+            if begun is None and not ends and not all(isinstance(item.event, PublishAgain) for item in batch):
                 raise
-            return Read(None, error.revision, begun=await self._end_of_lost_task(task_id, batch))
+            return Read(None, error.revision, begun=begun)
         if stored is not None:
             return Read(stored, stored.revision)
         if any(isinstance(item.event, Requested) for item in batch):
             return Read(None)
         return Read(None, begun=await self._end_of_lost_task(task_id, batch))
 
-    async def _end_of_lost_task(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
-        """Its state is gone: it ends at its deadline, or when recovery demands it. None: it was never accepted, it has
-        ended, or its time has not come."""
+    async def _end_of_lost_task(
+        self, task_id: str, batch: Sequence[Item], unreadable: UnreadableState | None = None
+    ) -> Deliberation | None:
+        """Its state is gone: it ends at its deadline, or when recovery demands it; at once where what is there is none.
+        None: it was never accepted, it has ended, or its time has not come."""
         events = [item.event for item in batch]
         accepted = next((event.accepted for event in events if isinstance(event, FailLost)), None)
-        if accepted is None and any(isinstance(event, DeadlinePassed) for event in events):
+        destroyed = unreadable is not None and not unreadable.may_come
+        if accepted is None and (destroyed or any(isinstance(event, DeadlinePassed) for event in events)):
             accepted = await self._acceptance_of(task_id)
-        return None if accepted is None else state_for_lost_task(accepted, now_ms())
+        return None if accepted is None else state_for_lost_task(accepted, now_ms(), unreadable)
 
     async def _commit(self, read: Read, change: Change, batch: Sequence[Item]) -> tuple[Outcome, Deliberation | None]:
         state = change.state

@@ -155,6 +155,7 @@ def _control_publishes() -> Iterator[str]:
 def _control_subscribes() -> Iterator[str]:
     yield from (_INBOX, "$SRV.>", *_ENDPOINTS, subjects.REJECTED, *subjects.TERMINAL)
     yield from (subjects.instance_of("*"), subjects.exhausted("*", "*"))
+    yield subjects.status_of(">")  # do the model servers answer the workers?
     yield from (consumer.deliver for _, consumer in consumed() if consumer.deliver is not None)
 
 

@@ -9,7 +9,7 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 class EndpointStatus(Message, frozen=True, kw_only=True):
     """How one endpoint looks from a worker. `opened`: how often its breaker has. `waiting`: calls that would begin
-    there. `refuses`: models, and why.
+    there. `refuses`: models, and why. `answers`: whether it did when it was last asked anything; null: not asked yet.
     """
 
     url: str
@@ -19,6 +19,7 @@ class EndpointStatus(Message, frozen=True, kw_only=True):
     name: str = ""
     waiting: int = 0
     refuses: dict[str, str] = {}
+    answers: bool | None = None
 
 
 class WorkerStatus(Message, frozen=True, kw_only=True):

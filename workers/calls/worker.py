@@ -146,6 +146,7 @@ class AgentWorker:
         self._tasks.loop("renew delivery notes", self._notes.renew(self._leases.all))
         self._tasks.loop("look for duplicate calls", self._duplicates.run())
         self._tasks.loop("tell status", self._tell_status())
+        self._tasks.loop("look at model servers", self._client.watch())
         self._tasks.loop("follow reconnects", self._follow_reconnects())
         self._tasks.step("wait for the connection's end", self._end_with_connection())
         log.info("worker.started", worker=self._name, calls=self._capacity)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from fleet.config import Settings
-from workers.llm.failures import CONNECTION_TYPES, AttemptError, of_client_error
+from workers.llm.failures import CONNECTION_TYPES, NO_ANSWER, AttemptError, of_client_error
 from workers.llm.http import Http
 from workers.llm.reading.answer import BYTES_PER_TOKEN, StreamedAnswer
 from workers.llm.reading.read_pacing import ReadPacing, Stream
@@ -75,6 +75,15 @@ class Attempts:
         for task in self._learning.values():
             task.cancel()
         await self._http.close()
+
+    async def look(self, endpoint: Endpoint, clock: Callable[[], float]) -> None:
+        """Asks for its list, to know whether it is there at all."""
+        error: AttemptError | None = None
+        try:
+            await self._learn(endpoint)
+        except AttemptError as failed:
+            error = failed
+        endpoint.heard(error is None or error.error_type not in NO_ANSWER, clock())
 
     async def make(
         self,

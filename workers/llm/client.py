@@ -6,6 +6,7 @@ where it goes (and waits for room, if need be), `hedging` whether a slow one get
 The deadline is one timeout around all of it: nothing of a call outlives it.
 """
 
+import asyncio
 from random import Random
 
 import structlog
@@ -24,6 +25,8 @@ from workers.llm.servers.room import Ledger
 __all__ = ["Answer", "CallWatcher", "GaveUp", "ModelClient"]
 
 log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 1.0
 
 
 class ModelClient:
@@ -60,6 +63,14 @@ class ModelClient:
     async def close(self) -> None:
         await self.give_back()
         await self.attempts.close()
+
+    async def watch(self) -> None:
+        """Until cancelled, asks the servers of which no call has told lately whether they are there: see `status`."""
+        clock = self.endpoints.clock
+        while True:
+            silent = [each for each in self.endpoints.all if each.is_silent(clock())]
+            await asyncio.gather(*(self.attempts.look(each, clock) for each in silent))
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def status(self) -> tuple[EndpointStatus, ...]:
         return self.endpoints.status()

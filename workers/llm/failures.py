@@ -25,6 +25,8 @@ CONNECTION_TYPES: frozenset[ErrorType] = frozenset(
     {"ConnectionRefused", "ConnectionFailed", "ConnectionLost", "Timeout"}
 )
 """Failures of the connection as such, whatever was asked."""
+NO_ANSWER = CONNECTION_TYPES | {"ServerError"}
+"""What is heard of a server that is away, behind a proxy that is not."""
 
 
 class AttemptError(AgentCallError):

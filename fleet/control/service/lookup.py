@@ -9,6 +9,7 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.control.component import Component
+from fleet.control.items import Item, PublishAgain, Ticket
 from fleet.control.service.calls import NOT_PUBLISHED, Published, ServiceFault, fault, task_id_of
 from fleet.control.service.waiters import Waiters
 from fleet.control.service.waiting import WaitingRequests
@@ -48,15 +49,23 @@ class Lookup:
         self.waiting = WaitingRequests(component)
 
     async def load(self, task_id: str) -> Deliberation | None:
-        """The state. Tried again while the bucket has no leader. Raises `NewerState`, `UnreadableState`."""
-        stored = await again(
-            "state.look",
-            lambda: self._component.store.load(task_id),
-            on=OUTAGES,
-            within_s=LOOK_WITHIN_S,
-            first_s=FIRST_PAUSE_S,
-            longest_s=LONGEST_PAUSE_S,
-        )
+        """The state. Tried again while the bucket has no leader. Raises `NewerState`, `UnreadableState`: a task whose
+        state was destroyed is ended.
+        """
+        try:
+            stored = await again(
+                "state.look",
+                lambda: self._component.store.load(task_id),
+                on=OUTAGES,
+                within_s=LOOK_WITHIN_S,
+                first_s=FIRST_PAUSE_S,
+                longest_s=LONGEST_PAUSE_S,
+            )
+        except UnreadableState as error:
+            runner = self._component.runner
+            if not error.may_come and task_id not in runner.in_work:
+                runner.submit(task_id, Item(PublishAgain(), Ticket()))
+            raise
         return stored.state if stored else None
 
     async def named(self, data: bytes) -> str | None:
@@ -139,7 +148,7 @@ class Asked:
         try:
             state = await self._lookup.load(self.task_id)
         except UnreadableState:
-            return None  # it fails at its deadline
+            return None  # it fails, at its deadline at the latest
         if state is None:
             if missed:
                 await self._find_out()

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from fleet import subjects
-from tests.support.fake_control_plane import SLOW
+from fleet.messages import AgentRequested, encode
+from tests.support import agents
+from tests.support.control_plane import running
+from tests.support.fake_control_plane import SLOW, until
 from tests.support.following import Follower
 from tests.support.permitted import permitted
 from tests.support.whole_fleet import whole
@@ -18,25 +21,39 @@ GET = f"$JS.API.DIRECT.GET.{subjects.STATES}"
 
 @pytest.mark.usefixtures("nats_binary")
 async def test_a_state_that_a_client_destroys_fails_and_is_not_believed(tmp_path: Path) -> None:
-    """Until its deadline the service says that it cannot be read; then the task has its one terminal event."""
+    """The task has its one terminal event as soon as anybody looks, long before its deadline."""
     async with permitted(tmp_path / "nats") as users:
         names = {"worker_url": users.url("worker"), "client_url": users.url("client")}
         async with whole(users.url("control"), SLOW, **names) as fleet:  # type: ignore[arg-type]
             follower = Follower(fleet)
-            constraints = {"timeout_seconds": 4}
+            constraints = {"timeout_seconds": 3600}
             await follower.call({"task_id": "victim", "task_description": "Design it", "constraints": constraints})
             await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
             await fleet.nc.publish(subjects.REQUESTED, b"{}", reply=f"{KEY}.victim")
-            async with asyncio.timeout(4):
-                while (await fleet.ask(subjects.RESULT, {"task_id": "victim"}))[0] is None:  # noqa: ASYNC110
+            async with asyncio.timeout(10):
+                while (await fleet.ask(subjects.RESULT, {"task_id": "victim"}))[1].get("status") == "IN_PROGRESS":  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
-            code, body = await fleet.ask(subjects.RESULT, {"task_id": "victim"})
-            assert (code, "cannot be read" in body["error"]) == ("503", True)
             failed = await fleet.inbox.next(subjects.FAILED, task_id="victim")
             assert "lost the state" in failed["error"]
+            assert "cannot be read" in failed["error"]
             assert (await follower.rest())[-1] == failed
             assert json.loads((await fleet.nc.request(subjects.RESULT, b"victim")).data)["status"] == "FAILED"
             assert [s for s in fleet.inbox.of("victim") if s in subjects.TERMINAL] == [subjects.FAILED]
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b"[]", b"\xff\x00", b'{"task_id": "victim", "status": "COMPLETED"}'])
+async def test_a_task_whose_state_is_no_state_ends_with_its_next_answer(nats_url: str, value: bytes) -> None:
+    """Whatever bytes somebody has written there."""
+    calls: list[AgentRequested] = []
+    async with running(nats_url, lambda call: calls.append(call)) as fleet:  # type: ignore[func-returns-value]
+        await fleet.request(task_id="victim", constraints={"timeout_seconds": 3600})
+        await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
+        await until(lambda: bool(calls))
+        js = fleet.nc.jetstream()
+        await (await js.key_value(subjects.BUCKET)).put("victim", value)
+        await js.publish(subjects.AGENT_COMPLETED, encode(agents.answer(calls[0])))
+        failed = await fleet.inbox.next(subjects.FAILED, task_id="victim")
+        assert "cannot be read" in failed["error"]
 
 
 @pytest.mark.usefixtures("nats_binary")

@@ -12,6 +12,8 @@ from workers.llm.servers.dialects import DIALECTS, Form
 from workers.llm.servers.room import Allowance
 
 FIRST_REFUSAL_S = 5.0
+ASK_SILENT_EVERY_S, ASK_IDLE_EVERY_S = 5.0, 30.0
+"""How often a server is asked for its list where no call has heard of it: one that did not answer, one that did."""
 LONGEST_REFUSAL_S = 300.0
 
 
@@ -45,6 +47,8 @@ class Endpoint:
         self.open_calls = 0
         self.models: tuple[ModelCard, ...] | None = None
         self.list_failed = False
+        self.answers: bool | None = None
+        self._heard_at: float | None = None
         self.counts_tokens = self.dialect.counts_tokens
         self.paused_until = 0.0
         self._windows: dict[str, int] = {}
@@ -121,6 +125,15 @@ class Endpoint:
         if asked_s is not None:
             self.paused_until = max(self.paused_until, now + asked_s)
 
+    def heard(self, answers: bool, now: float) -> None:
+        """It has answered, or it has not."""
+        self.answers, self._heard_at = answers, now
+
+    def is_silent(self, now: float) -> bool:
+        """Whether nothing was heard of it for so long that it is to be asked."""
+        every_s = ASK_IDLE_EVERY_S if self.answers else ASK_SILENT_EVERY_S
+        return not self.open_calls and (self._heard_at is None or now - self._heard_at >= every_s)
+
     def forget(self) -> None:
         """It went away, and may come back with other models."""
         self.models = None
@@ -140,6 +153,7 @@ class Endpoint:
                 for model, refusal in self._refusals.items()
                 if now < refusal.until
             },
+            answers=self.answers,
         )
 
 

@@ -16,7 +16,7 @@ from fleet.config import Workers
 from fleet.errors import AgentCallError
 from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
-from workers.llm.failures import AttemptError
+from workers.llm.failures import NO_ANSWER, AttemptError
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.breaker import Outcome
 from workers.llm.servers.endpoint import Endpoint, rules_of
@@ -179,6 +179,8 @@ class Endpoints:
             now, opened = self.clock(), breaker.opened
             endpoint.allowance.end(taken, expected_tokens, call.used_tokens)
             breaker.end(era, outcome, now, task_id)
+            if (answered := answered_by(failure, outcome)) is not None:
+                endpoint.heard(answered, now)
             self._tell(endpoint, failure, opened, was != "closed" and breaker.state(now) == "closed")
             if self._waiting:
                 self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)
@@ -266,6 +268,13 @@ class OpenCall:
     """What an attempt has used, as far as is known when it ends."""
 
     used_tokens = 0
+
+
+def answered_by(failure: AgentCallError | None, outcome: Outcome) -> bool | None:
+    """Whether the server was there, as an attempt tells it; None: it does not."""
+    if isinstance(failure, AttemptError):
+        return failure.error_type not in NO_ANSWER
+    return True if outcome == "succeeded" else None
 
 
 def outcome_of(error: AgentCallError) -> Outcome:
