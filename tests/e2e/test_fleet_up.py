@@ -2,15 +2,11 @@
 
 import asyncio
 import json
-import signal
-import socket
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import nats
 import psutil
 
 from tests.e2e.conftest import Up, environment, start, stop
@@ -175,23 +171,6 @@ async def test_store_survives_a_restart_and_nothing_is_left_running(tmp_path: Pa
     assert await stop(second) == 0
 
 
-async def test_health_of_both_components_is_served(nats_url: str, tmp_path: Path, stub: StubModel) -> None:
-    """The dispatcher's on the port that is set, the collector's on the next one."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        other.bind(("127.0.0.1", port + 1))
-    up = await start(tmp_path / "data", NATS_URL=nats_url, VLLM_URL=stub.url, FLEET_HEALTH_PORT=str(port))
-    assert up.facts["health_ports"] == {"dispatcher": port, "collector": port + 1}
-    async with aiohttp.ClientSession() as http:
-        for number, own in ((port, "fleet_requests_held"), (port + 1, "fleet_tasks_in_work")):
-            async with http.get(f"http://127.0.0.1:{number}/readyz") as answer:
-                assert await answer.json() == {"ready": True, "problems": [], "details": {}}
-            async with http.get(f"http://127.0.0.1:{number}/metrics") as answer:
-                assert own in await answer.text()
-    assert await stop(up) == 0
-
-
 async def test_a_given_nats_that_does_not_answer_is_said_at_once(tmp_path: Path) -> None:
     """The components would wait for it."""
     process = await asyncio.create_subprocess_exec(
@@ -203,13 +182,3 @@ async def test_a_given_nats_that_does_not_answer_is_said_at_once(tmp_path: Path)
     async with asyncio.timeout(90):
         said, _ = await process.communicate()
     assert (process.returncode, b"no NATS server answers" in said) == (3, True)
-
-
-async def test_given_nats_is_used_and_left_alone(nats_url: str, tmp_path: Path, stub: StubModel) -> None:
-    """With NATS_URL set no nats-server is started, and the given one is not ended."""
-    up = await start(tmp_path / "data", NATS_URL=nats_url, VLLM_URL=stub.url)
-    assert up.facts["nats_url"] == nats_url
-    assert await stop(up, signal.SIGINT) == 0
-    nc = await nats.connect(nats_url)
-    await nc.flush()
-    await nc.close()

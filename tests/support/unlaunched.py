@@ -8,7 +8,11 @@ from fleet.control import dispatcher
 from fleet.event_loop import fast_loop
 from fleet.local.signals import run_until_signalled
 from fleet.local.testbed import NoWorkers
+from fleet.observability import health
 from fleet.observability.logs import configure_logging
+
+STALE_S = 2.0
+"""Above the second between two beats, and soon over."""
 
 
 class NeverLaunched(NoWorkers):
@@ -23,5 +27,6 @@ class NeverLaunched(NoWorkers):
 
 if __name__ == "__main__":
     configure_logging("dispatcher")
+    health.STALE_S = STALE_S
     running = dispatcher.run(config.load(os.environ), NeverLaunched(), on_ready=lambda: print("ready", flush=True))
     run_until_signalled(running, loop_factory=fast_loop)

@@ -16,6 +16,7 @@ from fleet.cli.watching import _subscribe
 from fleet.client.session import session
 from fleet.config import load, unconfigured
 from fleet.jetstream import topology
+from tests.support import commands
 from tests.support.control_plane import Fleet
 from tests.support.permitted import Users, permitted
 from tests.support.whole_fleet import whole
@@ -34,23 +35,11 @@ async def fleet(users: Users) -> AsyncIterator[Fleet]:
         yield running
 
 
-async def command(*words: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fleet.cli", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=unconfigured(os.environ),
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_watch_tells_a_client_the_whole_course(fleet: Fleet, users: Users) -> None:
     """From acceptance to the end, every answer and all progress."""
     await fleet.request(task_id="seen", num_agents=2, rounds=0)
     await fleet.inbox.next(subjects.COMPLETED, task_id="seen")
-    status, out, err = await command("watch", "seen", "--json", "--nats-url", users.url("client"))
+    status, out, err = await commands.fleet("watch", "seen", "--json", "--nats-url", users.url("client"))
     assert (status, err) == (0, "")
     told = [json.loads(line)["subject"] for line in out.splitlines()]
     assert (told[0], told[-1]) == (subjects.ACCEPTED, subjects.COMPLETED)
@@ -100,7 +89,7 @@ async def test_what_is_refused_is_told_at_once(users: Users, name: str) -> None:
     async with users.connected("control") as (nc, _):
         await topology.declare(nc.jetstream(), load({}))
     words = ["watch", "any"] if name == "worker" else ["deadletter", "show", "1"]
-    status, out, err = await command(*words, "--nats-url", users.url(name))
+    status, out, err = await commands.fleet(*words, "--nats-url", users.url(name))
     assert (status, out) == (1, "")
     assert re.match(rf"fleet: user '{name}' may not (publish|subscribe to) \S+: ", err)
     assert f"p{name}" not in err
@@ -111,6 +100,6 @@ async def test_no_password_is_in_an_error(users: Users) -> None:
     url = users.url("client")
     for wrong in (url.replace("@127.0.0.1:", "@127.0.0.1:1"), url.replace("pclient", "pclient-wrong"), url):
         for words in (["result", "any"], ["submit", "x"], ["doctor"]):
-            _, out, err = await command(*words, "--nats-url", wrong)
+            _, out, err = await commands.fleet(*words, "--nats-url", wrong)
             assert "pclient" not in out + err
             assert out + err

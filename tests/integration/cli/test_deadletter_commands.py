@@ -1,8 +1,6 @@
 """`fleet deadletter`, as a person types it, against a real nats-server."""
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from fleet.control.outbox import Outbox
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.times import rfc3339
+from tests.support import commands
 from tests.support.permitted import permitted
 
 BODY = b'{"task_description": "Design it", "num_agents": "three"}'
@@ -45,15 +44,8 @@ class Desk:
 
     async def run(self, *words: str, url: str | None = None) -> tuple[int, str, str]:
         """Exit status, standard output, standard error of `fleet deadletter …`."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fleet.cli", "deadletter", *words, "--nats-url", url or self.url),
-            *("--data-dir", str(self._directory)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        where = ("--nats-url", url or self.url, "--data-dir", str(self._directory))
+        return await commands.fleet("deadletter", *words, *where)
 
     async def json(self, *words: str) -> Any:
         status, out, err = await self.run(*words, "--json")

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,10 +12,10 @@ import pytest
 from fleet import subjects
 from fleet.cli.doctor import workers
 from fleet.client.session import session
-from fleet.config import load, unconfigured
+from fleet.config import load
 from fleet.jetstream import topology
 from fleet.messages.workers import WorkerStatus
-from tests.support import agents
+from tests.support import agents, commands
 from tests.support.control_plane import running
 from tests.support.fake_control_plane import Plane, request, settings, until, working
 from tests.support.permitted import permitted
@@ -27,16 +25,9 @@ from workers.simulator.server import ConfigChange, Faults, Simulator, SimulatorC
 async def doctor(nats_url: str, data_dir: Path, **environ: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit status, and the findings by what they are about."""
     words = ("doctor", "--json", "--nats-url", nats_url, "--data-dir", str(data_dir))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fleet.cli", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**unconfigured(os.environ), **environ},
-    )
-    out, err = await process.communicate()
-    assert err == b""
-    assert process.returncode is not None
-    return process.returncode, {finding["what"]: finding for finding in json.loads(out)}
+    status, out, err = await commands.fleet(*words, **environ)
+    assert err == ""
+    return status, {finding["what"]: finding for finding in json.loads(out)}
 
 
 async def test_a_fleet_that_serves(nats_url: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fleet import subjects
 from fleet.client.listing import summaries
 from fleet.client.session import session
 from fleet.config import load
-from tests.integration.cli.test_client_commands import command
+from tests.support import commands
 from tests.support.control_plane import Fleet
 from tests.support.permitted import Users, permitted
 from tests.support.whole_fleet import whole
@@ -44,7 +44,7 @@ async def fleet(users: Users) -> AsyncIterator[Fleet]:
 @each_user
 async def test_list_tells_what_runs_and_what_has_ended(fleet: Fleet, users: Users, name: str) -> None:
     """Oldest first; a status that was asked for alone."""
-    code, out, err = await command("list", "--json", "--nats-url", users.url(name))
+    code, out, err = await commands.fleet("list", "--json", "--nats-url", users.url(name))
     found = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (0, "")
     assert [(each["task_id"], each["status"]) for each in found] == [
@@ -55,52 +55,52 @@ async def test_list_tells_what_runs_and_what_has_ended(fleet: Fleet, users: User
     assert {each["tenant"] for each in found} == {"default"}
     assert found[0]["error"] == "enough"
     assert (found[2]["phase"], found[2]["done"], found[2]["expected"]) == ("propose", 0, 2)
-    code, out, _ = await command("list", "--status", "timeout", "--nats-url", users.url(name))
+    code, out, _ = await commands.fleet("list", "--status", "timeout", "--nats-url", users.url(name))
     assert (code, "late" in out, "gone" in out) == (0, True, False)
-    code, out, _ = await command("list", "--limit", "1", "--nats-url", users.url(name))
+    code, out, _ = await commands.fleet("list", "--limit", "1", "--nats-url", users.url(name))
     assert ("running" in out, "gone" in out, "\x1b" in out) == (True, False, False)
 
 
 async def test_list_refuses_what_is_no_status(fleet: Fleet, users: Users) -> None:
     """Exit status 2, and which there are."""
-    code, _, err = await command("list", "--status", "DONE", "--nats-url", users.url("client"))
+    code, _, err = await commands.fleet("list", "--status", "DONE", "--nats-url", users.url("client"))
     assert (code, "IN_PROGRESS" in err) == (2, True)
 
 
 @each_user
 async def test_top_and_status_show_what_runs(fleet: Fleet, users: Users, name: str) -> None:
     """Off a terminal `top` looks once."""
-    code, out, err = await command("top", "--nats-url", users.url(name))
+    code, out, err = await commands.fleet("top", "--nats-url", users.url(name))
     assert (code, err) == (0, "")
     assert "running" in out
     assert "propose: 0 of 2 calls" in out
-    code, out, _ = await command("top", "--once", "--json", "--nats-url", users.url(name))
+    code, out, _ = await commands.fleet("top", "--once", "--json", "--nats-url", users.url(name))
     assert [each["task_id"] for each in json.loads(out)["deliberations"]] == ["gone", "late", "running"]
-    code, out, _ = await command("status", "--json", "--nats-url", users.url(name))
+    code, out, _ = await commands.fleet("status", "--json", "--nats-url", users.url(name))
     assert (code, json.loads(out)["running"]) == (0, ["running"])
 
 
 @each_user
 async def test_report_of_what_has_not_ended(fleet: Fleet, users: Users, name: str) -> None:
     """Exit status 4; 2 for what nobody knows; one that failed has a report."""
-    assert (await command("report", "running", "--nats-url", users.url(name)))[0] == 4
-    assert (await command("report", "nobody", "--nats-url", users.url(name)))[0] == 2
-    code, out, _ = await command("report", "late", "--nats-url", users.url(name))
+    assert (await commands.fleet("report", "running", "--nats-url", users.url(name)))[0] == 4
+    assert (await commands.fleet("report", "nobody", "--nats-url", users.url(name)))[0] == 2
+    code, out, _ = await commands.fleet("report", "late", "--nats-url", users.url(name))
     assert (code, "There is no verdict" in out) == (0, True)
 
 
 async def test_a_viewer_changes_nothing(fleet: Fleet, users: Users) -> None:
     """It is told so at once."""
     for words in (["submit", "x"], ["ask", "x", "--id", "mine"], ["cancel", "running"]):
-        code, _, err = await command(*words, "--nats-url", users.url("viewer"))
+        code, _, err = await commands.fleet(*words, "--nats-url", users.url("viewer"))
         assert (code, "'viewer' may not publish" in err) == (1, True), (words, err)
-    code, out, _ = await command("list", "--json", "--nats-url", users.url("viewer"))
+    code, out, _ = await commands.fleet("list", "--json", "--nats-url", users.url("viewer"))
     assert [json.loads(line)["task_id"] for line in out.splitlines()] == ["gone", "late", "running"]
 
 
 async def test_watch_tells_a_viewer_the_whole_course(fleet: Fleet, users: Users) -> None:
     """The past, and the end when it comes."""
-    watching = asyncio.create_task(command("watch", "running", "--json", "--nats-url", users.url("viewer")))
+    watching = asyncio.create_task(commands.fleet("watch", "running", "--json", "--nats-url", users.url("viewer")))
     await fleet.ask(subjects.CANCEL, {"task_id": "running"})
     code, out, err = await watching
     told = [json.loads(line)["subject"] for line in out.splitlines()]
@@ -115,11 +115,11 @@ async def test_a_report_of_a_whole_deliberation(tmp_path: Path, users: Users, na
         await running.request(task_id="done", task_description="Which cache?", num_agents=2)
         event = await running.inbox.next(subjects.COMPLETED, task_id="done")
         page = tmp_path / "done.html"
-        code, _, err = await command("report", "done", "--out", str(page), "--nats-url", users.url(name))
+        code, _, err = await commands.fleet("report", "done", "--out", str(page), "--nats-url", users.url(name))
         assert (code, str(page) in err) == (0, True)
         assert "Which cache?" in page.read_text()
         for format_ in ("md", "json"):
-            code, out, _ = await command("report", "done", "--format", format_, "--nats-url", users.url(name))
+            code, out, _ = await commands.fleet("report", "done", "--format", format_, "--nats-url", users.url(name))
             assert (code, bool(out)) == (0, True)
         told = json.loads(out)
         assert told["results"] == event["results"]

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 from fleet import subjects
-from tests.integration.cli.test_client_commands import command
+from tests.support import commands
 from tests.support.control_plane import running
 
 AT_WORK = {"dispatcher", "collector", "controller", "workers"}
@@ -15,7 +15,7 @@ async def test_status_names_what_runs(nats_url: str) -> None:
     async with running(nats_url, lambda call: None) as fleet:
         task_id = await fleet.request(task_id="at-work")
         await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
-        code, out, err = await command("status", "--json", "--nats-url", nats_url)
+        code, out, err = await commands.fleet("status", "--json", "--nats-url", nats_url)
         state = json.loads(out)
         assert (code, err, state["running"], state["requests"]) == (0, "", ["at-work"], 0)
         assert {each["name"] for each in state["consumers"] if each["served"]} == AT_WORK
@@ -23,12 +23,12 @@ async def test_status_names_what_runs(nats_url: str) -> None:
         await fleet.inbox.next(subjects.CANCELLED, task_id=task_id)
         async with asyncio.timeout(60):
             while "at-work" in out:  # its deadline is taken away after the event
-                _, out, _ = await command("status", "--nats-url", nats_url)
-    code, out, _ = await command("status", "--nats-url", nats_url)
+                _, out, _ = await commands.fleet("status", "--nats-url", nats_url)
+    code, out, _ = await commands.fleet("status", "--nats-url", nats_url)
     assert (code, "not at work" in out) == (1, True)
 
 
 async def test_where_no_fleet_is_it_says_so(nats_url: str) -> None:
     """In a sentence."""
-    code, _, err = await command("status", "--nats-url", nats_url)
+    code, _, err = await commands.fleet("status", "--nats-url", nats_url)
     assert (code, "no fleet does" in err) == (3, True)

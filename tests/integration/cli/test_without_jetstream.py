@@ -9,7 +9,7 @@ import pytest
 
 from fleet.client import Unreachable, connect
 from fleet.local.nats_server import find_server
-from tests.integration.cli.test_client_commands import command
+from tests.support import commands
 from tests.support.servers import HOST, free_ports
 
 WITHIN_S = 45
@@ -43,7 +43,7 @@ async def bare_url(tmp_path: Path, nats_binary: None) -> AsyncIterator[str]:
 async def test_a_command_says_that_jetstream_is_off(bare_url: str, words: str) -> None:
     """Exit status 3, and what to do."""
     async with asyncio.timeout(WITHIN_S):
-        code, _, err = await command(*words.split(), "--nats-url", bare_url)
+        code, _, err = await commands.fleet(*words.split(), "--nats-url", bare_url)
     assert (code, "JetStream is not on at" in err) == (3, True), err
 
 

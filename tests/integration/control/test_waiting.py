@@ -19,6 +19,7 @@ import pytest
 from fleet.config import unconfigured
 from fleet.local.nats_server import find_server
 from tests.support.servers import HOST, Server, free_ports
+from tests.support.unlaunched import STALE_S
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 WITHIN_S = 60
@@ -97,7 +98,7 @@ async def test_a_dispatcher_that_cannot_launch_is_alive_and_not_ready(nats_url: 
     async with started(UNLAUNCHED, nats_url, tmp_path) as dispatcher:
         body = await dispatcher.until(lambda body: body["problems"] == ["workers"])
         assert body["details"] == {"workers": "0 of 1 workers answer"}
-        await asyncio.sleep(12)  # what is shown is that nothing changes
+        await asyncio.sleep(2 * STALE_S)  # what is shown is that nothing changes
         await dispatcher.until(lambda body: body["problems"] == ["workers"])
         await dispatcher.drained()
 

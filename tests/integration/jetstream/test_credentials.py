@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,11 +16,11 @@ import trustme
 from fleet import subjects
 from fleet.chaos.proxy import Proxy
 from fleet.client.session import session
-from fleet.config import Limits, load, unconfigured
+from fleet.config import Limits, load
 from fleet.control import collector
 from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream import connection
-from tests.support import servers
+from tests.support import commands, servers
 from tests.support.control_plane import Fleet
 from tests.support.fake_control_plane import until
 from tests.support.servers import HOST, Server
@@ -68,6 +66,7 @@ async def restarted_in_turn(nodes: list[Server], fleet: Fleet) -> None:
 # --- a cluster with passwords -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_rolling_restart_where_one_server_is_named(tmp_path: Path) -> None:
     """The others are known by what it has told of them, and take the same password."""
     async with servers.three(tmp_path, more=USERS) as nodes, whole(login(nodes[0]), limits=LIMITS) as fleet:
@@ -75,6 +74,7 @@ async def test_a_rolling_restart_where_one_server_is_named(tmp_path: Path) -> No
         assert [node.refusals for node in nodes] == [0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advertise", [True, False])
 async def test_a_rolling_restart_behind_one_address(tmp_path: Path, advertise: bool) -> None:
     """As a Service of Kubernetes is."""
@@ -191,13 +191,8 @@ async def guarded(
 
 async def command(*arguments: str, **environ: str) -> Any:
     """What `fleet … --json` says."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fleet.cli", *arguments, "--json"),
-        stdout=PIPE,
-        env={**unconfigured(os.environ), **environ},
-    )
-    said, _ = await process.communicate()
-    return json.loads(said)
+    _, out, _ = await commands.fleet(*arguments, "--json", **environ)
+    return json.loads(out)
 
 
 @pytest.mark.parametrize("guard", [with_certificate, with_nkey])

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from fleet.control.recovery.watchdog import PROBE_SUBJECT
 from fleet.jetstream.connection import connect
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import ContentRef, DeliberationCompleted, encode
-from tests.support import servers
+from tests.support import commands, servers
 from tests.support.control_plane import Fleet
 from tests.support.servers import Server
 from tests.support.whole_fleet import whole
@@ -69,11 +68,8 @@ class Store:
 
 async def command(*arguments: str) -> dict[str, Any]:
     """The last line that `fleet …` prints."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "fleet.cli", *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
+    status, out, err = await commands.fleet(*arguments)
+    assert status == 0, err
     return dict(json.loads(out.splitlines()[-1]))
 
 
