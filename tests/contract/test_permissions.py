@@ -37,6 +37,12 @@ def granted(user: str) -> Rights:
     )
 
 
+def test_every_user_of_the_file_is_in_the_table() -> None:
+    """But for the server's own account."""
+    users = re.findall(r"\buser: (\w+)", re.sub(r"#.*", "", (NATS / "permissions.conf").read_text()))
+    assert sorted(users) == sorted((*USERS, "sys"))
+
+
 @pytest.mark.parametrize("kind", ["publish", "subscribe", "not_publish", "not_subscribe"])
 @pytest.mark.parametrize("user", USERS)
 def test_the_file_grants_what_the_table_asks_for(user: User, kind: str) -> None:
