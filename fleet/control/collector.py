@@ -18,6 +18,7 @@ from fleet.control.service.server import Service
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
 from fleet.jetstream.payloads import Texts
 from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, decode, decoder
+from fleet.observability.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,7 @@ class Collector:
         self._runner.submit(task_id, Item(event, message.delivery))
 
 
-async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+async def run(settings: Settings, *, on_ready: Callable[[], None], metrics: Metrics | None = None) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
 
     async def parts(component: Component, broker: Broker, begun: AsyncExitStack) -> None:
@@ -79,12 +80,13 @@ async def run(settings: Settings, *, on_ready: Callable[[], None]) -> None:
         begun.push_async_callback(component.runner.drain, DRAIN_S)
         begun.push_async_callback(service.retire)
         collector = Collector(component.texts, component.runner)
-        broker.serve(RESPONSES, collector.on_response, component.dead_letters)
-        broker.serve(CONTROLS, collector.on_control, component.dead_letters)
+        letters, again = component.dead_letters, component.meter.redelivered
+        broker.serve(RESPONSES, collector.on_response, letters, again(RESPONSES.consumer))
+        broker.serve(CONTROLS, collector.on_control, letters, again(CONTROLS.consumer))
 
     async def ready() -> None:
         on_ready()
         log.info("collector.ready")
 
     reads: list[Any] = [(subscription.stream, subscription.consumer) for subscription in (RESPONSES, CONTROLS)]
-    await Lifecycle(settings, "collector", reads).run(parts, ready)
+    await Lifecycle(settings, "collector", reads, metrics).run(parts, ready)

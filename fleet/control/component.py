@@ -8,6 +8,7 @@ from nats.js import JetStreamContext
 from fleet.config import Settings
 from fleet.control.fence import PublisherFence
 from fleet.control.lost_tasks import UnendedTasks
+from fleet.control.metering import Meter
 from fleet.control.outbox import Outbox
 from fleet.control.recovery.dead_letters import DeadLetters
 from fleet.control.recovery.lost_streams import LostStreams
@@ -37,14 +38,15 @@ class Component:
     runner: Runner
     dead_letters: DeadLetters
     lost_streams: LostStreams
+    meter: Meter
 
 
 async def open_component(
-    settings: Settings, name: str, nc: Connection, created: list[str], begun: AsyncExitStack
+    settings: Settings, name: str, nc: Connection, created: list[str], begun: AsyncExitStack, meter: Meter
 ) -> Component:
     """Declares the topology, and builds everything. How to end it is pushed onto `begun`.
 
-    `created`: streams that were missing before; those that are missing now are added.
+    `created`: streams that were missing before; those that are missing now are added. `meter` counts what happens.
     """
     js = nc.jetstream(timeout=REQUEST_TIMEOUT_S)
     await topology.declare(js, settings, created)
@@ -52,11 +54,11 @@ async def open_component(
     store = await KeyValueStore.open(js, texts)
     fence = await PublisherFence.connect(settings, f"fleet-{name}-outbox")
     begun.push_async_callback(disconnect, fence.nc)
-    outbox = Outbox(fence.nc, fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S), texts, name, fence)
+    outbox = Outbox(fence.nc, fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S), texts, name, fence, meter)
     unended = UnendedTasks(js, texts)
-    runner = Runner(store, outbox, unended)
+    runner = Runner(store, outbox, unended, meter.saved)
     lost_streams = LostStreams(js, runner, unended)
     await lost_streams.before_consuming(created)
     await fence.start(runner.in_work)
     dead_letters = DeadLetters(nc, js, store, outbox, runner)
-    return Component(settings, name, nc, fence.nc, js, texts, store, outbox, runner, dead_letters, lost_streams)
+    return Component(settings, name, nc, fence.nc, js, texts, store, outbox, runner, dead_letters, lost_streams, meter)

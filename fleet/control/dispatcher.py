@@ -16,6 +16,7 @@ from fleet.control.intake import Broker, IncomingMessage, Subscription
 from fleet.control.items import Item
 from fleet.control.lifecycle import DRAIN_S, Lifecycle
 from fleet.control.models import Models
+from fleet.control.running import running_tasks
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
@@ -24,6 +25,7 @@ from fleet.jetstream.connection import OUTAGES
 from fleet.killable import JobFailed, Processes
 from fleet.messages import DeliberationRejected
 from fleet.observability.health import Seen
+from fleet.observability.metrics import Metrics
 from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import parse_request
@@ -146,9 +148,7 @@ class Dispatcher:
     async def in_progress(self) -> int:
         """Deliberations that have not ended, those being recorded just now included."""
         in_work = len(self._component.runner.in_work)
-        schedules = subjects.schedule_of("*")  # what else lies there, or lay there before, takes nobody's room
-        info = await self._component.js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=schedules)
-        return in_work + len(info.state.subjects or ())
+        return in_work + len(await running_tasks(self._component.js))
 
     async def _reject(self, message: IncomingMessage, error: BadRequest) -> None:
         delivery = message.delivery
@@ -161,11 +161,13 @@ class Dispatcher:
             await delivery.retry_later(failure)
 
 
-async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None]) -> None:
+async def run(
+    settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None], metrics: Metrics | None = None
+) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
-    lifecycle = Lifecycle(settings, "dispatcher", ((REQUESTS.stream, REQUESTS.consumer),))
+    lifecycle = Lifecycle(settings, "dispatcher", ((REQUESTS.stream, REQUESTS.consumer),), metrics)
     admission = Admission(settings.limits.max_in_flight)
-    lifecycle.health.gauge("fleet_requests_held", "Requests that wait for room", lambda: admission.held)
+    lifecycle.health.metrics["fleet_requests_held"].at().set_function(lambda: float(admission.held))
     lifecycle.health.watch("ray", lambda: _ray(launcher))
     lifecycle.health.watch("workers", lambda: _workers(launcher, settings.workers.count))
     models = Models(settings)
@@ -182,7 +184,8 @@ async def run(settings: Settings, launcher: Launcher, *, on_ready: Callable[[], 
         lifecycle.keep("admission", admission.run(dispatcher.in_progress), begun)
         begun.push_async_callback(dispatcher.close)
         begun.push_async_callback(service.retire)
-        broker.serve(REQUESTS, dispatcher.on_requested, component.dead_letters)
+        again = component.meter.redelivered(REQUESTS.consumer)
+        broker.serve(REQUESTS, dispatcher.on_requested, component.dead_letters, again)
 
     async def ready() -> None:
         await launcher.start()

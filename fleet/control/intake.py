@@ -88,6 +88,8 @@ class IncomingMessage:
 
 
 Handler = Callable[[IncomingMessage], Awaitable[None]]
+Counted = Callable[[], None]
+"""Counts one more."""
 
 
 class JetStreamDelivery:
@@ -175,8 +177,10 @@ class Broker(NatsBroker):
         self._settings = settings
         self._name = name
 
-    def serve(self, subscription: Subscription, handler: Handler, dead_letters: DeadLetters) -> None:
-        """`handler` gets what the durable delivers, once the broker has started."""
+    def serve(
+        self, subscription: Subscription, handler: Handler, dead_letters: DeadLetters, redelivered: Counted
+    ) -> None:
+        """`handler` gets what the durable delivers, once the broker has started; `redelivered` counts repetitions."""
         self.subscriber(
             subscription.filter,
             title=subscription.title,
@@ -186,7 +190,7 @@ class Broker(NatsBroker):
             ack_policy=AckPolicy.MANUAL,
             pending_msgs_limit=-1,
             pending_bytes_limit=-1,
-        )(served_only(subscription, handler, dead_letters))
+        )(served_only(subscription, handler, dead_letters, redelivered))
 
     async def drain(self) -> None:
         """Takes nothing new, and hands what NATS has sent already to the handlers.
@@ -231,7 +235,7 @@ class Broker(NatsBroker):
 
 
 def served_only(
-    subscription: Subscription, handler: Handler, dead_letters: DeadLetters
+    subscription: Subscription, handler: Handler, dead_letters: DeadLetters, redelivered: Counted
 ) -> Callable[[Any], Awaitable[None]]:
     """`handler`, for what the durable delivers under its subjects, and for nothing else.
 
@@ -244,6 +248,8 @@ def served_only(
         if not delivered(msg, stream, consumer, subjects):
             return
         message = IncomingMessage(msg, JetStreamDelivery(msg, dead_letters))
+        if message.delivery.redelivered:
+            redelivered()
         reach("delivery.received")
         try:
             if is_copy(msg):

@@ -15,12 +15,15 @@ from fleet.config import Settings
 from fleet.control.background import Background
 from fleet.control.component import Component, open_component
 from fleet.control.intake import Broker
+from fleet.control.metering import Meter
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
+from fleet.control.running import FleetGauges
 from fleet.errors import Unreachable
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
 from fleet.jetstream.origin import CONTROL_INBOX
 from fleet.observability.health import Health, Seen, listen
+from fleet.observability.metrics import Metrics
 from fleet.observability.retries import again
 
 log = structlog.get_logger(__name__)
@@ -34,12 +37,15 @@ Parts = Callable[[Component, Broker, AsyncExitStack], Awaitable[None]]
 
 
 class Lifecycle:
-    """Of one process. `reads`: the (stream, consumer) that it serves."""
+    """Of one process. `reads`: the (stream, consumer) that it serves; `metrics`: what it counts with."""
 
-    def __init__(self, settings: Settings, name: str, reads: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, settings: Settings, name: str, reads: Sequence[tuple[str, str]], metrics: Metrics | None = None
+    ) -> None:
         self.settings = settings
         self.name = name
-        self.health = Health(name)
+        self.health = Health(name, metrics)
+        self.meter = Meter(settings, self.health.metrics)
         self._reads = reads
         self._background = Background()
         self._created: list[str] = []
@@ -100,7 +106,7 @@ class Lifecycle:
             raise
 
     async def _open(self, nc: Connection, parts: Parts, begun: AsyncExitStack) -> None:
-        component = await open_component(self.settings, self.name, nc, self._created, begun)
+        component = await open_component(self.settings, self.name, nc, self._created, begun, self.meter)
         broker = Broker(self.settings, f"fleet-{self.name}")
         begun.push_async_callback(broker.close)
         await parts(component, broker, begun)
@@ -114,12 +120,12 @@ class Lifecycle:
         self.health.set("nats", ok=True)
         self.health.set("streams", ok=True)
         self.health.watch("writes fail", lambda: _writes(runner))
-        self.health.gauge(
-            "fleet_tasks_in_work", "Tasks whose events are being applied", lambda: float(len(runner.in_work))
-        )
+        self.health.metrics["fleet_tasks_in_work"].at().set_function(lambda: float(len(runner.in_work)))
         dog = Watchdog(self.settings, self.health, component.js, clients, self._reads, component.lost_streams)
         self.keep("connections", _closings(clients), begun)
         self.keep("watchdog", dog.run(), begun)
+        gauges = FleetGauges(component.nc, component.js, self.meter, self.settings.workers.count)
+        self.keep("gauges of the fleet", gauges.run(), begun)
         self.keep("dead letters", component.dead_letters.run(), begun)
         self.keep("lost streams", component.lost_streams.run(), begun)
 

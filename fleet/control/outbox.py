@@ -11,6 +11,7 @@ from nats.js import JetStreamContext
 from fleet import subjects
 from fleet.control.fence import PublisherFence
 from fleet.control.large_events import fitting
+from fleet.control.metering import Meter
 from fleet.control.terminal_events import TerminalEvents
 from fleet.crashpoints import reach
 from fleet.deliberation.events import (
@@ -58,12 +59,19 @@ _TERMINAL_SUBJECT = {
 class Outbox:
     """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
 
-    `fence`: of the connection `nc`; None: one that nobody asks.
+    `fence`: of the connection `nc`; None: one that nobody asks. `meter` counts what is stored for the first time.
     """
 
     def __init__(
-        self, nc: Connection, js: JetStreamContext, texts: Texts, component: str, fence: PublisherFence | None = None
+        self,
+        nc: Connection,
+        js: JetStreamContext,
+        texts: Texts,
+        component: str,
+        fence: PublisherFence | None = None,
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter
         self._fence = fence or PublisherFence(nc)
         self._nc = nc
         self._js = js
@@ -140,7 +148,9 @@ class Outbox:
         sequence = rejected.stream_sequence
         task_id = line(rejected.task_id or subjects.generated_id(sequence))
         msg_id = of_run(f"{sequence}.rejected", rejected.run)
-        await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, traceparent)
+        ack = await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, traceparent)
+        if self._meter is not None and not ack.duplicate:
+            self._meter.rejected(rejected.code)
 
     async def dead_letter(
         self,
@@ -164,7 +174,14 @@ class Outbox:
             headers=of_dead_letter(headers, stream=stream, sequence=sequence, run=run, reason=reason),
             timeout=PUBLISH_TIMEOUT_S,
         )
+        if not ack.duplicate:
+            self.count_letter(reason)
         return not ack.duplicate
+
+    def count_letter(self, reason: str) -> None:
+        """One more dead letter is stored."""
+        if self._meter is not None:
+            self._meter.dead_letter(reason)
 
     async def set_deadline(self, state: Deliberation, at: str, msg_id: str) -> None:
         """Schedules `control.deadline`, in place of what may be scheduled for this task."""

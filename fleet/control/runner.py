@@ -15,6 +15,7 @@ import structlog
 
 from fleet.control.items import FailLost, Item, Owed, Ticket
 from fleet.control.lost_tasks import UnendedTasks
+from fleet.control.saves import Saved
 from fleet.control.store import StateStore
 from fleet.control.terminal_events import Publisher
 from fleet.control.transitions import Transitions
@@ -63,12 +64,18 @@ class Queue:
 class Runner:
     """One per process; replicas meet in compare-and-set.
 
-    `unended` is asked for a task whose deadline has come and whose state is gone.
+    `unended` is asked for a task whose deadline has come and whose state is gone; `saved` is told of each change.
     """
 
-    def __init__(self, store: StateStore, publisher: Publisher, unended: UnendedTasks | None = None) -> None:
+    def __init__(
+        self,
+        store: StateStore,
+        publisher: Publisher,
+        unended: UnendedTasks | None = None,
+        saved: Saved | None = None,
+    ) -> None:
         self._unended = unended
-        self._transitions = Transitions(store, publisher, self._acceptance_of)
+        self._transitions = Transitions(store, publisher, self._acceptance_of, saved)
         self._queues: dict[str, Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._write_failed_at: float | None = None

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from fleet.clock import now_ms
 from fleet.control.items import FailLost, Item, PublishAgain, Reissue
 from fleet.control.lost_tasks import state_for_lost_task
+from fleet.control.saves import Applied, DoubtfulSaves, Saved
 from fleet.control.state_cache import StateCache
 from fleet.control.store import StateStore, Stored
 from fleet.control.terminal_events import Publisher, publish_end
@@ -38,6 +39,7 @@ from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject,
 from fleet.deliberation.machine import began, decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.errors import StoreConflict, UnreadableState
+from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.lifetimes import LEASE_S
 from fleet.messages import DeliberationAccepted
 
@@ -84,12 +86,17 @@ class Change:
     state: Deliberation | None
     moved: bool
     rejections: tuple[Reject, ...] = ()
+    applied: tuple[Applied, ...] = ()
 
 
 class Transitions:
     """Of one process. One batch of a task at a time: its caller sees to that."""
 
-    def __init__(self, store: StateStore, publisher: Publisher, acceptance_of: AcceptanceOf) -> None:
+    def __init__(
+        self, store: StateStore, publisher: Publisher, acceptance_of: AcceptanceOf, saved: Saved | None = None
+    ) -> None:
+        self._told = saved or _nobody
+        self._told_later = DoubtfulSaves(store, self._told)
         self._store = store
         self._publisher = publisher
         self._acceptance_of = acceptance_of
@@ -172,6 +179,10 @@ class Transitions:
             stored = await self._store.save(state, read.revision)
         except StoreConflict:
             return Outcome.CONFLICT, None
+        except OUTAGES:
+            self._told_later.check(read.state, state, change.applied)
+            raise
+        self._told(read.state, state, change.applied)
         reach("runner.saved")
         self._cache.put(stored)
         if read.begun is not None:
@@ -215,11 +226,16 @@ class Transitions:
             await self._publisher.publish(change.state, change.rejections)
 
 
+def _nobody(before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+    """Nothing is counted."""
+
+
 def _fold(read: Read, batch: Sequence[Item]) -> Change:
     """Applies the batch in memory."""
     state = read.state or read.begun
     moved = read.begun is not None
     rejections: list[Reject] = []
+    applied: list[Applied] = []
     if state is None and read.revision:  # it cannot be read, and its time has not come
         return Change(None, moved=False)
     for item in batch:
@@ -227,11 +243,13 @@ def _fold(read: Read, batch: Sequence[Item]) -> Change:
         if isinstance(event, PublishAgain | Reissue | FailLost) or (state is None and not isinstance(event, Requested)):
             continue
         decision = decide(state, event)
+        if decision.state is not state:
+            applied.append(Applied(event, state, decision.state))
         state = decision.state
         rejected = [effect for effect in decision.outbox if isinstance(effect, Reject)]
         rejections += rejected
         moved = moved or len(decision.outbox) > len(rejected)
-    return Change(state, moved, tuple(rejections))
+    return Change(state, moved, tuple(rejections), tuple(applied))
 
 
 def _is_new_request(item: Item) -> bool:

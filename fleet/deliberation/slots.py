@@ -70,12 +70,15 @@ def _failed(state: Deliberation, response: AgentResponse, error: str, error_type
 
 def _close(state: Deliberation, response: AgentResponse, status: CallStatus) -> Deliberation:
     *earlier, current = state.phases or (state.record(state.phase),)
+    current = current.change(
+        tokens=current.tokens + response.usage.total, longest_ms=max(current.longest_ms, response.duration_ms)
+    )
     return state.change(
         calls={**state.calls, response.slot: status},
         usage=state.usage + response.usage,
         usage_by_model=merged(state.usage_by_model, response.usage_by_model),
         calls_ended=state.calls_ended + 1,
-        phases=(*earlier, current.change(tokens=current.tokens + response.usage.total)),
+        phases=(*earlier, current),
     )
 
 

@@ -52,12 +52,13 @@ class CritiqueCall(Message, frozen=True, kw_only=True):
 
 
 class PhaseRecord(Message, frozen=True, kw_only=True):
-    """A phase that began: when (ms since 1970), and the tokens its ended calls used."""
+    """A phase that began: when (ms since 1970), the tokens its ended calls used, and the time of the longest one."""
 
     phase: Phase
     round: int
     began_ms: int
     tokens: int = 0
+    longest_ms: int = 0
 
 
 class Deliberation(Message, frozen=True, kw_only=True):

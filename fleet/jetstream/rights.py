@@ -156,6 +156,7 @@ def _control_subscribes() -> Iterator[str]:
     yield from (_INBOX, "$SRV.>", *_ENDPOINTS, subjects.REJECTED, *subjects.TERMINAL)
     yield from (subjects.instance_of("*"), subjects.exhausted("*", "*"))
     yield subjects.status_of(">")  # do the model servers answer the workers?
+    yield subjects.deadletter_of(subjects.AGENT_REQUESTED)  # those that workers store are counted
     yield from (consumer.deliver for _, consumer in consumed() if consumer.deliver is not None)
 
 

@@ -184,6 +184,37 @@ class Synthesis(Message, frozen=True, kw_only=True):
     content_ref: ContentRef | None = None
 
 
+class AttemptTally(Message, frozen=True, kw_only=True):
+    """So many attempts at one endpoint for one model that ended alike. `outcome`: `completed` or an error type.
+
+    `reasoning_tokens`: of the completion tokens; `cost` null: not known. `listed`: the server lists this model; else
+    only settings or a request have named it.
+    """
+
+    endpoint: str
+    model: str
+    outcome: str
+    count: int = 1
+    usage: Usage = Usage()
+    reasoning_tokens: int = 0
+    cost: float | None = None
+    listed: bool = False
+
+
+class CallFacts(Message, frozen=True, kw_only=True):
+    """How a call went, for those who count. `delivery`: which delivery of the call this was. `endpoint`, `model` and
+    `first_token_ms` are of its last attempt; `hedges`: attempts beside a slow one.
+    """
+
+    delivery: int = 1
+    endpoint: str | None = None
+    model: str | None = None
+    first_token_ms: int | None = None
+    hedges: int = 0
+    hedge_won: bool = False
+    attempts: tuple[AttemptTally, ...] = ()
+
+
 class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw_only=True):
     """`agent.response.completed`: the call's answer, in the field of its phase.
 
@@ -210,6 +241,7 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     diversity: bool = False
     usage: Usage = Usage()
     usage_by_model: dict[str, ModelUsage] = {}
+    facts: CallFacts = CallFacts()
     correlation: dict[str, str] = {}
 
 
@@ -227,6 +259,7 @@ class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=
     timestamp: Timestamp
     usage: Usage = Usage()
     usage_by_model: dict[str, ModelUsage] = {}
+    facts: CallFacts = CallFacts()
     correlation: dict[str, str] = {}
 
 

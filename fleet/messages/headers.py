@@ -9,6 +9,7 @@ from urllib.parse import quote
 from fleet.clock import now_ms
 from fleet.times import rfc3339
 
+REASON: Final = "Dead-Letter-Reason"
 MEDIA_TYPE: Final = "application/json"
 MAX_LINE_BYTES: Final = 1000
 MAX_KEPT_BYTES: Final = 4096
@@ -56,7 +57,7 @@ def of_dead_letter(
     `run`: when it was stored there. A stream that was set back gives out its sequences again.
     """
     return republishable(original) | {
-        "Dead-Letter-Reason": line(reason),
+        REASON: line(reason),
         "Dead-Letter-Stream": stream,
         "Dead-Letter-Sequence": str(sequence),
         "Nats-Msg-Id": f"{stream}.{sequence}.{run}",

@@ -23,7 +23,9 @@ class EndpointStatus(Message, frozen=True, kw_only=True):
 
 
 class WorkerStatus(Message, frozen=True, kw_only=True):
-    """How a worker is. `last_fetch_age_s`: since NATS last answered its pull; 0 while it requests nothing."""
+    """How a worker is. `last_fetch_age_s`: since NATS last answered its pull; 0 while it requests nothing.
+    `waiting_by_model`: calls that no endpoint takes now.
+    """
 
     name: str
     started_at: Timestamp
@@ -33,3 +35,4 @@ class WorkerStatus(Message, frozen=True, kw_only=True):
     failed: int
     last_fetch_age_s: float
     endpoints: tuple[EndpointStatus, ...] = ()
+    waiting_by_model: dict[str, int] = {}

@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fleet.errors import ConfigError, FleetError
-from fleet.observability.retries import RETRIES
+from fleet.observability.metrics import Metrics
 
 BEAT_EVERY_S = 1.0
 STALE_S = 10.0
@@ -30,14 +30,13 @@ class Seen(NamedTuple):
 class Health:
     """What a component knows of itself. A problem is named for what is wrong, or for who does not answer."""
 
-    def __init__(self, component: str) -> None:
+    def __init__(self, component: str, metrics: Metrics | None = None) -> None:
         self.component = component
-        self.registry = CollectorRegistry()
-        self.registry.register(RETRIES)
+        self.metrics = metrics or Metrics()
         self._beat = time.monotonic()
         self._facts: dict[str, tuple[Seen, float]] = {}
         self._probes: dict[str, Callable[[], Seen]] = {}
-        self.gauge("fleet_ready", "1 when every probe was answered lately", lambda: float(not self.problems()))
+        self.metrics["fleet_ready"].at().set_function(lambda: float(not self.problems()))
 
     def beat(self) -> None:
         """The loop is alive."""
@@ -65,9 +64,9 @@ class Health:
         """Asks `probe` whenever readiness is asked for."""
         self._probes[problem] = probe
 
-    def gauge(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """A number read at each scrape."""
-        Gauge(name, meaning, registry=self.registry).set_function(value)
+    def scrape(self) -> bytes:
+        """The body of `/metrics`."""
+        return generate_latest(self.metrics.registry)
 
     @property
     def alive(self) -> bool:
@@ -109,10 +108,10 @@ async def listen(health: Health, host: str | None, port: int) -> Coroutine[Any, 
             case "/healthz":
                 return web.json_response({"alive": health.alive}, status=200 if health.alive else 503)
             case "/readyz":
-                body = health.readiness()
-                return web.json_response(body, status=200 if body["ready"] else 503)
+                readiness = health.readiness()
+                return web.json_response(readiness, status=200 if readiness["ready"] else 503)
             case "/metrics":
-                return web.Response(body=generate_latest(health.registry), content_type="text/plain")
+                return web.Response(body=health.scrape(), headers={"Content-Type": CONTENT_TYPE_LATEST})
         return web.Response(status=404)
 
     answering = web.Server(serve)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 RETRIES = Counter(
     "fleet_retries", "Steps tried again because NATS did not take or answer them", ("what", "error"), registry=None
 )
-"""Of this process; its metrics show it once it is registered there."""
+"""Of this process: its metrics show it (`metrics`)."""
 
 
 async def again(

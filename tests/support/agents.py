@@ -10,6 +10,8 @@ from fleet.messages import (
     AgentFailed,
     AgentRequested,
     AgentResponse,
+    AttemptTally,
+    CallFacts,
     Choice,
     CriterionScore,
     Critique,
@@ -35,6 +37,8 @@ def answer(
     call: AgentRequested, *, judge: Judge = by_author, text: str | None = None, model: str = "m", tokens: int = 3
 ) -> AgentCompleted:
     """What a worker would answer. `text`: of a proposal or a synthesis; a different one for each call by default."""
+    usage = Usage(prompt_tokens=5, completion_tokens=tokens)
+    tally = AttemptTally(endpoint="gpu-1", model=call.model or model, outcome="completed", usage=usage)
     common: dict[str, Any] = {
         "task_id": call.task_id,
         "agent_id": call.agent_id,
@@ -48,7 +52,8 @@ def answer(
         "num_agents": call.num_agents,
         "duration_ms": 10,
         "timestamp": "2026-01-01T00:00:00.000Z",
-        "usage": Usage(prompt_tokens=5, completion_tokens=tokens),
+        "usage": usage,
+        "facts": CallFacts(endpoint=tally.endpoint, model=tally.model, first_token_ms=4, attempts=(tally,)),
         "usage_by_model": {call.model or model: ModelUsage(prompt_tokens=5, completion_tokens=tokens, calls=1)},
     }
     authors = tuple(call.labels.values())

@@ -52,9 +52,9 @@ class Caller:
             answer = await self._answer(model_request, request, report, first)
             text = answer.checked.proposal
             checks = {} if text is None else await self._isolated.checks(text, request.policy)
-            response = responses.completed(request, model_request, answer, checks, _ms_since(began))
+            response = responses.completed(request, model_request, answer, checks, _ms_since(began), num_delivered)
         except AgentCallError as error:
-            response = responses.failed(request, error, first, _ms_since(began))
+            response = responses.failed(request, error, first, _ms_since(began), num_delivered)
         finally:
             report.close()
         await report.sent()
@@ -76,7 +76,7 @@ class Caller:
         except GaveUp as error:
             if error.invalid is None or (salvaged := reader.salvage()) is None:
                 raise
-            return structs.replace(error.invalid, checked=salvaged, spent=error.spent)
+            return structs.replace(error.invalid, checked=salvaged, spent=error.spent, facts=error.facts)
 
 
 def first_attempt(request: AgentRequested, num_delivered: int) -> int:

@@ -161,7 +161,8 @@ class MessageHandler:
 
     async def _fail(self, request: AgentRequested, msg: Msg, error_type: ErrorType, what: str) -> Outcome:
         error = AgentCallError(error_type, what, retryable=False)
-        failed = responses.failed(request, error, first_attempt(request, msg.metadata.num_delivered), 0)
+        delivery = msg.metadata.num_delivered
+        failed = responses.failed(request, error, first_attempt(request, delivery), 0, delivery)
         stored = await self._publisher.respond(failed, child_traceparent((msg.headers or {}).get("traceparent")))
         return "ack" if stored else "nak later"
 

@@ -2,7 +2,7 @@
 
 from fleet.clock import now_ms
 from fleet.errors import AgentCallError
-from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, Check, Proposal, Synthesis
+from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, CallFacts, Check, Proposal, Synthesis
 from fleet.times import rfc3339
 from workers.calls.answers import Checked
 from workers.calls.call_names import slot_of
@@ -12,9 +12,14 @@ from workers.llm.spending import Spent
 
 
 def completed(
-    request: AgentRequested, asked: ModelRequest, answer: Answer, checks: dict[str, Check], duration_ms: int
+    request: AgentRequested,
+    asked: ModelRequest,
+    answer: Answer,
+    checks: dict[str, Check],
+    duration_ms: int,
+    delivery: int = 1,
 ) -> AgentCompleted:
-    """`checks`: what was found in the proposal."""
+    """`checks`: what was found in the proposal. `delivery`: of the call, from 1."""
     checked: Checked = answer.checked
     return AgentCompleted(
         **slot_of(request),
@@ -36,11 +41,14 @@ def completed(
         diversity=request.diversity,
         usage=answer.spent.usage,
         usage_by_model=answer.spent.of_call(failed=False),
+        facts=answer.facts.change(delivery=delivery),
         correlation=request.correlation,
     )
 
 
-def failed(request: AgentRequested, error: AgentCallError, first_attempt: int, duration_ms: int) -> AgentFailed:
+def failed(
+    request: AgentRequested, error: AgentCallError, first_attempt: int, duration_ms: int, delivery: int = 1
+) -> AgentFailed:
     """`first_attempt` is the attempt of a call that came to none."""
     spent = error.spent if isinstance(error, GaveUp) else Spent()
     return AgentFailed(
@@ -54,6 +62,7 @@ def failed(request: AgentRequested, error: AgentCallError, first_attempt: int, d
         timestamp=rfc3339(now_ms()),
         usage=spent.usage,
         usage_by_model=spent.of_call(failed=True),
+        facts=(error.facts if isinstance(error, GaveUp) else CallFacts()).change(delivery=delivery),
         correlation=request.correlation,
     )
 

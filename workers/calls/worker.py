@@ -137,6 +137,7 @@ class AgentWorker:
             failed=self._handler.failed,
             last_fetch_age_s=round(self._pull.silent_s, 3),
             endpoints=self._client.status(),
+            waiting_by_model=self._client.endpoints.waiting(),
         )
 
     async def _start(self) -> None:

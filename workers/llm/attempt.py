@@ -51,6 +51,9 @@ class Attempt:
         self.truncated = False
         self.waited_for_first = False
         """Whether it was given up before the first piece of text."""
+        self.first_token_s: float | None = None
+        self.outcome: str | None = None
+        """`completed`, or an error type; None while it goes on, and where the deadline ends it."""
         self.error: AttemptError | None = None
 
 
@@ -115,6 +118,8 @@ class Attempts:
             attempt.waited_for_first = heard.pieces == 0
             text = f"silent for {silence.limit_s:g} s after {heard.pieces} pieces of text"
             raise AttemptError("StreamStalled", text, fault="server") from None
+        finally:
+            attempt.first_token_s = silence.first_after_s
 
     async def _make(
         self,

@@ -17,6 +17,7 @@ from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
 from workers.llm.servers.endpoints import Endpoints, Nowhere, Route, Search
 from workers.llm.spending import Spent
+from workers.llm.tally import Tally
 from workers.llm.verdict import judge
 
 PATIENCE = 3
@@ -47,6 +48,7 @@ class ModelCall:
         self._next = first
         self._history = CallHistory(shared.endpoints)
         self._spent = Spent()
+        self._tally = Tally()
         self._hedges = 0
         self._told: Attempt | None = None
         """What the watcher was told of last, while it goes on."""
@@ -94,7 +96,7 @@ class ModelCall:
 
     def _gave_up(self, error: AgentCallError) -> GaveUp:
         invalid = None if self._history.invalid is None else self._answer(self._history.invalid)
-        return GaveUp(error, self._next - 1, self._spent, invalid)
+        return GaveUp(error, self._next - 1, self._spent, invalid, self._tally.facts())
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -116,6 +118,7 @@ class ModelCall:
                 return self._make(self._begin(), request, second, first)
 
             attempt = await race(making, hedge, late_after_s)
+            self._tally.raced(first, attempt)
             if attempt is not first:
                 self._watcher.ended(first.heard.tokens, first.error or OVERTAKEN)
                 self._tell(attempt, first.error or OVERTAKEN)
@@ -139,6 +142,7 @@ class ModelCall:
         shared = self._shared
         search = self._history.search(request, beside)
         route = attempt.route = await shared.endpoints.ready(search)
+        self._tally.add(attempt)
         began = time.monotonic()
         try:
             with shared.endpoints.attempt(route.endpoint, request.task_id, search.expected_tokens) as open_call:
@@ -156,8 +160,10 @@ class ModelCall:
                     open_call.used_tokens = attempt.heard.usage.total
             shared.durations.add(request.phase, time.monotonic() - began)
             self._history.note_success(route)
+            attempt.outcome = "completed"
         except AgentCallError as error:
             attempt.error = of(error).at(route.endpoint.shown)
+            self._tally.failed(attempt, error)
         finally:
             model, price = attempt.heard.model or attempt.model, route.endpoint.config.price
             self._spent = self._spent.plus(model, attempt.heard.usage, price)
@@ -200,6 +206,7 @@ class ModelCall:
             finish_reason=heard.finish_reason,
             truncated=attempt.truncated,
             endpoint=route.endpoint.name,
+            facts=self._tally.facts(attempt),
             notes=tuple(notes),
             stands_in=bool(route.target.stands_in),
         )

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from fleet.errors import AgentCallError
+from fleet.messages import CallFacts
 from workers.llm.attempt import TextSink
 from workers.llm.spending import Spent
 
@@ -27,15 +28,24 @@ class Answer(Struct, frozen=True, kw_only=True):
     endpoint: str = ""
     notes: tuple[str, ...] = ()
     stands_in: bool = False
+    facts: CallFacts = CallFacts()
 
 
 class GaveUp(AgentCallError):
     """No attempt succeeded: the last error, and what all attempts used. `invalid`: a whole text that was not valid."""
 
-    def __init__(self, error: AgentCallError, attempt: int, spent: Spent, invalid: Answer | None = None) -> None:
+    def __init__(
+        self,
+        error: AgentCallError,
+        attempt: int,
+        spent: Spent,
+        invalid: Answer | None = None,
+        facts: CallFacts | None = None,
+    ) -> None:
         super().__init__(error.error_type, error.error, retryable=error.retryable)
         self.attempt = attempt
         self.spent = spent
+        self.facts = facts or CallFacts()
         self.invalid = invalid
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from fleet import subjects
-from fleet.cli.doctor import workers
+from fleet.jetstream import worker_statuses
 from fleet.jetstream.streams import consumed
 from fleet.messages.workers import WorkerStatus
 from fleet.times import from_rfc3339
@@ -54,7 +54,7 @@ async def look(nc: Any) -> FleetState:
         _api(nc, f"STREAM.INFO.{subjects.DEAD_LETTERS}", {"subjects_filter": f"{subjects.DEADLETTER}.>"}),
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_CONTROL}", {"subjects_filter": f"{schedules}>"}),
         _instances(nc),
-        workers.look(nc),
+        worker_statuses.look(nc),
         *(_api(nc, f"CONSUMER.INFO.{spec.name}.{consumer.name}") for spec, consumer in consumed()),
     )
     now = datetime.now(UTC).timestamp()

@@ -1,44 +1,15 @@
 """What workers tell of themselves, and of the model servers as they see them."""
 
-import asyncio
-import json
 from collections.abc import Sequence
-from typing import Any
 
-from fleet import subjects
 from fleet.cli.doctor.findings import Finding
 from fleet.clock import now_ms
-from fleet.messages import UNDECODABLE, decode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
 from fleet.times import from_rfc3339
 
-WITHIN_S = 2.0
 SILENT_S = 15.0
 """Five times as long as workers wait between two statuses."""
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
-
-_STREAM = f"KV_{subjects.WORKERS_BUCKET}"
-_KEYS = subjects.status_of("")
-
-
-async def look(nc: Any) -> tuple[WorkerStatus, ...] | None:
-    """The workers that have told something within the last minute; None where that cannot be read."""
-    try:
-        question = json.dumps({"subjects_filter": f"{_KEYS}>"}).encode()
-        info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{_STREAM}", question, timeout=WITHIN_S)).data)
-        found = (info.get("state") or {}).get("subjects") or {}
-        gets = (nc.request(f"$JS.API.DIRECT.GET.{_STREAM}.{key}", b"", timeout=WITHIN_S) for key in sorted(found))
-        answers = await asyncio.gather(*gets)
-    except Exception:  # permissions, an older fleet: nobody else's concern
-        return None
-    return tuple(status for answer in answers if (status := _read(answer.data)) is not None)
-
-
-def _read(data: bytes) -> WorkerStatus | None:
-    try:
-        return decode(data, WorkerStatus)
-    except UNDECODABLE:
-        return None  # forgotten meanwhile
 
 
 def told_s(worker: WorkerStatus) -> float:

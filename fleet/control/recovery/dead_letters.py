@@ -29,6 +29,7 @@ from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published, run_of
 from fleet.jetstream.streams import ConsumerSpec, consumed
 from fleet.messages import DeliberationRejected, Message, decode
+from fleet.messages.headers import REASON
 from fleet.messages.unreadable import correlation_of, failed_call, readable
 from fleet.times import rfc3339
 
@@ -36,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 10.0
 DEADLINE_AGAIN_AFTER_MS = 30_000
+EXHAUSTED = "exhausted"
+"""Begins the reason of what only the control plane gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,10 @@ class DeadLetters:
         return sum(map(len, self._left_to_others.values()))
 
     async def start(self) -> None:
-        """Listens to the advisories."""
+        """Listens to the advisories, and to what workers store: their letters are counted here."""
+        await self._nc.subscribe(
+            subjects.deadletter_of(subjects.AGENT_REQUESTED), queue=subjects.DEAD_LETTER_GROUP, cb=self._on_letter
+        )
         for spec, consumer in consumed():
             advisory = subjects.exhausted(spec.name, consumer.name)
             await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
@@ -116,7 +122,7 @@ class DeadLetters:
             if sequence > floor:
                 return
             try:
-                reason = "exhausted: delivered as often as its consumer allows"
+                reason = f"{EXHAUSTED}: delivered as often as its consumer allows"
                 if not await self._take_off(stream, sequence, reason, stored_by_another=sequence in before):
                     left.add(sequence)
             except Exception as error:  # those behind it must not wait for it
@@ -140,12 +146,18 @@ class DeadLetters:
             reason=reason,
         )
 
+    async def _on_letter(self, msg: Msg) -> None:
+        """Those of the control plane itself are counted as they are stored."""
+        reason = (msg.headers or {}).get(REASON, "")
+        if published(msg, msg.subject) and not reason.startswith(EXHAUSTED):
+            self._outbox.count_letter(reason)
+
     async def _on_advisory(self, msg: Msg) -> None:
         try:
             advisory = decode(msg.data, Advisory)
             if not published(msg, subjects.exhausted(advisory.stream, advisory.consumer)):
                 return
-            reason = f"exhausted: delivered {advisory.deliveries} times without success"
+            reason = f"{EXHAUSTED}: delivered {advisory.deliveries} times without success"
             await self._take_off(advisory.stream, advisory.stream_seq, reason)
         except Exception as error:
             log.warning("deadletter.not_stored", error=repr(error))

@@ -165,6 +165,8 @@ class Watchdog:
             return f"{stream}/{name}"
         if changes := drift(info.config, wanted):
             self._changed[f"{stream}/{name}"] = sorted(changes)
+        self._health.metrics["fleet_consumer_pending"].at(name).set(info.num_pending or 0)
+        self._health.metrics["fleet_consumer_unacked"].at(name).set(info.num_ack_pending or 0)
         if flow := self._flows.get((stream, name)):
             stalled = flow.stalled(info, time.monotonic())
             self._report(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)

@@ -13,7 +13,7 @@ from fleet import subjects
 from fleet.cli.doctor import workers
 from fleet.client.session import session
 from fleet.config import load
-from fleet.jetstream import topology
+from fleet.jetstream import topology, worker_statuses
 from fleet.messages.workers import WorkerStatus
 from tests.support import agents, commands
 from tests.support.control_plane import running
@@ -65,7 +65,7 @@ async def test_workers_and_breakers(plane: Plane, tmp_path: Path) -> None:
         name = f"calls to {model.url}"
         async with session(settings(plane, model)) as client:
             await until_told(client.nc, lambda worker: worker.name == "worker-test")
-            told = {finding.what: finding for finding in workers.findings(await workers.look(client.nc))}
+            told = {finding.what: finding for finding in workers.findings(await worker_statuses.look(client.nc))}
             assert told["worker worker-test"].verdict == told[name].verdict == "ok"
             assert "breaker closed" in told[name].found
 
@@ -74,13 +74,13 @@ async def test_workers_and_breakers(plane: Plane, tmp_path: Path) -> None:
                 await plane.submit(request(task_id=f"t{number}"))
             await until(lambda: fleet.status().endpoints[0].breaker == "open")
             await until_told(client.nc, lambda worker: worker.endpoints[0].breaker == "open")
-            told = {finding.what: finding for finding in workers.findings(await workers.look(client.nc))}
+            told = {finding.what: finding for finding in workers.findings(await worker_statuses.look(client.nc))}
             assert told[name].verdict == "fail"
 
 
 async def until_told(nc: Any, fact: Callable[[WorkerStatus], bool]) -> None:
     async with asyncio.timeout(30):
-        while not any(fact(worker) for worker in await workers.look(nc) or ()):  # noqa: ASYNC110
+        while not any(fact(worker) for worker in await worker_statuses.look(nc) or ()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

@@ -18,7 +18,7 @@ async def test_what_escapes_a_handler_is_logged() -> None:
 
     subscription = Subscription(subjects.COLLECTOR, "title", "description")
     nowhere: Any = None
-    serve = served_only(subscription, handler, nowhere)
+    serve = served_only(subscription, handler, nowhere, lambda: None)
     reply = f"$JS.ACK.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}.1.7.7.1700000000000000000.0"
     msg = Msg(_client=None, subject=subjects.AGENT_FAILED, reply=reply, data=b"{}")
     with capture_logs() as logs, pytest.raises(RuntimeError):

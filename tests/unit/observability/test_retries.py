@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import stamina.instrumentation
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from fleet.observability.health import Health
@@ -42,7 +42,7 @@ async def test_every_retry_is_logged_and_counted() -> None:
         ("nats.tried_again", "thing.publish", 1, "away"),
         ("nats.tried_again", "thing.publish", 2, "TimeoutError"),
     ]
-    shown = generate_latest(Health("collector").registry).decode()
+    shown = Health("collector").scrape().decode()
     assert 'fleet_retries_total{error="OSError",what="thing.publish"} 1.0' in shown
     assert 'fleet_retries_total{error="TimeoutError",what="thing.publish"} 1.0' in shown
 

@@ -16,6 +16,8 @@ class Silence:
 
     def __init__(self, first_s: float, between_s: float) -> None:
         self._limit_s = first_s
+        self.first_after_s: float | None = None
+        """When the first piece of text came, since the beginning."""
         self._between_s = between_s
         self._timeout = asyncio.timeout(None)
         self._timer: asyncio.TimerHandle | None = None
@@ -45,7 +47,10 @@ class Silence:
 
     def broken(self) -> None:
         """Text has come."""
-        self._since = self._loop.time()
+        now = self._loop.time()
+        if self.first_after_s is None:
+            self.first_after_s = now - self._since
+        self._since = now
         if self._limit_s != self._between_s:
             self._limit_s = self._between_s
             self._set()

@@ -6,6 +6,7 @@ refuse it lately, the one that `routing` picks. A later model is asked only whil
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -61,6 +62,7 @@ class Waiting(Struct, frozen=True):
     expected_tokens: int
     wants: frozenset[str]
     asks: bool
+    model: str
 
 
 class Nowhere(Exception):
@@ -97,6 +99,10 @@ class Endpoints:
     def status(self) -> tuple[EndpointStatus, ...]:
         now = self.clock()
         return tuple(each.status(now, len(self._wanting(each.name))) for each in self.all)
+
+    def waiting(self) -> dict[str, int]:
+        """Calls that wait, by the model that they ask for first."""
+        return dict(Counter(waiting.model for waiting in self._waiting.values()))
 
     def choose(self, search: Search) -> Route | None:
         """Where an attempt goes now; None: nobody can take it just now. Raises `Nowhere`.
@@ -144,7 +150,8 @@ class Endpoints:
                 return route
             wants = self._well(search) if route is None else frozenset({route.endpoint.name})
             woken = asyncio.Event()
-            self._waiting[woken] = Waiting(search.suspect, search.expected_tokens, wants, route is not None)
+            model = search.targets[0].name or "any model"
+            self._waiting[woken] = Waiting(search.suspect, search.expected_tokens, wants, route is not None, model)
             if wants:
                 self.room.ask()
             try:
