@@ -1,12 +1,12 @@
 """Settings: read once, in the composition root, from a mapping (the environment) and an optional TOML file.
 
 The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[endpoints.NAME]`,
-`[models.NAME]`, `[limits]`, `[workers]`.
+`[models.NAME]`, `[streams.NAME]`, `[limits]`, `[workers]`.
 """
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,8 @@ from msgspec import Meta, Struct
 
 from fleet.errors import ConfigError
 from fleet.model_servers import EndpointConfig, ModelConfig, base_url, problems, shown
+from fleet.secret_files import SECRETS, content, file_of, with_files
+from fleet.stream_limits import DEFAULTS, StreamLimits, stream_limits
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 
@@ -93,6 +95,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     fleet_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "fleet"
     """Its workers carry it: two fleets on one Ray need two names."""
     nats_url: str | None = None
+    nats_user: str | None = None
+    nats_password: str | None = None
+    nats_token: str | None = None
     nats_creds: str | None = None
     nats_nkey_seed_file: str | None = None
     nats_ca: str | None = None
@@ -112,6 +117,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     roles: dict[str, RoleProfile] = {}
     limits: Limits = Limits()
     workers: Workers = Workers()
+    secret_files: dict[str, str] = {}
+    """Setting -> the file that it was read from, and is read from again for each connection."""
+    streams: dict[str, StreamLimits] = msgspec.field(default_factory=lambda: dict(DEFAULTS))
 
     @property
     def nats(self) -> str:
@@ -121,13 +129,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def model_servers(self) -> dict[str, EndpointConfig]:
         """By name: those of the file, then those of `VLLM_URL`, whose names are their URLs."""
-        short = {shown(url): EndpointConfig(url=url, kind="vllm", api_key=self.vllm_api_key) for url in self.vllm_urls}
+        file = self.secret_files.get("VLLM_API_KEY")
+        key = {"api_key_file": file} if file else {"api_key": self.vllm_api_key}
+        short = {shown(url): EndpointConfig(url=url, kind="vllm", **key) for url in self.vllm_urls}
         return {**self.endpoints, **{name: server for name, server in short.items() if name not in self.endpoints}}
 
 
 _NAMES = {
     "FLEET_NAME": "fleet_name",
     "NATS_URL": "nats_url",
+    "NATS_USER": "nats_user",
+    "NATS_PASSWORD": "nats_password",
+    "NATS_TOKEN": "nats_token",
     "NATS_CREDS": "nats_creds",
     "NATS_NKEY_SEED_FILE": "nats_nkey_seed_file",
     "NATS_CA": "nats_ca",
@@ -141,27 +154,18 @@ _NAMES = {
     "FLEET_HEALTH_PORT": "health_port",
     "FLEET_HEALTH_HOST": "health_host",
 }
-_CREDENTIALS = ("nats_creds", "nats_nkey_seed_file", "nats_ca", "nats_cert", "nats_key", "vllm_api_key")
-"""Secrets, and files that lie on one machine."""
 _USERINFO = re.compile(r"^(\s*(?:https?://(?=[^/?#]*@)|(?!\s*https?:)(?:[a-z]+://)?)).*?@(?![^/?#]*@)", re.I | re.S)
-_TABLES = {"roles", "limits", "workers", "endpoints", "models"}
+_TABLES = {"roles", "limits", "workers", "endpoints", "models", "streams"}
 _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 
 
 def load(environ: Mapping[str, str]) -> Settings:
     """Reads `environ`, and the TOML file that `FLEET_CONFIG` names. Raises `ConfigError` that names the setting."""
     path = environ.get("FLEET_CONFIG")
-    given = _read(Path(path)) if path else {}
-    if unknown := given.keys() - _NAMES.keys() - _TABLES:
+    given = read_file(Path(path)) if path else {}
+    if unknown := given.keys() - _NAMES.keys() - set(map(file_of, SECRETS)) - _TABLES:
         raise ConfigError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
-    values: dict[str, Any] = {}
-    for name, field in _NAMES.items():
-        value = environ.get(name) or given.get(name)
-        if isinstance(value, str):
-            # A line end comes with secrets that were made from files.
-            value = value.strip()
-        if value not in (None, ""):
-            values[field] = _READ.get(field, lambda given: given)(value)
+    values = fields(given, environ)
     served = values.get("vllm_urls") or given.get("endpoints")
     values.setdefault("agent_type", "vllm" if served else "mock")
     if values["agent_type"] not in ("vllm", "mock"):
@@ -170,6 +174,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm (or [endpoints.NAME] in the file)")
     values["roles"] = _roles(given.get("roles", {}), path)
     values |= {name: given[name] for name in ("limits", "workers", "endpoints", "models") if name in given}
+    values["streams"] = stream_limits(given.get("streams", {}), environ, path)
     if values["agent_type"] == "mock":
         # The simulator is the only model server then.
         values.pop("endpoints", None)
@@ -183,30 +188,31 @@ def load(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def without_secrets(settings: Settings) -> Settings:
-    """What one process may tell another, on a machine that others can look into."""
-    return msgspec.structs.replace(
-        settings,
-        **dict.fromkeys(_CREDENTIALS),
-        nats_url=without_userinfo(settings.nats_url) if settings.nats_url else None,
-        vllm_urls=tuple(map(without_userinfo, settings.vllm_urls)),
-    )
+def fields(
+    given: Mapping[str, Any], environ: Mapping[str, str], names: Collection[str] = _NAMES.keys()
+) -> dict[str, Any]:
+    """Field -> value, of these settings that the environment or else the file sets, themselves or by `…_FILE`."""
+    set_: dict[str, Any] = {}
+    for name in (*names, *map(file_of, SECRETS)):
+        value = environ.get(name) or given.get(name)
+        # A line end comes with secrets that were made from files.
+        if (value := value.strip() if isinstance(value, str) else value) not in (None, ""):
+            set_[name] = value
+    whole = with_files(set_)
+    found = {_NAMES[name]: _parsed(_NAMES[name], whole[name]) for name in names if name in whole}
+    if files := {name: str(set_[file_of(name)]) for name in SECRETS if file_of(name) in set_}:
+        found["secret_files"] = files
+    return found
 
 
-def with_own_secrets(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """`settings`, but with the NATS address and all credentials that `environ` names: those of the node it runs on."""
-    path = environ.get("FLEET_CONFIG")
-    values = {**(_read(Path(path)) if path else {}), **{name: value for name, value in environ.items() if value}}
-    given = {field: values[name] for name, field in _NAMES.items() if values.get(name)}
-    own = {field: value for field, value in given.items() if field == "nats_url" or field in _CREDENTIALS}
-    known = {without_userinfo(url): url for url in endpoints(given.get("vllm_urls", ""))}
-    urls = tuple(known.get(url, url) for url in settings.vllm_urls)
-    return msgspec.structs.replace(settings, **own, vllm_urls=urls)
+def read_again(settings: Settings) -> Settings:
+    """With what the files of its secrets say now. Raises `ConfigError`."""
+    read = {_NAMES[name]: content(file_of(name), path) for name, path in settings.secret_files.items()}
+    return msgspec.structs.replace(settings, **{field: _parsed(field, text) for field, text in read.items()})
 
 
-def secrets_of(settings: Settings) -> list[object]:
-    """What `without_secrets` leaves out, with the addresses that it may stand in."""
-    return [settings.nats_url, settings.vllm_urls, *(getattr(settings, field) for field in _CREDENTIALS)]
+def _parsed(field: str, value: Any) -> Any:
+    return _READ.get(field, lambda given: given)(value)
 
 
 def without_userinfo(urls: str) -> str:
@@ -259,7 +265,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """What `FLEET_CONFIG` names. Raises `ConfigError`."""
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:

@@ -1,10 +1,11 @@
 """Model servers and models as the settings name them: `[endpoints.NAME]` and `[models.NAME]`."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from msgspec import Meta, Struct
 
@@ -42,6 +43,10 @@ class EndpointConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     price: Price | None = None
     request: dict[str, Any] = {}
     headers: dict[str, str] = {}
+    """Anybody on Ray can read them: what is secret comes from `headers_env` and `headers_file`."""
+    headers_env: dict[str, str] = {}
+    headers_file: dict[str, str] = {}
+    """Header -> the variable of the worker's environment, or the file, that holds its value."""
     ends_without_reason: bool = False
     """Texts end with `[DONE]` and no `finish_reason`: then that is a whole text, on this server only."""
     priority: bool = False
@@ -56,11 +61,28 @@ class EndpointConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"the variable {self.api_key_env} is not set")
             return found
         if self.api_key_file is not None:
-            try:
-                return Path(self.api_key_file).read_text().strip()
-            except OSError as error:
-                raise ValueError(f"cannot read {self.api_key_file}: {error.strerror}") from None
+            return _content(self.api_key_file)
         return self.api_key
+
+    def secret_headers(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Those of `headers_env` and `headers_file`. Raises ValueError where one is not there."""
+        found = {}
+        for header, name in self.headers_env.items():
+            if not (value := environ.get(name, "").strip()):
+                raise ValueError(f"the variable {name} of the header {header} is not set")
+            found[header] = value
+        for header, path in self.headers_file.items():
+            found[header] = _content(path)
+        return found
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no UTF-8") from None
 
 
 class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,6 +136,7 @@ def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, Model
             found.append(f"endpoints.{name}: api_key_env or api_key_file, not both")
         if endpoint.api_key is not None:
             found.append(f"endpoints.{name}.api_key: the key never stands in the file: api_key_env or api_key_file")
+        found += (f"endpoints.{name}.{problem}" for problem in _secrets_in(endpoint))
         if set(endpoint.request) & {"messages", "stream", "model"}:
             found.append(f"endpoints.{name}.request: messages, stream and model are the fleet's own")
     for name, model in models.items():
@@ -124,3 +147,52 @@ def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, Model
             if each == name:
                 found.append(f"models.{name}.fallbacks: a model cannot stand in for itself")
     return found
+
+
+def _secrets_in(endpoint: EndpointConfig) -> Iterator[str]:
+    """What would be handed to every worker as it is, and be readable to whoever reaches Ray."""
+    parts = urlsplit(endpoint.url)
+    if "@" in parts.netloc:
+        yield "url: user and password never stand in the file: headers_env or headers_file, for Authorization"
+    for name, value in parse_qsl(parts.query):
+        if _is_secret(name, value):
+            yield f"url: {name} never stands in the file: api_key_env or headers_env"
+    for name, value in endpoint.headers.items():
+        if _is_secret(name, value):
+            yield f"headers.{name}: a secret never stands in the file: headers_env or headers_file"
+    for name in {*endpoint.headers_env, *endpoint.headers_file}:
+        if (name in endpoint.headers_env) + (name in endpoint.headers_file) + (name in endpoint.headers) > 1:
+            yield f"headers.{name}: headers, headers_env or headers_file, only one of them"
+    for path, leaf in _leaves(endpoint.request, "request"):
+        if _is_secret(path.rpartition(".")[2], leaf, _SECRET_FIELDS):
+            yield f"{path}: a secret never stands in the file: api_key_env or headers_env"
+
+
+_SECRET_WORDS = re.compile(
+    r"(?:^|[-_.])(?:auth|authorization|cookie|key|api[-_]?key|token|secret|passw(?:or)?d|credentials?|sig|signature|jwt|"
+    r"bearer|session)(?:$|[-_.])",
+    re.IGNORECASE,
+)
+"""In names of headers and of parameters in URLs."""
+_SECRET_FIELDS = re.compile(
+    r"(?:^|_)(?:authorization|api_?key|(?:access|auth|bearer|refresh|session|id)_?token|secret(?:_?key)?|passw(?:or)?d|"
+    r"credentials?)$|^token$",
+    re.IGNORECASE,
+)
+"""In names of fields of a request, many of which count tokens."""
+_SECRET_VALUES = re.compile(r"\s*(?:bearer|basic)\s+\S|sk-[\w-]{16,}|eyJ[\w-]+\.[\w-]+\.", re.IGNORECASE)
+
+
+def _is_secret(name: str, value: object, words: re.Pattern[str] = _SECRET_WORDS) -> bool:
+    return bool(words.search(name)) or (isinstance(value, str) and bool(_SECRET_VALUES.match(value)))
+
+
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, path)
+    else:
+        yield path, value

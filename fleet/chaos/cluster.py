@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from fleet import crashpoints
+from fleet import crashpoints, subjects
 from fleet.chaos.proxy import Proxy
 from fleet.local.nats_server import EmbeddedNats
 from fleet.local.process_titles import descendants, is_a
@@ -28,8 +28,22 @@ ACK_WAIT_S = 9.0
 PR_SET_CHILD_SUBREAPER = 36
 MAX_PAYLOAD = "128KB"
 """Small, so that long texts travel by reference."""
-MAX_STORE_BYTES = 512 * 1024 * 1024
+MAX_STORE_BYTES = 1024 * 1024 * 1024
 """Soon full, when it is filled on purpose."""
+SIZES = "\n".join(
+    f'[streams.{name}]\nmax_bytes = "{size}MiB"'
+    for name, size in {
+        subjects.DELIBERATION_REQUESTS: 16,
+        subjects.DELIBERATION_CONTROL: 16,
+        subjects.AGENT_REQUESTS: 32,
+        subjects.DEAD_LETTERS: 16,
+        subjects.DELIBERATIONS: 96,
+        subjects.AGENT_RESPONSES: 128,
+        subjects.STATES: 320,
+        subjects.TEXTS_STREAM: 320,
+    }.items()
+)
+"""All of it is set aside, and fits."""
 PACE = ("--latency-ms", "100", "--tokens-per-second", "150", "--recorded-calls", "1000000")
 
 CONFIG = f"""\
@@ -38,6 +52,8 @@ count = 2
 calls_per_worker = 64
 ack_wait_s = {ACK_WAIT_S}
 stall_timeout_s = 5
+
+{SIZES}
 """
 
 WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, "raylet": 1, "gcs": 1, "nats": 1}

@@ -13,6 +13,7 @@ import typer
 from fleet import config
 from fleet.cli import options
 from fleet.exits import Exit
+from fleet.secret_files import overlaid
 
 
 def chaos(
@@ -78,7 +79,7 @@ def chaos(
     found = None
     try:
         if nats_url is not None:
-            settings = config.load({**os.environ, "NATS_URL": nats_url})
+            settings = config.load(overlaid(os.environ, NATS_URL=nats_url))
             running = run.foreign(chosen, deliberations, faults, cards, settings=settings, note=_note)
         else:
             running = run.own(chosen, deliberations, faults, cards, stop_s=stop_seconds, data_dir=directory, note=_note)

@@ -30,6 +30,7 @@ from fleet.messages import (
     encode,
 )
 from fleet.requests.by_reference import by_reference
+from fleet.secret_files import overlaid
 
 SILENT_FOR_S = 15.0
 """An instance of the service says something every ten seconds, or is gone."""
@@ -61,7 +62,7 @@ async def connect(url: str | None = None) -> AsyncIterator["Fleet"]:
     `NATS_URL`. Credentials and certificates come from the environment (`NATS_CREDS`, `NATS_CA` …). Raises `FleetError`.
     """
     environ = {name: value for name, value in os.environ.items() if name.startswith("NATS_")}
-    settings = load(environ | ({"NATS_URL": url} if url else {}))
+    settings = load(overlaid(environ, NATS_URL=url) if url else environ)
     async with connected(settings, "fleet-client") as nc:
         yield Fleet(nc)
 

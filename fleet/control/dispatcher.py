@@ -21,6 +21,7 @@ from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
 from fleet.errors import BadRequest
+from fleet.jetstream.capacity import shortage
 from fleet.jetstream.connection import OUTAGES
 from fleet.killable import JobFailed, Processes
 from fleet.messages import DeliberationRejected
@@ -146,7 +147,10 @@ class Dispatcher:
             self._admission.submit(delivery, admit)
 
     async def in_progress(self) -> int:
-        """Deliberations that have not ended, those being recorded just now included."""
+        """Deliberations that have not ended, those being recorded just now included; all that there may be, while
+        NATS has no room for another."""
+        if await shortage(self._component.js) is not None:
+            return self._component.settings.limits.max_in_flight
         in_work = len(self._component.runner.in_work)
         return in_work + len(await running_tasks(self._component.js))
 

@@ -9,6 +9,7 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet import subjects
+from fleet.control.call_parts import CallParts
 from fleet.control.fence import PublisherFence
 from fleet.control.large_events import fitting
 from fleet.control.metering import Meter
@@ -45,8 +46,6 @@ from fleet.messages.headers import child_traceparent, headers, line, of_dead_let
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
-SHARED_BYTES = 16 * 1024
-"""A longer beginning of the prompts is stored once, apart from the calls."""
 
 _TERMINAL_SUBJECT = {
     "COMPLETED": subjects.COMPLETED,
@@ -76,6 +75,7 @@ class Outbox:
         self._nc = nc
         self._js = js
         self._texts = texts
+        self._parts = CallParts(texts)
         self._terminal_events = TerminalEvents(js)
         self._source = f"/fleet/{component}"
 
@@ -202,14 +202,11 @@ class Outbox:
     async def _store_calls(
         self, state: Deliberation, calls: Sequence[AgentRequested]
     ) -> Sequence[BaseException | None]:
-        """What failed, of each. The text that all begin with is stored once where it is long."""
-        shared = calls[0].shared.encode() if calls else b""
-        if len(shared) > SHARED_BYTES:
-            try:
-                ref = await self._texts.put(f"calls/{state.task_id}/shared", shared)
-            except Exception as error:
-                return [error]
-            calls = [call.with_shared("", ref) for call in calls]
+        """What failed, of each."""
+        try:
+            calls = await self._parts.stored(calls)
+        except Exception as error:
+            return [error]
         storing = (self._publish_one(state, CallAgent(call)) for call in calls)
         return await asyncio.gather(*storing, return_exceptions=True)
 

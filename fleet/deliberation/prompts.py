@@ -147,7 +147,9 @@ def _only(state: Deliberation, what: str) -> str:
 def _rubric(rubric: str | dict[str, float] | None) -> str:
     if isinstance(rubric, str):
         return rubric
-    return "\n".join(f"- {name} (weight {weight:g})" for name, weight in weights(rubric).items())
+    by_name = weights(rubric)
+    long_names = {key: f"{key}: {name}" for key, name in zip(by_name, rubric or by_name, strict=True) if key != name}
+    return "\n".join(f"- {long_names.get(name, name)} (weight {weight:g})" for name, weight in by_name.items())
 
 
 def _points(critique: Critique) -> list[str]:
@@ -193,7 +195,8 @@ def _frame(state: Deliberation, texts: Iterable[str]) -> str:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1)
+    """On one line: indenting multiplies what nests deeply."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _user(*parts: str) -> ChatMessage:

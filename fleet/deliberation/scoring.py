@@ -1,6 +1,6 @@
 """Turns what reviewers say into scores: a number 0 … 10 per review, by the rubric's weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import fsum
 
@@ -8,6 +8,8 @@ from fleet.messages import CriterionScore
 
 DEFAULT_RUBRIC: Mapping[str, float] = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 OVERALL = "overall"
+MAX_NAME_BYTES = 64
+"""Of a criterion's name in schemas, reviews and results."""
 _DIGITS = 6
 
 
@@ -15,7 +17,19 @@ def weights(rubric: str | dict[str, float] | None) -> Mapping[str, float]:
     """Criterion -> weight. A rubric in prose is one criterion, `overall`."""
     if rubric is None:
         return DEFAULT_RUBRIC
-    return {OVERALL: 1.0} if isinstance(rubric, str) else rubric
+    if isinstance(rubric, str):
+        return {OVERALL: 1.0}
+    return {_criterion(name, place, rubric): weight for place, (name, weight) in enumerate(rubric.items(), start=1)}
+
+
+def _criterion(name: str, place: int, rubric: Collection[str]) -> str:
+    """Every score of every review repeats it: a long name stands in the prompts once, and is `c<place>` elsewhere."""
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    short = f"c{place}"
+    while short in rubric:
+        short += "_"
+    return short
 
 
 def weighted(scores: Mapping[str, float], rubric: Mapping[str, float]) -> float | None:

@@ -5,15 +5,16 @@ from typing import Any
 
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
+from nats.js.api import KeyValueConfig, ObjectStoreConfig
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.config import Settings
 from fleet.jetstream import ownership
-from fleet.jetstream.differences import changed, drift
+from fleet.jetstream.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.lifetimes import DAY_S, LETTERS_S, MINUTE_S
 from fleet.jetstream.refusals import told
+from fleet.jetstream.room import room
 from fleet.jetstream.streams import BUCKETS, BucketSpec
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ def wanted(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
         "description": subjects.DESCRIPTIONS[spec.name],
         "num_replicas": limits.replicas,
         "metadata": ownership.mark(settings.fleet_name),
+        **room(settings, spec.stream),
         **more[spec.name],
     }
 
@@ -53,6 +55,7 @@ async def declare(js: JetStreamContext, settings: Settings, created: list[str]) 
                 existing = (await js.stream_info(spec.stream)).config
             if changes := drift(existing, SimpleNamespace(**config)):
                 log.info("stream.updated", stream=spec.stream, changes=changes)
+                refuse_other_storage(spec.stream, changes)
                 await js.update_stream(changed(existing, changes))
 
 
@@ -62,7 +65,8 @@ async def _create(js: JetStreamContext, spec: BucketSpec, config: dict[str, Any]
         "description": config["description"],
         "ttl": config["max_age"],
         "replicas": config["num_replicas"],
-        "storage": StorageType.MEMORY if spec.in_memory else StorageType.FILE,
+        "storage": config["storage"],
+        "max_bytes": config["max_bytes"],
     }
     if spec.kind == "keys":
         await js.create_key_value(KeyValueConfig(**common, history=1, direct=config["allow_direct"]))

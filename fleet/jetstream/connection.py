@@ -3,8 +3,9 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ import nats
 import structlog
 from nats.aio.client import Client
 
-from fleet.config import Settings
+from fleet.config import Settings, read_again
 from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream.quirks import LastingClient
 from fleet.jetstream.unreachable import why
@@ -67,7 +68,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "max_outstanding_pings": 2,
         # While the server is away, publishing fails instead of piling up: the message that caused it comes again.
         "pending_size": 8 * 1024 * 1024,
-        **_login(settings),
+        **_logins(settings),
     }
     if settings.nats_creds:
         given["user_credentials"] = _readable("NATS_CREDS", settings.nats_creds)
@@ -82,6 +83,22 @@ def options(settings: Settings) -> dict[str, Any]:
             raise ConfigError(f"NATS_CA, NATS_CERT, NATS_KEY: {error}") from None
         given["tls"] = context
     return given
+
+
+def _logins(settings: Settings) -> dict[str, Any]:
+    """As `_login`. What comes from files is read again for each connection: nats-py calls what can be called."""
+    known = _login(settings)
+    if not settings.secret_files:
+        return known
+
+    def newest(name: str) -> str:
+        try:
+            known.update(_login(read_again(settings)))
+        except ConfigError as error:
+            log.warning("secret.not_read_again", error=str(error))
+        return known[name]
+
+    return {name: partial(newest, name) for name in known}
 
 
 def servers(settings: Settings) -> list[str]:
@@ -100,11 +117,20 @@ def _urls(settings: Settings) -> Iterator[tuple[str, str]]:
 def _login(settings: Settings) -> dict[str, str]:
     """User and password, or the token, that stand in `NATS_URL`: for the servers that a cluster advertises, too.
 
-    nats-py would give them to the server in whose URL they stand, and to no other.
+    nats-py would give them to the server in whose URL they stand, and to no other. `NATS_USER`, `NATS_PASSWORD` and
+    `NATS_TOKEN` are for URLs without them.
     """
+    each = (("user", settings.nats_user), ("password", settings.nats_password), ("token", settings.nats_token))
+    named = {name: value for name, value in each if value is not None}
     found = {userinfo for userinfo, _ in _urls(settings) if userinfo}
     if len(found) > 1:
         raise ConfigError("NATS_URL: all servers must have the same user and password, they are one cluster")
+    if named:
+        if found:
+            raise ConfigError("NATS_URL: it has a user or token, and so have NATS_USER, NATS_PASSWORD or NATS_TOKEN")
+        if set(named) not in ({"user", "password"}, {"token"}):
+            raise ConfigError(f"NATS_USER and NATS_PASSWORD, or NATS_TOKEN: only {_settings(named)} set")
+        return named
     for userinfo in found:
         user, colon, password = userinfo.partition(":")
         return {"user": unquote(user), "password": unquote(password)} if colon else {"token": unquote(user)}
@@ -161,6 +187,11 @@ async def disconnect(nc: Client) -> None:
             await nc.close()
         except (OSError, RuntimeError):
             pass  # uvloop minds that the server has closed it already
+
+
+def _settings(named: Collection[str]) -> str:
+    names = " and ".join(f"NATS_{name.upper()}" for name in named)
+    return f"{names} {'is' if len(named) == 1 else 'are'}"
 
 
 def _readable(setting: str, path: str) -> str:

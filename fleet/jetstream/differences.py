@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from nats.js.api import ConsumerConfig, StreamConfig
+from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 
 from fleet import subjects
+from fleet.errors import ConfigError
 from fleet.jetstream import ownership
+from fleet.stream_limits import DEFAULTS
 
 
 def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
@@ -32,14 +34,15 @@ def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
 
 def drift(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
     """`differences` that are mended. What an operator has set of a stream stays: another description, more replicas,
-    another limit of bytes.
+    another limit of bytes where no setting names one.
     """
     found = dict(differences(existing, wanted))
     if existing.description:
         found.pop("description", None)
     if not isinstance(existing, StreamConfig):
         return found
-    if (existing.max_bytes or 0) > 0:
+    default = DEFAULTS.get(str(existing.name))
+    if (existing.max_bytes or 0) > 0 and (default is None or wanted.max_bytes == default.max_bytes):
         found.pop("max_bytes", None)
     if (existing.num_replicas or 1) > (wanted.num_replicas or 1):
         found.pop("num_replicas", None)
@@ -48,6 +51,16 @@ def drift(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
             if existing.allow_direct:
                 found["allow_direct"] = (True, False)
     return found
+
+
+def refuse_other_storage(stream: str, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raises `ConfigError` for what NATS would refuse."""
+    if "storage" in changes:
+        existing, wanted = (StorageType(value).value for value in changes["storage"])
+        raise ConfigError(
+            f"streams.{stream}.storage: it lies in {existing} and should in {wanted}, which NATS cannot change: "
+            "set it as it is, or delete the stream and what is in it"
+        )
 
 
 Config = TypeVar("Config", StreamConfig, ConsumerConfig)

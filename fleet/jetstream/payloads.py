@@ -200,7 +200,7 @@ def reference(body: bytes) -> ContentRef | None:
         return None
 
 
-_STREAM = f"OBJ_{subjects.TEXTS}"
+_STREAM = subjects.TEXTS_STREAM
 
 
 def _meta(name: str) -> str:

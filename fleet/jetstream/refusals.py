@@ -8,15 +8,15 @@ from nats.js.errors import APIError
 from fleet.errors import ConfigError
 
 ACCOUNT = "raise that limit of the NATS account or server"
+SMALLER = "lower its max_bytes under [streams.NAME] (all are set aside when they are declared)"
 HELP: Mapping[int, str] = {
     10026: ACCOUNT,  # consumers
     10027: ACCOUNT,  # streams
-    10028: f"{ACCOUNT}: the fleet needs 256 MiB of JetStream memory",
-    10047: ACCOUNT,  # storage
+    10028: f'{ACCOUNT}, {SMALLER}, or set its storage to "file" there',
+    10047: f"{ACCOUNT}, or {SMALLER}",  # storage
     10052: "results_days and progress_minutes under [limits] must be longer than the duplicate window",
     10065: "another stream takes its subjects: give the fleet a NATS account of its own, or change that stream",
     10074: "replicas under [limits] must be 1 on a single server",
-    10113: "the fleet needs an account without max_bytes_required",
 }
 """By JetStream's error code: what no waiting mends. All else may be an outage."""
 

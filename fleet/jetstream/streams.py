@@ -30,7 +30,8 @@ class ConsumerSpec:
 class StreamSpec:
     """`publishers`: who publishes what; the operator may put back whatever has a consumer. `work_queue`: a message is
     gone once it is acknowledged. `clients_read`: by consumers of their own, or one by one, too. `reissue`: what is
-    published again after a loss.
+    published again after a loss. `drops_oldest`: what it does at its limit; else it refuses what is new (see
+    `capacity`).
     """
 
     name: str
@@ -40,6 +41,7 @@ class StreamSpec:
     work_queue: bool = False
     clients_read: Literal["consume", "get"] | None = None
     reissue: Literal["calls", "deadlines"] | None = None
+    drops_oldest: bool = False
 
     @property
     def delivered(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ STREAMS: Final = (
         _EVENTS,
         publishers={"control": _EVENTS},
         clients_read="get",
+        drops_oldest=True,
     ),
     StreamSpec(
         subjects.DELIBERATION_CONTROL,
@@ -73,6 +76,7 @@ STREAMS: Final = (
         # `control.deadline` comes from the server itself, when its schedule is due.
         publishers={"control": (subjects.CONTROL_CANCEL, subjects.schedule_of("*"))},
         work_queue=True,
+        drops_oldest=True,
         reissue="deadlines",
     ),
     StreamSpec(
@@ -91,12 +95,14 @@ STREAMS: Final = (
         publishers={"worker": _ANSWERS, "control": (subjects.AGENT_FAILED,)},
         clients_read="consume",
         reissue="calls",
+        drops_oldest=True,
     ),
     StreamSpec(
         subjects.AGENT_PROGRESS_STREAM,
         (subjects.AGENT_PROGRESS,),
         publishers={"worker": (subjects.AGENT_PROGRESS,)},
         clients_read="consume",
+        drops_oldest=True,
     ),
     StreamSpec(
         subjects.DEAD_LETTERS,
@@ -107,6 +113,7 @@ STREAMS: Final = (
             "worker": (subjects.deadletter_of(subjects.AGENT_REQUESTED),),
             "operator": (subjects.replayed("*"),),
         },
+        drops_oldest=True,
     ),
 )
 
@@ -118,7 +125,6 @@ class BucketSpec:
     name: str
     kind: Literal["keys", "objects"]
     writers: Mapping[User, str]
-    in_memory: bool = False
 
     @property
     def stream(self) -> str:
@@ -138,7 +144,7 @@ class BucketSpec:
 
 BUCKETS: Final = (
     BucketSpec(subjects.BUCKET, "keys", {"control": "*", "operator": ">"}),
-    BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": ">"}, in_memory=True),
+    BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": ">"}),
     BucketSpec(subjects.TEXTS, "objects", {"control": ">", "worker": ">", "operator": ">"}),
 )
 

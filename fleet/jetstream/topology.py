@@ -14,7 +14,6 @@ from nats.js.api import (
     ConsumerConfig,
     DiscardPolicy,
     RetentionPolicy,
-    StorageType,
     StreamConfig,
 )
 from nats.js.errors import BadRequestError, NotFoundError, ServerError
@@ -23,7 +22,7 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.jetstream import buckets, ownership
-from fleet.jetstream.differences import changed, drift
+from fleet.jetstream.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
@@ -34,6 +33,7 @@ from fleet.jetstream.lifetimes import (
     MINUTE_S,
 )
 from fleet.jetstream.refusals import told
+from fleet.jetstream.room import room
 from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, consumed
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
     limits = settings.limits
     keep_s = limits.results_days * DAY_S
     more: dict[str, dict[str, Any]] = {
-        subjects.DELIBERATION_REQUESTS: {"discard": DiscardPolicy.NEW, "max_msgs": limits.max_waiting_requests},
+        subjects.DELIBERATION_REQUESTS: {"max_msgs": limits.max_waiting_requests},
         subjects.DELIBERATIONS: {"max_age": keep_s},
         subjects.DELIBERATION_CONTROL: {
             "allow_msg_schedules": True,
@@ -63,16 +63,13 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
         subjects.AGENT_REQUESTS: {"max_age": CALLS_S},
         subjects.AGENT_RESPONSES: {"max_age": min(ANSWERS_S, keep_s)},
         subjects.AGENT_PROGRESS_STREAM: {
-            "storage": StorageType.MEMORY,
             "max_age": limits.progress_minutes * MINUTE_S,
-            "max_bytes": 256 * 1024 * 1024,
             "duplicate_window": 10.0,
         },
         # A message given up once more, by a process that was away meanwhile, is the same dead letter.
         subjects.DEAD_LETTERS: {"max_age": LETTERS_S, "duplicate_window": DAY_S},
     }
     common = {
-        "storage": StorageType.FILE,
         "duplicate_window": DUPLICATE_WINDOW_S,
         "num_replicas": limits.replicas,
         "allow_direct": True,
@@ -85,6 +82,8 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
             description=subjects.DESCRIPTIONS[spec.name],
             subjects=list(spec.subjects),
             retention=RetentionPolicy.WORK_QUEUE if spec.work_queue else RetentionPolicy.LIMITS,
+            discard=DiscardPolicy.OLD if spec.drops_oldest else DiscardPolicy.NEW,
+            **room(settings, spec.name),
             **{**common, **more[spec.name]},
         )
         for spec in STREAMS
@@ -169,6 +168,7 @@ async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
         return True
     if changes := drift(existing, wanted):
         log.warning("stream.updated", stream=wanted.name, changes=changes)
+        refuse_other_storage(wanted.name, changes)
         await js.update_stream(changed(existing, changes))
     return False
 
@@ -177,7 +177,7 @@ async def _add_stream(js: JetStreamContext, wanted: StreamConfig) -> None:
     """Numbers name things: a request's its task, any message's its dead letter. In a stream that replaces a lost one
     they go on, beyond all that there were: milliseconds since 1970. (The buckets are what a new fleet creates last.)
     """
-    if await _exists(js, subjects.STATES) or await _exists(js, f"OBJ_{subjects.TEXTS}"):
+    if await _exists(js, subjects.STATES) or await _exists(js, subjects.TEXTS_STREAM):
         wanted = wanted.evolve(first_seq=now_ms())
     try:
         await js.add_stream(wanted)

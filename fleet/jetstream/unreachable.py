@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import nats.errors
 
 from fleet.config import Settings, without_userinfo
+from fleet.secret_files import file_of
 
 TLS = "see NATS_CA, NATS_CERT, NATS_KEY"
 START = "start one, set NATS_URL, or run `fleet up`"
@@ -51,6 +52,10 @@ def user(settings: Settings) -> str:
         return f"the user of NATS_CREDS {settings.nats_creds}"
     if settings.nats_nkey_seed_file:
         return f"the key of NATS_NKEY_SEED_FILE {settings.nats_nkey_seed_file}"
+    if settings.nats_user:
+        return f"user {settings.nats_user!r}"
+    if settings.nats_token:
+        return "the token"
     userinfo = settings.nats.split(",")[0].rpartition("://")[2].rpartition("@")[0]
     name, colon, _ = userinfo.partition(":")
     if colon:
@@ -61,6 +66,13 @@ def user(settings: Settings) -> str:
 def _credentials(settings: Settings) -> str:
     if settings.nats_creds or settings.nats_nkey_seed_file:
         return "it does not know them, or they have expired"
+    if files := [file_of(name) for name in settings.secret_files if name.startswith("NATS_")]:
+        return f"the name, the password or the token is wrong: see {', '.join(files)}"
+    if settings.nats_user or settings.nats_token:
+        return "NATS_USER and NATS_PASSWORD, or NATS_TOKEN, are wrong"
     if "@" in settings.nats:
         return "the name, the password or the token in NATS_URL is wrong"
-    return "give them in NATS_URL (nats://USER:PASSWORD@HOST:4222), by NATS_CREDS or by NATS_NKEY_SEED_FILE"
+    return (
+        "give them in NATS_URL (nats://USER:PASSWORD@HOST:4222), by NATS_PASSWORD_FILE, "
+        "NATS_CREDS or NATS_NKEY_SEED_FILE"
+    )

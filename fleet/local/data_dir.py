@@ -17,6 +17,7 @@ import psutil
 from fleet import config
 from fleet.config import Settings
 from fleet.errors import ConfigError
+from fleet.secret_files import file_of, overlaid
 
 DEFAULT_DATA_DIR = Path(".fleet")
 DEFAULT_PORT = 4222
@@ -104,10 +105,9 @@ def _noted() -> Iterator[Path]:
 def client_settings(data_dir: Path, nats_url: str | None = None) -> Settings:
     """Settings for a client: NATS is where it is said to be, else where the fleet of `data_dir` has it, or the one that
     runs."""
-    known = None if nats_url or os.environ.get("NATS_URL") else running(data_dir).get("nats_url")
-    environ = dict(os.environ)
-    if nats_url:
-        environ["NATS_URL"] = nats_url
+    is_set = nats_url or os.environ.get("NATS_URL") or os.environ.get(file_of("NATS_URL"))
+    known = None if is_set else running(data_dir).get("nats_url")
+    environ = overlaid(os.environ, NATS_URL=nats_url) if nats_url else dict(os.environ)
     settings = config.load(environ)
     if settings.nats_url is None and known:
         settings = config.load({**environ, "NATS_URL": known})

@@ -221,7 +221,9 @@ class LocalFleet(Started):
             where |= ray_head.credentials(self.data_dir)
         if self.model == "local" and "FLEET_CONFIG" not in os.environ:
             where["FLEET_CONFIG"] = str(self._short_answers())
-        return {**os.environ, **{name: value for name, value in where.items() if value}}
+        # What is read from a file stays there, to be read again.
+        kept = self.settings.secret_files
+        return {**os.environ, **{name: value for name, value in where.items() if value and name not in kept}}
 
     def _health_of(self, name: str) -> dict[str, str]:
         if not self.health_ports:

@@ -16,6 +16,8 @@ from fleet.local.supervisor import Child, ChildFailed
 
 HOST = "127.0.0.1"
 MAX_PAYLOAD = "8MB"
+MAX_STORE_BYTES = 1024**4
+"""A bound for what streams may set aside. The disk may hold less: one that is full is seen when it is."""
 SYNC_INTERVAL = "always"
 STOP_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.01
@@ -50,8 +52,7 @@ def find_server() -> Path:
 class EmbeddedNats:
     """`port` None: a free one, kept for as long as this object lives, also when the server is started again.
 
-    `max_store_bytes` None: as much as the disk holds. `sync_interval`: how often it calls fsync. `websocket`, set
-    before the start: for browsers.
+    `sync_interval`: how often it calls fsync. `websocket`, set before the start: for browsers.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class EmbeddedNats:
         port: int | None = None,
         *,
         max_payload: str = MAX_PAYLOAD,
-        max_store_bytes: int | None = None,
+        max_store_bytes: int = MAX_STORE_BYTES,
         sync_interval: str = SYNC_INTERVAL,
         on_restart: Callable[[], None] = lambda: None,
     ) -> None:
@@ -133,13 +134,12 @@ def config(
     store: Path,
     port: int | None,
     max_payload: str = MAX_PAYLOAD,
-    max_store_bytes: int | None = None,
+    max_store_bytes: int = MAX_STORE_BYTES,
     sync_interval: str = SYNC_INTERVAL,
     websocket: WebSocket | None = None,
 ) -> str:
     """The server's configuration file; it leaves the name of its store to `jetstream {`, with the space it needs."""
     path = json.dumps(str(store.absolute()))
-    max_store = "" if max_store_bytes is None else f"\n  max_file_store: {max_store_bytes}"
     return f"""\
 # Written by `fleet` at every start: changes made here are lost.
 server_name: fleet
@@ -152,7 +152,8 @@ ping_max: 2
 jetstream {{
   store_dir: {path}
   # `always`: a write is on the disk before it is acknowledged.
-  sync_interval: "{sync_interval}"{max_store}
+  sync_interval: "{sync_interval}"
+  max_file_store: {max_store_bytes}
 }}
 {"" if websocket is None else for_browsers(websocket)}"""
 

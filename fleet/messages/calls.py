@@ -70,8 +70,8 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
 
     `answer_schema` is a JSON Schema that the answer must satisfy (absent: free text). `labels` maps the labels that the
     prompt uses for proposals ("A", "B" …) to their authors; it never reaches the model. `model` absent: the role's.
-    `shared_ref`: where the content of the first message lies, which is empty then: a long one is stored once for all
-    calls of the deliberation.
+    `…_ref`: where a long part lies, which is empty here then: it is stored once for all calls of the deliberation.
+    `shared_ref` is that of the first message's content.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -87,6 +87,9 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
     policy: Policy = Policy()
     accept_truncated: bool = False
     shared_ref: ContentRef | None = None
+    answer_schema_ref: ContentRef | None = None
+    policy_ref: ContentRef | None = None
+    correlation_ref: ContentRef | None = None
     correlation: dict[str, str] = {}
 
     @property
@@ -221,7 +224,7 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     `declined`: why an author leaves its proposal as it is. `reasoning`: a reasoning model's thoughts; no agent is shown
     them. `checks`: what was found in the proposal. `notes`: what was done otherwise than asked for, to get an answer at
     all; `degraded`: it is another answer for it (a fallback's, or an incomplete one). `usage_by_model`: `usage` by the
-    models that were asked.
+    models that were asked. `correlation_ref`: where a long `correlation` lies, which is empty then.
     """
 
     model: str
@@ -243,12 +246,13 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     usage_by_model: dict[str, ModelUsage] = {}
     facts: CallFacts = CallFacts()
     correlation: dict[str, str] = {}
+    correlation_ref: ContentRef | None = None
 
 
 class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=True):
     """`agent.response.failed`: the call gave up. `retryable`: whether the last error was worth another try.
 
-    `usage_by_model`: `usage` by the models that were asked.
+    `usage_by_model`: `usage` by the models that were asked. `correlation_ref` as in `AgentCompleted`.
     """
 
     error: str
@@ -261,6 +265,7 @@ class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=
     usage_by_model: dict[str, ModelUsage] = {}
     facts: CallFacts = CallFacts()
     correlation: dict[str, str] = {}
+    correlation_ref: ContentRef | None = None
 
 
 AgentResponse = AgentCompleted | AgentFailed

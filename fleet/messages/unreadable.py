@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from fleet.messages import UNDECODABLE, AgentFailed, Phase
+from fleet.messages import UNDECODABLE, AgentFailed, ContentRef, Phase
 from fleet.times import rfc3339
 
 _CALL = re.compile(
@@ -41,7 +41,15 @@ def failed_call(headers: Mapping[str, str] | None, body: bytes, error: str, at_m
         duration_ms=0,
         timestamp=rfc3339(at_ms),
         correlation=correlation_of(body) or {},
+        correlation_ref=_correlation_ref(body),
     )
+
+
+def _correlation_ref(body: bytes) -> ContentRef | None:
+    try:
+        return msgspec.convert(readable(body).get("correlation_ref"), ContentRef | None)
+    except msgspec.ValidationError:
+        return None
 
 
 def readable(body: bytes) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from fleet.config import without_userinfo
+from fleet.errors import ConfigError
 from fleet.observability.retries import tell_of_retries
 from fleet.observability.visible import visible
+from fleet.secret_files import SECRETS, content, file_of
 
 HUMAN = ("human", "console")
 SECRET_NAMES = re.compile(r"(API_KEY|TOKEN|PASSWORD|SECRET)$")
@@ -82,7 +84,7 @@ def masking(environ: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def _secrets(environ: Mapping[str, str]) -> Iterator[str]:
-    for name, value in environ.items():
+    for name, value in _values(environ):
         if SECRET_NAMES.search(name) and len(value.strip()) >= SHORTEST_SECRET:
             yield value.strip()
         if name in ("NATS_URL", "VLLM_URL"):
@@ -92,6 +94,17 @@ def _secrets(environ: Mapping[str, str]) -> Iterator[str]:
                 secret = password if colon else user  # without a password it is a token
                 if len(secret) >= SHORTEST_SECRET:
                     yield secret
+
+
+def _values(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """With what lies in the files that are named instead of a secret."""
+    files = {file_of(name): name for name in SECRETS}
+    for setting, value in environ.items():
+        name = files.get(setting)
+        try:
+            yield (setting, value) if name is None else (name, content(setting, value))
+        except ConfigError:
+            pass  # whoever needs it says so
 
 
 def _masked(render: Renderer, mask: Callable[[str], str]) -> Renderer:

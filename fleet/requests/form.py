@@ -8,6 +8,8 @@ from fleet.messages import Message, SelectionMethod
 
 MAX_TASK_CHARACTERS = 65_536
 MAX_AGENTS = 16
+MAX_REQUIREMENTS = 200
+"""Each review says of each one whether it is met."""
 TASK_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 
 TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
@@ -30,7 +32,7 @@ class Constraints(Message, frozen=True, kw_only=True):
     """`constraints` as sent: null means absent."""
 
     rubric: Rubric | None = None
-    requirements: tuple[str, ...] | None = None
+    requirements: Annotated[tuple[str, ...], Meta(max_length=MAX_REQUIREMENTS)] | None = None
     metadata: dict[str, Any] | None = None
     timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
     policy: RequestPolicy | None = None

@@ -8,7 +8,7 @@ from fleet.requests.form import Constraints, DeliberationRequested, Options
 
 KIB = 1024
 LIMITS = {
-    "correlation": 4 * KIB,  # in every event of the task
+    "correlation": 4 * KIB,
     "constraints.rubric": 16 * KIB,
     "constraints.architect_rubric": 16 * KIB,
     "constraints.policy": 64 * KIB,
@@ -16,7 +16,7 @@ LIMITS = {
     "constraints.metadata": 2048 * KIB,
     "options.output_schema": 256 * KIB,
 }
-"""Bytes of JSON. All but `correlation` stand in every prompt."""
+"""Bytes of JSON. All but `correlation` stand in every prompt. (`control.call_parts` stores what is long once.)"""
 LIMIT_OF_ALL = 2560 * KIB
 """Bytes of JSON: `task_description` and all of `LIMITS` together."""
 

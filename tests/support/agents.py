@@ -23,6 +23,7 @@ from fleet.messages import (
     decode,
     encode,
 )
+from workers.calls.publisher import WorkerPublisher
 
 Judge = Callable[[AgentRequested, str], float]
 """(call, author of a proposal) -> score 0 … 10."""
@@ -55,6 +56,8 @@ def answer(
         "usage": usage,
         "facts": CallFacts(endpoint=tally.endpoint, model=tally.model, first_token_ms=4, attempts=(tally,)),
         "usage_by_model": {call.model or model: ModelUsage(prompt_tokens=5, completion_tokens=tokens, calls=1)},
+        "correlation": call.correlation,
+        "correlation_ref": call.correlation_ref,
     }
     authors = tuple(call.labels.values())
     written = f"{call.phase} {call.round} by {call.agent_id}" if text is None else text
@@ -130,6 +133,7 @@ def failure(call: AgentRequested) -> AgentFailed:
 async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | None]) -> None:
     """Takes `agent.requested` until cancelled; what `respond` returns is published, None leaves the call open."""
     js = nc.jetstream()
+    publisher = WorkerPublisher(nc)
     sub = await js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
     task = asyncio.current_task()
     while True:
@@ -139,7 +143,7 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError from None  # nats-py takes it for the end of its time
             continue
-        call = decode(msg.data, AgentRequested)
+        call = await publisher.with_parts(decode(await publisher.inline(msg.data), AgentRequested))
         response = respond(call)
         if response is not None:
             kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED

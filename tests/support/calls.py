@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -100,7 +101,9 @@ async def complete(
 
 @asynccontextmanager
 async def server(
-    chat: Callable[[web.Request], Awaitable[web.StreamResponse]], window: int = 32_000
+    chat: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    window: int = 32_000,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """A model server that answers as told."""
 
@@ -112,9 +115,9 @@ async def server(
     app.router.add_get("/v1/models", models)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
 

@@ -79,10 +79,13 @@ async def client_on(nc: Any) -> Fleet:
 
 @asynccontextmanager
 async def running(
-    nats_url: str, respond: Callable[[AgentRequested], AgentResponse | None], limits: Limits | None = None
+    nats_url: str,
+    respond: Callable[[AgentRequested], AgentResponse | None],
+    limits: Limits | None = None,
+    **more: Any,
 ) -> AsyncIterator[Fleet]:
-    """Dispatcher and collector in this process; `respond` is what workers answer."""
-    settings = structs.replace(load({"NATS_URL": nats_url}), limits=limits or Limits())
+    """Dispatcher and collector in this process; `respond` is what workers answer, `more` are further settings."""
+    settings = structs.replace(load({"NATS_URL": nats_url}), limits=limits or Limits(), **more)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(in_process(settings))
         nc = await nats.connect(nats_url)

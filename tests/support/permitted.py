@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,17 +13,24 @@ from fleet.local.nats_server import find_server
 from tests.support.servers import HOST, free_ports
 
 PERMISSIONS = Path(__file__).parents[2] / "deploy" / "nats" / "permissions.conf"
+CLIENTS_APART = PERMISSIONS.with_name("clients-apart.conf")
 USERS = ("client", "control", "viewer", "worker", "operator", "sys")
 
 
 class Users:
     """Of one server."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, passwords: Mapping[str, str]) -> None:
         self._port = port
+        self.passwords = passwords
+
+    @property
+    def address(self) -> str:
+        """Without a user."""
+        return f"nats://{HOST}:{self._port}"
 
     def url(self, name: str) -> str:
-        return f"nats://{name}:p{name}@{HOST}:{self._port}"
+        return f"nats://{name}:{self.passwords[name]}@{HOST}:{self._port}"
 
     @asynccontextmanager
     async def connected(self, name: str) -> AsyncIterator[tuple[Client, list[str]]]:
@@ -41,17 +48,20 @@ class Users:
 
 
 @asynccontextmanager
-async def permitted(directory: Path, more: str = "") -> AsyncIterator[Users]:
-    """It listens inside. `more`: of its configuration."""
+async def permitted(
+    directory: Path, more: str = "", passwords: Mapping[str, str] | None = None, permissions: Path = PERMISSIONS
+) -> AsyncIterator[Users]:
+    """It listens inside. `more`: of its configuration. `passwords` by user; by default `p` and the user's name."""
+    passwords = passwords or {user: f"p{user}" for user in USERS}
     (port,) = free_ports(1)
-    file = _configuration(directory, port, more)
-    passwords = {f"NATS_{user.upper()}_PASSWORD": f"p{user}" for user in USERS}
+    file = _configuration(directory, port, more, permissions)
+    given = {f"NATS_{user.upper()}_PASSWORD": password for user, password in passwords.items()}
     with (directory / "nats-server.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            str(find_server()), "--config", str(file), env={**os.environ, **passwords}, stdout=log, stderr=log
+            str(find_server()), "--config", str(file), env={**os.environ, **given}, stdout=log, stderr=log
         )
     try:
-        users = Users(port)
+        users = Users(port, passwords)
         async with asyncio.timeout(30):
             while not await _listens(port):  # noqa: ASYNC110 - a server says nothing by itself
                 await asyncio.sleep(0.02)
@@ -67,10 +77,10 @@ async def settle(nc: Client) -> None:
     await nc.flush()
 
 
-def _configuration(directory: Path, port: int, more: str) -> Path:
+def _configuration(directory: Path, port: int, more: str, permissions: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "nats-server.conf"
-    included = os.path.relpath(PERMISSIONS, directory)  # always relative
+    included = os.path.relpath(permissions, directory)  # always relative
     file.write_text(f'listen: "{HOST}:{port}"\njetstream {{ store_dir: "{directory}" }}\ninclude "{included}"\n{more}')
     return file
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.config import load
+from fleet.config import load, read_again
 from fleet.errors import ConfigError
-from fleet.model_servers import base_url, joined
+from fleet.model_servers import EndpointConfig, base_url, joined
+from fleet.secret_files import SECRETS
 
 FILE = """
 [endpoints.gpu-1]
@@ -104,3 +105,138 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_the_path_that_is_given_is_kept(url: str, chat: str) -> None:
     """A bare host gets `/v1`; a query stays at the end."""
     assert joined(base_url(url), "/chat/completions") == chat
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "expected"),
+    [
+        ("", {}, (2 * 1024**3, "file")),
+        ('[streams.AGENT_RESPONSES]\nmax_bytes = "5GiB"\n', {}, (5 * 1024**3, "file")),
+        ('[streams.AGENT_RESPONSES]\nmax_bytes = 500_000_000\nstorage = "memory"\n', {}, (500_000_000, "memory")),
+        (
+            '[streams.AGENT_RESPONSES]\nmax_bytes = "5GiB"\nstorage = "memory"\n',
+            {"FLEET_STREAM_AGENT_RESPONSES_MAX_BYTES": "500 mb", "FLEET_STREAM_AGENT_RESPONSES_STORAGE": "file\n"},
+            (500_000_000, "file"),
+        ),
+    ],
+)
+def test_sizes_of_streams(tmp_path: Path, text: str, environ: dict[str, str], expected: tuple[int, str]) -> None:
+    """From the file, then the environment; what neither names has its default."""
+    streams = load({**file(tmp_path, text), **environ}).streams
+    assert (streams["AGENT_RESPONSES"].max_bytes, streams["AGENT_RESPONSES"].storage) == expected
+    assert streams["OBJ_deliberation-texts"].max_bytes == 2 * 1024**3
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "says"),
+    [
+        ('[streams.AGENT_ANSWERS]\nmax_bytes = "5GiB"\n', {}, r"streams\.AGENT_ANSWERS: no such stream"),
+        ('[streams.DELIBERATIONS]\nmax_bytes = "lots"\n', {}, r"streams\.DELIBERATIONS\.max_bytes: expected a size"),
+        ('[streams.DELIBERATIONS]\nmax_bytes = "0"\n', {}, r"streams\.DELIBERATIONS\.max_bytes"),
+        ("[streams.DELIBERATIONS]\nreplicas = 3\n", {}, r"streams\.DELIBERATIONS\.replicas"),
+        ("", {"FLEET_STREAM_KV_DELIBERATIONS_STORAGE": "tape"}, "FLEET_STREAM_KV_DELIBERATIONS_STORAGE"),
+        ("", {"FLEET_STREAM_OBJ_DELIBERATION_TEXTS_MAX_BYTES": "1PB"}, "FLEET_STREAM_OBJ_DELIBERATION_TEXTS_MAX_BYTES"),
+    ],
+)
+def test_a_wrong_size_is_told_by_its_setting(tmp_path: Path, text: str, environ: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load({**file(tmp_path, text), **environ})
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "text", "expected"),
+    [
+        ("NATS_URL", "nats_url", "nats://u:p@host\n", "nats://u:p@host"),
+        ("NATS_USER", "nats_user", " control\n", "control"),
+        ("NATS_PASSWORD", "nats_password", "pass word \r\n", "pass word"),
+        ("NATS_TOKEN", "nats_token", "t", "t"),
+        ("VLLM_URL", "vllm_urls", "http://u:p@a:1, http://b:2/v1\n", ("http://u:p@a:1", "http://b:2")),
+        ("VLLM_API_KEY", "vllm_api_key", "key\n", "key"),
+    ],
+)
+def test_a_secret_is_read_from_its_file(tmp_path: Path, name: str, field: str, text: str, expected: object) -> None:
+    """Which the environment names, or the configuration; and it is read again when it has changed."""
+    secret = tmp_path / "secret"
+    secret.write_text(text)
+    settings = load({f"{name}_FILE": str(secret)})
+    assert getattr(settings, field) == expected
+    if name != "VLLM_URL":
+        assert getattr(load(file(tmp_path, f'{name}_FILE = "{secret}"\n')), field) == expected
+        secret.write_text("nats://rotated")
+        assert getattr(read_again(settings), field) == "nats://rotated"
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_cannot_be_read_is_told_by_its_setting(tmp_path: Path, name: str) -> None:
+    """And nothing of what is in the file, or of what stands beside it."""
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "bytes").write_bytes(b"s3cr3t\xff")
+    (tmp_path / "large").write_text("s3cr3t" * 20_000)
+    for path in (*(tmp_path / each for each in ("none", "empty", "bytes", "large")), tmp_path, "s3cr3t\0"):
+        with pytest.raises(ConfigError, match=f"^{name}_FILE: ") as raised:
+            load({f"{name}_FILE": str(path)})
+        assert path == "s3cr3t\0" or "s3cr3t" not in str(raised.value)
+    (tmp_path / "set").write_text("s3cr3t")
+    with pytest.raises(ConfigError, match=f"{name} and {name}_FILE are both set") as raised:
+        load({f"{name}_FILE": str(tmp_path / "set"), name: "s3cr3t"})
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_the_key_of_the_short_form_is_read_for_each_connection(tmp_path: Path) -> None:
+    """So that a rotated one counts."""
+    (tmp_path / "key").write_text("old")
+    settings = load({"VLLM_URL": "http://a", "VLLM_API_KEY_FILE": str(tmp_path / "key")})
+    (tmp_path / "key").write_text("new\n")
+    assert settings.model_servers["http://a"].key({}) == "new"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'headers = { Authorization = "s3cr3t" }',
+        'headers = { "x-api-key" = "s3cr3t" }',
+        'headers = { X-Auth-Token = "s3cr3t" }',
+        'headers = { X-Team = "Bearer s3cr3t" }',
+        'headers = { X-Team = "sk-s3cr3ts3cr3ts3cr3t" }',
+        'headers = { Cookie = "session=s3cr3t" }',
+        'request = { api_key = "s3cr3t" }',
+        'request = { extra_body = { nested = [{ access_token = "s3cr3t" }] } }',
+        'request = { password = "s3cr3t" }',
+        'request = { tools = ["Bearer s3cr3t"] }',
+        'headers = { X-A = "a" }\nheaders_env = { X-A = "VARIABLE" }',
+    ],
+)
+def test_no_secret_stands_in_the_file(tmp_path: Path, line: str) -> None:
+    """It would be handed to Ray with the settings. The error says where, what to use, and never the secret."""
+    with pytest.raises(ConfigError, match=r"endpoints\.a\..*(headers_env|api_key_env)") as raised:
+        load(file(tmp_path, f'[endpoints.a]\nurl = "http://a"\n{line}\n'))
+    assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://u:s3cr3t@a", "http://a/v1?key=s3cr3t", "http://a/v1?api-key=s3cr3t&b=1"])
+def test_no_secret_stands_in_an_endpoints_url(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"endpoints\.a\.url: .*(headers_env|api_key_env)") as raised:
+        load(file(tmp_path, f'[endpoints.a]\nurl = "{url}"\n'))
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_what_only_looks_like_a_secret_may_stand_in_the_file(tmp_path: Path) -> None:
+    """Tokens are counted, and servers have versions."""
+    text = """
+[endpoints.a]
+url = "https://a.openai.azure.com/openai/v1?api-version=2026-01-01"
+headers = { X-Team = "platform", HTTP-Referer = "https://example.org", X-Title = "fleet" }
+request = { min_tokens = 1, stop_token_ids = [7], return_token_ids = true, skip_special_tokens = false, top_k = 20 }
+"""
+    assert load(file(tmp_path, text)).endpoints["a"].headers["X-Team"] == "platform"
+
+
+def test_secret_headers_are_read_where_they_are_said_to_be(tmp_path: Path) -> None:
+    """On the machine of the worker, from a variable or a file."""
+    (tmp_path / "cookie").write_text("c=1\n")
+    endpoint = EndpointConfig(
+        url="http://a", headers_env={"X-Key": "A_KEY"}, headers_file={"Cookie": str(tmp_path / "cookie")}
+    )
+    assert endpoint.secret_headers({"A_KEY": "key\n"}) == {"X-Key": "key", "Cookie": "c=1"}
+    with pytest.raises(ValueError, match="A_KEY of the header X-Key is not set"):
+        endpoint.secret_headers({})

@@ -74,7 +74,7 @@ class MessageHandler:
             return "term"
         try:
             body = await self._publisher.inline(msg.data)
-            request = await self._publisher.with_shared_text(decode(body, AgentRequested))
+            request = await self._publisher.with_parts(decode(body, AgentRequested))
             deadline_ms = from_rfc3339(request.deadline_at)
         except (msgspec.MsgspecError, ValueError, RecursionError, MissingText) as error:
             return await self._unreadable(msg, error)

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import nats.errors
 import structlog
 from nats.aio.client import Client
@@ -14,7 +15,17 @@ from fleet.clock import now_ms
 from fleet.errors import FleetError
 from fleet.jetstream.origin import run_of
 from fleet.jetstream.payloads import Texts
-from fleet.messages import UNDECODABLE, AgentFailed, AgentProgress, AgentRequested, AgentResponse, decode, encode
+from fleet.messages import (
+    UNDECODABLE,
+    AgentFailed,
+    AgentProgress,
+    AgentRequested,
+    AgentResponse,
+    ContentRef,
+    Policy,
+    decode,
+    encode,
+)
 from fleet.messages.headers import child_traceparent, headers, of_dead_letter
 from fleet.observability.retries import again
 from workers.calls.call_names import slot_of
@@ -23,8 +34,8 @@ from workers.calls.task_view import TaskView
 log = structlog.get_logger(__name__)
 
 SOURCE = "/fleet/worker"
-SHARED_TEXTS = 8
-"""How many texts that calls of one deliberation share are kept in memory."""
+KEPT_PARTS = 16
+"""How many parts that calls of one deliberation share are kept in memory."""
 PUBLISH_TIMEOUT_S = 5.0
 PUBLISH_WITHIN_S = 30.0
 LOOKUP_WITHIN_S = 2.0
@@ -40,25 +51,33 @@ class WorkerPublisher:
         self._js = nc.jetstream(timeout=PUBLISH_TIMEOUT_S)
         self.texts = self._texts = Texts(self._js, lambda: nc.max_payload)
         self._bucket: Any = None
-        self._shared: dict[str, str] = {}
+        self._parts: dict[str, bytes] = {}
 
     async def inline(self, body: bytes) -> bytes:
         """A request's body, from the object store if the message only refers to it."""
         async with asyncio.timeout(PUBLISH_WITHIN_S):
             return await self._texts.inline(body)
 
-    async def with_shared_text(self, request: AgentRequested) -> AgentRequested:
-        """The request with what all calls of its deliberation begin with, wherever that lies."""
-        ref = request.shared_ref
-        if ref is None:
-            return request
-        if (text := self._shared.get(ref.name)) is None:
+    async def with_parts(self, request: AgentRequested) -> AgentRequested:
+        """The request with what it refers to, wherever that lies; `correlation` is of no use here."""
+        changes: dict[str, Any] = {}
+        if (ref := request.answer_schema_ref) is not None:
+            changes["answer_schema"] = msgspec.json.decode(await self._part(ref))
+        if (ref := request.policy_ref) is not None:
+            changes["policy"] = decode(await self._part(ref), Policy)
+        if (ref := request.shared_ref) is not None:
+            request = request.with_shared((await self._part(ref)).decode())
+        return request.change(**changes)
+
+    async def _part(self, ref: ContentRef) -> bytes:
+        """What the calls of one deliberation share. Raises `MissingText`."""
+        if (part := self._parts.get(ref.name)) is None:
             async with asyncio.timeout(PUBLISH_WITHIN_S):
-                text = (await self._texts.get(ref)).decode()
-            self._shared[ref.name] = text
-            while len(self._shared) > SHARED_TEXTS:
-                del self._shared[next(iter(self._shared))]
-        return request.with_shared(text)
+                part = await self._texts.get(ref)
+            self._parts[ref.name] = part
+            while len(self._parts) > KEPT_PARTS:
+                del self._parts[next(iter(self._parts))]
+        return part
 
     async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
         """Returns once JetStream has stored the response; False if it did not within `PUBLISH_WITHIN_S`."""

@@ -43,6 +43,7 @@ def completed(
         usage_by_model=answer.spent.of_call(failed=False),
         facts=answer.facts.change(delivery=delivery),
         correlation=request.correlation,
+        correlation_ref=request.correlation_ref,
     )
 
 
@@ -64,6 +65,7 @@ def failed(
         usage_by_model=spent.of_call(failed=True),
         facts=(error.facts if isinstance(error, GaveUp) else CallFacts()).change(delivery=delivery),
         correlation=request.correlation,
+        correlation_ref=request.correlation_ref,
     )
 
 

@@ -108,6 +108,8 @@ class Attempts:
         try:
             async with silence:
                 await self._make(attempt, attempt.route, request, headers, sink, silence, prompt_tokens)
+        except AttemptError as error:
+            raise self._http.hide(endpoint, error) from None
         except TimeoutError:
             if heard.finished:
                 return

@@ -2,11 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -27,6 +28,7 @@ KEEP_ALIVE_S = 4.0
 REST_S = 1.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 SHORT_REQUEST_S = 10.0
+SHORTEST_SECRET = 4
 MAX_STALE = 8
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -53,10 +55,11 @@ class _Access:
         config = endpoint.config
         try:
             self.key = config.key()
+            secret_headers = config.secret_headers()
             self.ssl: ssl.SSLContext | bool = ssl.create_default_context(cafile=config.ca) if config.ca else True
         except (ValueError, OSError, ssl.SSLError) as error:
             raise ConfigError(f"endpoints.{endpoint.name}: {error}") from None
-        self.headers = {**endpoint.dialect.headers, **config.headers}
+        self.headers = {**endpoint.dialect.headers, **config.headers, **secret_headers}
         if self.key and "authorization" not in {name.lower() for name in self.headers}:
             if endpoint.dialect.key_header == "bearer":
                 self.headers["Authorization"] = f"Bearer {self.key}"
@@ -67,7 +70,24 @@ class _Access:
                 raise ConfigError(f"endpoints.{endpoint.name}: the header {name} has characters that cannot be sent")
         self.proxy = _proxy_for(endpoint.url)
         # Who names a user in the URL and a key as well means the key.
-        self.strips_user = bool(self.key) and "@" in urlsplit(endpoint.url).netloc
+        userinfo = urlsplit(endpoint.url).netloc.rpartition("@")[0]
+        self.strips_user = bool(self.key) and bool(userinfo)
+        self._secrets = _secrets(self.key, userinfo, secret_headers.values())
+
+    def hide(self, text: str) -> str:
+        """`text` without what was sent as a secret: some servers repeat it."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _secrets(key: str | None, userinfo: str, headers: Iterable[str]) -> tuple[str, ...]:
+    """Longest first. Values of headers count by their words, too: `Bearer …`."""
+    found = {key, *headers, *(word for value in headers for word in value.split())}
+    if userinfo:
+        found |= {unquote(userinfo.partition(":")[2]), b64encode(unquote(userinfo).encode()).decode()}
+    secrets = {each for each in found if each and len(each) >= SHORTEST_SECRET}
+    return tuple(sorted(secrets, key=len, reverse=True))
 
 
 def _proxy_for(url: str) -> str | None:
@@ -96,6 +116,13 @@ class Http:
     def know(self, endpoint: Endpoint) -> None:
         """Raises `ConfigError` for a key or a certificate that is not there."""
         self._access[endpoint.name] = _Access(endpoint)
+
+    def hide(self, endpoint: Endpoint, error: AttemptError) -> AttemptError:
+        """`error` without the endpoint's secrets, wherever its server has put them."""
+        hide = self._access[endpoint.name].hide
+        error.error, error.body = hide(error.error), hide(error.body)
+        error.args = tuple(hide(each) if isinstance(each, str) else each for each in error.args)
+        return error
 
     async def close(self) -> None:
         await self._session.close()
@@ -160,8 +187,11 @@ class Http:
         """A response with status 200, its body not yet read."""
         access = self._access[endpoint.name]
         data = None if body is None else json.encode(body)
-        headers = {**headers, **access.headers}
         response = await self._respond(method, url, data, headers, access)
+        if response.status == 401 and (renewed := self._renewed(endpoint, access)) is not None:
+            response.close()
+            access = renewed
+            response = await self._respond(method, url, data, headers, access)
         if response.status in (200, 201):
             return response
         try:
@@ -174,6 +204,17 @@ class Http:
         if error.error_type == "NotFound":
             error = error.at(f"{method} {urlsplit(url).path}")
         raise error
+
+    def _renewed(self, endpoint: Endpoint, access: _Access) -> _Access | None:
+        """With the key that its file holds now; None: it is the same one."""
+        try:
+            renewed = _Access(endpoint)
+        except ConfigError:
+            return None
+        if renewed.headers == access.headers:
+            return None
+        self._access[endpoint.name] = renewed
+        return renewed
 
     async def _respond(
         self, method: str, url: str, data: bytes | None, headers: dict[str, str], access: _Access
@@ -190,7 +231,7 @@ class Http:
                     method,
                     url,
                     data=None if data is None else aiohttp.BytesPayload(data, content_type="application/json"),
-                    headers=headers,
+                    headers={**headers, **access.headers},
                     allow_redirects=False,
                     trace_request_ctx=connection,
                     ssl=access.ssl,
@@ -213,8 +254,7 @@ class Http:
                         break
         except (aiohttp.ClientError, TimeoutError):
             pass  # The status says enough.
-        text = data.decode("utf-8", "replace")
-        return text.replace(access.key, "***") if access.key else text
+        return access.hide(data.decode("utf-8", "replace"))
 
     def _failure(self, error: aiohttp.ClientError) -> AttemptError:
         # A certificate that does not verify will not do so a quarter of a second later.

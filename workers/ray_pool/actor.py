@@ -7,7 +7,8 @@ from typing import Any
 
 import ray
 
-from fleet.config import Settings, with_own_secrets
+from fleet.config import Settings
+from fleet.own_secrets import with_own_secrets
 from workers.ray_pool.launcher_generations import Generation
 
 METHODS = 2

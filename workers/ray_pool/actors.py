@@ -9,9 +9,10 @@ import ray
 import structlog
 
 from fleet import __version__
-from fleet.config import Settings, secrets_of, without_secrets
+from fleet.config import Settings
 from fleet.messages import encode
 from fleet.observability.visible import visible
+from fleet.own_secrets import secrets_of, without_secrets
 from workers.ray_pool.actor import METHODS, WorkerActor
 from workers.ray_pool.control_plane import PROBE_TIMEOUT_S
 from workers.ray_pool.launcher_generations import Generation

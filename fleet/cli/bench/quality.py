@@ -116,8 +116,9 @@ def _given(**traits: float | None) -> dict[str, float]:
 def _settings(vllm_url: str | None) -> "Settings | None":
     """None without a model server."""
     from fleet import config
+    from fleet.secret_files import overlaid
 
-    settings = config.load({**os.environ, "VLLM_URL": vllm_url} if vllm_url else os.environ)
+    settings = config.load(overlaid(os.environ, VLLM_URL=vllm_url) if vllm_url else os.environ)
     if not settings.model_servers:
         return None
     shared.configure_logging()

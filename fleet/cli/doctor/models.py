@@ -47,7 +47,7 @@ def _model_server(asked: "Answered", *, alone: bool) -> Finding:
 
 _REMEDY = "see the server's log"
 _REMEDIES = {
-    "Unauthorized": "set the key it wants: VLLM_API_KEY, or api_key_env or api_key_file of the endpoint",
+    "Unauthorized": "set the key it wants: VLLM_API_KEY(_FILE), or api_key_env or api_key_file of the endpoint",
     "ConnectionRefused": "start it, or correct its URL",
     "ConnectionFailed": "start it, or correct its URL; for a certificate see `ca` of the endpoint",
     "NotFound": "correct the URL (with the path that it serves), or the model's name",

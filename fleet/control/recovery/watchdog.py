@@ -19,6 +19,7 @@ from fleet.config import Settings
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.errors import Unreachable
 from fleet.jetstream import ownership, topology
+from fleet.jetstream.capacity import shortage
 from fleet.jetstream.connection import OUTAGES, answers
 from fleet.jetstream.differences import drift
 from fleet.observability.health import Health
@@ -108,6 +109,8 @@ class Watchdog:
         except Exception as error:
             self._failed("streams", error)
             return ()
+        if not missing:
+            await self._look_for_room()
         self._health.set("streams", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "")
         kept = {name: fields for name, fields in self._changed.items() if self._mending.is_vain(name)}
         self._report("streams are changed by others, again and again", wrong=bool(kept), **kept)
@@ -116,6 +119,15 @@ class Watchdog:
                 f"this process reads consumer {name}, but NATS knows no reader of it", wrong=name in self._unread
             )
         return missing
+
+    async def _look_for_room(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                short = await shortage(self._js)
+        except Exception as error:
+            self._failed("streams", error)
+        else:
+            self._report("no room in NATS", wrong=short is not None, reason=short or "")
 
     async def _write(self) -> None:
         """Reading goes on where a full disk has ended writing. What is written is no object, and gone in seconds."""

@@ -23,11 +23,12 @@ from fleet.deliberation.state import Deliberation
 from fleet.errors import EventInFlight
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
-from fleet.messages import AgentRequested, decode, encode
+from fleet.messages import AgentRequested, Policy, decode, encode
 from fleet.requests.task import Task
 from fleet.times import rfc3339
 from tests.support.agents import answer
 from tests.support.council import run_to_end
+from workers.calls.publisher import WorkerPublisher
 
 NOW = 1_767_225_600_000
 
@@ -151,22 +152,33 @@ async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:
     assert stored.data.decode() == text
 
 
-async def test_what_all_calls_begin_with_is_stored_once(nc: Any) -> None:
-    """However many calls there are, in whatever phase; the rest of each call is as it was."""
-    task = Task(task_description="y" * 60_000, num_agents=4)
+async def test_what_all_calls_repeat_is_stored_once(nc: Any) -> None:
+    """However many calls there are, in whatever phase; each is whole again for who makes it."""
+    task = Task(
+        task_description="y" * 60_000,
+        num_agents=4,
+        correlation={"story": "z" * 300},
+        policy=Policy(required=("a" * 1000,) * 5),
+        output_schema={"type": "object", "description": "d" * 5000},
+    )
     begun = decide(None, Requested("t-1", task, 7, NOW))
     _, asked = run_to_end(begun)
     js = nc.jetstream()
     await outbox(nc).publish(begun.state, [CallAgent(call) for call in asked])
     objects = await (await js.object_store(subjects.TEXTS)).list()
-    assert [info.size for info in objects] == [len(asked[0].shared.encode())]
+    parts = (asked[0].shared.encode(), encode(task.policy), encode(task.output_schema), encode(task.correlation))
+    assert sorted(info.size for info in objects) == sorted(map(len, parts))
     stored = await js.stream_info(subjects.AGENT_REQUESTS)
     assert stored.state.messages == len(asked) == 16
+    worker = WorkerPublisher(nc)
     for sequence in range(1, 17):
         sent = decode((await js.get_msg(subjects.AGENT_REQUESTS, seq=sequence)).data, AgentRequested)
-        assert sent.shared_ref is not None
+        assert len(encode(sent)) < 8_000
         (call,) = [call for call in asked if call.msg_id == sent.msg_id]
-        assert sent.with_shared((await Texts(js, 32_768).get(sent.shared_ref)).decode()) == call
+        whole = await worker.with_parts(sent)
+        assert (whole.messages, whole.answer_schema, whole.policy) == (call.messages, call.answer_schema, call.policy)
+        assert whole.correlation_ref is not None
+        assert await worker.texts.get(whole.correlation_ref) == encode(task.correlation)
 
 
 async def test_call_beyond_one_message_travels_whole(nc: Any) -> None:

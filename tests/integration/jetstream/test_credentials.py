@@ -269,3 +269,55 @@ def test_a_cluster_has_one_login() -> None:
     with pytest.raises(ConfigError, match="NATS_URL") as raised:
         connection.options(load({"NATS_URL": "nats://u:secret@a, nats://v:secret@b"}))
     assert "secret" not in str(raised.value)
+
+
+# --- secrets in files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secrets", [{"NATS_USER": "fleet", "NATS_PASSWORD": "p@ss"}, {"NATS_TOKEN": "p@ss"}])
+async def test_a_rotated_secret_is_read_again_at_reconnect(tmp_path: Path, secrets: dict[str, str]) -> None:
+    """All connections of a fleet go on with the new one, without a restart of theirs."""
+    files = {f"{name}_FILE": str(tmp_path / name) for name in secrets}
+    for name, value in secrets.items():
+        (tmp_path / name).write_text(f"{value}\n")
+    guard = (
+        'authorization { token: "%s" }' if "NATS_TOKEN" in secrets else 'authorization { user: fleet, password: "%s" }'
+    )
+    async with servers.one(tmp_path / "server", more=guard % "p@ss") as server:
+        given = load({"NATS_URL": server.url, **files})
+        more = {name: getattr(given, name) for name in ("nats_user", "nats_password", "nats_token", "secret_files")}
+        async with whole(server.url, **more) as fleet:
+            await completes(fleet)
+            await server.stop()
+            for name in secrets:
+                if name != "NATS_USER":
+                    (tmp_path / name).write_text("another")
+            server.more = guard % "another"
+            await server.start()
+            await server.healthy()
+            await completes(fleet)
+            assert server.refusals == 0
+
+
+async def test_a_wrong_secret_is_told_by_the_setting_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cr3t")
+    given = {"NATS_USER": "fleet", "NATS_PASSWORD_FILE": str(tmp_path / "password")}
+    async with servers.one(tmp_path / "server", more=USERS) as server:
+        with pytest.raises(Unreachable, match=r"refuses user 'fleet': .* see NATS_PASSWORD_FILE") as raised:
+            await connection.connect(load({"NATS_URL": server.url, **given}), "test")
+    assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"NATS_URL": "nats://u:secret@a", "NATS_TOKEN": "secret"},
+        {"NATS_USER": "u"},
+        {"NATS_PASSWORD": "secret"},
+        {"NATS_USER": "u", "NATS_PASSWORD": "secret", "NATS_TOKEN": "secret"},
+    ],
+)
+def test_two_ways_to_log_in_are_told_apart(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="NATS_") as raised:
+        connection.options(load(environ))
+    assert "secret" not in str(raised.value)

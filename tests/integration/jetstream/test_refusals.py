@@ -24,13 +24,10 @@ def account(limits: str) -> str:
 @pytest.mark.parametrize(
     ("configuration", "limits", "said"),
     [
-        (account("max_memory: 64MB, max_file: 10GB"), Limits(), "AGENT_PROGRESS: insufficient memory"),
+        (account("max_memory: 64MB, max_file: 10GB"), Limits(), "AGENT_PROGRESS: insufficient memory .* storage to"),
+        (account("max_memory: 1GB, max_file: 1GB"), Limits(), "DELIBERATIONS: insufficient storage .* max_bytes"),
+        (account("max_memory: 0, max_file: 10GB"), Limits(), "AGENT_PROGRESS: insufficient memory"),
         (account("max_memory: 1GB, max_file: 10GB, max_streams: 5"), Limits(), "maximum number of streams"),
-        (
-            account("max_memory: 1GB, max_file: 10GB, max_bytes_required: true"),
-            Limits(),
-            "DELIBERATION_REQUESTS: account",
-        ),
         ("", Limits(replicas=3), "DELIBERATION_REQUESTS: replicas > 1 .* replicas under"),
         ("", Limits(results_days=0.001), "DELIBERATIONS: duplicates window .* results_days"),
     ],

@@ -1,9 +1,12 @@
 import asyncio
 import json
+import ssl
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 from msgspec import structs
 
@@ -67,6 +70,88 @@ async def test_the_key_is_sent_and_never_shown() -> None:
     assert (raised.value.error_type, raised.value.retryable) == ("Unauthorized", False)
     assert "Bearer ***" in raised.value.error
     assert url in raised.value.error
+
+
+async def test_secrets_are_hidden_wherever_a_server_repeats_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a stream, in a header of its answer, decoded or as they were sent."""
+    monkeypatch.setenv("A_COOKIE", "s3cr3t-of-a-cookie")
+    headers = {"X-Cookie": "A_COOKIE"}
+
+    async def in_a_stream(request: web.Request) -> web.StreamResponse:
+        said = json.dumps({"error": {"message": " ".join(request.headers.values()), "code": 400}})
+        return web.Response(text=f"data: {said}\n\n", content_type="text/event-stream")
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": f"http://elsewhere/?k={request.headers['X-Cookie']}"})
+
+    for handler in (in_a_stream, elsewhere):
+        async with server(handler) as url:
+            config = EndpointConfig(url=url, models=("m",), headers_env=headers, api_key="s3cr3t-key")
+            async with client(servers={"a": config}, max_attempts=1) as made:
+                with pytest.raises(GaveUp) as raised:
+                    await complete(made, ask())
+        assert "***" in raised.value.error
+        assert "s3cr3t" not in repr(raised.value) + str(raised.value) + raised.value.error
+
+
+async def test_no_key_travels_on_a_redirect() -> None:
+    """Nor does anything else: to another server or to the same one."""
+    asked: list[str] = []
+
+    async def heard(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.json_response({})
+
+    async with server(heard) as other:
+
+        async def redirect(request: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": f"{other}/stolen"})
+
+        async with server(redirect) as url, client(url, key="secret-key", max_attempts=2) as made:
+            with pytest.raises(GaveUp):
+                await complete(made, ask())
+    assert asked == []
+
+
+async def test_a_key_that_was_rotated_in_its_file_is_read_again(tmp_path: Path) -> None:
+    """When a server refuses the old one, without a failed attempt."""
+    (tmp_path / "key").write_text("old")
+
+    async def guard(request: web.Request) -> web.StreamResponse:
+        if request.headers["Authorization"] != "Bearer new":
+            return web.json_response({"error": {"message": "no"}}, status=401)
+        return await stream(request, said("fine"), END)
+
+    async with server(guard) as url:
+        config = EndpointConfig(url=url, models=("m",), api_key_file=str(tmp_path / "key"))
+        async with client(servers={"a": config}, max_attempts=1) as made:
+            (tmp_path / "key").write_text("new\n")
+            heard = RecordingWatcher()
+            assert (await complete(made, ask(), heard)).content == "fine"
+            assert heard.errors == []
+
+
+async def test_each_server_has_its_own_certificate_authority(tmp_path: Path) -> None:
+    """One that the others' authority has not signed is not talked to."""
+    authorities = {name: trustme.CA() for name in ("a", "b")}
+
+    async def fine(request: web.Request) -> web.StreamResponse:
+        return await stream(request, said("fine"), END)
+
+    for name, ca in authorities.items():
+        ca.cert_pem.write_to_path(tmp_path / f"{name}.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authorities["a"].issue_cert("127.0.0.1").configure_cert(tls)
+    async with server(fine, tls=tls) as url:
+        for name, trusted in (("a", True), ("b", False)):
+            config = EndpointConfig(url=url, models=("m",), ca=str(tmp_path / f"{name}.pem"), api_key="k")
+            async with client(servers={"a": config}, max_attempts=1) as made:
+                if trusted:
+                    assert (await complete(made, ask())).content == "fine"
+                else:
+                    with pytest.raises(GaveUp) as raised:
+                        await complete(made, ask())
+                    assert raised.value.error_type == "TlsFailed"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from fleet.config import Settings, load, with_own_secrets, without_userinfo
+from fleet.config import Settings, load, without_userinfo
 from fleet.local.data_dir import recall, remember
+from fleet.own_secrets import with_own_secrets
 from workers.ray_pool.pool import RayPool
 
 SECRETS = {
@@ -23,7 +24,7 @@ def test_actors_are_given_no_secret() -> None:
     """Ray keeps what they are made with: whoever breaks a worker, or has Ray's token, can read it."""
     pool = RayPool(load(SECRETS))
     handed = pickle.dumps(pool.actors.arguments(pool.names.own[0]))
-    assert b"secret" not in handed
+    assert b"secret-" not in handed
     assert b"nats://nats:4222,nats://nats-2:4222" in handed
     assert b"gpu-2" in handed
     assert b"secret" not in pool.names.own[0].encode()
@@ -39,6 +40,25 @@ def test_the_node_supplies_them(tmp_path: Path) -> None:
     (tmp_path / "fleet.toml").write_text('VLLM_API_KEY = "of the file"\n')
     found = with_own_secrets(given, {"FLEET_CONFIG": str(tmp_path / "fleet.toml")})
     assert (found.nats_url, found.vllm_api_key) == (given.nats_url, "of the file")
+
+
+def test_the_node_supplies_what_lies_in_files(tmp_path: Path) -> None:
+    """A dispatcher's files are not handed on, nor what is in them; a worker reads its own."""
+    for name in ("control", "worker", "key"):
+        (tmp_path / name).write_text(f"secret-{name}\n")
+    control = {"NATS_URL": "nats://nats", "NATS_USER": "control", "NATS_PASSWORD_FILE": str(tmp_path / "control")}
+    given = RayPool(load({**control, "VLLM_URL": "http://gpu", "VLLM_API_KEY_FILE": str(tmp_path / "key")}))
+    handed = given.actors.arguments("any")
+    assert b"secret-" not in pickle.dumps(handed)
+    assert str(tmp_path).encode() not in pickle.dumps(handed)
+    own = {
+        "NATS_USER": "worker",
+        "NATS_PASSWORD_FILE": str(tmp_path / "worker"),
+        "VLLM_API_KEY_FILE": str(tmp_path / "key"),
+    }
+    found = with_own_secrets(handed[3], own)
+    assert (found.nats_url, found.nats_user, found.nats_password) == ("nats://nats", "worker", "secret-worker")
+    assert found.model_servers["http://gpu"].key({}) == "secret-key"
 
 
 @pytest.mark.parametrize("name", SECRETS)

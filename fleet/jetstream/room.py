@@ -1,0 +1,13 @@
+"""How large each stream may be, and where it lies, as NATS is told."""
+
+from typing import Any
+
+from nats.js.api import StorageType
+
+from fleet.config import Settings
+
+
+def room(settings: Settings, stream: str) -> dict[str, Any]:
+    """`max_bytes` and `storage`; also of the stream behind a bucket."""
+    limits = settings.streams[stream]
+    return {"max_bytes": limits.max_bytes, "storage": StorageType(limits.storage)}
