@@ -145,12 +145,12 @@ async def deliberate(
         say(f"task {body['task_id']}", stderr=True)
         on_asked()
         if json_output:
-            answer = await fleet.ask(body, lambda event: None)
+            answer = await fleet.ask_body(body, lambda event: None)
             print_json(answer)
             event = terminal_event(answer)
         else:
             with board.live():
-                event = terminal_event(await fleet.ask(body, board.on_event))
+                event = terminal_event(await fleet.ask_body(body, board.on_event))
             show_outcome(console(), event, await fleet.winning_text(event))
     return Exit.DONE if isinstance(event, DeliberationCompleted) else Exit.FAILED
 
@@ -159,7 +159,7 @@ async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -
     from fleet.client.session import session
 
     async with session(settings) as fleet:
-        receipt = await fleet.submit(body)
+        receipt = await fleet.submit_body(body)
     if json_output:
         facts = {"task_id": receipt.task_id, "stream_sequence": receipt.stream_sequence, "duplicate": receipt.duplicate}
         print_json(facts)
@@ -173,7 +173,7 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
     from fleet.messages import DeliberationCompleted, ResultReply, decode
 
     async with session(settings) as fleet:
-        body = await fleet.result(task_id, wait_s)
+        body = await fleet.result_body(task_id, wait_s)
         reply = decode(body, ResultReply)
         text = await fleet.winning_text(reply.result) if reply.result and not json_output else None
     if json_output:
@@ -200,17 +200,19 @@ def _standing(task_id: str, status: str, progress: Any) -> str:
 
 
 async def _cancel(settings: Settings, task_id: str, reason: str | None, json_output: bool) -> None:
+    from msgspec import to_builtins
+
     from fleet.client.session import ServiceError, session
 
     async with session(settings) as fleet:
         try:
-            body = await fleet.cancel(task_id, reason)
+            reply = await fleet.cancel(task_id, reason)
         except ServiceError as error:
             if json_output and error.body:
                 print_json(error.body)
                 raise typer.Exit(Exit.BAD_REQUEST) from None
             raise BadRequest("cancel", "$.task_id", f"{task_id} was not cancelled: {error}") from None
     if json_output:
-        print_json(body)
+        print_json(to_builtins(reply))
     else:
         say(f"{task_id}: cancelled")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fleet.client.listing import Summary
+    from fleet.messages import Status
 
 DEFAULT_LIMIT = 50
 SHOWN_CHARACTERS = 60
@@ -53,24 +54,23 @@ def list_(
     asyncio.run(_list(client_settings(data_dir, nats_url), _statuses(status), tenant, limit or None, json_output))
 
 
-def _statuses(given: list[str] | None) -> list[str]:
+def _statuses(given: list[str] | None) -> "list[Status]":
     statuses = [status.upper().replace("-", "_") for status in given or ()]
     for status in statuses:
         if status not in COLOURS:
             raise BadRequest("invalid", "--status", f"--status {status}: expected one of {', '.join(COLOURS)}")
-    return statuses
+    return cast("list[Status]", statuses)
 
 
 async def _list(
-    settings: Settings, statuses: Sequence[str], tenant: str | None, limit: int | None, json_output: bool
+    settings: Settings, statuses: Sequence["Status"], tenant: str | None, limit: int | None, json_output: bool
 ) -> None:
     from msgspec import to_builtins
 
-    from fleet.client.listing import summaries
     from fleet.client.session import session
 
     async with session(settings) as fleet:
-        found = await summaries(fleet, statuses, tenant=tenant, limit=limit)
+        found = await fleet.deliberations(*statuses, tenant=tenant, limit=limit)
     if json_output:
         for each in found:
             print_json(to_builtins(each))

@@ -64,10 +64,9 @@ async def _look(fleet: Any) -> tuple[FleetState, "Sequence[Summary]"]:
     from nats.js.errors import NotFoundError
 
     from fleet.cli.doctor import fleet_state
-    from fleet.client.listing import summaries
 
     try:
-        state, found = await asyncio.gather(fleet_state.look(fleet.nc), summaries(fleet, limit=SHOWN))
+        state, found = await asyncio.gather(fleet_state.look(fleet.nc), fleet.deliberations(limit=SHOWN))
     except KeyError:
         raise NotFoundError from None  # there is no fleet, and the session says so
     return state, found

@@ -72,7 +72,7 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
 
 async def _accepted_at(fleet: Session, task_id: str) -> datetime:
     """Where in the streams to begin: a little before the task was accepted, or before now, if it has yet to be."""
-    state = msgspec.json.decode(await fleet.result(task_id))
+    state = msgspec.json.decode(await fleet.result_body(task_id))
     accepted = state.get("accepted_at") or (state.get("result") or {}).get("accepted_at")
     if state.get("status") == "UNKNOWN":
         say(f"nobody knows a task {task_id!r} yet: waiting until it is accepted (Ctrl-C ends this)", stderr=True)

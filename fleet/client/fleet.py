@@ -15,6 +15,7 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.client.connection import REPLY_WITHIN_S, Caller, ServiceError, Ticket, connected, rejected, terminal_event
+from fleet.client.listing import Summary, summaries
 from fleet.config import load
 from fleet.errors import Unreachable
 from fleet.jetstream.origin import is_copy
@@ -25,6 +26,7 @@ from fleet.messages import (
     DeliberationFailed,
     FollowReply,
     ResultReply,
+    Status,
     TerminalEvent,
     decode,
     encode,
@@ -83,7 +85,11 @@ class Fleet(Caller):
 
         It is given an id here: one that is made of its place in the stream may have been another's before a restore.
         """
-        body = {"task_id": f"task-{secrets.token_hex(8)}", **_body(task_description, request)}
+        return await self.publish(_body(task_description, request))
+
+    async def publish(self, body: Mapping[str, Any]) -> Ticket:
+        """`submit` of a body of `deliberation.requested`."""
+        body = {"task_id": f"task-{secrets.token_hex(8)}", **body}
         ack = await self.js.publish(subjects.REQUESTED, await by_reference(encode(body), self.texts))
         return Ticket(body["task_id"], ack.seq, bool(ack.duplicate))
 
@@ -113,6 +119,12 @@ class Fleet(Caller):
         """Returns once the task has ended as cancelled. Raises `ServiceError`: 404 unknown, 409 already ended."""
         question = {"task_id": _id(task), "reason": reason}
         return decode(await self.request(subjects.CANCEL, encode(question), within_s=REPLY_WITHIN_S), CancelReply)
+
+    async def deliberations(
+        self, *statuses: Status, tenant: str | None = None, limit: int | None = 50
+    ) -> list[Summary]:
+        """The newest ones, oldest first: those that run, and those that ended in the last days."""
+        return await summaries(self, statuses, tenant=tenant, limit=limit)
 
     async def results(self, durable: str) -> AsyncIterator[TerminalEvent]:
         """Every terminal event of the last days, and those that come, for ever. `durable` names who reads: what its

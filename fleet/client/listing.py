@@ -65,7 +65,7 @@ class _Place:
 
 
 async def summaries(
-    caller: Caller, statuses: Iterable[str] = (), *, tenant: str | None = None, limit: int | None = None
+    caller: Caller, statuses: Iterable[Status] = (), *, tenant: str | None = None, limit: int | None = None
 ) -> list[Summary]:
     """The newest `limit` deliberations, oldest first, of some statuses or one tenant alone. Raises what nats-py does.
 

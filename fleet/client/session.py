@@ -15,13 +15,13 @@ from fleet import subjects
 from fleet.client.connection import (
     REPLY_WITHIN_S,
     STREAM_FULL,
-    Caller,
     ServiceError,
     Ticket,
     connected,
     rejected,
     terminal_event,
 )
+from fleet.client.fleet import Fleet
 from fleet.config import Settings
 from fleet.errors import FleetError
 from fleet.jetstream.payloads import MissingText
@@ -58,20 +58,15 @@ async def session(settings: Settings) -> AsyncIterator["Session"]:
         yield Session(nc)
 
 
-class Session(Caller):
-    """What the commands ask of a running fleet."""
+class Session(Fleet):
+    """The client, and what the commands need besides: bodies as they are, and what agents report while they work."""
 
-    async def submit(self, body: dict[str, Any]) -> Ticket:
-        """Publishes a request. Raises `BadRequest` for one the fleet would reject, as far as can be told from here.
-
-        It is given an id here: one that is made of its place in the stream may have been another's before a restore.
-        """
+    async def submit_body(self, body: dict[str, Any]) -> Ticket:
+        """`submit`. Raises `BadRequest` for a request that the fleet would reject, as far as can be told from here."""
         check(body)
-        body = {"task_id": f"task-{secrets.token_hex(4)}", **body}
-        ack = await self.js.publish(subjects.REQUESTED, await by_reference(encode(body), self.texts))
-        return Ticket(body["task_id"], ack.seq, bool(ack.duplicate))
+        return await self.publish(body)
 
-    async def ask(self, body: dict[str, Any], on_event: Callable[[CallEvent], None]) -> bytes:
+    async def ask_body(self, body: dict[str, Any], on_event: Callable[[CallEvent], None]) -> bytes:
         """The terminal event's body; `on_event` gets what the task's agents report meanwhile. Raises `BadRequest`."""
         check(body)
         body = {"task_id": f"ask-{secrets.token_hex(4)}", **body}
@@ -111,7 +106,7 @@ class Session(Caller):
                 try:
                     if done:
                         return done.pop().result()
-                    state = msgspec.json.decode(await self.result(task_id))
+                    state = msgspec.json.decode(await self.result_body(task_id))
                     if state.get("result"):
                         return encode(state["result"])
                     if lost is not None and state["status"] == "UNKNOWN":
@@ -133,7 +128,7 @@ class Session(Caller):
         finally:
             asking.cancel()
 
-    async def result(self, task_id: str, wait_s: float = 0) -> bytes:
+    async def result_body(self, task_id: str, wait_s: float = 0) -> bytes:
         """`deliberation.result`'s answer, also the 404 of an unknown task."""
         question = {"task_id": task_id, **({"wait_seconds": wait_s} if wait_s else {})}
         try:
@@ -142,11 +137,6 @@ class Session(Caller):
             if error.code == 404 and error.body:
                 return error.body
             raise
-
-    async def cancel(self, task_id: str, reason: str | None) -> bytes:
-        """Raises `ServiceError`: 404 unknown, 409 already ended."""
-        question = {"task_id": task_id, **({"reason": reason} if reason else {})}
-        return await self.request(subjects.CANCEL, encode(question), within_s=REPLY_WITHIN_S)
 
 
 def check(body: dict[str, Any]) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 from urllib.parse import unquote
 
 import nats
-import structlog
 from nats.aio.client import Client
 
 from fleet.config import Settings, read_again
 from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream.quirks import LastingClient
 from fleet.jetstream.unreachable import why
+from fleet.logger import Logger
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 RECONNECT_WAIT_S = 0.5
 DISCONNECT_WITHIN_S = 2.0

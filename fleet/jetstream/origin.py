@@ -7,12 +7,13 @@ keeps the subject and the place of what is stored, and what was read directly ca
 
 from collections.abc import Collection
 
-import structlog
 from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js.api import RawStreamMsg
 
-log = structlog.get_logger(__name__)
+from fleet.logger import Logger
+
+log = Logger(__name__)
 
 CONTROL_INBOX, WORKER_INBOX = "_INBOX.control", "_INBOX.worker"
 """Inboxes of their own: who could listen there would learn the next names, and could have answers delivered to them."""

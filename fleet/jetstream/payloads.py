@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import nats.errors
-import structlog
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -25,10 +24,11 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
 from fleet.jetstream.lifetimes import ANSWERS_S, CALLS_S, DAY_S, LETTERS_S
+from fleet.logger import Logger
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 from fleet.times import rfc3339
 
-log = structlog.get_logger(__name__)
+log = Logger(__name__)
 
 HEADROOM = 8 * 1024
 """Bytes of `max_payload` kept free for headers."""

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import nats.errors
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -15,7 +14,9 @@ from nats.js.kv import KeyValue
 from nats.micro.request import Request
 from nats.micro.service import Service
 
-log = structlog.get_logger(__name__)
+from fleet.logger import Logger
+
+log = Logger(__name__)
 
 Handler = Callable[[Msg], Awaitable[None]]
 _LINE = b"NATS/1.0"

@@ -84,10 +84,9 @@ def rendered(event: "TerminalEvent", chosen: Format) -> str:
 async def _end(settings: Settings, task_id: str) -> "TerminalEvent | None":
     """The terminal event with all its texts; None before it. Raises `BadRequest` for a task that nobody knows."""
     from fleet.client.session import session
-    from fleet.messages import ResultReply, decode
 
     async with session(settings) as fleet:
-        reply = decode(await fleet.result(task_id), ResultReply)
+        reply = await fleet.result(task_id)
         if reply.status == "UNKNOWN":
             raise BadRequest(
                 "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt"

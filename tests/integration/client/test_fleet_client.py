@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet.client import BadRequest, Fleet, ServiceError, Unreachable, connect
+from fleet.client.session import Session
 from fleet.messages import DeliberationCancelled, DeliberationCompleted, ResultReply
 from tests.support.permitted import permitted
 from tests.support.whole_fleet import whole
@@ -87,13 +88,33 @@ async def test_no_server_is_unreachable() -> None:
             pass
 
 
-def test_importing_it_is_cheap() -> None:
-    """Neither Ray nor FastStream, and nothing that only the fleet's processes need."""
-    code = "import fleet.client, sys; print(*sys.modules)"
-    loaded = set(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
-    )
+def loaded_by(code: str) -> set[str]:
+    """Names of modules in a new process that has run this."""
+    program = f"{code}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_importing_it_loads_nats_and_msgspec_only() -> None:
+    """Neither Ray nor FastStream, nothing that only the fleet's processes need, and none of their rooms."""
+    loaded = loaded_by("import fleet.client")
     assert "fleet.client" in loaded
-    assert not loaded & {"ray", "faststream", "pydantic", "jsonschema_rs", "regex", "prometheus_client", "typer"}
-    own = {name for name in loaded if name.startswith("fleet.")}
-    assert not {name for name in own if name.startswith(("fleet.control", "fleet.deliberation", "fleet.local"))}
+    others = {name.partition(".")[0] for name in loaded - loaded_by("import nats, nats.js, nats.micro, msgspec")}
+    assert others - set(sys.stdlib_module_names) - {"fleet", "_msgspec"} == set()
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("fleet.")}
+    assert not rooms & {"control", "deliberation", "local", "cli", "observability", "killable", "bench", "chaos"}
+
+
+async def test_deliberations_are_listed(fleet: Fleet) -> None:
+    """Typed; of a status alone."""
+    done = await fleet.ask("Design it", agents=1)
+    (listed,) = await fleet.deliberations()
+    assert (listed.task_id, listed.status, listed.task_description) == (done.task_id, "COMPLETED", "Design it")
+    assert await fleet.deliberations("FAILED", "TIMEOUT") == []
+
+
+@pytest.mark.parametrize("method", ["ask", "submit", "result", "watch", "cancel", "results", "deliberations"])
+def test_the_commands_use_the_client(method: str) -> None:
+    """Their session is one, and changes none of it."""
+    assert issubclass(Session, Fleet)
+    assert getattr(Session, method) is getattr(Fleet, method)

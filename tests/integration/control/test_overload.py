@@ -132,10 +132,10 @@ async def test_the_command_line_says_that_the_fleet_is_full(nats_url: str) -> No
     settings = Settings(nats_url=nats_url, limits=Limits(max_waiting_requests=1))
     async with session(settings) as client:
         await topology.declare(client.js, settings)
-        await client.submit({"task_description": "Design it"})
+        await client.publish({"task_description": "Design it"})
     with pytest.raises(FleetError, match="as many requests waiting as it takes"):
         async with session(settings) as client:
-            await client.submit({"task_description": "Design it"})
+            await client.publish({"task_description": "Design it"})
 
 
 async def test_a_request_that_is_too_many_leaves_no_trace(nats_url: str) -> None:
