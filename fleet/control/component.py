@@ -18,6 +18,8 @@ from fleet.jetstream import topology
 from fleet.jetstream.connection import Connection, disconnect
 from fleet.jetstream.lifetimes import DAY_S
 from fleet.jetstream.payloads import Texts
+from fleet.observability.spans import Tracer
+from fleet.observability.tracing import tracer_of
 
 REQUEST_TIMEOUT_S = 5.0
 
@@ -39,6 +41,7 @@ class Component:
     dead_letters: DeadLetters
     lost_streams: LostStreams
     meter: Meter
+    tracer: Tracer | None
 
 
 async def open_component(
@@ -56,9 +59,14 @@ async def open_component(
     begun.push_async_callback(disconnect, fence.nc)
     outbox = Outbox(fence.nc, fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S), texts, name, fence, meter)
     unended = UnendedTasks(js, texts)
-    runner = Runner(store, outbox, unended, meter.saved)
+    tracer = tracer_of(name)
+    if tracer is not None:
+        begun.push_async_callback(tracer.close)
+    runner = Runner(store, outbox, unended, meter.saved, tracer)
     lost_streams = LostStreams(js, runner, unended)
     await lost_streams.before_consuming(created)
     await fence.start(runner.in_work)
     dead_letters = DeadLetters(nc, js, store, outbox, runner)
-    return Component(settings, name, nc, fence.nc, js, texts, store, outbox, runner, dead_letters, lost_streams, meter)
+    return Component(
+        settings, name, nc, fence.nc, js, texts, store, outbox, runner, dead_letters, lost_streams, meter, tracer
+    )

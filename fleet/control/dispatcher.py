@@ -25,6 +25,7 @@ from fleet.jetstream.capacity import shortage
 from fleet.jetstream.connection import OUTAGES
 from fleet.killable import JobFailed, Processes
 from fleet.messages import DeliberationRejected
+from fleet.messages.trace_ids import TraceContext, context_of, digest
 from fleet.observability.health import Seen
 from fleet.observability.metrics import Metrics
 from fleet.requests import compiling
@@ -128,7 +129,7 @@ class Dispatcher:
                 task,
                 delivery.sequence,
                 now_ms(),
-                message.traceparent,
+                self._sampled(message, task_id),
                 rubric,
                 ignored,
                 delivery.run,
@@ -145,6 +146,14 @@ class Dispatcher:
             admit()
         else:
             self._admission.submit(delivery, admit)
+
+    def _sampled(self, message: IncomingMessage, task_id: str) -> str | None:
+        """The request's trace context. Without one, and where the settings leave this trace out: one that says so."""
+        tracer = self._component.tracer
+        if tracer is None or context_of(message.traceparent) is not None:
+            return message.traceparent
+        trace = TraceContext(digest(16, task_id, message.delivery.sequence), "").child("request")
+        return None if tracer.samples(trace) else str(trace._replace(flags="00"))
 
     async def in_progress(self) -> int:
         """Deliberations that have not ended, those being recorded just now included; all that there may be, while

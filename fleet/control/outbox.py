@@ -26,6 +26,7 @@ from fleet.deliberation.events import (
     StopCalls,
 )
 from fleet.deliberation.state import Deliberation
+from fleet.deliberation.trace import phase_context, root_context
 from fleet.errors import EventInFlight
 from fleet.jetstream.connection import Connection
 from fleet.jetstream.history import terminal_id
@@ -41,7 +42,8 @@ from fleet.messages import (
     of_run,
     status_of,
 )
-from fleet.messages.headers import child_traceparent, headers, line, of_dead_letter
+from fleet.messages.headers import headers, line, of_dead_letter
+from fleet.messages.trace_ids import TraceContext, context_of, digest
 
 log = structlog.get_logger(__name__)
 
@@ -121,17 +123,18 @@ class Outbox:
                 body = encode(call)
                 if self._texts.too_large(body):
                     body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
-                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, state.traceparent)
+                trace = phase_context(state, call.phase, call.round)
+                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, trace)
             case Announce(accepted):
                 msg_id = of_run(f"{task_id}.accepted", state.run)
-                await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, state.traceparent)
+                await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, root_context(state))
             case SetDeadline(_, at):
                 await self.set_deadline(state, at, of_run(f"{task_id}.deadline", state.run))
             case Reject(rejected, traceparent):
                 await self.reject(rejected, traceparent)
             case StopCalls():
                 msg_id = of_run(f"{task_id}.stop", state.run)
-                given = self._headers(subjects.AGENT_STOP, msg_id, task_id, state.traceparent)
+                given = self._headers(subjects.AGENT_STOP, msg_id, task_id, root_context(state))
                 stop = AgentStop(task_id=task_id, run=state.run)
                 await self._nc.publish(subjects.AGENT_STOP, encode(stop), headers=given)
             case Conclude(event):
@@ -148,7 +151,8 @@ class Outbox:
         sequence = rejected.stream_sequence
         task_id = line(rejected.task_id or subjects.generated_id(sequence))
         msg_id = of_run(f"{sequence}.rejected", rejected.run)
-        ack = await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, traceparent)
+        trace = (context_of(traceparent) or TraceContext(digest(16, msg_id), "")).child(msg_id)
+        ack = await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, trace)
         if self._meter is not None and not ack.duplicate:
             self._meter.rejected(rejected.code)
 
@@ -185,19 +189,21 @@ class Outbox:
 
     async def set_deadline(self, state: Deliberation, at: str, msg_id: str) -> None:
         """Schedules `control.deadline`, in place of what may be scheduled for this task."""
+        trace = root_context(state)
         await self._send(
             subjects.schedule_of(state.task_id),
             encode(DeadlineReached(task_id=state.task_id, run=state.run)),
             msg_id,
             state.task_id,
-            state.traceparent,
+            trace,
             {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
         )
 
     async def fail_call(self, failed: AgentFailed) -> None:
         """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
         msg_id = f"{failed.msg_id}.undeliverable"
-        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, None)
+        trace = TraceContext(digest(16, msg_id), "").child(msg_id)
+        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, trace)
 
     async def _store_calls(
         self, state: Deliberation, calls: Sequence[AgentRequested]
@@ -216,8 +222,10 @@ class Outbox:
             # The connection was lost since it was decided: others may have been told that it is gone.
             raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         msg_id = terminal_id(state.task_id, state.run)
-        await self._send(_TERMINAL_SUBJECT[status_of(event)], body, msg_id, state.task_id, state.traceparent)
-        log.info("deliberation.ended", task_id=state.task_id, status=status_of(event), duration_ms=event.duration_ms)
+        trace, status = root_context(state), status_of(event)
+        await self._send(_TERMINAL_SUBJECT[status], body, msg_id, state.task_id, trace)
+        facts = {"status": status, "duration_ms": event.duration_ms, "trace_id": trace.trace_id}
+        log.info("deliberation.ended", task_id=state.task_id, **facts)
 
     async def is_published(self, state: Deliberation) -> bool:
         """Whether the terminal event of `state` is in its stream. Raises `EventInFlight` while it may still arrive."""
@@ -231,15 +239,15 @@ class Outbox:
         body: bytes,
         msg_id: str,
         task_id: str,
-        traceparent: str | None,
+        trace: TraceContext,
         more: dict[str, str] | None = None,
     ) -> Any:
         if self._texts.too_large(body):
             facts = msgspec.json.decode(body)
             top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
             body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
-        given = {**self._headers(subject, msg_id, task_id, traceparent), **(more or {})}
+        given = {**self._headers(subject, msg_id, task_id, trace), **(more or {})}
         return await self._js.publish(subject, body, headers=given, timeout=PUBLISH_TIMEOUT_S)
 
-    def _headers(self, subject: str, msg_id: str, task_id: str, traceparent: str | None) -> dict[str, str]:
-        return headers(subject, msg_id, self._source, task_id, child_traceparent(traceparent))
+    def _headers(self, subject: str, msg_id: str, task_id: str, trace: TraceContext) -> dict[str, str]:
+        return headers(subject, msg_id, self._source, task_id, str(trace))

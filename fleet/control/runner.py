@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Collection, Sequence
 
 import structlog
 
+from fleet.control.deliberation_spans import spans_of
 from fleet.control.items import FailLost, Item, Owed, Ticket
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.saves import Saved
@@ -21,9 +22,11 @@ from fleet.control.terminal_events import Publisher
 from fleet.control.transitions import Transitions
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Responded
+from fleet.deliberation.state import Deliberation
 from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import DeliberationAccepted
+from fleet.observability.spans import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +76,11 @@ class Runner:
         publisher: Publisher,
         unended: UnendedTasks | None = None,
         saved: Saved | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._unended = unended
-        self._transitions = Transitions(store, publisher, self._acceptance_of, saved)
+        self._tracer = tracer
+        self._transitions = Transitions(store, publisher, self._acceptance_of, saved, self._trace)
         self._queues: dict[str, Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._write_failed_at: float | None = None
@@ -141,7 +146,7 @@ class Runner:
 
     async def _handle(self, task_id: str, batch: Sequence[Item]) -> None:
         try:
-            await self._transitions.apply(task_id, batch)
+            state = await self._transitions.apply(task_id, batch)
         except Exception as error:
             self._transitions.forget(task_id)
             if isinstance(error, OUTAGES):
@@ -158,8 +163,14 @@ class Runner:
         else:
             self._write_failed_at = None
             reach("runner.published")
+            if self._tracer is not None and state is not None and state.ended:
+                await self._tracer.exported()  # what comes again after a crash makes the same spans
             await _settle(task_id, [item.delivery.ack() for item in batch])
             reach("runner.acknowledged")
+
+    def _trace(self, state: Deliberation) -> None:
+        if self._tracer is not None:
+            self._tracer.emit(*spans_of(state))
 
     async def _acceptance_of(self, task_id: str) -> DeliberationAccepted | None:
         """Others of which the same is true are submitted: they need not wait for their deadlines."""

@@ -38,6 +38,7 @@ from fleet.crashpoints import reach
 from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject, Requested
 from fleet.deliberation.machine import began, decide, due, recover
 from fleet.deliberation.state import Deliberation
+from fleet.deliberation.trace import root_context
 from fleet.errors import StoreConflict, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.lifetimes import LEASE_S
@@ -49,6 +50,10 @@ MAX_CONFLICTS = 50
 
 AcceptanceOf = Callable[[str], Awaitable[DeliberationAccepted | None]]
 """Looks up the acceptance of a task that has no terminal event."""
+
+
+Ended = Callable[[Deliberation], None]
+"""Is told of each end, by whoever decides it, and by whoever publishes it again after a crash."""
 
 
 class Outcome(Enum):
@@ -93,9 +98,15 @@ class Transitions:
     """Of one process. One batch of a task at a time: its caller sees to that."""
 
     def __init__(
-        self, store: StateStore, publisher: Publisher, acceptance_of: AcceptanceOf, saved: Saved | None = None
+        self,
+        store: StateStore,
+        publisher: Publisher,
+        acceptance_of: AcceptanceOf,
+        saved: Saved | None = None,
+        ended: Ended | None = None,
     ) -> None:
         self._told = saved or _nobody
+        self._ended = ended or _unheard
         self._told_later = DoubtfulSaves(store, self._told)
         self._store = store
         self._publisher = publisher
@@ -183,6 +194,11 @@ class Transitions:
             self._told_later.check(read.state, state, change.applied)
             raise
         self._told(read.state, state, change.applied)
+        if read.state is None and read.begun is None:
+            facts = {"role": state.task.role, "agents": len(state.agents), "trace_id": root_context(state).trace_id}
+            log.info("deliberation.accepted", task_id=state.task_id, **facts)
+        if state.ended:
+            self._ended(state)
         reach("runner.saved")
         self._cache.put(stored)
         if read.begun is not None:
@@ -208,6 +224,8 @@ class Transitions:
         effects = (*(_recovered(state, owed) if owed else ()), *_reissued(state, batch))
         if effects:
             log.info("effects.published_again", task_id=state.task_id, phase=state.phase, round=state.round)
+            if state.ended:
+                self._ended(state)
             await self._publish(stored, effects, Publication.END if state.ended else Publication.AGAIN)
 
     async def _publish(self, stored: Stored, effects: Sequence[Effect], kind: Publication) -> None:
@@ -228,6 +246,10 @@ class Transitions:
 
 def _nobody(before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
     """Nothing is counted."""
+
+
+def _unheard(state: Deliberation) -> None:
+    """Nobody is told of the end."""
 
 
 def _fold(read: Read, batch: Sequence[Item]) -> Change:

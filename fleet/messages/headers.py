@@ -1,7 +1,6 @@
 """Builds the headers of published messages: message id, trace context, CloudEvents in binary mode."""
 
 import re
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -14,7 +13,6 @@ MEDIA_TYPE: Final = "application/json"
 MAX_LINE_BYTES: Final = 1000
 MAX_KEPT_BYTES: Final = 4096
 """Limit of a client's own headers. With those of the fleet they fit into what is kept free of `max_payload`."""
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """What CloudEvents leaves as it is in a header; the rest is percent-encoded UTF-8."""
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -39,14 +37,6 @@ def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: s
         "ce-datacontenttype": MEDIA_TYPE,
         "ce-time": rfc3339(now_ms()),
     }
-
-
-def child_traceparent(traceparent: str | None) -> str:
-    """The next span of the same trace (W3C Trace Context), or the first of a new one."""
-    parent = _TRACEPARENT.fullmatch(traceparent or "")
-    if parent is not None:
-        return f"00-{parent[1]}-{secrets.token_hex(8)}-{parent[2]}"
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 def of_dead_letter(

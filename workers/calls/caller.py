@@ -12,14 +12,18 @@ from fleet.config import Settings
 from fleet.errors import AgentCallError
 from fleet.jetstream.topology import WORKERS_MAX_DELIVER
 from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResponse
+from fleet.messages.trace_ids import TraceContext
+from fleet.observability.spans import Tracer
 from workers.calls import responses
 from workers.calls.answers import AnswerReader
 from workers.calls.call_names import facts
+from workers.calls.call_spans import STOPPED, call_context, chats, invoke_agent
 from workers.calls.isolated import IsolatedChecks
 from workers.calls.progress import ProgressRate, ProgressReport
 from workers.llm.client import Answer, GaveUp, ModelClient
 from workers.llm.requests import ModelRequest, resolve
 from workers.llm.retry import ATTEMPTS_PER_DELIVERY
+from workers.llm.tally import Tally
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +34,8 @@ Publish = Callable[[AgentProgress, int, str], Coroutine[Any, Any, None]]
 class Caller:
     """Makes all calls of one worker."""
 
-    def __init__(self, settings: Settings, client: ModelClient, publish: Publish) -> None:
+    def __init__(self, settings: Settings, client: ModelClient, publish: Publish, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer
         self._settings = settings
         self._client = client
         self._publish = publish
@@ -40,16 +45,19 @@ class Caller:
     async def close(self) -> None:
         await self._isolated.close()
 
-    async def call(self, request: AgentRequested, num_delivered: int, traceparent: str) -> AgentResponse:
-        """The response to publish."""
-        began = time.monotonic()
+    async def call(self, request: AgentRequested, num_delivered: int, phase: TraceContext) -> AgentResponse:
+        """The response to publish. `phase`: the span that the call belongs to."""
+        began, began_ns = time.monotonic(), time.time_ns()
+        trace = call_context(phase, request, num_delivered)
+        traceparent, tally = str(trace), Tally()
+        model_request: ModelRequest | None = None
         first = first_attempt(request, num_delivered)
         report = ProgressReport(request, self._rate, lambda event, number: self._publish(event, number, traceparent))
         log.debug("agent.started", delivery=num_delivered, **facts(request))
-        response: AgentResponse
+        response: AgentResponse | None = None
         try:
-            model_request = resolve(self._settings, request, traceparent)
-            answer = await self._answer(model_request, request, report, first)
+            model_request = resolve(self._settings, request, trace)
+            answer = await self._answer(model_request, request, report, first, tally)
             text = answer.checked.proposal
             checks = {} if text is None else await self._isolated.checks(text, request.policy)
             response = responses.completed(request, model_request, answer, checks, _ms_since(began), num_delivered)
@@ -57,11 +65,19 @@ class Caller:
             response = responses.failed(request, error, first, _ms_since(began), num_delivered)
         finally:
             report.close()
+            if self._tracer is not None:
+                times_ns = (began_ns, time.time_ns())
+                left = None if response is not None else STOPPED
+                with_content = self._tracer.captures_content
+                self._tracer.emit(
+                    invoke_agent(trace, phase, request, num_delivered, times_ns, response, left),
+                    *chats(trace, tally.attempts, model_request, times_ns[1], with_content=with_content),
+                )
         await report.sent()
         return response
 
     async def _answer(
-        self, model_request: ModelRequest, request: AgentRequested, report: ProgressReport, first: int
+        self, model_request: ModelRequest, request: AgentRequested, report: ProgressReport, first: int, tally: Tally
     ) -> Answer:
         """The model's answer; of a review that stayed incomplete, its valid part. Raises `AgentCallError`."""
         reader = AnswerReader(request)
@@ -72,6 +88,7 @@ class Caller:
                 check=partial(self._isolated.answer, reader),
                 watcher=report,
                 first_attempt=first,
+                tally=tally,
             )
         except GaveUp as error:
             if error.invalid is None or (salvaged := reader.salvage()) is None:
@@ -90,7 +107,8 @@ def first_attempt(request: AgentRequested, num_delivered: int) -> int:
 
 
 def log_response(response: AgentResponse) -> None:
-    fields = {"attempt": response.attempt, "duration_ms": response.duration_ms, **facts(response)}
+    went = {"endpoint": response.facts.endpoint, "model": response.facts.model}
+    fields = {"attempt": response.attempt, "duration_ms": response.duration_ms, **went, **facts(response)}
     if isinstance(response, AgentFailed):
         log.warning("agent.failed", error_type=response.error_type, **fields)
     else:

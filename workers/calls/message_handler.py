@@ -5,10 +5,12 @@ worker may have answered it.
 """
 
 import asyncio
+import time
 
 import msgspec
 import structlog
 from nats.aio.msg import Msg
+from structlog.contextvars import bind_contextvars
 
 from fleet.clock import now_ms
 from fleet.crashpoints import reach
@@ -16,11 +18,13 @@ from fleet.errors import AgentCallError
 from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import AgentCompleted, AgentRequested, ErrorType, decode
-from fleet.messages.headers import child_traceparent
+from fleet.messages.trace_ids import TraceContext, context_of, digest
 from fleet.messages.unreadable import failed_call
+from fleet.observability.spans import Tracer
 from fleet.times import from_rfc3339
 from workers.calls import responses
 from workers.calls.call_names import facts
+from workers.calls.call_spans import call_context, invoke_agent
 from workers.calls.caller import Caller, first_attempt, log_response
 from workers.calls.deliveries.delivery_notes import LOST_AFTER, DeliveryNotes
 from workers.calls.deliveries.leases import Lease, Leases, Outcome, settle
@@ -37,7 +41,15 @@ LOOK_UP_AFTER_S = 1.0
 class MessageHandler:
     """Of one worker. `done` and `failed` count its stored responses."""
 
-    def __init__(self, publisher: WorkerPublisher, caller: Caller, notes: DeliveryNotes, leases: Leases) -> None:
+    def __init__(
+        self,
+        publisher: WorkerPublisher,
+        caller: Caller,
+        notes: DeliveryNotes,
+        leases: Leases,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self._tracer = tracer
         self._publisher = publisher
         self._caller = caller
         self._notes = notes
@@ -81,6 +93,8 @@ class MessageHandler:
         lease.request = request
         if (reason := await self._reason_to_skip(msg, request, deadline_ms)) is not None:
             log.info("agent.skipped", reason=reason, **facts(request))
+            if self._tracer is not None and reason == "answered" and msg.metadata.num_delivered > 1:
+                self._trace_lost(self._tracer, request, msg)
             late = reason == "deadline" and await self._is_needed(request)
             return await self._too_late(request, msg) if late else "ack"
         if msg.metadata.num_delivered > 1:
@@ -92,19 +106,29 @@ class MessageHandler:
         return await self._call(request, msg)
 
     async def _call(self, request: AgentRequested, msg: Msg) -> Outcome:
-        traceparent = child_traceparent((msg.headers or {}).get("traceparent"))
+        phase, delivery = phase_of(msg), msg.metadata.num_delivered
+        bind_contextvars(trace_id=phase.trace_id)  # this message has a task of its own
         reach("worker.taken")
-        response = await self._caller.call(request, msg.metadata.num_delivered, traceparent)
+        response = await self._caller.call(request, delivery, phase)
         reach("worker.answered")
-        if not await self._publisher.respond(response, traceparent):
+        if not await self._publisher.respond(response, call_context(phase, request, delivery)):
             return "nak later"
         reach("worker.stored")
         log_response(response)
+        if self._tracer is not None:  # before the message is gone: nobody else could tell of the call
+            await self._tracer.exported()
         if isinstance(response, AgentCompleted):
             self.done += 1
         else:
             self.failed += 1
         return "ack"
+
+    def _trace_lost(self, tracer: Tracer, request: AgentRequested, msg: Msg) -> None:
+        """Whoever had the call before has answered it, and may have died before its span was exported: the same span,
+        with less to say."""
+        phase, delivery, now_ns = phase_of(msg), msg.metadata.num_delivered - 1, time.time_ns()
+        span = call_context(phase, request, delivery)
+        tracer.emit(invoke_agent(span, phase, request, delivery, (now_ns, now_ns), None))
 
     # --- whether to call --------------------------------------------------------------------------------------------
 
@@ -163,13 +187,19 @@ class MessageHandler:
         error = AgentCallError(error_type, what, retryable=False)
         delivery = msg.metadata.num_delivered
         failed = responses.failed(request, error, first_attempt(request, delivery), 0, delivery)
-        stored = await self._publisher.respond(failed, child_traceparent((msg.headers or {}).get("traceparent")))
+        stored = await self._publisher.respond(failed, phase_of(msg))
         return "ack" if stored else "nak later"
 
     async def _give_up(self, msg: Msg, reason: str) -> Outcome:
         """No worker can make this call: its deliberation must not wait for it."""
         failed = failed_call(msg.headers, msg.data, reason, now_ms())
-        if failed is not None and not await self._publisher.respond(failed, (msg.headers or {}).get("traceparent")):
+        if failed is not None and not await self._publisher.respond(failed, phase_of(msg)):
             return "nak later"
         await self._publisher.dead_letter(msg, reason)
         return "term"
+
+
+def phase_of(msg: Msg) -> TraceContext:
+    """The span that the message belongs to: its phase, or, of a publisher that tells none, one of its own."""
+    told = context_of((msg.headers or {}).get("traceparent"))
+    return told or TraceContext(digest(16, msg.reply), "").child("call")

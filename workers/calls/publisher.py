@@ -26,7 +26,8 @@ from fleet.messages import (
     decode,
     encode,
 )
-from fleet.messages.headers import child_traceparent, headers, of_dead_letter
+from fleet.messages.headers import headers, of_dead_letter
+from fleet.messages.trace_ids import TraceContext
 from fleet.observability.retries import again
 from workers.calls.call_names import slot_of
 from workers.calls.task_view import TaskView
@@ -79,11 +80,13 @@ class WorkerPublisher:
                 del self._parts[next(iter(self._parts))]
         return part
 
-    async def respond(self, response: AgentResponse, traceparent: str | None) -> bool:
-        """Returns once JetStream has stored the response; False if it did not within `PUBLISH_WITHIN_S`."""
+    async def respond(self, response: AgentResponse, trace: TraceContext) -> bool:
+        """Returns once JetStream has stored the response; False if it did not within `PUBLISH_WITHIN_S`. `trace`: the
+        call's span.
+        """
         subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
         msg_id = response.msg_id
-        msg_headers = headers(subject, msg_id, SOURCE, response.task_id, child_traceparent(traceparent))
+        msg_headers = headers(subject, msg_id, SOURCE, response.task_id, str(trace))
         body = encode(response)
 
         async def publish() -> None:

@@ -18,6 +18,8 @@ from fleet.jetstream.origin import WORKER_INBOX, published
 from fleet.jetstream.streams import of_consumer
 from fleet.messages import UNDECODABLE, AgentStop, decode
 from fleet.messages.workers import WorkerStatus
+from fleet.observability.spans import Tracer
+from fleet.observability.tracing import tracer_of
 from fleet.times import rfc3339
 from workers.calls.caller import Caller
 from workers.calls.deliveries.delivery_notes import DeliveryNotes
@@ -61,7 +63,13 @@ class AgentWorker:
     """
 
     def __init__(
-        self, settings: Settings, name: str, client: ModelClient, nc: connection.Connection, events: ConnectionEvents
+        self,
+        settings: Settings,
+        name: str,
+        client: ModelClient,
+        nc: connection.Connection,
+        events: ConnectionEvents,
+        tracer: Tracer | None = None,
     ) -> None:
         self._name = name
         self._started_at = rfc3339(now_ms())
@@ -80,8 +88,8 @@ class AgentWorker:
         self._publisher = WorkerPublisher(nc)
         self._duplicates = DuplicateWatch(self._leases, self._publisher.task_view)
         self._notes = DeliveryNotes(self._publisher.texts, name, self._renew_s)
-        self._caller = Caller(settings, client, self._publisher.report)
-        self._handler = MessageHandler(self._publisher, self._caller, self._notes, self._leases)
+        self._caller = Caller(settings, client, self._publisher.report, tracer)
+        self._handler = MessageHandler(self._publisher, self._caller, self._notes, self._leases, tracer)
         calls, consumer = of_consumer(subjects.WORKERS)
         self._pull = PullConsumer(
             nc,
@@ -114,7 +122,10 @@ class AgentWorker:
             alone = f"{name}.{secrets.token_hex(4)}"
             client.share_limits(SharedLedger(nc, alone), alone)
             stack.push_async_callback(client.give_back)
-            worker = cls(settings, name, client, nc, events)
+            tracer = tracer_of("worker")
+            if tracer is not None:
+                stack.push_async_callback(tracer.close)
+            worker = cls(settings, name, client, nc, events, tracer)
             stack.push_async_callback(worker._close)
             await worker._start()
             yield worker

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from fleet.config import Settings
+from fleet.messages.trace_ids import TraceContext
 from workers.llm.failures import CONNECTION_TYPES, NO_ANSWER, AttemptError, of_client_error
 from workers.llm.http import Http
 from workers.llm.reading.answer import BYTES_PER_TOKEN, StreamedAnswer
@@ -52,9 +53,17 @@ class Attempt:
         self.waited_for_first = False
         """Whether it was given up before the first piece of text."""
         self.first_token_s: float | None = None
+        self.began_ns = 0
+        self.ended_ns = 0
+        """Since 1970; 0: not yet."""
         self.outcome: str | None = None
         """`completed`, or an error type; None while it goes on, and where the deadline ends it."""
         self.error: AttemptError | None = None
+
+
+def chat_context(parent: TraceContext, number: int) -> TraceContext:
+    """The span of one attempt, below that of its call."""
+    return parent.child(parent.span_id, "chat", number)
 
 
 class Misplaced(AttemptError):

@@ -8,7 +8,7 @@ from random import Random
 from fleet.clock import now_ms
 from fleet.config import Workers
 from fleet.errors import AgentCallError
-from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink
+from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, chat_context
 from workers.llm.call_history import CallHistory
 from workers.llm.failures import AttemptError, of
 from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durations, race
@@ -40,7 +40,9 @@ class Shared:
 class ModelCall:
     """One call."""
 
-    def __init__(self, shared: Shared, request_id: str, check: Check, watcher: CallWatcher, first: int) -> None:
+    def __init__(
+        self, shared: Shared, request_id: str, check: Check, watcher: CallWatcher, first: int, tally: Tally
+    ) -> None:
         self._shared = shared
         self._request_id = request_id
         self._check = check
@@ -48,7 +50,7 @@ class ModelCall:
         self._next = first
         self._history = CallHistory(shared.endpoints)
         self._spent = Spent()
-        self._tally = Tally()
+        self._tally = tally
         self._hedges = 0
         self._told: Attempt | None = None
         """What the watcher was told of last, while it goes on."""
@@ -143,7 +145,7 @@ class ModelCall:
         search = self._history.search(request, beside)
         route = attempt.route = await shared.endpoints.ready(search)
         self._tally.add(attempt)
-        began = time.monotonic()
+        began, attempt.began_ns = time.monotonic(), time.time_ns()
         try:
             with shared.endpoints.attempt(route.endpoint, request.task_id, search.expected_tokens) as open_call:
                 try:
@@ -165,6 +167,7 @@ class ModelCall:
             attempt.error = of(error).at(route.endpoint.shown)
             self._tally.failed(attempt, error)
         finally:
+            attempt.ended_ns = time.time_ns()
             model, price = attempt.heard.model or attempt.model, route.endpoint.config.price
             self._spent = self._spent.plus(model, attempt.heard.usage, price)
         return attempt
@@ -181,8 +184,8 @@ class ModelCall:
         headers = {"X-Request-Id": f"{self._request_id}.{attempt.number}"}
         if request.task_id:
             headers["X-Session-ID"] = request.task_id
-        if request.traceparent:
-            headers["traceparent"] = request.traceparent
+        if request.trace is not None:
+            headers["traceparent"] = str(chat_context(request.trace, attempt.number))
         return headers
 
     # --- the end ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.servers.endpoints import Endpoints
 from workers.llm.servers.room import Ledger
+from workers.llm.tally import Tally
 
 __all__ = ["Answer", "CallWatcher", "GaveUp", "ModelClient"]
 
@@ -83,6 +84,10 @@ class ModelClient:
         check: Check,
         watcher: CallWatcher,
         first_attempt: int = 1,
+        tally: Tally | None = None,
     ) -> Answer:
-        """Raises `GaveUp`. `check` turns the text into `Answer.checked`, or raises `AgentCallError` (InvalidAnswer)."""
-        return await ModelCall(self._shared, request_id, check, watcher, first_attempt).run(request)
+        """Raises `GaveUp`. `check` turns the text into `Answer.checked`, or raises `AgentCallError` (InvalidAnswer);
+        `tally` is told of all attempts, however the call ends.
+        """
+        call = ModelCall(self._shared, request_id, check, watcher, first_attempt, tally or Tally())
+        return await call.run(request)

@@ -7,6 +7,7 @@ from msgspec import Struct, structs
 from fleet.config import RoleProfile, Settings
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Phase
+from fleet.messages.trace_ids import TraceContext
 from fleet.times import from_rfc3339
 from workers.llm.reading.control_tokens import without_control_tokens
 
@@ -42,10 +43,11 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     more_than: int = 0
     """Tokens at which the answer was cut off before: asked again with no more it would be cut again."""
     task_id: str = ""
-    traceparent: str = ""
+    trace: TraceContext | None = None
+    """The span of this call."""
 
 
-def resolve(settings: Settings, request: AgentRequested, traceparent: str = "") -> ModelRequest:
+def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | None = None) -> ModelRequest:
     """The request's model goes before the role's.
 
     Raises `AgentCallError` (UnknownRole) and, for a deadline that is no time, ValueError.
@@ -68,7 +70,7 @@ def resolve(settings: Settings, request: AgentRequested, traceparent: str = "") 
         answer_schema=request.answer_schema,
         accept_truncated=request.accept_truncated,
         task_id=request.task_id,
-        traceparent=traceparent,
+        trace=trace,
     )
 
 

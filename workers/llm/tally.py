@@ -18,6 +18,11 @@ class Tally:
         self._hedges = 0
         self._hedge_won = False
 
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """In the order in which they began."""
+        return tuple(self._attempts)
+
     def add(self, attempt: Attempt) -> None:
         """It has an endpoint, and begins."""
         self._attempts.append(attempt)

@@ -35,6 +35,7 @@ from fleet.deliberation.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
+from fleet.messages.trace_ids import TraceContext, digest
 from fleet.requests.form import MAX_AGENTS
 from workers.calls.caller import Caller
 from workers.llm.client import ModelClient
@@ -105,7 +106,7 @@ class Models:
         await self._client.close()
 
     async def ask(self, call: AgentRequested) -> AgentResponse:
-        return await self._caller.call(call, 1, "")
+        return await self._caller.call(call, 1, TraceContext(digest(16, call.task_id), digest(8, call.msg_id)))
 
     async def play(
         self, puzzle: Puzzle, number: int, strategy: Strategy, agents: int, answerer: Any = None

@@ -18,9 +18,10 @@ from fleet.control.service.calls import HandOver, Published, decoded, fault, tak
 from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
 from fleet.control.service.waiters import Closed, Waiters
 from fleet.deliberation.state import Deliberation
+from fleet.deliberation.trace import root_context
 from fleet.errors import UnreadableState
 from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode, of_run
-from fleet.messages.headers import child_traceparent, headers
+from fleet.messages.headers import headers
 from fleet.observability.retries import again
 from fleet.requests.by_reference import by_reference, with_task_id
 
@@ -158,7 +159,7 @@ class Endpoints:
             of_run(f"{call.task_id}.cancel", state.run),
             f"/fleet/{self._component.name}",
             call.task_id,
-            child_traceparent(state.traceparent),
+            str(root_context(state)),
         )
         await self._component.js.publish(subjects.CONTROL_CANCEL, encode(call), headers=given)
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import structs
 
 from fleet.messages import ChatMessage
+from fleet.messages.trace_ids import TraceContext, context_of
 from fleet.model_servers import EndpointConfig, Kind
 from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, stream
 from workers.llm.client import GaveUp
@@ -246,22 +247,28 @@ async def test_what_the_settings_say_goes_into_every_body_and_header() -> None:
         )
         async with client(servers={"one": config}) as made:
             for phase in ("propose", "score"):
-                await complete(made, ask(phase=phase, task_id="t-1", traceparent="00-1-2-01"))
+                await complete(made, ask(phase=phase, task_id="t-1", trace=TraceContext("1" * 32, "2" * 16)))
     first, second = server.bodies
     assert "temperature" not in first
     assert (first["top_k"], first["priority"] > second["priority"]) == (20, True)
     sent = server.headers[0]
-    assert (sent["X-Session-ID"], sent["traceparent"], sent["X-Team"]) == ("t-1", "00-1-2-01", "a")
+    assert (sent["X-Session-ID"], sent["X-Team"]) == ("t-1", "a")
+    traces = [context_of(headers["traceparent"]) for headers in server.headers]
+    assert [trace.trace_id for trace in traces if trace] == ["1" * 32] * 2
 
 
 async def test_every_attempt_says_whose_it_is() -> None:
     """The session and the trace stay; each attempt has an id of its own."""
     answers = iter([(500, {"error": "no"}), (503, {"error": "The server is overloaded."}), None])
     async with serving(lambda body: next(answers)) as (server, url), client(url) as made:
-        await complete(made, ask(task_id="t-1", traceparent="00-1-2-01"))
+        await complete(made, ask(task_id="t-1", trace=TraceContext("1" * 32, "2" * 16)))
     sent = [{name.lower(): value for name, value in head.items()} for head in server.headers]
     assert len(sent) == 3
-    assert {(head["x-session-id"], head["traceparent"]) for head in sent} == {("t-1", "00-1-2-01")}
+    spans = [context_of(head["traceparent"]) for head in sent]
+    assert {(head["x-session-id"], span.trace_id) for head, span in zip(sent, spans, strict=True) if span} == {
+        ("t-1", "1" * 32)
+    }
+    assert len({span.span_id for span in spans if span}) == 3
     ids = [head["x-request-id"].rpartition(".") for head in sent]
     assert [number for _, _, number in ids] == ["1", "2", "3"]
     assert len({call for call, _, _ in ids}) == 1

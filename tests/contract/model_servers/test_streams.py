@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from fleet.config import RoleProfile, Settings, Workers
 from fleet.messages import AgentCompleted, AgentFailed, AgentProgress, AgentRequested, AgentResponse, ChatMessage
+from fleet.messages.trace_ids import TraceContext
 from fleet.model_servers import EndpointConfig, Kind
 from fleet.times import rfc3339
 from tests.support.raw_server import RawServer, raw_server
@@ -73,7 +74,7 @@ async def call(server: RawServer, deadline_s: float = 30.0, kind: Kind = "vllm",
         **more,
     )
     try:
-        return await Caller(settings, client, unwatched).call(request, 1, "")
+        return await Caller(settings, client, unwatched).call(request, 1, TraceContext("1" * 32, "2" * 16))
     finally:
         await client.close()
 
