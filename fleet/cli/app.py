@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, listing, page, run, status, top
+from fleet.cli import bench, chaos, client, deadletters, listing, mcp_server, page, run, status, top
 from fleet.cli.doctor import command as doctor
 from fleet.cli.output import ReaderGone
 from fleet.cli.report import command as report
@@ -55,6 +55,7 @@ app.command(rich_help_panel=USE)(client.result)
 app.command(rich_help_panel=USE)(client.cancel)
 app.command("list", rich_help_panel=USE)(listing.list_)
 app.command(rich_help_panel=USE)(report.report)
+app.command(rich_help_panel=USE)(mcp_server.mcp)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(status.status)
 app.command(rich_help_panel=OPERATE)(top.top)
