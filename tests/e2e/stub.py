@@ -55,7 +55,7 @@ class StubModel:
             return web.json_response({"error": {"message": "told to fail"}}, status=self.statuses.pop(0))
         schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
         own = f"The answer number {len(self.requests)}." if self.words is None else self.words
-        text = json.dumps(instance(schema)) if schema else own
+        text = json.dumps(instance(schema, len(self.requests))) if schema else own
         self.answers.append(text)
         await self._count(+1)
         try:
@@ -80,19 +80,19 @@ class StubModel:
             self._changed.notify_all()
 
 
-def instance(schema: dict[str, Any]) -> Any:
-    """The plainest value that satisfies `schema`."""
+def instance(schema: dict[str, Any], number: int) -> Any:
+    """The plainest value that satisfies `schema`; a `numbered` text has the number of the request."""
     if "enum" in schema:
         return schema["enum"][0]
     match schema["type"]:
         case "boolean":
             return True
         case "object":
-            return {name: instance(inner) for name, inner in schema["properties"].items()}
+            return {name: instance(inner, number) for name, inner in schema["properties"].items()}
         case "array":
-            return [instance(schema["items"])]
+            return [instance(schema["items"], number)]
         case "string":
-            return "a point"
+            return f"point {number}" if schema.get("description") == "numbered" else "a point"
         case "integer" | "number":
             return schema.get("maximum", 1)
         case other:
