@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from fleet.errors import ConfigError
+from fleet.messages import Phase
 from fleet.model_servers import EndpointConfig, ModelConfig, base_url, problems, shown
 from fleet.secret_files import SECRETS, content, file_of, with_files
 from fleet.stream_limits import DEFAULTS, StreamLimits, stream_limits
@@ -25,20 +26,32 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
+class PhaseProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What calls of one phase do otherwise than the role says."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: Count | None = None
+
+
 class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How agents of one role call the model. `model` absent: `VLLM_MODEL`, or what the server lists first.
     `judge_model`: for calls that judge (critique, score, vote, compare, choose); absent: `model`.
 
     `rubric`: criterion -> weight, what proposals are scored against where the request has none.
-    `context_window` in tokens, absent: what the server says of the model.
+    `context_window` in tokens, absent: what the server says of the model. `judge_persona`: for calls that judge.
+    `phases`: sampling of single phases, such as `[roles.DEV.phases.score]`.
     """
 
     persona: Annotated[str, Meta(min_length=1)]
+    judge_persona: Annotated[str, Meta(min_length=1)] = (
+        "You judge what others wrote: strictly, fairly, by the rubric alone, and by what is there."
+    )
     rubric: Annotated[dict[str, Annotated[float, Meta(gt=0, le=100)]], Meta(min_length=1, max_length=20)] | None = None
     model: str | None = None
     judge_model: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
     max_tokens: Count = 1024
+    phases: dict[Phase, PhaseProfile] = {}
     context_window: Count | None = None
 
 

@@ -49,7 +49,7 @@ def _parts(event: TerminalEvent) -> Iterator[_Part]:
 def _short(task: AcceptedTask, ref: ContentRef) -> AcceptedTask:
     return task.change(
         task_description="",
-        constraints=task.constraints.change(requirements=(), metadata={}, policy=Policy()),
+        constraints=task.constraints.change(requirements=(), metadata={}, policy=Policy(), reference=None),
         options=task.options.change(output_schema=None),
         content_ref=ref,
     )

@@ -39,6 +39,11 @@ def calls(state: Deliberation) -> dict[str, Call]:
     match state.phase:
         case "propose":
             phase_calls = [Call(agent, state.role_of(agent), {}) for agent in state.agents]
+        case "score" if state.reading == 2:
+            phase_calls = [
+                Call(agent, state.role_of(agent), label(order), question=2)
+                for agent, order in state.second_orders.items()
+            ]
         case "critique" | "score" | "vote":
             phase_calls = [
                 Call(agent, state.role_of(agent), shuffled_labels(state, agent, state.phase, state.round))
@@ -131,7 +136,7 @@ def _last_message(state: Deliberation, call: Call) -> tuple[ChatMessage, dict[st
     """The last message, and the schema of its answer (None: free text)."""
     match state.phase:
         case "propose":
-            return prompts.propose(state), state.task.output_schema
+            return prompts.propose(state, call.agent_id), state.task.output_schema
         case "critique":
             return prompts.critique(state, call.labels), answer_schemas.critique(state, call.labels)
         case "revise":

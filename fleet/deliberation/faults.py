@@ -99,7 +99,7 @@ def _coverage(state: Deliberation, agent: str) -> Check:
     answers = [
         card.requirements_met
         for reviewer in state.agents
-        for card in state.scores.get(reviewer, ())
+        for card in (*state.scores.get(reviewer, ()), *state.second_scores.get(reviewer, ()))
         if card.author_id == agent and len(card.requirements_met) == len(requirements)
     ]
     if not requirements or not answers:

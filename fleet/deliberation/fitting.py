@@ -93,7 +93,7 @@ class _Table:
         self.reviewer = [one.reviewer for one in scores]
         self.by_author = _indices(self.author)
         self.by_reviewer = _indices(self.reviewer)
-        self.by_place = _indices((one.position, one.shown) for one in scores)
+        self.by_place = _indices((one.position, one.reading) for one in scores)
         self.y = self.less_place([float(one.same_model) for one in scores])
         taste = any(abs(value) > _STEADY for value in self.y)
         self.freedom = len(scores) - len(self.by_author) - (len(self.by_place) - 1) - taste

@@ -9,20 +9,31 @@ from fleet.deliberation.labels import shown_order
 from fleet.deliberation.ranking import Standings, by_checks, by_score, by_votes, preferring, shortlist, with_copies
 from fleet.deliberation.scoring import Score, card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
-from fleet.messages import Comparison, Phase
+from fleet.messages import Comparison, Scorecard
 
 CHOOSER_ROLE = "ARCHITECT"
 
 
 def final_scores(state: Deliberation) -> list[Score]:
-    """The score phase's scores, each reviewer's weighted means, in agent order."""
+    """What counts in the end, each reviewer's weighted means, in agent order.
+
+    The score phase's scores, or those of the critiques that settled the verdict. What a reviewer read twice has one
+    score, the mean, at its first place.
+    """
+    if state.verdict_round:
+        return round_scores(state, state.verdict_round)
     rubric = weights(state.rubric)
     scores: list[Score] = []
     for reviewer in state.agents:
-        cards = state.scores.get(reviewer, ())
-        by_author = {card.author_id: card_score(card.criteria, rubric) for card in cards}
-        scores += _scores(state, "score", state.round, reviewer, by_author)
-    return scores
+        order = shown_order(state, "score", state.round, reviewer) if reviewer in state.scores else ()
+        scores += _scores(state, order, reviewer, _means(state.scores.get(reviewer, ()), rubric))
+        again = _means(state.second_scores.get(reviewer, ()), rubric)
+        scores += _scores(state, state.second_orders.get(reviewer, ()), reviewer, again, reading=2)
+    return pooled(scores, {})
+
+
+def _means(cards: Sequence[Scorecard], rubric: Mapping[str, float]) -> dict[str, float | None]:
+    return {card.author_id: card_score(card.criteria, rubric) for card in cards}
 
 
 def round_scores(state: Deliberation, round_: int) -> list[Score]:
@@ -33,16 +44,23 @@ def round_scores(state: Deliberation, round_: int) -> list[Score]:
     for reviewer in state.agents:
         critiques = by_reviewer.get(reviewer, ())
         by_author = {critique.author_id: weighted(critique.scores, rubric) for critique in critiques}
-        scores += _scores(state, "critique", round_, reviewer, by_author)
+        if by_author:
+            order = shown_order(state, "critique", round_, reviewer)
+            scores += _scores(state, order, reviewer, by_author)
     return scores
 
 
 def _scores(
-    state: Deliberation, phase: Phase, round_: int, reviewer: str, by_author: Mapping[str, float | None]
+    state: Deliberation,
+    order: Sequence[str],
+    reviewer: str,
+    by_author: Mapping[str, float | None],
+    *,
+    reading: int = 1,
 ) -> list[Score]:
+    """`order`: as they were shown."""
     if not by_author:
         return []
-    order = shown_order(state, phase, round_, reviewer)
     model = state.candidates[reviewer].proposal.model
     return [
         Score(
@@ -52,6 +70,7 @@ def _scores(
             position=order.index(author) + 1,
             shown=len(order),
             same_model=model == state.candidates[author].proposal.model,
+            reading=reading,
         )
         for author, score in by_author.items()
         if score is not None
@@ -87,7 +106,10 @@ def standings(state: Deliberation) -> Standings:
 
 
 def pooled(scores: Sequence[Score], same: Mapping[str, str]) -> list[Score]:
-    """The scores with those that one reviewer gave to identical texts as one, their mean, at the first one's place."""
+    """The scores with those that one reviewer gave to one text as one, their mean, at the first one's place.
+
+    `same`: copy -> original.
+    """
     together: dict[tuple[str, str], list[Score]] = {}
     for one in scores:
         together.setdefault((one.reviewer, same.get(one.author, one.author)), []).append(one)

@@ -27,7 +27,9 @@ def shown_order(state: Deliberation, phase: str, round_: int, reviewer: str) -> 
     """The authors of the proposals that a reviewer is shown, in their order. The seed decides it."""
     agents = state.ranked_agents
     orders = _orders(f"{state.seed}/{round_}/{phase}", len(agents))
-    return tuple(agents[author] for author in orders[agents.index(reviewer)])
+    # The first places of a Latin square are balanced, too.
+    most = state.task.judges_per_proposal if phase in ("critique", "score") else None
+    return tuple(agents[author] for author in orders[agents.index(reviewer)][:most])
 
 
 def balanced_orders(seed: str, size: int) -> list[list[int]]:

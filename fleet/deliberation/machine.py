@@ -84,8 +84,11 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
             changed = conclude_cancelled(state, reason, at_ms)
         case _:
             assert_never(event)
-    moved = (changed.phase, changed.round, changed.ended) != (state.phase, state.round, state.ended)
-    return Decision(changed, due(changed) if moved else ())
+    return Decision(changed, due(changed) if _step(changed) != _step(state) else ())
+
+
+def _step(state: Deliberation) -> tuple[object, ...]:
+    return state.phase, state.round, state.reading, state.ended
 
 
 def due(state: Deliberation) -> tuple[Effect, ...]:

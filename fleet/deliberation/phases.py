@@ -2,17 +2,19 @@
 
     propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ synthesise? ─▶ completed
 
-`stopping` may end the rounds early; a spent token budget ends everything. `compare` is for ties, `choose` for
-`selection: architect`, `synthesise` for `options.synthesis`. `selection: checks` asks nobody for scores or votes.
+`options.gate` may end everything with a critique, `stopping` the rounds; a spent token budget ends everything.
+`second_reading` may ask for scores twice, `compare` is for ties, `choose` for `selection: architect`, `synthesise` for
+`options.synthesis`. `selection: checks` asks nobody for scores or votes.
 """
 
 from typing import assert_never
 
 from fleet.deliberation.asking import calls
 from fleet.deliberation.conclusion import complete_partial
-from fleet.deliberation.judging import round_standings
+from fleet.deliberation.judging import round_standings, standings
+from fleet.deliberation.second_reading import second_orders
 from fleet.deliberation.state import Deliberation, PhaseRecord
-from fleet.deliberation.stopping import over_budget, reason_to_stop
+from fleet.deliberation.stopping import over_budget, reason_to_stop, settled
 from fleet.messages import Phase, SelectionMethod, StopReason
 
 
@@ -51,11 +53,18 @@ def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase | N
         case "propose":
             return state, "critique" if task.rounds else _judge(task.selection) or synthesise
         case "critique":
+            if sentence := _verdict_of_critiques(state):
+                settled_state = state.change(verdict_round=state.round)
+                stopped = _stopped(settled_state, "leader_settled", sentence)
+                chooses = task.selection == "architect" and _asks(stopped, "choose")
+                return stopped, "choose" if chooses else synthesise
             return state, "revise"
         case "revise":
             state = state.change(rounds_run=state.round)
             stop = _reason_to_stop(state, at_ms)
             return (_stopped(state, *stop), _judge(task.selection) or synthesise) if stop else (state, "critique")
+        case "score" if state.reading == 1 and (orders := second_orders(state)):
+            return state.change(reading=2, second_orders=orders), "score"
         case "score" | "vote" if task.selection != "architect" and _asks(state, "compare"):
             return state, "compare"
         case "score" | "vote" if task.selection == "architect" and _asks(state, "choose"):
@@ -66,6 +75,17 @@ def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase | N
             return state, None
         case _:
             assert_never(state.phase)
+
+
+def _verdict_of_critiques(state: Deliberation) -> str | None:
+    """Under `options.gate`: why this round's critiques need no further call; None: go on.
+
+    Critics say nothing of requirements, so where there are any the scores must.
+    """
+    task = state.task
+    if not task.gate or task.requirements or task.selection not in ("score", "architect"):
+        return None
+    return settled(standings(state.change(verdict_round=state.round)))
 
 
 def _judge(selection: SelectionMethod) -> Phase | None:

@@ -1,5 +1,6 @@
 """Builds the parts of a result that explain it. Every number can be computed again from the reviews in the result."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import structs
@@ -8,7 +9,7 @@ from fleet.deliberation.faults import copies
 from fleet.deliberation.judging import choice_of, chooser_of, round_standings, score_standings, shortlisted
 from fleet.deliberation.labels import shown_order
 from fleet.deliberation.ranking import Standings
-from fleet.deliberation.scoring import card_score, weights
+from fleet.deliberation.scoring import card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AcceptedConstraints,
@@ -19,6 +20,7 @@ from fleet.messages import (
     Ranking,
     Review,
     RoundReport,
+    Scorecard,
     Selection,
 )
 
@@ -44,6 +46,12 @@ def _or_null(value: Any) -> Any:
 def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review, ...]:
     """Critiques in the order of their rounds, then scores; each in reviewer order."""
     place = {agent: index for index, agent in enumerate(state.agents)}
+    rubric = weights(state.rubric)
+    original = copies(state).get(author, author)
+
+    def adjusted(reviewer: str) -> float | None:
+        return final.fit.adjusted.get((reviewer, original))
+
     critiques = [
         Review(
             reviewer_id=call.reviewer_id,
@@ -54,28 +62,39 @@ def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review,
             weaknesses=critique.weaknesses,
             changes=critique.changes,
             scores=critique.scores,
+            score=weighted(critique.scores, rubric) if call.round == state.verdict_round else None,
+            adjusted=adjusted(call.reviewer_id) if call.round == state.verdict_round else None,
         )
         for call in sorted(state.critiques, key=lambda call: (call.round, place[call.reviewer_id]))
         for critique in call.critiques
         if critique.author_id == author
     ]
-    rubric = weights(state.rubric)
     scores = [
         Review(
             reviewer_id=reviewer,
             phase="score",
             round=state.round,
-            position=_place(state, "score", state.round, reviewer, author),
+            reading=reading,
+            position=order.index(author) + 1,
             criteria=card.criteria,
             requirements_met=card.requirements_met,
             score=card_score(card.criteria, rubric),
-            adjusted=final.fit.adjusted.get((reviewer, copies(state).get(author, author))),
+            adjusted=adjusted(reviewer),
         )
         for reviewer in state.agents
-        for card in state.scores.get(reviewer, ())
+        for reading, order, cards in _readings(state, reviewer)
+        for card in cards
         if card.author_id == author
     ]
     return (*critiques, *scores)
+
+
+def _readings(state: Deliberation, reviewer: str) -> Iterator[tuple[int, tuple[str, ...], tuple[Scorecard, ...]]]:
+    """Number, order as shown, and scores of each reading of the score phase."""
+    if reviewer in state.scores:
+        yield 1, shown_order(state, "score", state.round, reviewer), state.scores[reviewer]
+    if reviewer in state.second_scores:
+        yield 2, state.second_orders[reviewer], state.second_scores[reviewer]
 
 
 def _place(state: Deliberation, phase: Phase, round_: int, reviewer: str, author: str) -> int:

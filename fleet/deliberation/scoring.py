@@ -54,6 +54,7 @@ class Score:
     position: int
     shown: int
     same_model: bool = True
+    reading: int = 1
 
 
 def borda(scores: Iterable[Score]) -> dict[str, float]:

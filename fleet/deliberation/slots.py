@@ -94,6 +94,8 @@ def _answered(state: Deliberation, call: Call, response: AgentCompleted) -> Deli
             return state.change(critiques=(*state.critiques, critique_call))
         case "score" if response.scores is not None:
             cards = tuple(card for card in response.scores if card.author_id in call.labels.values())
+            if state.reading == 2:
+                return state.change(second_scores={**state.second_scores, agent: cards})
             return state.change(scores={**state.scores, agent: cards})
         case "vote" | "compare" | "choose" if response.choice and response.choice.author_id in call.labels.values():
             comparison = Comparison(

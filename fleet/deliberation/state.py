@@ -23,7 +23,7 @@ from fleet.messages import (
 )
 from fleet.requests.task import Task
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised with every field that is added: an older version, which would lose it, leaves such a state alone."""
 CallStatus = Literal["open", "completed", "failed"]
 
@@ -87,6 +87,12 @@ class Deliberation(Message, frozen=True, kw_only=True):
     candidates: dict[str, Candidate] = {}
     critiques: tuple[CritiqueCall, ...] = ()
     scores: dict[str, tuple[Scorecard, ...]] = {}
+    reading: int = 1
+    second_orders: dict[str, tuple[str, ...]] = {}
+    """By reviewer: authors of the proposals that it reads in the second reading of the score phase."""
+    second_scores: dict[str, tuple[Scorecard, ...]] = {}
+    verdict_round: int = 0
+    """The round whose critiques are the final scores; 0: none, the score phase gives them."""
     comparisons: tuple[Comparison, ...] = ()
     synthesis: Synthesis | None = None
     failures: tuple[FailedCall, ...] = ()

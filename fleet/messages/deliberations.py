@@ -66,15 +66,16 @@ class FailedCall(Message, frozen=True, kw_only=True):
 class Review(Message, frozen=True, kw_only=True):
     """One reviewer's judgement of one proposal: a critique of some round, or the final scores.
 
-    `position`: its place (1 …) among the proposals that this reviewer was shown. Scores: `score` is the reviewer's
-    weighted mean, `adjusted` what counts (see `Ranking`). Critiques: `scores`, by criterion, of the text as it stood
-    then.
+    `position`: its place (1 …) among the proposals that this reviewer was shown. `score`: the reviewer's weighted mean,
+    `adjusted`: what counts (see `Ranking`); in a critique only where it settled the verdict. `reading`: 2 for what was
+    scored again, or in addition. Critiques: `scores`, by criterion, of the text as it stood then.
     """
 
     reviewer_id: str
     phase: Phase
     round: int
     position: int = 0
+    reading: int = 1
     strengths: tuple[str, ...] = ()
     weaknesses: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()

@@ -9,7 +9,9 @@ SelectionMethod = Literal["score", "vote", "architect", "checks"]
 
 
 class AcceptedConstraints(Message, frozen=True, kw_only=True):
-    """`constraints` as accepted. `rubric`: the one that counted, the request's, its role's, or the default one."""
+    """`constraints` as accepted. `rubric`: the one that counted, the request's, its role's, or the default one;
+    `descriptions`: what its criteria mean.
+    """
 
     rubric: str | dict[str, float]
     requirements: tuple[str, ...]
@@ -17,6 +19,8 @@ class AcceptedConstraints(Message, frozen=True, kw_only=True):
     timeout_seconds: float
     policy: Policy
     architect_rubric: str | dict[str, float] | None
+    descriptions: dict[str, str] = {}
+    reference: str | None = None
 
 
 class AcceptedOptions(Message, frozen=True, kw_only=True):
@@ -33,13 +37,17 @@ class AcceptedOptions(Message, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None
     max_total_tokens: int | None
     accept_truncated: bool
+    diversity: bool = False
+    gate: bool = False
+    judges_per_proposal: int | None = None
+    second_reading: bool = False
 
 
 class AcceptedTask(Message, frozen=True, kw_only=True):
     """The request of a deliberation as it was accepted.
 
     `content_ref`: where the whole of it lies if it did not fit the message; then `task_description`, `requirements`,
-    `metadata`, `policy` and `output_schema` are empty here.
+    `metadata`, `policy`, `reference` and `output_schema` are empty here.
     """
 
     task_id: str

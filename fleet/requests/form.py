@@ -14,11 +14,22 @@ TASK_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 
 TaskId = Annotated[str, Meta(pattern=TASK_ID_PATTERN)]
 Weight = Annotated[float, Meta(gt=0, le=100)]
-Rubric = str | Annotated[dict[str, Weight], Meta(max_length=20)]
+WeightedRubric = str | Annotated[dict[str, Weight], Meta(max_length=20)]
+Description = Annotated[str, Meta(min_length=1, max_length=1000)]
 Patterns = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=1000)], ...], Meta(max_length=50)]
 Names = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...], Meta(min_length=1, max_length=MAX_AGENTS)
 ]
+
+
+class RequestCriterion(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A criterion of the rubric with what it means."""
+
+    weight: Weight
+    description: Description | None = None
+
+
+Rubric = str | Annotated[dict[str, Weight | RequestCriterion], Meta(max_length=20)]
 
 
 class RequestPolicy(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -36,7 +47,8 @@ class Constraints(Message, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
     policy: RequestPolicy | None = None
-    architect_rubric: Rubric | None = None
+    architect_rubric: WeightedRubric | None = None
+    reference: Annotated[str, Meta(max_length=65_536)] | None = None
 
 
 class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -53,6 +65,10 @@ class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     max_total_tokens: Annotated[int, Meta(ge=1)] | None = None
     accept_truncated: bool | None = None
+    diversity: bool | None = None
+    gate: bool | None = None
+    judges_per_proposal: Annotated[int, Meta(ge=2, le=MAX_AGENTS - 1)] | None = None
+    second_reading: bool | None = None
 
 
 class DeliberationRequested(Message, frozen=True, kw_only=True):

@@ -11,7 +11,16 @@ from fleet.errors import BadRequest
 from fleet.messages import Policy, decode
 from fleet.requests import schemas
 from fleet.requests.depth import check_depth
-from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestPolicy, Rubric, Weight
+from fleet.requests.form import (
+    Constraints,
+    DeliberationRequested,
+    Options,
+    RequestCriterion,
+    RequestPolicy,
+    Rubric,
+    Weight,
+    WeightedRubric,
+)
 from fleet.requests.sizes import too_large
 from fleet.requests.task import DEFAULT_AGENTS, Task
 from fleet.requests.tolerance import with_integers
@@ -100,9 +109,20 @@ def _texts(constraints: Constraints, options: Options) -> Iterator[tuple[str, st
     yield from ((f"$.options.models[{index}]", model) for index, model in enumerate(options.models or ()))
 
 
-def _rubric(rubric: Rubric | None) -> Rubric | None:
-    """An empty or blank rubric counts as absent."""
-    return None if not rubric or (isinstance(rubric, str) and not rubric.strip()) else rubric
+def _rubric(rubric: Rubric | WeightedRubric | None) -> WeightedRubric | None:
+    """Weights alone. An empty or blank rubric counts as absent."""
+    if not rubric or (isinstance(rubric, str) and not rubric.strip()):
+        return None
+    if isinstance(rubric, str):
+        return rubric
+    return {name: each.weight if isinstance(each, RequestCriterion) else each for name, each in rubric.items()}
+
+
+def _descriptions(rubric: Rubric | None) -> dict[str, str]:
+    if not isinstance(rubric, dict):
+        return {}
+    described = {name: each.description for name, each in rubric.items() if isinstance(each, RequestCriterion)}
+    return {name: text.strip() for name, text in described.items() if text and text.strip()}
 
 
 def _patterns(policy: RequestPolicy | None) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -123,6 +143,8 @@ def _task(request: DeliberationRequested) -> Task:
         "num_agents": request.num_agents or _seats(options),
         "rounds": request.rounds,
         "rubric": _rubric(constraints.rubric),
+        "descriptions": _descriptions(constraints.rubric),
+        "reference": (constraints.reference or "").strip() or None,
         "requirements": constraints.requirements,
         "metadata": constraints.metadata,
         "timeout_seconds": constraints.timeout_seconds,
@@ -175,7 +197,7 @@ def _with_key(path: str, body: Any) -> str:
     values = body
     for name in before.removeprefix("$").strip(".").split("."):
         values = values.get(name, {}) if isinstance(values, dict) else {}
-    kind = Weight if "rubric" in before else str
+    kind: Any = Weight | RequestCriterion if "rubric" in before else str
     for key, value in values.items() if isinstance(values, dict) else ():
         try:
             msgspec.convert(value, kind)

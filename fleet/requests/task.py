@@ -18,11 +18,14 @@ class Task(Message, frozen=True, kw_only=True):
     num_agents: int = DEFAULT_AGENTS
     rounds: int = 1
     rubric: str | dict[str, float] | None = None
+    descriptions: dict[str, str] = {}
+    """What criteria of the rubric mean."""
     requirements: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     timeout_seconds: float = 300.0
     policy: Policy = Policy()
     architect_rubric: str | dict[str, float] | None = None
+    reference: str | None = None
     correlation: dict[str, str] = {}
     early_stop: bool = True
     seed: int | None = None
@@ -35,3 +38,7 @@ class Task(Message, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     max_total_tokens: int | None = None
     accept_truncated: bool = False
+    diversity: bool = False
+    gate: bool = False
+    judges_per_proposal: int | None = None
+    second_reading: bool = False

@@ -17,7 +17,7 @@ from tests.support.asyncapi import SCHEMAS, type_of
 
 PAGE = (Path(__file__).parents[2] / "subjects.md").read_text()
 SETTINGS = load({})
-CLIENTS = {"DeliberationRequested", "Constraints", "Options", "RequestPolicy", "RequestRef"}
+CLIENTS = {"DeliberationRequested", "Constraints", "Options", "RequestCriterion", "RequestPolicy", "RequestRef"}
 UNLISTED = {*CLIENTS, "Headers", "ErrorHeaders", *(name for name in SCHEMAS if name.endswith("ByReference"))}
 """In tables of their own."""
 

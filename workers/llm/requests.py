@@ -60,10 +60,10 @@ def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | N
         )
     return ModelRequest(
         role=request.role,
-        messages=with_persona(without_control_tokens(request.messages), profile.persona),
+        messages=with_persona(without_control_tokens(request.messages), _persona(profile, request.phase)),
         targets=_targets(settings, profile, request),
-        temperature=profile.temperature,
-        max_tokens=profile.max_tokens,
+        temperature=_of_phase(profile, request.phase, "temperature"),
+        max_tokens=_of_phase(profile, request.phase, "max_tokens"),
         seed=request.seed,
         deadline_ms=from_rfc3339(request.deadline_at),
         phase=request.phase,
@@ -110,10 +110,23 @@ def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) 
     return tuple(targets)
 
 
+def _persona(profile: RoleProfile, phase: Phase) -> str:
+    """Who judges is told to judge; a role's own way of writing is no help there."""
+    return profile.judge_persona if phase in JUDGING else profile.persona
+
+
+def _of_phase(profile: RoleProfile, phase: Phase, name: str) -> Any:
+    """A phase's own value, else the role's."""
+    own = getattr(profile.phases.get(phase), name, None)
+    return getattr(profile, name) if own is None else own
+
+
 def with_persona(messages: tuple[ChatMessage, ...], persona: str) -> tuple[ChatMessage, ...]:
-    """The persona ends the last user message: all before it is the prefix that calls of a deliberation share."""
+    """The persona begins the last user message, so that the instructions end it. All messages before it are the prefix
+    that calls of a deliberation share.
+    """
     for index in range(len(messages) - 1, -1, -1):
         if messages[index].role == "user":
-            spoken = structs.replace(messages[index], content=f"{messages[index].content}\n\n{persona}")
+            spoken = structs.replace(messages[index], content=f"{persona}\n\n{messages[index].content}")
             return (*messages[:index], spoken, *messages[index + 1 :])
     return (*messages, ChatMessage(role="user", content=persona))

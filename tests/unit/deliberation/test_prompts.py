@@ -159,3 +159,42 @@ def test_answers_keep_a_bounded_length(agents: int) -> None:
     card = critique.answer_schema["properties"]["A"]["properties"]
     assert card["strengths"]["maxItems"] == (3 if agents <= 5 else 2 if agents <= 9 else 1)
     assert list(card["scores"]["properties"]) == ["correctness", "completeness", "clarity"]
+
+
+def asked_with(**task: object) -> list[AgentRequested]:
+    return completed(anonymous, num_agents=3, rounds=1, early_stop=False, **task)[1]
+
+
+def test_the_reference_is_for_judges_alone() -> None:
+    """Who writes, or rewrites, never sees it."""
+    for call in asked_with(reference="the answer of the client", synthesis=True):
+        judging = call.phase in ("critique", "score")
+        assert ("the answer of the client" in text_of(call)) == judging
+        assert ("<reference " in call.messages[1].content) == judging
+
+
+def test_criteria_come_with_what_they_mean() -> None:
+    """The client's words for its own, the shipped ones for the default rubric; none are guessed for a client's."""
+    (call, *_) = asked_with(rubric={"cost": 2.0, "clarity": 1.0}, descriptions={"cost": "cheap to run"})
+    assert "- cost (weight 2): cheap to run\n- clarity (weight 1)\n" in call.messages[0].content + "\n"
+    (call, *_) = asked_with()
+    assert "- clarity (weight 1): a reader" in call.messages[0].content
+
+
+def test_judges_are_told_the_scale_the_code_word_and_the_form() -> None:
+    """Anchors for the scale, an example of the JSON, and which tags are real."""
+    for call in asked_with():
+        if call.phase in ("critique", "score"):
+            (frame,) = frames(call)
+            shown = call.messages[1].content
+            assert f"Code word of the tags: {frame}." in shown
+            assert "7 sound with minor gaps" in shown
+            assert '{"A": {' in shown
+        assert "in the language of the task" in call.messages[0].content
+
+
+def test_diversity_gives_each_agent_an_angle() -> None:
+    """One line of the proposal's prompt differs; without the option none does."""
+    proposing = [call.messages[1].content for call in asked_with(diversity=True) if call.phase == "propose"]
+    assert len(set(proposing)) == 3
+    assert len({call.messages[1].content for call in asked_with() if call.phase == "propose"}) == 1

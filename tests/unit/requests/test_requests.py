@@ -67,6 +67,8 @@ def test_empty_rubric_is_no_rubric(empty: object) -> None:
         ({"constraints": []}, "$.constraints"),
         ({"constraints": {"rubric": {"b": 1, "a": 0}}}, "$.constraints.rubric.a"),
         ({"constraints": {"rubric": {"a": 101}}}, "$.constraints.rubric.a"),
+        ({"constraints": {"rubric": {"a": {"description": "x"}}}}, "$.constraints.rubric.a.weight"),
+        ({"options": {"judges_per_proposal": 1}}, "$.options.judges_per_proposal"),
         ({"constraints": {"rubric": {str(n): 1 for n in range(21)}}}, "$.constraints.rubric"),
         ({"constraints": {"requirements": "one"}}, "$.constraints.requirements"),
         ({"constraints": {"requirements": [1]}}, "$.constraints.requirements[0]"),
@@ -112,6 +114,13 @@ def test_council_has_a_seat_for_each_role_and_model() -> None:
     assert parse(options={"models": ["a", "b", "c", "d"]})[1].num_agents == 4
     assert parse()[1].num_agents == 3
     assert parse(num_agents=5, options={"roles": ["DEV", "QA"]})[1].num_agents == 5
+
+
+def test_criteria_may_say_what_they_mean() -> None:
+    """Weights count, descriptions reach the prompts; both forms may stand side by side."""
+    task = parse(constraints={"rubric": {"cost": {"weight": 2, "description": " cheap to run "}, "speed": 1}})[1]
+    assert (task.rubric, task.descriptions) == ({"cost": 2.0, "speed": 1.0}, {"cost": "cheap to run"})
+    assert parse(constraints={"reference": "  "})[1].reference is None
 
 
 def test_blank_rubric_is_an_absent_one() -> None:
