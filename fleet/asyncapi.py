@@ -17,14 +17,14 @@ from fleet import __version__, messages, subjects
 from fleet.messages import ContentRef
 from fleet.messages.json_schemas import Schema, reference, schemas
 from fleet.requests.by_reference import RequestRef
-from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestPolicy
+from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestCriterion, RequestPolicy
 
 PAGE = Path(__file__).parents[1] / "subjects.md"
 
 OPTIONAL = {
     kind.__name__
     for kind in (
-        *(DeliberationRequested, Constraints, Options, RequestPolicy, RequestRef),
+        *(DeliberationRequested, Constraints, Options, RequestCriterion, RequestPolicy, RequestRef),
         *(messages.ResultRequest, messages.CancelRequest),
     )
 }

@@ -75,7 +75,8 @@ class _Builder:
         if len(structs) > 1:
             return {"oneOf": [reference(name) for name in structs]}
         # Written out: generators lose the name of a reference beside null.
-        parts = [self.struct(structs[0])] if structs else [self._plain(option) for option in some]
+        parts = [self.struct(name) for name in structs]
+        parts += [self._plain(option) for option in some if "$ref" not in option]
         merged: Schema = {}
         for part in parts:
             merged |= part
