@@ -99,8 +99,9 @@ def score(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
     coverage = " Say of each requirement (R1 …) whether it is met." if state.task.requirements else ""
     return _user(
         *_shown(state, labels),
-        f"Score each proposal above on its own, {_by_rubric(state)}: {ANCHORS}.{reason}{coverage} Answer in "
-        f'JSON, by label and criterion, such as {{"A": {{"{_first(state)}": {example}}}}} with all labels and criteria.',
+        f"Score each proposal above on its own, {_by_rubric(state)}: {ANCHORS}.{reason}{coverage} Answer in JSON, "
+        "keyed by label and criterion, with all labels and criteria, "
+        f'such as {{"A": {{"{_first(state)}": {example}}}}}.',
     )
 
 
