@@ -17,8 +17,8 @@ from typing import Final
 import psutil
 
 from fleet import crashpoints, subjects
+from fleet.chaos.nats_servers import NatsServers
 from fleet.chaos.proxy import Proxy
-from fleet.local.nats_server import EmbeddedNats
 from fleet.local.process_titles import descendants, is_a
 from fleet.local.started import Started
 from fleet.local.supervisor import Child
@@ -26,10 +26,6 @@ from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 
 ACK_WAIT_S = 9.0
 PR_SET_CHILD_SUBREAPER = 36
-MAX_PAYLOAD = "128KB"
-"""Small, so that long texts travel by reference."""
-MAX_STORE_BYTES = 1024 * 1024 * 1024
-"""Soon full, when it is filled on purpose."""
 SIZES = "\n".join(
     f'[streams.{name}]\nmax_bytes = "{size}MiB"'
     for name, size in {
@@ -64,12 +60,13 @@ LOOK_S = 0.5
 class Cluster(Started):
     """`async with Cluster(data_dir) as cluster:` everything answers inside; nothing is left afterwards."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, nats_servers: int = 1) -> None:
         super().__init__()
         self.data_dir = data_dir
-        self._bed = Testbed(data_dir, CONFIG, self._where)
+        self._bed = Testbed(data_dir, f"{CONFIG}\n[limits]\nreplicas = {nats_servers}\n", self._where)
         self.logs = self._bed.logs
-        self.nats = EmbeddedNats(data_dir, max_payload=MAX_PAYLOAD, max_store_bytes=MAX_STORE_BYTES)
+        self.nats = NatsServers(data_dir, nats_servers)
+        self._whole = {**WHOLE, "nats": nats_servers}
         self.model = self._bed.simulator(self._simulator)
         self.up = self._bed.fleet_up()
         self.replicas = {
@@ -94,7 +91,7 @@ class Cluster(Started):
         self._bed.prepare()
         self._stack.push_async_callback(self.nats.stop)
         await self.nats.start()
-        self.proxy = Proxy(int(self.nats.url.rpartition(":")[2]))
+        self.proxy = Proxy(*self.nats.ports)
         await self.proxy.start()
         self._stack.push_async_callback(self.proxy.stop)
         self._stack.push_async_callback(self.model.stop, MODEL_GRACE_S)
@@ -120,8 +117,8 @@ class Cluster(Started):
         """Waits until everything that belongs to the fleet runs; returns how many of each kind do."""
         until = time.monotonic() + within_s
         while True:
-            running = {kind: len(await asyncio.to_thread(self.pids, kind)) for kind in WHOLE}
-            if all(running[kind] >= count for kind, count in WHOLE.items()) or time.monotonic() > until:
+            running = {kind: len(await asyncio.to_thread(self.pids, kind)) for kind in self._whole}
+            if all(running[kind] >= count for kind, count in self._whole.items()) or time.monotonic() > until:
                 return running
             await asyncio.sleep(LOOK_S)
 

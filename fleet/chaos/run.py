@@ -41,11 +41,19 @@ Note = Callable[[str], None]
 
 
 async def own(
-    seed: int, deliberations: int, faults: int, cards: Collection[Card], *, stop_s: float, data_dir: Path, note: Note
+    seed: int,
+    deliberations: int,
+    faults: int,
+    cards: Collection[Card],
+    *,
+    stop_s: float,
+    data_dir: Path,
+    note: Note,
+    nats_servers: int = 1,
 ) -> Report:
     """A fleet of its own: every kind of fault."""
     planned = schedule.plan(seed, faults, cards, stop_s=stop_s, ack_wait_s=ACK_WAIT_S)
-    cluster = Cluster(data_dir)
+    cluster = Cluster(data_dir, nats_servers)
     began = time.time()
     async with cluster:
         note(f"the fleet is up after {time.time() - began:.0f} s; logs in {cluster.logs}")
@@ -150,7 +158,9 @@ async def _inject(target: Target, planned: tuple[Fault, ...], note: Note) -> tup
 
 async def _listening_again(target: Target) -> float:
     async def connect() -> None:
-        probe = await nats.connect(target.cluster.nats.url, allow_reconnect=False, connect_timeout=1, error_cb=_quietly)
+        probe = await nats.connect(
+            target.cluster.nats.url.split(","), allow_reconnect=False, connect_timeout=1, error_cb=_quietly
+        )
         await probe.jetstream().account_info()
         await probe.close()
 

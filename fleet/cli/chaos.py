@@ -28,6 +28,10 @@ def chaos(
     stop_seconds: Annotated[
         float, typer.Option("--stop-seconds", min=0, max=300, help="Longest time a process is stopped (SIGSTOP).")
     ] = 60.0,
+    nats_servers: Annotated[
+        int,
+        typer.Option("--nats-servers", min=1, max=5, help="How many servers its NATS has: 1, or a cluster of 3 or 5."),
+    ] = 1,
     nats_url: Annotated[
         str | None,
         typer.Option(
@@ -75,6 +79,8 @@ def chaos(
     if faults and not cards:
         kinds = dict.fromkeys(kind for kind, _ in schedule.cards(safe=nats_url is not None))
         raise typer.BadParameter(f"--only: expected a kind ({', '.join(kinds)}) or KIND:TARGET")
+    if nats_servers % 2 == 0:
+        raise typer.BadParameter("--nats-servers: expected 1, 3 or 5, for a cluster needs a majority")
     directory = data_dir or Path(tempfile.mkdtemp(prefix="fleet-chaos-"))
     found = None
     try:
@@ -82,7 +88,16 @@ def chaos(
             settings = config.load(overlaid(os.environ, NATS_URL=nats_url))
             running = run.foreign(chosen, deliberations, faults, cards, settings=settings, note=_note)
         else:
-            running = run.own(chosen, deliberations, faults, cards, stop_s=stop_seconds, data_dir=directory, note=_note)
+            running = run.own(
+                chosen,
+                deliberations,
+                faults,
+                cards,
+                stop_s=stop_seconds,
+                data_dir=directory,
+                note=_note,
+                nats_servers=nats_servers,
+            )
         found = run_until_signalled(running)
     finally:
         if data_dir is None and (found is None or found.holds):

@@ -52,7 +52,12 @@ def find_server() -> Path:
 class EmbeddedNats:
     """`port` None: a free one, kept for as long as this object lives, also when the server is started again.
 
+<<<<<<< HEAD
     `sync_interval`: how often it calls fsync. `websocket`, set before the start: for browsers.
+=======
+    `max_store_bytes` None: as much as the disk holds. `sync_interval`: how often it calls fsync. `websocket`, set
+    before the start: for browsers. `more`: is added to the configuration of the server `name`.
+>>>>>>> 136cd36 (fleet chaos on a cluster of NATS servers; ten rolling restarts as a test)
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class EmbeddedNats:
         max_payload: str = MAX_PAYLOAD,
         max_store_bytes: int = MAX_STORE_BYTES,
         sync_interval: str = SYNC_INTERVAL,
+        name: str = "fleet",
+        more: str = "",
         on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = data_dir / "nats"
@@ -72,6 +79,8 @@ class EmbeddedNats:
         self._max_payload = max_payload
         self._max_store_bytes = max_store_bytes
         self._sync_interval = sync_interval
+        self._name = name
+        self._more = more
         self.websocket: WebSocket | None = None
         self.child = Child(
             "nats-server", self._command, ready=self._listening, log_file=self.log_file, on_restart=on_restart
@@ -113,8 +122,15 @@ class EmbeddedNats:
             stale.unlink(missing_ok=True)
         self.config_file.write_text(
             config(
-                self.store, self._port, self._max_payload, self._max_store_bytes, self._sync_interval, self.websocket
+                self.store,
+                self._port,
+                self._max_payload,
+                self._max_store_bytes,
+                self._sync_interval,
+                self.websocket,
+                self._name,
             )
+            + self._more
         )
         return [str(find_server()), "--config", str(self.config_file)]
 
@@ -137,12 +153,13 @@ def config(
     max_store_bytes: int = MAX_STORE_BYTES,
     sync_interval: str = SYNC_INTERVAL,
     websocket: WebSocket | None = None,
+    name: str = "fleet",
 ) -> str:
     """The server's configuration file; it leaves the name of its store to `jetstream {`, with the space it needs."""
     path = json.dumps(str(store.absolute()))
     return f"""\
 # Written by `fleet` at every start: changes made here are lost.
-server_name: fleet
+server_name: {name}
 listen: "{HOST}:{port or -1}"
 ports_file_dir: {path}
 max_payload: {max_payload}

@@ -70,9 +70,10 @@ async def clock(target: Target, fault: Fault) -> str:
 
 async def _end(target: Target, fault: Fault, how: signal.Signals) -> str:
     pids = _chosen(target, fault)
+    child = target.cluster.nats.child(pids[0]) if fault.target == "nats" else None
     _signal(pids, how)
-    if fault.target == "nats":
-        await _until_replaced(target.cluster.nats.child, pids[0])
+    if child is not None:
+        await _until_replaced(child, pids[0])
     return _named(how.name, pids)
 
 
