@@ -172,6 +172,12 @@ _TABLES = {"roles", "limits", "workers", "endpoints", "models", "streams"}
 _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 
 
+def names_fleet(environ: Mapping[str, str]) -> bool:
+    """Whether somebody has chosen FLEET_NAME, be it the default one."""
+    path = environ.get("FLEET_CONFIG")
+    return bool(environ.get("FLEET_NAME") or (path and _read(Path(path)).get("FLEET_NAME")))
+
+
 def load(environ: Mapping[str, str]) -> Settings:
     """Reads `environ`, and the TOML file that `FLEET_CONFIG` names. Raises `ConfigError` that names the setting."""
     path = environ.get("FLEET_CONFIG")

@@ -74,7 +74,13 @@ def up(
     aloud = verbose or json_output
     configure_logging("supervisor", level="info" if aloud else "warning")
     fleet = LocalFleet(
-        config.load(os.environ), data_dir, nats_port=nats_port, default_port=True, page=True, quiet=not aloud
+        config.load(os.environ),
+        data_dir,
+        nats_port=nats_port,
+        default_port=True,
+        page=True,
+        joins=config.names_fleet(os.environ),
+        quiet=not aloud,
     )
     run_until_signalled(_stay_up(fleet, json_output), at_once=fleet.kill)
 
@@ -119,7 +125,14 @@ def demo(
         body = options.request(task, role=role, agents=agents, rounds=rounds, timeout=timeout)
     kept = nullcontext(str(data_dir)) if data_dir else tempfile.TemporaryDirectory(prefix="fleet-demo-")
     with kept as directory:
-        fleet = LocalFleet(settings, Path(directory), local_model=local_model, simulator=DEMO_PACE, quiet=True)
+        fleet = LocalFleet(
+            settings,
+            Path(directory),
+            joins=config.names_fleet(os.environ),
+            local_model=local_model,
+            simulator=DEMO_PACE,
+            quiet=True,
+        )
         status = run_until_signalled(_deliberate_once(fleet, body, json_output), at_once=fleet.kill)
     raise typer.Exit(Exit.INTERRUPTED if status is None else status)
 

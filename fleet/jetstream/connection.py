@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -141,7 +141,7 @@ async def connect(settings: Settings, name: str, **more: Any) -> Connection:
     """Raises `Unreachable` when there is no server; later losses are reconnected for ever."""
     try:
         # nats-py retries the first connection as it does later ones: probe once, so that a wrong URL is an answer.
-        await (await _open(settings, f"{name}-probe", **ONCE)).close()
+        await (await _open_once(settings, f"{name}-probe")).close()
         return await _open(settings, name, **more)
     except OUTAGES as error:
         raise Unreachable(why(settings, error)) from None
@@ -151,7 +151,7 @@ async def answers(settings: Settings, name: str, within_s: float) -> bool:
     """Whether NATS answers a connection that is made just now."""
     try:
         async with asyncio.timeout(within_s):
-            nc = await _open(settings, name, **ONCE)
+            nc = await _open_once(settings, name)
             try:
                 await nc.request("$JS.API.INFO", timeout=within_s)
             finally:
@@ -161,11 +161,39 @@ async def answers(settings: Settings, name: str, within_s: float) -> bool:
     return True
 
 
-async def _open(settings: Settings, name: str, **more: Any) -> Connection:
+async def _open_once(settings: Settings, name: str) -> Connection:
+    """On the first server that lets it in; what the last one said is raised.
+
+    One by one: nats-py would not try the others after one that ends the connection in its greeting, as a server does
+    that is being restarted. Such a one is tried once more: others may be behind the same address.
+    """
+    for is_last in (False, True):
+        errors: list[Exception] = []
+        for host in servers(settings):
+            try:
+                return await _open(settings, name, [host], **ONCE)
+            except OUTAGES as error:
+                errors.append(error)
+        if is_last or not any(map(_is_closing, errors)):
+            break
+        await asyncio.sleep(RECONNECT_WAIT_S)
+    raise errors[-1]
+
+
+def _is_closing(error: Exception) -> bool:
+    """Whether a server has ended the connection without a word of why."""
+    unsaid = type(error) is nats.errors.Error and not any(word in str(error).lower() for word in ("authori", "authent"))
+    return unsaid or isinstance(error, nats.errors.UnexpectedEOF | ConnectionResetError)
+
+
+async def _open(settings: Settings, name: str, hosts: Sequence[str] = (), **more: Any) -> Connection:
+    """`hosts`: some of the servers; none: all."""
     nc = Connection()
     nc.error_listener = more.pop("error_cb", None)
     try:
-        await nc.connect(servers(settings), name=name, **{**options(settings), **more, "error_cb": nc.on_error})
+        await nc.connect(
+            list(hosts) or servers(settings), name=name, **{**options(settings), **more, "error_cb": nc.on_error}
+        )
     except BaseException as error:
         with suppress(Exception):  # nats-py's own, where there was nothing to close yet
             async with asyncio.timeout(DISCONNECT_WITHIN_S):  # after a certificate that is not trusted it never ends

@@ -13,7 +13,7 @@ from msgspec import structs
 from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
-from fleet.local import launcher, ray_head
+from fleet.local import launcher, others, ray_head
 from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats, WebSocket
 from fleet.local.ports import free_port, health_ports, is_free, preferred
@@ -41,7 +41,8 @@ class LocalFleet(Started):
     """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
 
     `default_port`: the embedded NATS takes 4222 where that is free. `page`: it is served, and the
-    embedded NATS listens for browsers. `simulator` are extra arguments of the simulator.
+    embedded NATS listens for browsers. `joins`: where another fleet is at work on the NATS that was given, this one is
+    meant to share its work. `simulator` are extra arguments of the simulator.
     `quiet`: the components log into `data_dir/logs`, not to our standard error.
     """
 
@@ -53,6 +54,7 @@ class LocalFleet(Started):
         nats_port: int | None = None,
         default_port: bool = False,
         page: bool = False,
+        joins: bool = False,
         local_model: bool = False,
         simulator: Sequence[str] = (),
         quiet: bool = False,
@@ -62,6 +64,7 @@ class LocalFleet(Started):
         self.data_dir = data_dir
         self.logs = data_dir / "logs"
         self._quiet = quiet
+        self._joins = joins
         self._simulator = simulator
         self.ray = self._ray_head() if settings.ray_address is None else None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
@@ -151,7 +154,12 @@ class LocalFleet(Started):
             self._use(nats_url=url)
         else:
             # The components would wait for it, however long: whoever types `fleet up` is told.
-            await disconnect(await connect(self.settings, "fleet-up"))
+            nc = await connect(self.settings, "fleet-up")
+            try:
+                if not self._joins:
+                    await others.refuse(nc, without_userinfo(self.nats_url))
+            finally:
+                await disconnect(nc)
 
     def _embedded(self, port: int | None) -> EmbeddedNats:
         return EmbeddedNats(self.data_dir, port, on_restart=self._remember)

@@ -89,7 +89,7 @@ class Testbed:
 
     def environ(self) -> dict[str, str]:
         """Nothing of ours that would configure a fleet otherwise."""
-        own = {"AGENT_TYPE": "vllm", "FLEET_CONFIG": str(self._config_file)}
+        own = {"AGENT_TYPE": "vllm", "FLEET_NAME": "fleet", "FLEET_CONFIG": str(self._config_file)}
         return {**unconfigured(os.environ), **own, **self._where()}
 
     def child(self, name: str, command: Callable[[], Sequence[str]]) -> Child:

@@ -1,5 +1,6 @@
 """Why NATS cannot be reached is told apart, by the server and the user, and never with a secret."""
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -65,3 +66,23 @@ async def test_tls_is_told_for_what_is_missing(tmp_path: Path) -> None:
         assert "set NATS_CA" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "other.pem"))
         assert "NATS_CERT" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "ca.pem"))
         assert "set NATS_CA" in await told(NATS_URL=url)
+
+
+async def test_a_server_that_ends_the_connection_in_its_greeting_is_passed_over(tmp_path: Path) -> None:
+    """As one does that is being restarted: another one that was named is asked; alone, it is asked once more."""
+    greeted: list[int] = []
+
+    async def end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeted.append(1)
+        writer.close()
+
+    ending = await asyncio.start_server(end, "127.0.0.1", 0)
+    url = f"nats://127.0.0.1:{ending.sockets[0].getsockname()[1]}"
+    async with servers.one(tmp_path) as server:
+        nc = await connection.connect(load({"NATS_URL": f"{url},{server.url}"}), "test")
+        assert nc.is_connected
+        await nc.close()
+    greeted.clear()
+    assert "no NATS server answers" in await told(NATS_URL=url)
+    assert len(greeted) == 2
+    ending.close()
