@@ -175,7 +175,7 @@ _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 def names_fleet(environ: Mapping[str, str]) -> bool:
     """Whether somebody has chosen FLEET_NAME, be it the default one."""
     path = environ.get("FLEET_CONFIG")
-    return bool(environ.get("FLEET_NAME") or (path and _read(Path(path)).get("FLEET_NAME")))
+    return "fleet_name" in fields(read_file(Path(path)) if path else {}, environ)
 
 
 def load(environ: Mapping[str, str]) -> Settings:

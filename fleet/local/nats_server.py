@@ -52,12 +52,8 @@ def find_server() -> Path:
 class EmbeddedNats:
     """`port` None: a free one, kept for as long as this object lives, also when the server is started again.
 
-<<<<<<< HEAD
-    `sync_interval`: how often it calls fsync. `websocket`, set before the start: for browsers.
-=======
-    `max_store_bytes` None: as much as the disk holds. `sync_interval`: how often it calls fsync. `websocket`, set
-    before the start: for browsers. `more`: is added to the configuration of the server `name`.
->>>>>>> 136cd36 (fleet chaos on a cluster of NATS servers; ten rolling restarts as a test)
+    `sync_interval`: how often it calls fsync. `websocket`, set before the start: for browsers. `more`: is added to the
+    configuration of the server `name`.
     """
 
     def __init__(
