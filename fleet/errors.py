@@ -7,11 +7,15 @@ class FleetError(Exception):
     """Base of every error the fleet raises on purpose."""
 
 
+MOST_CHARACTERS, MOST_PATH_CHARACTERS = 1_000, 300
+
+
 class BadRequest(FleetError):
     """The client's fault: a `deliberation.requested` that breaks a rule.
 
     `code` is `malformed`, `invalid` or `conflict`; `path` is a JSON path such as `$.num_agents`.
-    `task_id` and `correlation` are what could still be read of the body.
+    `task_id` and `correlation` are what could still be read of the body. Long paths and errors are cut: they repeat
+    what the client wrote, in events, letters and logs.
     """
 
     def __init__(
@@ -23,9 +27,10 @@ class BadRequest(FleetError):
         task_id: str | None = None,
         correlation: dict[str, str] | None = None,
     ) -> None:
+        error = error if len(error) <= MOST_CHARACTERS else f"{error[: MOST_CHARACTERS - 1]}…"
         super().__init__(error)
         self.code = code
-        self.path = path
+        self.path = path[:MOST_PATH_CHARACTERS]
         self.error = error
         self.task_id = task_id
         self.correlation = correlation

@@ -26,6 +26,7 @@ from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy, run_of
 from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
+from fleet.messages.headers import traceparent_in
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,7 @@ class IncomingMessage:
     @property
     def traceparent(self) -> str | None:
         """The W3C trace context that the publisher sent."""
-        return (self._msg.header or {}).get("traceparent")
+        return traceparent_in(self._msg.header)
 
     @property
     def message_id(self) -> str | None:

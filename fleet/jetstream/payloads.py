@@ -11,6 +11,7 @@ The layout is that of every JetStream object store. It is written here because n
 
 import base64
 import hashlib
+import math
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,7 @@ from fleet.errors import FleetError
 from fleet.jetstream.lifetimes import ANSWERS_S, CALLS_S, DAY_S, LETTERS_S
 from fleet.logger import Logger
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
-from fleet.times import rfc3339
+from fleet.times import from_rfc3339, rfc3339
 
 log = Logger(__name__)
 
@@ -39,6 +40,7 @@ MAX_BYTES = 64 * 1024 * 1024
 
 CLIENTS_OWN = "requests/"
 """Names that clients choose; all others end with the digest of what was stored."""
+LETTERS_TEXTS = "deadletters/text"
 
 
 class MissingText(FleetError):
@@ -88,14 +90,15 @@ class Texts:
         """Whether `body` needs a reference."""
         return len(body) > self._limit
 
-    async def put(self, name: str, body: bytes) -> ContentRef:
+    async def put(self, name: str, body: bytes, *, renew_after_s: float | None = None) -> ContentRef:
         """Stores `body` under a name that ends with its digest: what is referred to never changes, and is stored once.
 
-        `name` is `<kind>/…`; the kinds are those of `_lifetimes_s`.
+        `name` is `<kind>/…`; the kinds are those of `_lifetimes_s`. `renew_after_s`: what is older is stored again.
         """
         digest = hashlib.sha256(body)
         unique = f"{name}-{digest.hexdigest()[:32]}"
-        if await self._find(unique) is None:
+        found = await self._find(unique)
+        if found is None or (renew_after_s is not None and _age_s(found) > renew_after_s):
             ttl = {"Nats-TTL": f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"}
             found = _Object(
                 name=unique,
@@ -111,11 +114,11 @@ class Texts:
             await self._js.publish(_meta(unique), encode(found), headers={**ttl, "Nats-Rollup": "sub"})
         return ContentRef(bucket=subjects.TEXTS, name=unique, bytes=len(body))
 
-    async def get(self, ref: ContentRef) -> bytes:
-        """Raises `MissingText`."""
+    async def get(self, ref: ContentRef, most_bytes: int = MAX_BYTES) -> bytes:
+        """Raises `MissingText`, also for what is longer."""
         found = await self._find(ref.name) if ref.bucket == subjects.TEXTS else None
-        if found is not None and found.size > MAX_BYTES:
-            raise MissingText(f"{ref.bucket}/{ref.name} has {found.size} bytes, more than {MAX_BYTES}")
+        if found is not None and found.size > most_bytes:
+            raise MissingText(f"{ref.bucket}/{ref.name} has {found.size} bytes, more than {most_bytes}")
         body, sequence = bytearray(), 0
         try:
             while found is not None and len(body) < found.size:
@@ -164,8 +167,9 @@ class Texts:
             whole = await self.get(ref)
         except MissingText:
             return body
-        top = msgspec.json.decode(body)
-        return await self.refer(name, whole, {field: top[field] for field in top if field != "content_ref"})
+        top = {field: value for field, value in msgspec.json.decode(body).items() if field != "content_ref"}
+        # Under a name that the text decides: a client may refer to it as often as it likes, in a hundred bytes each.
+        return encode({**top, "content_ref": await self.put(LETTERS_TEXTS, whole, renew_after_s=DAY_S)})
 
     async def inline(self, body: bytes) -> bytes:
         """The body itself, or what it refers to."""
@@ -201,6 +205,14 @@ def reference(body: bytes) -> ContentRef | None:
 
 
 _STREAM = subjects.TEXTS_STREAM
+
+
+def _age_s(found: _Object) -> float:
+    """Since it was stored; one whose time cannot be read is old."""
+    try:
+        return (now_ms() - from_rfc3339(found.mtime)) / 1000
+    except ValueError:
+        return math.inf
 
 
 def _meta(name: str) -> str:

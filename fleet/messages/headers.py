@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from fleet.clock import now_ms
+from fleet.messages.trace_ids import context_of
 from fleet.times import rfc3339
 
 REASON: Final = "Dead-Letter-Reason"
@@ -13,6 +14,8 @@ MEDIA_TYPE: Final = "application/json"
 MAX_LINE_BYTES: Final = 1000
 MAX_KEPT_BYTES: Final = 4096
 """Limit of a client's own headers. With those of the fleet they fit into what is kept free of `max_payload`."""
+TRACEPARENT_CHARACTERS = 55
+"""Of the version that is known; later ones may add to it."""
 _UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """What CloudEvents leaves as it is in a header; the rest is percent-encoded UTF-8."""
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -37,6 +40,12 @@ def headers(subject: str, msg_id: str, source: str, task_id: str, traceparent: s
         "ce-datacontenttype": MEDIA_TYPE,
         "ce-time": rfc3339(now_ms()),
     }
+
+
+def traceparent_in(sent: Mapping[str, Any] | None) -> str | None:
+    """The trace context that these headers carry, as far as it is one: it is stored and sent on."""
+    value = str((sent or {}).get("traceparent", ""))
+    return value[:TRACEPARENT_CHARACTERS] if context_of(value) is not None else None
 
 
 def of_dead_letter(

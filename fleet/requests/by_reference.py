@@ -6,10 +6,12 @@ import msgspec
 
 from fleet import subjects
 from fleet.errors import BadRequest
-from fleet.jetstream.payloads import MissingText, Texts
+from fleet.jetstream.payloads import CLIENTS_OWN, MissingText, Texts
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 
 FIELD = "content_ref"
+MOST_BYTES = 8 * 1024 * 1024
+"""A request that is larger breaks a rule anyway. Many may be read at a time."""
 
 
 class RequestRef(Message, frozen=True, kw_only=True):
@@ -32,7 +34,9 @@ async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
         ref = msgspec.convert(message.pop(FIELD), RequestRef)
         if ref.bucket != subjects.TEXTS:
             raise MissingText(f"the bucket is {subjects.TEXTS}, not {ref.bucket}")
-        body = await texts.get(ContentRef(bucket=ref.bucket, name=ref.name, bytes=ref.bytes or 0))
+        if not ref.name.startswith(CLIENTS_OWN):
+            raise MissingText(f"the name of a request begins with {CLIENTS_OWN}")
+        body = await texts.get(ContentRef(bucket=ref.bucket, name=ref.name, bytes=ref.bytes or 0), MOST_BYTES)
     except (msgspec.ValidationError, MissingText) as error:
         task_id = message.get("task_id")
         known_id = task_id if isinstance(task_id, str) else subjects.generated_id(sequence)

@@ -20,9 +20,9 @@ from tests.support.permitted import USERS, Users, permitted
 from tests.support.secret_scan import in_files, in_process
 from tests.support.servers import free_ports
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-WITHIN_S = 120
+WITHIN_S = 240
 CONTROL = {"dispatcher", "collector", "launcher"}
 """Kinds of processes that are the control plane's."""
 
@@ -47,28 +47,32 @@ class Secrets:
 
 
 @asynccontextmanager
-async def process(log: Path, *module: str, **env: str) -> AsyncIterator[bytes]:
-    """Its first line, which says that it is ready."""
+async def process(log: Path, *module: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
     with log.open("wb") as errors:
         running = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *module), stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment(**env)
         )
     try:
-        assert running.stdout is not None
-        async with asyncio.timeout(WITHIN_S):
-            line = await running.stdout.readline()
-        assert line, log
-        yield line
+        yield running
     finally:
         if running.returncode is None:
             running.terminate()
         await running.wait()
 
 
+async def first_line(running: asyncio.subprocess.Process) -> bytes:
+    """It says that the process is ready."""
+    assert running.stdout is not None
+    async with asyncio.timeout(WITHIN_S):
+        line = await running.stdout.readline()
+    assert line
+    return line
+
+
 async def complete(users: Users, text: str) -> dict[str, Any]:
-    body = json.dumps({"task_description": text, "num_agents": 2, "constraints": {"timeout_seconds": 90}}).encode()
+    body = json.dumps({"task_description": text, "num_agents": 2, "constraints": {"timeout_seconds": 150}}).encode()
     async with users.connected("client") as (nc, _):
-        return dict(json.loads((await nc.request("deliberation.ask", body, timeout=100)).data))
+        return dict(json.loads((await nc.request("deliberation.ask", body, timeout=160)).data))
 
 
 async def test_secrets_are_only_where_they_are_needed(tmp_path: Path) -> None:
@@ -92,13 +96,17 @@ async def test_secrets_are_only_where_they_are_needed(tmp_path: Path) -> None:
         control = {"NATS_URL": users.address, "NATS_USER": "control", "NATS_PASSWORD_FILE": own.path("control")}
         worker = {"NATS_URL": users.url("worker"), "TEAM_HEADER": own.of["model-header"], "FLEET_CONFIG": str(config)}
         stack.callback(ray_head.end_remains, data)
-        lines = []
-        for name, module, env in (
-            ("ray", ("fleet.local.ray_head", str(data), str(ray_port)), worker),
-            ("collector", ("fleet.cli", "collector"), {**shared, "NATS_URL": users.url("control")}),
-            ("dispatcher", ("fleet.cli", "dispatcher"), {**shared, **control, **token}),
-        ):
-            lines.append(await stack.enter_async_context(process(data / f"{name}.log", *module, **env)))
+        head = ("fleet.local.ray_head", str(data), str(ray_port))
+        begun = [
+            await stack.enter_async_context(process(data / f"{name}.log", *module, **env))
+            for name, module, env in (
+                ("ray", head, worker),
+                ("collector", ("fleet.cli", "collector"), {**shared, "NATS_URL": users.url("control")}),
+            )
+        ]
+        lines = await asyncio.gather(*map(first_line, begun))
+        dispatcher = process(data / "dispatcher.log", "fleet.cli", "dispatcher", **shared, **control, **token)
+        lines.append(await first_line(await stack.enter_async_context(dispatcher)))
         done = await complete(users, "Design it")
         assert done["status"] == "COMPLETED", done
         assert stub.keys == {f"Bearer {own.of['model-key']}"}
@@ -124,6 +132,10 @@ def _scan(own: Secrets) -> list[str]:
             for name in sorted(names - _allowed(each, kind, place)):
                 wrong.append(f"{name} in {place} of {kind} {_command(each)}")
     assert {*CONTROL, "actor", "raylet", "gcs", "nats"} <= seen
+    (actor,) = (each for each in descendants() if kind_of(each) == "actor")
+    assert {"worker", "model-key", "model-header"} <= in_process(actor.pid, own.bytes)[
+        "memory"
+    ]  # what is there is found
     return wrong
 
 

@@ -21,7 +21,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import root_context
 from fleet.errors import UnreadableState
 from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode, of_run
-from fleet.messages.headers import headers
+from fleet.messages.headers import headers, traceparent_in
 from fleet.observability.retries import again
 from fleet.requests.by_reference import by_reference, with_task_id
 
@@ -135,7 +135,7 @@ class Endpoints:
         """
         message_id = sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"
         given = {"Nats-Msg-Id": f"{message_id}.again" if second else message_id}
-        if traceparent := sent.get("traceparent"):
+        if traceparent := traceparent_in(sent):
             given["traceparent"] = traceparent
         body = await by_reference(data, self._component.texts)
         try:

@@ -18,6 +18,7 @@ from fleet.control.service.calls import fault, task_id_of
 from fleet.deliberation.events import CancelAsked, Requested
 from fleet.errors import BadRequest
 from fleet.jetstream.origin import run_of
+from fleet.messages.headers import traceparent_in
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import parse_request
 from fleet.requests.tolerance import ignored_fields
@@ -70,7 +71,7 @@ class WaitingRequests:
             task,
             sequence,
             now_ms(),
-            sent.get("traceparent"),
+            traceparent_in(sent),
             roles[task.role].rubric,
             ignored_fields(body),
             run_of(msg),

@@ -234,3 +234,20 @@ FIELDS = ("task_description", "task_id", "role", "num_agents", "rounds", "constr
 def test_any_json_is_parsed_or_rejected(body: dict[str, Any]) -> None:
     """Fields of any type are either understood or named."""
     _parsed_or_rejected(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"options": {"x" * 100_000: 1}},
+        {"constraints": {"rubric": {"x" * 100_000: -1}}},
+        {"correlation": {"x" * 100_000: 1}},
+    ],
+)
+def test_an_error_repeats_little_of_what_the_client_wrote(body: dict[str, Any]) -> None:
+    """It goes into events, dead letters and logs; it still begins with the path."""
+    with pytest.raises(BadRequest) as raised:
+        parse_request(json.dumps({"task_description": "x", **body}).encode(), 1, None)
+    assert len(raised.value.error) <= 1_000
+    assert len(raised.value.path) <= 300
+    assert raised.value.path in raised.value.error
