@@ -92,6 +92,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     endpoints: Names | None = None
     fallbacks: tuple[str, ...] = ()
     base: Annotated[str, Meta(min_length=1)] | None = None
+    adapter: Annotated[str, Meta(min_length=1)] | None = None
+    """Where the server finds it (a path there, or a repository): it is loaded where it is not, if that is allowed."""
     context_window: Count | None = None
 
 
@@ -140,6 +142,8 @@ def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, Model
         if set(endpoint.request) & {"messages", "stream", "model"}:
             found.append(f"endpoints.{name}.request: messages, stream and model are the fleet's own")
     for name, model in models.items():
+        if model.adapter is not None and model.base is None:
+            found.append(f"models.{name}.adapter: say which model it is for, by `base`")
         for each in model.endpoints or ():
             if each not in endpoints:
                 found.append(f"models.{name}.endpoints: no [endpoints.{each}]")

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import aiohttp
+import structlog
 
 from fleet.config import Settings
 from fleet.messages.trace_ids import TraceContext
@@ -15,11 +16,13 @@ from workers.llm.reading.answer import BYTES_PER_TOKEN, StreamedAnswer
 from workers.llm.reading.read_pacing import ReadPacing, Stream
 from workers.llm.reading.silence import Silence
 from workers.llm.reading.sse import SseDecoder
-from workers.llm.requests import ModelRequest
+from workers.llm.requests import ModelRequest, ModelTarget
 from workers.llm.servers import context_window as window
 from workers.llm.servers.dialects import Form, body_of
 from workers.llm.servers.endpoint import Endpoint, ModelCard
 from workers.llm.servers.endpoints import Route
+
+log = structlog.get_logger(__name__)
 
 AFTER_ALL_S = 0.3
 AFTER_END_S = 0.9
@@ -77,6 +80,7 @@ class Attempts:
         self._limits = settings.workers
         self._http = Http(settings.workers)
         self._pacing = ReadPacing()
+        self._loads: dict[tuple[Endpoint, str], asyncio.Lock] = {}
         self._learning: dict[Endpoint, asyncio.Task[tuple[ModelCard, ...]]] = {}
 
     def know(self, endpoint: Endpoint) -> None:
@@ -175,11 +179,33 @@ class Attempts:
                 endpoint.list_failed = True
             if endpoint.lacks(name):
                 raise Misplaced("NotFound", f"the model {name} is not on its list", fault="endpoint", begun=False)
+        if endpoint.may_load(name, route.target.base, route.target.adapter):
+            await self._load(endpoint, route.target)
         card = endpoint.card(name)
         if card is None:
             text = "the server lists no model: set VLLM_MODEL, or the model of the role"
             raise AttemptError("NotFound", text, fault="endpoint", begun=False)
         return card
+
+    async def _load(self, endpoint: Endpoint, target: ModelTarget) -> None:
+        """The adapter, once for all calls that wait for it. Raises `Misplaced` where the server does not load it."""
+        assert target.name is not None
+        assert target.adapter is not None
+        async with self._loads.setdefault((endpoint, target.name), asyncio.Lock()):
+            if not endpoint.may_load(target.name, target.base, target.adapter):
+                return  # another call has had the answer meanwhile
+            try:
+                await self._http.load_adapter(endpoint, target.name, target.adapter)
+                log.info("adapter.loaded", endpoint=endpoint.name, model=target.name)
+            except (AttemptError, TimeoutError) as error:
+                # Another worker may have loaded it just now: the list decides.
+                log.info("adapter.not_loaded", endpoint=endpoint.name, model=target.name, error=str(error))
+            endpoint.models = None
+            await self._learn(endpoint)
+            if endpoint.lacks(target.name):
+                endpoint.not_loaded(target.name)
+                text = f"the adapter {target.name} is not there, and is not loaded"
+                raise Misplaced("NotFound", text, fault="endpoint", begun=False)
 
     async def _learn(self, endpoint: Endpoint) -> None:
         task = self._learning.get(endpoint)

@@ -29,6 +29,7 @@ REST_S = 1.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 SHORT_REQUEST_S = 10.0
 SHORTEST_SECRET = 4
+LOAD_WITHIN_S = 60.0
 MAX_STALE = 8
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -150,6 +151,13 @@ class Http:
         """GET …/models. Raises `AttemptError`."""
         url = joined(endpoint.base, "/models")
         return cards_in(await self._short(endpoint, "GET", url, None))
+
+    async def load_adapter(self, endpoint: Endpoint, name: str, adapter: str) -> None:
+        """POST …/load_lora_adapter, as vLLM has it. Raises `AttemptError`."""
+        body = {"lora_name": name, "lora_path": adapter}
+        url = joined(endpoint.base, "/load_lora_adapter")
+        async with asyncio.timeout(LOAD_WITHIN_S):
+            (await self._send(endpoint, "POST", url, body, {})).close()
 
     async def count_tokens(self, endpoint: Endpoint, model: str, messages: tuple[ChatMessage, ...]) -> int:
         """POST /tokenize, as vLLM has it. Raises `AttemptError`."""

@@ -16,6 +16,7 @@ JUDGING = frozenset({"critique", "score", "vote", "compare", "choose"})
 
 class ModelTarget(Struct, frozen=True, kw_only=True):
     """A model that may answer. `name`: what servers call it, None: what the server lists first; `endpoints` None: all.
+    `adapter`: where a server finds it that has its `base` only.
 
     `stands_in`: another one was asked for; the text says which.
     """
@@ -23,6 +24,7 @@ class ModelTarget(Struct, frozen=True, kw_only=True):
     name: str | None = None
     endpoints: frozenset[str] | None = None
     base: str | None = None
+    adapter: str | None = None
     window: int | None = None
     stands_in: str = ""
 
@@ -98,6 +100,7 @@ def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) 
                 name=model.name or name,
                 endpoints=frozenset(model.endpoints) if model.endpoints else None,
                 base=model.base,
+                adapter=model.adapter,
                 window=(window if name == asked else None) or model.context_window,
                 stands_in=stands_in,
             )
@@ -106,7 +109,7 @@ def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) 
     for target in list(targets):
         if target.base and target.base != target.name and all(each.name != target.base for each in targets):
             stands_in = f"{target.base} answered in place of its adapter {target.name}"
-            targets.append(structs.replace(target, name=target.base, base=None, stands_in=stands_in))
+            targets.append(structs.replace(target, name=target.base, base=None, adapter=None, stands_in=stands_in))
     return tuple(targets)
 
 

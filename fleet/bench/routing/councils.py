@@ -11,7 +11,7 @@ from msgspec import structs
 
 from fleet.bench.player import play
 from fleet.clock import now_ms
-from fleet.config import Settings, load
+from fleet.config import Settings, Workers, load
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, AgentResponse
 from fleet.model_servers import EndpointConfig
@@ -80,7 +80,9 @@ class Servers:
                 name: EndpointConfig(url=server.url, max_concurrency=self._max_concurrency)
                 for name, server in self.servers.items()
             }
-            self._settings = structs.replace(load({}), agent_type="vllm", endpoints=endpoints)
+            self._settings = structs.replace(
+                load({}), agent_type="vllm", endpoints=endpoints, workers=Workers(count=self._workers)
+            )
             ledger = OwnLedger()
             for number in range(self._workers):
                 client = ModelClient(self._settings, rng=Random(self._seed))
@@ -168,14 +170,3 @@ class Servers:
 def task_of(call: Call) -> str:
     """The deliberation that a call belongs to."""
     return call.request_id.partition(".")[0]
-
-
-async def arrivals(servers: Servers, per_second: float, seconds: float, seed: int) -> None:
-    """Deliberations that begin at random times (Poisson). Returns when all have ended."""
-    rng, began, at_s, number = Random(seed), time.monotonic(), 0.0, 0
-    async with asyncio.TaskGroup() as running:
-        while at_s < seconds:
-            await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
-            running.create_task(servers.play(number))
-            number += 1
-            at_s += rng.expovariate(per_second)

@@ -1,26 +1,22 @@
 """Runs `fleet bench routing`: several model servers, their prefix caches, balance and waiting, and one that is lost."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Final
 
 from fleet.bench import report
 from fleet.bench.report import Figure, Report, Table
-from fleet.bench.routing.councils import AGENTS, ROUNDS, Servers, arrivals, task_of
+from fleet.bench.routing.councils import AGENTS, ROUNDS, Servers
+from fleet.bench.routing.waiting import LOAD, WAITING_SERVERS, waits
 from fleet.bench.speed.load import quantile
 from workers.simulator.server import SimulatorConfig
 
 SERVERS: Final = (1, 2, 4, 8)
 AT_ONCE = 6
 """Councils for each server."""
-LOAD = 0.8
-LOADED_SERVERS, SEATS, CALL_MS = 4, 16, 500
-TURN_S = 15.0
-CALLS = AGENTS * (2 + 2 * ROUNDS)
-"""Of one council."""
-LOST, LOST_AT = "gpu-0", 0.4
+SEATS: Final = (16, 64)
+LOST, LOST_AT, LOST_AT_ONCE = "gpu-0", 0.4, 4
 """The server that is killed, once so many of the councils have ended."""
 
 
@@ -36,10 +32,9 @@ async def measure(councils: int, turns: int, workers: Sequence[int], note: repor
         figures[f"busiest_vs_mean{named}"] = Figure(
             max(row[3] for row in rows), of="calls, the worst of 2, 4, 8 servers"
         )
-    for limited in (True, False):
-        name = "p99_vs_least_load" if limited else "p99_vs_least_load_seats_unknown"
-        figures[name] = await _waits(turns, SEATS if limited else None, note)
-    moved = await _lost(councils, note)
+    for seats in SEATS:
+        figures[f"p99_vs_least_load_{seats}_seats"] = await asyncio.to_thread(_waits, turns, seats, note)
+    moved = await lost(councils, note)
     figures["others_moved"] = Figure(moved["others_moved"], of="councils of other servers that moved", more=moved)
     return Report(
         "routing",
@@ -66,28 +61,19 @@ async def _spread(count: int, workers: int, councils: int, note: report.Note) ->
         return [workers, count, share, busiest, moved, servers.failed.total()]
 
 
-async def _waits(turns: int, max_concurrency: int | None, note: report.Note) -> Figure:
-    """The slowest hundredth of the calls, beside least load, in turns with the same arrivals."""
-    model = SimulatorConfig(latency_ms=CALL_MS, max_num_seqs=SEATS)
-    per_second = LOAD * LOADED_SERVERS * SEATS / (CALLS * CALL_MS / 1000)
-    waits: dict[bool, list[float]] = defaultdict(list)
-    for turn in range(turns):
-        for by_load in (False, True):
-            async with Servers(
-                LOADED_SERVERS, 1, by_load=by_load, seed=turn, model=model, max_concurrency=max_concurrency
-            ) as servers:
-                await arrivals(servers, per_second, TURN_S, seed=turn)
-                waits[by_load].append(quantile(servers.waits_ms, 0.99))
-        note(f"load {LOAD:.0%}, seats {'known' if max_concurrency else 'unknown'}: turn {turn + 1} of {turns}")
+def _waits(turns: int, seats: int, note: report.Note) -> Figure:
+    """The slowest hundredth of the calls beside least load, in simulated time: a machine's own pauses are not in it."""
+    by = {policy: [waits(turn, seats, by_load=policy) for turn in range(turns)] for policy in (False, True)}
+    note(f"load {LOAD:.0%}, {seats} seats: {turns} turns of each policy")
     return Figure(
-        fmean(waits[False]),
-        fmean(waits[True]),
-        of=f"ms, {LOADED_SERVERS} servers of {SEATS} seats at {LOAD:.0%}, a call takes {CALL_MS} ms",
+        fmean(quantile(each, 0.99) for each in by[False]),
+        fmean(quantile(each, 0.99) for each in by[True]),
+        of=f"mean call times, {WAITING_SERVERS} servers of {seats} seats at {LOAD:.0%}",
     )
 
 
-async def _lost(councils: int, note: report.Note) -> dict[str, int]:
-    """One of four servers is killed while councils run: which of them have calls elsewhere than at their own server."""
+async def lost(councils: int, note: report.Note) -> dict[str, int]:
+    """One of four servers is killed while councils run: which of those that had begun go on elsewhere."""
     model = SimulatorConfig(latency_ms=100)
     async with Servers(4, 1, seed=11, model=model) as servers:
         before: dict[str, set[str]] = {}
@@ -102,11 +88,11 @@ async def _lost(councils: int, note: report.Note) -> dict[str, int]:
                     before.update(servers.places())
                     await servers.servers[LOST].stop()
 
-        await asyncio.gather(*(play(range(first, councils, AT_ONCE)) for first in range(AT_ONCE)))
+        # So few that none moves because of load.
+        await asyncio.gather(*(play(range(first, councils, LOST_AT_ONCE)) for first in range(LOST_AT_ONCE)))
         after = servers.places()
-        of_lost = {task for task, places in before.items() if LOST in places}
-        of_lost |= {task_of(call) for call in servers.servers[LOST].calls()}
-        moved = {task for task, places in after.items() if len(places) > 1}
+        moved = {task for task in before if len(after[task]) > 1}
+        of_lost = {task for task in before if LOST in after[task]}
         note(f"one of four servers killed: {len(moved & of_lost)} of its councils moved, {len(moved - of_lost)} others")
         return {
             "moved": len(moved & of_lost),

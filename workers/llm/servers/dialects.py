@@ -34,10 +34,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
     priority: Literal["low first", "high first"] | None = None
     counts_tokens: bool = False
     """It has vLLM's `/tokenize`."""
+    loads_adapters: bool = False
+    """It has `/v1/load_lora_adapter`, if its operator has switched that on."""
 
 
 DIALECTS: dict[Kind, Dialect] = {
-    "vllm": Dialect(priority="low first", counts_tokens=True),
+    "vllm": Dialect(priority="low first", counts_tokens=True, loads_adapters=True),
     "sglang": Dialect(priority="high first"),
     "llamacpp": Dialect(),
     "ollama": Dialect(),

@@ -51,6 +51,7 @@ class Endpoint:
         self._heard_at: float | None = None
         self.counts_tokens = self.dialect.counts_tokens
         self.paused_until = 0.0
+        self._not_loaded: set[str] = set()
         self._windows: dict[str, int] = {}
         self._forms: dict[str, Form] = {}
         self._refusals: dict[str | None, _Refusal] = {}
@@ -67,6 +68,16 @@ class Endpoint:
         if model is None or self.models is None or self.config.models is not None:
             return False
         return all(card.id not in (model, f"{model}:latest") for card in self.models)
+
+    def may_load(self, name: str | None, base: str | None, adapter: str | None) -> bool:
+        """Whether it can be asked to load an adapter that it does not list: it has the base, and has not said no."""
+        if adapter is None or base is None or name in self._not_loaded or not self.dialect.loads_adapters:
+            return False
+        return self.models is not None and self.lacks(name) and not self.lacks(base)
+
+    def not_loaded(self, name: str) -> None:
+        """It does not load this one."""
+        self._not_loaded.add(name)
 
     def card(self, model: str | None) -> ModelCard | None:
         """Of `model`, or the first that is listed; None where nothing is named or known."""
@@ -138,6 +149,7 @@ class Endpoint:
         """It went away, and may come back with other models."""
         self.models = None
         self.list_failed = False
+        self._not_loaded.clear()
         self._windows.clear()
 
     def status(self, now: float, waiting: int) -> EndpointStatus:

@@ -87,7 +87,7 @@ class Endpoints:
         )
         self.clock = clock
         self.all = tuple(Endpoint(name, config, rules) for name, config in servers.items())
-        self._routing = Routing()
+        self._routing = Routing(limits.count)
         self._waiting: dict[asyncio.Event, Waiting] = {}
         """Calls that wait, in their order."""
         self.room = Room({each.name: each.allowance for each in self.all}, self._wanting, self._granted, clock)
@@ -119,7 +119,7 @@ class Endpoints:
             ready = [endpoint for endpoint in able if self._admits(endpoint, search, now)]
             if not ready:
                 continue
-            willing = [each for each in ready if not each.refuses(target.name, now) and not each.lacks(target.name)]
+            willing = [each for each in ready if not each.refuses(target.name, now) and not _lacks(each, target)]
             others = [endpoint for endpoint in willing if endpoint is not search.failed]
             if not others and not search.unreachable:
                 others = willing
@@ -197,6 +197,7 @@ class Endpoints:
     def _tell(self, endpoint: Endpoint, failure: AgentCallError | None, opened: int, closed: bool) -> None:
         breaker = endpoint.breaker
         if breaker.opened > opened:
+            self._routing.forget(endpoint.name)
             error_type = failure.error_type if failure else None
             facts = {"endpoint": endpoint.shown, "cool_down_s": breaker.cool_down_s, "error_type": error_type}
             log.warning("breaker.opened", **facts)
@@ -237,7 +238,8 @@ class Endpoints:
             for endpoint in self.all
             if not endpoint.is_not_for(target.name) and (target.endpoints is None or endpoint.name in target.endpoints)
         ]
-        able = [endpoint for endpoint in allowed if not endpoint.lacks(target.name)] or allowed
+        having = [endpoint for endpoint in allowed if not endpoint.lacks(target.name)]
+        able = having or [endpoint for endpoint in allowed if not _lacks(endpoint, target)] or allowed
         if not search.refused:
             return able
         return [endpoint for endpoint in able if (endpoint.name, target.name) not in search.refused]
@@ -269,6 +271,11 @@ class Endpoints:
                 if (longest := max(known)) > 0:
                     waits.append(longest)
         return min(waits)
+
+
+def _lacks(endpoint: Endpoint, target: ModelTarget) -> bool:
+    """Whether the model is not there, and cannot be loaded."""
+    return endpoint.lacks(target.name) and not endpoint.may_load(target.name, target.base, target.adapter)
 
 
 class OpenCall:

@@ -32,11 +32,20 @@ def test_events_parted_by_one_line_end_are_two() -> None:
     assert decoder.feed(b'data: {"a": 1}\ndata: {"b": 2}\ndata: [DONE]\n') == ['{"a": 1}', '{"b": 2}', "[DONE]"]
 
 
-def test_what_is_no_event_is_told_at_the_end() -> None:
-    """A body of JSON, or an error that was written between events."""
+def test_what_is_no_event_is_told_in_its_place() -> None:
+    """A body of JSON, or an error that was written between events: before the next one, or at the end."""
     decoder = SseDecoder()
-    assert decoder.feed(b'{"error":\n "no room"}\n\ndata: x\n\n') == ["x"]
-    assert decoder.finish() == ['{"error":\n "no room"}']
+    assert decoder.feed(b'{"error":\n "no room"}\n\ndata: x\n\n') == ['{"error":\n "no room"}', "x"]
+    assert decoder.feed(b'{"a":\n 1}\n') == []
+    assert decoder.finish() == ['{"a":\n 1}']
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
+    """Nor of a body."""
+    assert SseDecoder().feed(b"\xef\xbb\xbfdata: x\n\n") == ["x"]
+    decoder = SseDecoder()
+    assert decoder.feed(b'\xef\xbb\xbf{"a": 1}') == []
+    assert decoder.finish() == ['{"a": 1}']
 
 
 def test_an_event_named_error_is_an_error() -> None:
