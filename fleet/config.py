@@ -36,6 +36,7 @@ class PhaseProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How agents of one role call the model. `model` absent: `VLLM_MODEL`, or what the server lists first.
     `judge_model`: for calls that judge (critique, score, vote, compare, choose); absent: `model`.
+    `models`: in place of `model`, several with their shares; each agent of a council gets one, drawn by the seed.
 
     `rubric`: criterion -> weight, what proposals are scored against where the request has none.
     `context_window` in tokens, absent: what the server says of the model. `judge_persona`: for calls that judge.
@@ -49,10 +50,23 @@ class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rubric: Annotated[dict[str, Annotated[float, Meta(gt=0, le=100)]], Meta(min_length=1, max_length=20)] | None = None
     model: str | None = None
     judge_model: str | None = None
+    models: Annotated[dict[str, Positive], Meta(min_length=1, max_length=20)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
     max_tokens: Count = 1024
     phases: dict[Phase, PhaseProfile] = {}
     context_window: Count | None = None
+
+    @property
+    def usual_model(self) -> str | None:
+        """`model`, or that of `models` with the largest share: for calls of nobody in the council."""
+        shares = self.models or {}
+        return max(sorted(shares), key=lambda name: shares[name]) if shares else self.model
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """Every model that calls of this role may name."""
+        writing = tuple(self.models) if self.models else (self.model,)
+        return tuple(name for name in dict.fromkeys((*writing, self.judge_model)) if name is not None)
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

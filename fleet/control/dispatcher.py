@@ -19,6 +19,7 @@ from fleet.control.models import Models
 from fleet.control.running import running_tasks
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
+from fleet.deliberation.drawing import RoleModels
 from fleet.deliberation.events import Requested
 from fleet.errors import BadRequest
 from fleet.jetstream.capacity import shortage
@@ -134,6 +135,7 @@ class Dispatcher:
                 ignored,
                 delivery.run,
                 message.message_id,
+                self._models(task),
             )
             self._component.runner.submit(task_id, Item(event, delivery))
 
@@ -146,6 +148,15 @@ class Dispatcher:
             admit()
         else:
             self._admission.submit(delivery, admit)
+
+    def _models(self, task: Task) -> dict[str, RoleModels]:
+        """Of its roles that share their calls between several models."""
+        profiles = {role: self._roles[role] for role in (task.role, *task.roles)}
+        return {
+            role: RoleModels(shares=profile.models, judge=profile.judge_model)
+            for role, profile in profiles.items()
+            if profile.models
+        }
 
     def _sampled(self, message: IncomingMessage, task_id: str) -> str | None:
         """The request's trace context. Without one, and where the settings leave this trace out: one that says so."""

@@ -63,7 +63,11 @@ class Models:
     def _needed(self) -> set[str | None]:
         """None: whatever a server lists first."""
         roles, default = self._settings.roles.values(), self._settings.vllm_model
-        return {name or default for role in roles for name in (role.model, role.judge_model or role.model)}
+        return {
+            name or default
+            for role in roles
+            for name in (*(role.models or (role.model,)), role.judge_model or role.usual_model)
+        }
 
     def _servers(self, model: str | None) -> Iterator[str]:
         """All that may be asked for it, or for what stands in for it."""

@@ -3,8 +3,10 @@
 Time is data: events carry `at_ms`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from fleet.deliberation.drawing import RoleModels
 from fleet.messages import AgentRequested, AgentResponse, DeliberationAccepted, DeliberationRejected, TerminalEvent
 from fleet.requests.task import Task
 
@@ -13,6 +15,7 @@ from fleet.requests.task import Task
 class Requested:
     """A valid request arrived; `sequence` is its place in the stream, `rubric` its role's (None: the default one).
 
+    `models`: by role, of those roles that share their calls between several models.
     `run`: when it was stored there; `message_id`: its client's, or the service's. No other request has the same.
     """
 
@@ -25,6 +28,7 @@ class Requested:
     ignored_fields: tuple[str, ...] = ()
     run: str = ""
     message_id: str | None = None
+    models: Mapping[str, RoleModels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

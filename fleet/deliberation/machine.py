@@ -23,6 +23,7 @@ from typing import assert_never
 
 from fleet.deliberation.asking import calls, request
 from fleet.deliberation.conclusion import complete_partial, conclude_cancelled
+from fleet.deliberation.drawing import draw
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -152,6 +153,8 @@ def _begin(event: Requested) -> Deliberation:
         calls={},
         traceparent=event.traceparent,
     )
+    role_of = {agent: begun.role_of(agent) for agent in begun.agents}
+    begun = begun.change(models=draw(begun.seed, role_of, event.models))
     return enter(begun, "propose", 0, event.at_ms)
 
 

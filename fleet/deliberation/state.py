@@ -2,6 +2,7 @@
 
 from typing import Final, Literal
 
+from fleet.deliberation.drawing import DrawnModels
 from fleet.messages import (
     Check,
     Comparison,
@@ -104,6 +105,8 @@ class Deliberation(Message, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     impaired: bool = False
     """Whether an answer that counts is a fallback's, or incomplete."""
+    models: dict[str, DrawnModels] = {}
+    """By agent, where its role has several."""
     usage: Usage = Usage()
     usage_by_model: dict[str, ModelUsage] = {}
     calls_ended: int = 0
@@ -135,9 +138,11 @@ class Deliberation(Message, frozen=True, kw_only=True):
         return roles[self.agents.index(agent) % len(roles)]
 
     def model_of(self, agent: str) -> str | None:
-        """The model that `options.models` gives an agent; None: its role's."""
+        """The model that `options.models` gives an agent, or that was drawn for this phase; None: its role's."""
         models = self.task.models
-        return models[self.agents.index(agent) % len(models)] if models else None
+        if models:
+            return models[self.agents.index(agent) % len(models)]
+        return self.models[agent].of(self.phase) if agent in self.models else None
 
     def record(self, phase: Phase) -> PhaseRecord:
         """What is known of a phase of the current round; nothing was spent on one that is not on record."""

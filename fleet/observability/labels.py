@@ -48,7 +48,7 @@ def _models(settings: Settings) -> set[str]:
     """As servers know them, and as the settings call them."""
     named = {settings.vllm_model}
     for role in settings.roles.values():
-        named |= {role.model, role.judge_model}
+        named |= {*role.all_models}
     for alias, model in settings.models.items():
         named |= {alias, model.name, model.base}
     for server in settings.model_servers.values():

@@ -54,6 +54,17 @@ def test_endpoints_and_models_come_from_the_file(tmp_path: Path) -> None:
     assert (both.model_servers["http://b:1"].kind, both.model_servers["http://b:1"].key()) == ("vllm", "k")
 
 
+def test_a_role_may_have_several_models_with_shares(tmp_path: Path) -> None:
+    """The largest share is its usual one; a share is above 0."""
+    role = '[roles.DEV]\nmodels = { fast = 9, candidate = 1 }\njudge_model = "big"\n'
+    profile = load(file(tmp_path, role)).roles["DEV"]
+    assert profile.models == {"fast": 9, "candidate": 1}
+    assert (profile.usual_model, profile.all_models) == ("fast", ("fast", "candidate", "big"))
+    for wrong in ("{ fast = 0 }", "{}"):
+        with pytest.raises(ConfigError, match="models"):
+            load(file(tmp_path, f"[roles.DEV]\nmodels = {wrong}\n"))
+
+
 def test_a_simulated_fleet_has_the_simulator_alone(tmp_path: Path) -> None:
     """Whatever the file names."""
     assert load({**file(tmp_path, FILE), "AGENT_TYPE": "mock"}).model_servers == {}

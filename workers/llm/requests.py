@@ -78,7 +78,7 @@ def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | N
 
 def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) -> tuple[ModelTarget, ...]:
     """The model, its fallbacks in their order (theirs after them), and last the base of an adapter."""
-    of_role = (profile.judge_model or profile.model) if request.phase in JUDGING else profile.model
+    of_role = (profile.judge_model or profile.usual_model) if request.phase in JUDGING else profile.usual_model
     asked = request.model or of_role or settings.vllm_model
     # A role's window is that of the role's model; of another one the server knows.
     window = profile.context_window if request.model in (None, of_role) else None

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from msgspec import structs
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
+from fleet.config import load
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.control_plane import Fleet, running
@@ -254,3 +256,17 @@ async def test_patterns_and_references_are_accepted(fleet: Fleet) -> None:
         task_id="ordinary", constraints={"policy": {"required": ["(?i)x"]}}, options={"output_schema": schema}
     )
     await fleet.inbox.next(subjects.COMPLETED, task_id="ordinary")
+
+
+async def test_agents_of_a_role_with_several_models_draw_theirs(nats_url: str) -> None:
+    """The settings reach the calls, by the dispatcher."""
+    seen: list[AgentRequested] = []
+
+    def respond(call: AgentRequested) -> AgentResponse:
+        seen.append(call)
+        return agents.answer(call)
+
+    profile = structs.replace(load({}).roles["DEV"], models={"only": 1.0}, judge_model="judge")
+    async with running(nats_url, respond, roles={"DEV": profile}) as fleet:
+        await fleet.inbox.next(subjects.COMPLETED, task_id=await fleet.request(rounds=0, num_agents=2))
+    assert {(call.phase, call.model) for call in seen} == {("propose", "only"), ("score", "judge")}

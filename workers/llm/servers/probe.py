@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 
 from msgspec import Struct, structs
 
@@ -89,10 +88,7 @@ async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, withi
 
 def wanted_models(settings: Settings, endpoint: str) -> tuple[str, ...]:
     """What roles ask for, by the name that servers know, where this endpoint may be asked for it."""
-    roles: Mapping[str, object] = settings.roles
-    named = [settings.vllm_model]
-    for role in roles.values():
-        named += [getattr(role, "model", None), getattr(role, "judge_model", None)]
+    named = [settings.vllm_model, *(model for role in settings.roles.values() for model in role.all_models)]
     found: dict[str, None] = {}
     for name in filter(None, named):
         alias = settings.models.get(name)
