@@ -8,7 +8,7 @@ TOOLS := .venv-tools/bin
 LINTERS := .venv-linters
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators test-page page lint lint-deploy format setup asyncapi picture lock audit audit-if-reachable sbom clean
+.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators test-page page lint lint-deploy image format setup asyncapi picture lock audit audit-if-reachable sbom clean
 
 setup: $(VENV)/.current
 
@@ -54,6 +54,14 @@ test-vllm: setup
 test-kubernetes: setup
 	@test -n "$$KUBECONFIG" || { echo "make test-kubernetes: KUBECONFIG must name a cluster" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/kubernetes
+
+# The image, from the base image with this digest, whatever the tag names by now. ENGINE=podman is the other way.
+ENGINE ?= docker
+BASE := python:3.11.14-slim-bookworm
+BASE_DIGEST := sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
+image:
+	$(ENGINE) build --build-context $(BASE)=docker-image://docker.io/library/$(BASE)@$(BASE_DIGEST) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) -f deploy/Dockerfile -t deliberation-fleet:0.1.0 .
 
 # docker-compose.yml for real: builds, starts, kills and drains each container while questions are asked, and removes all. Needs
 # docker with its compose plugin, or podman. podman in a sandbox, and base images that are there already:

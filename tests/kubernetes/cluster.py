@@ -95,7 +95,7 @@ def apply(kustomization: Path) -> None:
     kubectl("apply", "-f", "-", stdin=text)
     until(all_ready, "not all is ready")
     image = next(each["spec"]["containers"][0]["image"] for each in pods("app.kubernetes.io/name=collector"))
-    run_pod(CLIENTS, "client", image, {"deliberation-fleet/client": "true"}, bool(tls))
+    run_pod(CLIENTS, "client", image, {"deliberation-fleet/client": "true"}, tls=bool(tls))
 
 
 def remove(kustomization: Path) -> None:
@@ -104,9 +104,17 @@ def remove(kustomization: Path) -> None:
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout_s=300, check=False)
 
 
-def run_pod(namespace: str, name: str, image: str, labels: dict[str, str], tls: bool = False) -> None:
-    """A pod of the fleet's image that does nothing by itself."""
-    container: Object = {"name": name, "image": image, "command": ["sleep", "infinity"]}
+def run_pod(
+    namespace: str,
+    name: str,
+    image: str,
+    labels: dict[str, str],
+    *,
+    tls: bool = False,
+    command: Sequence[str] = ("sleep", "infinity"),
+) -> str:
+    """A pod of the fleet's image, which does nothing by itself; returns its address."""
+    container: Object = {"name": name, "image": image, "command": list(command)}
     spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 0}
     if tls:
         container["volumeMounts"] = [{"name": "tls", "mountPath": "/tls"}]
@@ -117,6 +125,7 @@ def run_pod(namespace: str, name: str, image: str, labels: dict[str, str], tls: 
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
     kubectl("-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s", timeout_s=130)
+    return kubectl("-n", namespace, "get", "pod", name, "-o", "jsonpath={.status.podIP}")
 
 
 def tls_secrets() -> list[Object]:
@@ -175,6 +184,25 @@ def ends() -> dict[str, int]:
 
 
 # --- looking ----------------------------------------------------------------------------------------------------
+
+
+CONNECT = """
+import json, socket, sys
+reached = []
+for name, host, port in json.load(sys.stdin):
+    try:
+        socket.create_connection((host, port), timeout=3).close()
+        reached.append(name)
+    except OSError:
+        pass
+print(json.dumps(reached))
+"""
+
+
+def reached(namespace: str, pod: str, targets: dict[str, tuple[str, int]]) -> set[str]:
+    """Those of the addresses that a pod, which has Python, can connect to."""
+    given = json.dumps([[name, *address] for name, address in targets.items()])
+    return set(json.loads(kubectl("-n", namespace, "exec", "-i", pod, "--", "python", "-c", CONNECT, stdin=given)))
 
 
 class ServerLogs:

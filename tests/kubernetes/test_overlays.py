@@ -1,18 +1,34 @@
 """What else there is to apply: each overlay is accepted by the API server, and those that need no GPU answer."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.kubernetes.cluster import KUBERNETES, NAMESPACE, apply, ask, kubectl, overlay, probe_restarts, remove
+from tests.kubernetes.cluster import (
+    CLIENTS,
+    KUBERNETES,
+    NAMESPACE,
+    apply,
+    ask,
+    kubectl,
+    ours,
+    overlay,
+    pods,
+    probe_restarts,
+    reached,
+    remove,
+    run_pod,
+    until,
+)
 
 pytestmark = pytest.mark.timeout(1800)
 OVERLAYS = [KUBERNETES, *sorted((KUBERNETES / "overlays").iterdir())]
 COMBINATIONS = [
     ("small", "simulator"),  # the overlay `kind`
     ("tls", "simulator"),
-    ("head-rights", "external-models", "cluster-dns", "simulator"),
 ]
+HEAD = f"--as=system:serviceaccount:{NAMESPACE}:ray"
 
 
 @pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: path.name)
@@ -38,5 +54,32 @@ def test_a_question_is_answered_by(components: tuple[str, ...], tmp_path: Path) 
         done = ask("Design a rate limiter")
         assert done.returncode == 0, done.stdout + done.stderr
         assert probe_restarts() == []
+    finally:
+        remove(kustomization)
+
+
+def change(path: str, value: object) -> None:
+    """As Ray's head: a field of its group of workers. Nothing is stored."""
+    patch = [{"op": "add", "path": f"/spec/workerGroupSpecs/0/{path}", "value": value}]
+    ours("patch", "raycluster", "ray", HEAD, "--type=json", "-p", json.dumps(patch), "--dry-run=server")
+
+
+def test_components_open_and_close_what_they_name(tmp_path: Path) -> None:
+    """Workers reach a model server of another namespace; the head may change how many workers there are, only."""
+    kustomization = overlay(tmp_path, "head-rights", "external-models", "cluster-dns", "simulator")
+    try:
+        apply(kustomization)
+        assert ask("Design a rate limiter").returncode == 0
+        worker, collector = (pods(label)[0] for label in ("ray.io/group=agents", "app.kubernetes.io/name=collector"))
+        image = collector["spec"]["containers"][0]["image"]
+        label = {"deliberation-fleet/model-server": "true"}
+        address = run_pod(CLIENTS, "models", image, label, command=["python", "-m", "http.server", "8000"])
+        until(lambda: bool(reached(NAMESPACE, worker["metadata"]["name"], {"models": (address, 8000)})), "no way out")
+        assert reached(NAMESPACE, collector["metadata"]["name"], {"models": (address, 8000)}) == set()
+        change("replicas", 3)
+        with pytest.raises(AssertionError, match="how many workers there are"):
+            change("template/spec/containers/0/image", "another")
+        with pytest.raises(AssertionError, match="may not change pods"):
+            ours("label", "pod", worker["metadata"]["name"], HEAD, "a=b", "--dry-run=server")
     finally:
         remove(kustomization)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kubernetes.cluster import CLIENTS, NAMESPACE, kubectl, ours, pods, run_pod
+from tests.kubernetes.cluster import CLIENTS, NAMESPACE, kubectl, ours, pods, reached, run_pod
 
 pytestmark = pytest.mark.timeout(1800)
 MONITORING = "monitoring"
@@ -35,18 +35,6 @@ REACHES: dict[str, set[str]] = {
 }
 MAY_ASK_KUBERNETES = {"client", "stranger", "monitoring", "vllm"}
 """Not decided here: their own namespaces say; vLLM may download from port 443 of anybody."""
-
-CONNECT = """
-import json, socket, sys
-reached = []
-for name, host, port in json.load(sys.stdin):
-    try:
-        socket.create_connection((host, port), timeout=3).close()
-        reached.append(name)
-    except OSError:
-        pass
-print(json.dumps(reached))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +72,12 @@ def test_policies_let_through_what_they_name_and_nothing_else(who: str, places: 
         others = [each for each in pods(selector) if each["metadata"]["name"] != places[who][1]]
         if others:
             addresses[name] = others[0]["status"]["podIP"]
-    targets = []
+    targets = {}
     for target in PORTS:
         name, port = target.split(":")
         if name in addresses and (name != "kubernetes" or who not in MAY_ASK_KUBERNETES):
-            targets.append((target, addresses[name], int(port)))
-    reached = json.loads(inside(places[who], "python", "-c", CONNECT, stdin=json.dumps(targets)))
-    assert set(reached) == REACHES[who] & {target for target, _, _ in targets}
+            targets[target] = (addresses[name], int(port))
+    assert reached(*places[who], targets) == REACHES[who] & targets.keys()
 
 
 @pytest.mark.parametrize("name", ["dispatcher", "collector"])
@@ -139,3 +126,10 @@ def test_budgets_count_the_pods_that_they_protect(fleet: object) -> None:
     for budget in json.loads(ours("get", "pdb", "-o", "json"))["items"]:
         assert budget["status"]["expectedPods"] > 0, budget["metadata"]["name"]
         assert budget["status"]["disruptionsAllowed"] > 0, budget["metadata"]["name"]
+
+
+@pytest.mark.parametrize("name", ["nats", "dispatcher", "collector"])
+def test_nothing_ended_while_the_fleet_came_up(name: str, fleet: object) -> None:
+    """What it needs came up beside it, in any order: that is waited for, not ended over."""
+    for pod in pods(SELECTORS[name]):
+        assert [each["restartCount"] for each in pod["status"]["containerStatuses"]] == [0]

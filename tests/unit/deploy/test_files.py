@@ -120,6 +120,17 @@ def test_image_is_built_from_what_is_there() -> None:
     assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
 
 
+def test_base_image_has_a_digest() -> None:
+    """`make image` puts it in the place of the tag, which is the one that the Dockerfile names."""
+    text = (ROOT / "Makefile").read_text()
+    base = re.search(r"^BASE := (\S+)$", text, re.MULTILINE)
+    assert base
+    assert set(re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)) == {base[1]}
+    assert re.search(r"^BASE_DIGEST := sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"-t {FLEET_IMAGE}:{version} ." in text
+
+
 def test_image_installs_only_what_is_locked() -> None:
     """Each `pip install` asks for hashes, but the one of the project itself, which then may fetch nothing."""
     text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")

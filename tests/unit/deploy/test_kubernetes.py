@@ -136,7 +136,7 @@ def test_components_are_replicated_apart_and_probed_on_the_health_port(name: str
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
-@pytest.mark.parametrize("name", ["dispatcher", "collector", "nats", "ray/agents"])
+@pytest.mark.parametrize("name", ["dispatcher", "collector", "nats", "ray/agents", "vllm"])
 def test_pods_are_spread_over_zones(name: str) -> None:
     """Where there are several; the constraint counts the pods that it stands in."""
     (spread,) = pods()[name]["topologySpreadConstraints"]
