@@ -181,9 +181,11 @@ async def _open_once(settings: Settings, name: str) -> Connection:
 
 
 def _is_closing(error: Exception) -> bool:
-    """Whether a server has ended the connection without a word of why."""
+    """Whether a server has ended the connection without a word of why, or is silent: behind one address for several servers,
+    one that has gone away is still chosen for a moment.
+    """
     unsaid = type(error) is nats.errors.Error and not any(word in str(error).lower() for word in ("authori", "authent"))
-    return unsaid or isinstance(error, nats.errors.UnexpectedEOF | ConnectionResetError)
+    return unsaid or isinstance(error, nats.errors.UnexpectedEOF | ConnectionResetError | TimeoutError)
 
 
 async def _open(settings: Settings, name: str, hosts: Sequence[str] = (), **more: Any) -> Connection:

@@ -47,6 +47,37 @@ async def test_a_server_that_is_away_is_told_from_a_host_that_is_not() -> None:
         assert "silent" in await told(NATS_URL=f"nats://u:secret@127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("first", ["silent", "closed"])
+async def test_an_address_that_has_just_lost_one_server_is_tried_again(tmp_path: Path, first: str) -> None:
+    """It stands for several, as a Service does: the next connection reaches another one."""
+    came: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(writer)
+        if len(came) > 1:
+            host, port = server.url.removeprefix("nats://").split(":")
+            there = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
+        elif first == "closed":
+            writer.close()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async with servers.one(tmp_path) as server:
+        listening = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        nc = await connection.connect(load({"NATS_URL": f"nats://127.0.0.1:{port}"}), "test")
+        await nc.flush()
+        await nc.close()
+        assert len(came) == 3  # let down, tried, made
+        listening.close()
+        for writer in came:
+            writer.close()
+
+
 def tls(tmp_path: Path, ca: trustme.CA, *, verify: bool) -> str:
     """The configuration of a server."""
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
