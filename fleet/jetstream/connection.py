@@ -181,8 +181,8 @@ async def _open_once(settings: Settings, name: str) -> Connection:
 
 
 def _is_closing(error: Exception) -> bool:
-    """Whether a server has ended the connection without a word of why, or is silent: behind one address for several servers,
-    one that has gone away is still chosen for a moment.
+    """Whether a server has ended the connection without a word of why, or is silent, as one that has just gone away is
+    behind an address that stands for several.
     """
     unsaid = type(error) is nats.errors.Error and not any(word in str(error).lower() for word in ("authori", "authent"))
     return unsaid or isinstance(error, nats.errors.UnexpectedEOF | ConnectionResetError | TimeoutError)
