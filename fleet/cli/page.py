@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fleet.cli.output import say
+from fleet.cli import options
+from fleet.cli.output import print_json, say
 from fleet.page import files
 
 
@@ -15,6 +16,7 @@ def page(
         list[str] | None,
         typer.Option("--nats", metavar="URL", help="WebSocket of NATS, as wss://nats.example:443; may be repeated."),
     ] = None,
+    json_output: options.Json = False,
 ) -> None:
     """Write the page for any web server. It speaks NATS over WebSocket with the rights of whoever logs in.
 
@@ -24,4 +26,8 @@ def page(
     [dim]Example:[/dim]  fleet page --out /var/www/fleet --nats wss://nats.example:9222
     """
     files.write(out, nats or ())
-    say(f"{len(files.NAMES) + 1} files in {out}")
+    written = len(files.NAMES) + 1
+    if json_output:
+        print_json({"directory": str(out), "files": written})
+    else:
+        say(f"{written} files in {out}")

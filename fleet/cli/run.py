@@ -137,16 +137,17 @@ def demo(
     raise typer.Exit(Exit.INTERRUPTED if status is None else status)
 
 
-def dispatcher() -> None:
+def dispatcher(json_output: options.Json = False) -> None:
     """Run one dispatcher: takes requests, launches and sizes the pool of workers on Ray.
 
     For deployments: any number of them may run. Set NATS_URL, RAY_ADDRESS and
     VLLM_URL; `fleet up` does this for one machine. Prints one line of JSON when
-    it is ready, logs to standard error, drains on SIGTERM.
+    it is ready, logs to standard error, drains on SIGTERM. With --json logs are
+    JSON, too, as they are wherever standard error is no terminal.
 
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 RAY_ADDRESS=ray-head:6379 VLLM_URL=http://vllm:8000 fleet dispatcher
     """
-    settings = _component("dispatcher")
+    settings = _component("dispatcher", json_output)
     if not settings.model_servers:
         raise ConfigError(
             "VLLM_URL is not set (and the file has no [endpoints.NAME]), and a dispatcher starts no model server: "
@@ -159,15 +160,16 @@ def dispatcher() -> None:
     run_until_signalled(running, loop_factory=fast_loop)
 
 
-def collector() -> None:
+def collector(json_output: options.Json = False) -> None:
     """Run one collector: folds the workers' answers into results, and keeps the deadlines.
 
     For deployments: any number of them may run. Set NATS_URL. Prints one line
-    of JSON when it is ready, logs to standard error, drains on SIGTERM.
+    of JSON when it is ready, logs to standard error, drains on SIGTERM. With
+    --json logs are JSON, too, as they are wherever standard error is no terminal.
 
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 fleet collector
     """
-    settings = _component("collector")
+    settings = _component("collector", json_output)
     from fleet.control import collector as component
 
     run_until_signalled(component.run(settings, on_ready=lambda: _ready("collector")), loop_factory=fast_loop)
@@ -180,13 +182,13 @@ def simulator(context: typer.Context) -> None:
     server.main(context.args)
 
 
-def _component(name: str) -> Settings:
+def _component(name: str, json_output: bool) -> Settings:
     from setproctitle import setproctitle
 
     from fleet.observability.logs import configure_logging
 
     setproctitle(f"fleet-{name}")
-    configure_logging(name)
+    configure_logging(name, json=True if json_output else None)
     return config.load(os.environ)
 
 

@@ -10,7 +10,7 @@ from fleet.observability.visible import visible
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _BACKTICKS = re.compile(r"`+")
 _SIGNS = {"same": " ", "gone": "-", "new": "+", "left out": "@"}
-_HARMLESS = re.compile(r"\\([,;'\"/%?()]|(?<=[^\W\d]\\)[.:](?=\s|$))")
+_HARMLESS = re.compile(r"\\([,;'\"/%?()]|(?<=[^\W\d]\\)[.:](?=\s|$)|(?<=[^\W_]\\)-(?=[^\W_])|(?<=\d\\)[.:](?=\d))")
 """Escaped punctuation that means nothing where it stands: left as it is, for those who read the source."""
 
 

@@ -108,8 +108,8 @@ def _verdict(event: DeliberationCompleted) -> Iterator[Block]:
         yield Prose(
             f"An architect, {event.selection.chooser_id}, was asked to choose among the best. It chose {chose}."
         )
-    head = ("place", "agent", "score of 10", "votes", "checks failed", "model")
-    yield Grid(head, [_ranked(result) for result in event.results])
+    by = "votes" if event.ranking.method == "vote" else "score of 10"
+    yield Grid(("place", "agent", by, "checks failed", "model"), [_ranked(result) for result in event.results])
 
 
 def _ranked(result: RankedResult) -> tuple[str, ...]:
@@ -117,8 +117,7 @@ def _ranked(result: RankedResult) -> tuple[str, ...]:
     return (
         "shadow" if result.shadow else str(result.rank),
         result.agent_id,
-        number(result.score),
-        "–" if result.votes is None else str(result.votes),
+        number(result.score) if result.votes is None else str(result.votes),
         ", ".join(failed) or "none",
         result.proposal.model,
     )

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -318,3 +320,22 @@ def test_an_argument_that_is_no_text_and_a_terminal_that_cannot_show_it(tmp_path
 def test_version_is_told() -> None:
     """As everybody expects."""
     assert runner.invoke(app, ["--version"]).output == f"fleet {__version__}\n"
+
+
+WITHOUT_JSON = {"simulator", "mcp"}
+"""A foreign server's own options; and a protocol on standard output."""
+
+
+def test_every_command_takes_json() -> None:
+    """Wherever a program might read the output."""
+
+    def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, f"{path}{name} ")
+            else:
+                yield f"{path}{name}", command
+
+    found = dict(commands(typer.main.get_command(app)))
+    takes = {name for name, command in found.items() if any("--json" in option.opts for option in command.params)}
+    assert found.keys() - takes == WITHOUT_JSON
