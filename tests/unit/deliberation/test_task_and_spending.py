@@ -85,7 +85,8 @@ def test_everything_that_can_be_sent_is_told() -> None:
         (Options, AcceptedOptions),
     ]
     for sent, told in pairs:
-        assert {*sent.__struct_fields__} == {*told.__struct_fields__} - {"content_ref"}
+        # A rubric's descriptions are sent as a part of it.
+        assert {*sent.__struct_fields__} == {*told.__struct_fields__} - {"content_ref", "descriptions"}
 
 
 def test_failed_and_cancelled_tasks_have_their_request_too() -> None:
