@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.deliberation.events import Event
-from fleet.messages import DeliberationAccepted
+from fleet.messages import DeliberationAccepted, TerminalEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,13 @@ class PublishAgain:
 
 @dataclass(frozen=True, slots=True)
 class Reissue:
-    """A stream was lost. A running task's effects of these kinds are published again, calls as a second attempt."""
+    """A stream was lost. A running task's effects of these kinds are published again, calls as a second attempt.
+
+    `stored`: message ids of calls, and subjects of schedules, that are there: those are left out.
+    """
 
     kinds: tuple[type[Any], ...]
+    stored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,14 @@ class FailLost:
     accepted: DeliberationAccepted
 
 
-Owed = PublishAgain | Reissue | FailLost
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The end of the task is in its stream, and its state, which was set back, does not know of it."""
+
+    event: TerminalEvent
+
+
+Owed = PublishAgain | Reissue | FailLost | Adopt
 """What recovery demands. The runner decides what it means for the state as it is then."""
 
 

@@ -27,22 +27,23 @@ from enum import Enum, auto
 import structlog
 from msgspec.structs import replace
 
+from fleet import subjects
 from fleet.clock import now_ms
-from fleet.control.items import FailLost, Item, PublishAgain, Reissue
+from fleet.control.items import Adopt, FailLost, Item, PublishAgain, Reissue
 from fleet.control.lost_tasks import state_for_lost_task
 from fleet.control.saves import Applied, DoubtfulSaves, Saved
 from fleet.control.state_cache import StateCache
 from fleet.control.store import StateStore, Stored
 from fleet.control.terminal_events import Publisher, publish_end
 from fleet.crashpoints import reach
-from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject, Requested
+from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject, Requested, SetDeadline
 from fleet.deliberation.machine import began, decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import root_context
 from fleet.errors import StoreConflict, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.lifetimes import LEASE_S
-from fleet.messages import DeliberationAccepted
+from fleet.messages import DeliberationAccepted, status_of
 
 log = structlog.get_logger(__name__)
 
@@ -209,7 +210,8 @@ class Transitions:
         if state.ended and read.state is None and read.begun is None:
             effects = recover(state, request_redelivered=True)  # accepted and ended in one step
         kind = Publication.FIRST
-        if state.ended and (read.begun is not None or _lease_is_over(batch)):
+        adopted = any(isinstance(item.event, Adopt) for item in batch)
+        if state.ended and (read.begun is not None or adopted or _lease_is_over(batch)):
             kind = Publication.END
         await self._publish(stored, (*effects, *_reissued(state, batch)), kind)
         await self._reject(change)
@@ -262,6 +264,10 @@ def _fold(read: Read, batch: Sequence[Item]) -> Change:
         return Change(None, moved=False)
     for item in batch:
         event = item.event
+        if isinstance(event, Adopt):
+            if state is not None and not state.ended:
+                state, moved = state.change(status=status_of(event.event), result=event.event), True
+            continue
         if isinstance(event, PublishAgain | Reissue | FailLost) or (state is None and not isinstance(event, Requested)):
             continue
         decision = decide(state, event)
@@ -285,7 +291,7 @@ def _owes(state: Deliberation, item: Item) -> bool:
             return request or state.ended
         case FailLost():  # another process may have saved its end, and died before it published it
             return state.ended
-        case Reissue():
+        case Reissue() | Adopt():
             return False
         case DeadlinePassed() if state.ended:
             return True
@@ -301,10 +307,23 @@ def _recovered(state: Deliberation, owed: Sequence[Item]) -> tuple[Effect, ...]:
 
 
 def _reissued(state: Deliberation, batch: Sequence[Item]) -> tuple[Effect, ...]:
-    kinds = tuple(kind for item in batch if isinstance(item.event, Reissue) for kind in item.event.kinds)
-    if state.ended or not kinds:
+    demands = [item.event for item in batch if isinstance(item.event, Reissue)]
+    if state.ended or not demands:
         return ()
-    return tuple(_as_second_attempt(effect) for effect in recover(state) if isinstance(effect, kinds))
+    return tuple(
+        _as_second_attempt(effect)
+        for effect in recover(state)
+        if any(isinstance(effect, demand.kinds) and not _is_among(effect, demand.stored) for demand in demands)
+    )
+
+
+def _is_among(effect: Effect, stored: frozenset[str]) -> bool:
+    match effect:
+        case CallAgent(call):
+            return call.msg_id in stored or replace(call, attempt=2).msg_id in stored
+        case SetDeadline(task_id):
+            return subjects.schedule_of(task_id) in stored
+    return False
 
 
 def _as_second_attempt(effect: Effect) -> Effect:

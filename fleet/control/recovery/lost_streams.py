@@ -14,9 +14,11 @@ from nats.js import JetStreamContext
 from fleet import subjects
 from fleet.control.items import FailLost, Reissue
 from fleet.control.lost_tasks import UnendedTasks
+from fleet.control.recovery.reconciliation import Reconciliation
 from fleet.control.runner import Runner
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
+from fleet.jetstream.payloads import Texts
 from fleet.jetstream.quirks import stop_watching
 from fleet.jetstream.streams import STREAMS
 from fleet.observability.retries import again
@@ -39,17 +41,23 @@ class TopLevel(msgspec.Struct, frozen=True):
 class LostStreams:
     """Message ids are deterministic: several processes may do the same at once."""
 
-    def __init__(self, js: JetStreamContext, runner: Runner, unended: UnendedTasks) -> None:
+    def __init__(self, js: JetStreamContext, texts: Texts, runner: Runner, unended: UnendedTasks) -> None:
         self._js = js
+        self._reconciliation = Reconciliation(js, texts, runner)
         self._runner = runner
         self._unended = unended
         self._lost: set[str] = set()
         self._running: list[str] | None = None
+        self._may_be_restored = False
         self._news = asyncio.Event()
 
     async def before_consuming(self, streams: Collection[str]) -> None:
         """As `after_loss_of`, and notes which tasks run now: those that begin later have lost nothing."""
         self.after_loss_of(streams)
+        if streams and subjects.STATES not in streams:
+            # Streams in memory are in no backup: NATS was started anew, perhaps with what was restored.
+            self._may_be_restored = True
+            self._news.set()
         if self._lost & REISSUED.keys():
             self._running = await self._running_tasks()
 
@@ -83,6 +91,10 @@ class LostStreams:
                 self._running = await self._running_tasks()
             await self.reissue(self._running, kinds)
             self._running = None
+        if self._may_be_restored:
+            await self._reconciliation.run()
+            await self.fail_lost_tasks()
+            self._may_be_restored = False
 
     async def fail_lost_tasks(self) -> None:
         """Ends every task that was accepted, has not ended, and has no state that can be read."""

@@ -1,0 +1,143 @@
+"""Makes streams and states agree after a restore: each stream of a backup is of another moment.
+
+    the state says    the streams say                  what is done
+    ─────────────────────────────────────────────────────────────────────────────────────────
+    it runs           its end was published            the state takes over that end
+    it runs           no deadline, or a call is gone   these are published again
+    it has ended      nothing since then               its end is published
+
+Only what was accepted before this process began: later tasks are as they should be.
+"""
+
+from contextlib import aclosing
+
+import msgspec
+import structlog
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.clock import now_ms
+from fleet.control.items import Adopt, Owed, PublishAgain, Reissue
+from fleet.control.runner import Runner
+from fleet.deliberation.events import CallAgent, SetDeadline
+from fleet.errors import NewerState, UnreadableState
+from fleet.jetstream.history import events, terminal_id
+from fleet.jetstream.payloads import MissingText, Texts
+from fleet.jetstream.quirks import stop_watching
+from fleet.messages import UNDECODABLE, TerminalEvent, decode
+from fleet.times import from_rfc3339, rfc3339
+
+log = structlog.get_logger(__name__)
+
+
+class _End(msgspec.Struct, frozen=True):
+    completed_at: str = ""
+
+
+class _Outline(msgspec.Struct, frozen=True):
+    """What a state tells without being loaded."""
+
+    status: str = ""
+    run: str = ""
+    accepted_at: str = ""
+    result: _End | None = None
+
+
+class Reconciliation:
+    """Of one process. Several may do it at once: what they demand is decided by the state, and by message ids."""
+
+    def __init__(self, js: JetStreamContext, texts: Texts, runner: Runner) -> None:
+        self._js = js
+        self._texts = texts
+        self._runner = runner
+        self._began_at = rfc3339(now_ms())
+
+    async def run(self) -> None:
+        """Raises what NATS does."""
+        outlines = await self._outlines()
+        ends = await self._ends()
+        stored = frozenset({*await self._schedules(), *await self._calls()})
+        last_ms = await self._last_event_ms()
+        for task_id, outline in outlines.items():
+            sequence = ends.get(terminal_id(task_id, outline.run))
+            demand: Owed | None = None
+            if outline.result is not None:
+                ended_ms = from_rfc3339(outline.result.completed_at) if outline.result.completed_at else 0
+                # Events before the last one were there, whatever has become of them since.
+                demand = PublishAgain() if sequence is None and last_ms is not None and ended_ms > last_ms else None
+            elif sequence is not None:
+                demand = await self._adoption(sequence)
+            elif outline.status == "IN_PROGRESS":
+                demand = Reissue((CallAgent, SetDeadline), stored)
+            if demand is not None:
+                await self._demand(task_id, demand)
+
+    async def _demand(self, task_id: str, demand: Owed) -> None:
+        try:
+            await self._runner.recover(task_id, demand)
+        except (NewerState, UnreadableState) as error:
+            log.warning("task.not_reconciled", task_id=task_id, error=str(error))
+
+    async def _adoption(self, sequence: int) -> Adopt | None:
+        try:
+            msg = await self._js.get_msg(subjects.DELIBERATIONS, sequence)
+            event: TerminalEvent = decode(await self._texts.inline(msg.data or b""), TerminalEvent)  # type: ignore[arg-type]
+        except (NotFoundError, MissingText, *UNDECODABLE):
+            return None
+        return Adopt(event)
+
+    async def _outlines(self) -> dict[str, _Outline]:
+        """Of the states that were there before this process, by task id."""
+        bucket = await self._js.key_value(subjects.BUCKET)
+        watcher = await bucket.watchall(ignore_deletes=True)
+        found: dict[str, _Outline] = {}
+        async for entry in watcher:
+            if entry is None:  # that was all
+                break
+            try:
+                outline = msgspec.json.decode(entry.value or b"", type=_Outline)
+            except UNDECODABLE:
+                continue  # it fails as soon as anybody looks
+            if outline.accepted_at < self._began_at:
+                found[entry.key] = outline
+        await stop_watching(self._js, subjects.BUCKET, watcher)
+        return found
+
+    async def _ends(self) -> dict[str, int]:
+        """Message id -> sequence, of every terminal event."""
+        found: dict[str, int] = {}
+        async with aclosing(events(self._js, subjects.TERMINAL, None, headers_only=True)) as stored:
+            async for msg in stored:
+                found[(msg.headers or {}).get("Nats-Msg-Id", "")] = msg.metadata.sequence.stream
+        return found
+
+    async def _last_event_ms(self) -> int | None:
+        """When the last event was stored; None where that cannot be told."""
+        state = (await self._js.stream_info(subjects.DELIBERATIONS)).state
+        if state.last_seq == 0:
+            return 0
+        try:
+            last = await self._js.get_msg(subjects.DELIBERATIONS, state.last_seq)
+        except NotFoundError:
+            return None
+        return None if last.time is None else round(last.time.timestamp() * 1000)
+
+    async def _schedules(self) -> list[str]:
+        schedules = subjects.schedule_of("*")
+        info = await self._js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=schedules)
+        return list(info.state.subjects or ())
+
+    async def _calls(self) -> list[str]:
+        """Message ids of the calls that wait for a worker, or are with one."""
+        found: list[str] = []
+        sequence = 0
+        while True:
+            try:
+                msg = await self._js.get_msg(
+                    subjects.AGENT_REQUESTS, sequence + 1, subject=subjects.AGENT_REQUESTED, next=True
+                )
+            except NotFoundError:
+                return found
+            sequence = msg.seq or sequence + 1
+            found.append((msg.headers or {}).get("Nats-Msg-Id", ""))

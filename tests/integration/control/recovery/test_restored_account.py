@@ -1,0 +1,129 @@
+"""A backup is taken stream by stream, while deliberations run: restored on an empty server, each of them ends once."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from fleet import subjects
+from fleet.config import load
+from fleet.local.nats_server import EmbeddedNats
+from fleet.local.testbed import in_process
+from tests.support import agents
+from tests.support.control_plane import Fleet, client_on
+from tests.support.natscli import nats_cli, run
+
+STREAMS = (
+    subjects.DELIBERATION_REQUESTS,
+    subjects.DELIBERATIONS,
+    subjects.DELIBERATION_CONTROL,
+    subjects.AGENT_REQUESTS,
+    subjects.AGENT_RESPONSES,
+    subjects.STATES,
+)
+RUNNING = 3
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nats_cli(tmp_path_factory.mktemp("natscli"))
+
+
+@asynccontextmanager
+async def control_plane(url: str) -> AsyncIterator[Fleet]:
+    """Without workers."""
+    async with in_process(load({"NATS_URL": url})):
+        nc = await nats.connect(url)
+        try:
+            yield await client_on(nc)
+        finally:
+            await nc.close()
+
+
+@asynccontextmanager
+async def answering(fleet: Fleet) -> AsyncIterator[None]:
+    task = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def some_end(fleet: Fleet, name: str) -> None:
+    async with answering(fleet):
+        for number in range(2):
+            await fleet.request(task_id=f"{name}-{number}", num_agents=1)
+            await fleet.inbox.next(subjects.COMPLETED, task_id=f"{name}-{number}")
+
+
+async def some_begin(fleet: Fleet) -> None:
+    for number in range(RUNNING):
+        await fleet.request(task_id=f"running-{number}", num_agents=2)
+        await fleet.inbox.next(subjects.ACCEPTED, task_id=f"running-{number}")
+
+
+async def schedules(fleet: Fleet) -> int:
+    info = await fleet.nc.jetstream().stream_info(
+        subjects.DELIBERATION_CONTROL, subjects_filter=subjects.schedule_of("*")
+    )
+    return len(info.state.subjects or ())
+
+
+async def ends(fleet: Fleet) -> Counter[str]:
+    """How many terminal events the stream holds of each task."""
+    js = fleet.nc.jetstream()
+    found: Counter[str] = Counter()
+    for sequence in range(1, (await js.stream_info(subjects.DELIBERATIONS)).state.last_seq + 1):
+        msg = await js.get_msg(subjects.DELIBERATIONS, sequence)
+        if msg.subject in subjects.TERMINAL:
+            found[str(json.loads(msg.data or b"{}")["task_id"])] += 1
+    return found
+
+
+@pytest.mark.parametrize("older", STREAMS)
+async def test_each_task_ends_once_whichever_stream_was_saved_first(older: str, binary: Path, tmp_path: Path) -> None:
+    """What happened between the first stream of the backup and the others is in the others only."""
+
+    async def by_hand(url: str, *words: Any) -> None:
+        status, out = await run(binary, url, *map(str, words))
+        assert status == 0, out
+
+    first, second = EmbeddedNats(tmp_path / "first"), EmbeddedNats(tmp_path / "second")
+    saved = tmp_path / "backup"
+    try:
+        await first.start()
+        async with control_plane(first.url) as fleet:
+            await some_end(fleet, "before")
+            await by_hand(first.url, "stream", "backup", older, saved / older)
+            await some_end(fleet, "between")
+            await some_begin(fleet)
+            for stream in {*STREAMS} - {older}:
+                await by_hand(first.url, "stream", "backup", stream, saved / stream)
+        await second.start()
+        for stream in STREAMS:
+            await by_hand(second.url, "stream", "restore", saved / stream)
+        running = [f"running-{number}" for number in range(RUNNING)]
+        known = [f"{name}-{number}" for name in ("before", "between") for number in range(2)] + running
+        async with control_plane(second.url) as fleet:
+            async with asyncio.timeout(30):
+                while older != subjects.STATES and await schedules(fleet) < RUNNING:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            async with answering(fleet):
+                for task_id in running:
+                    code, reply = await fleet.ask(subjects.RESULT, {"task_id": task_id, "wait_seconds": 20})
+                    assert (code, "result" in reply) == (None, True), reply
+            async with asyncio.timeout(30):
+                while (found := await ends(fleet)).keys() != {*known}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert found == Counter(known)
+            assert await schedules(fleet) == 0
+    finally:
+        await first.stop()
+        await second.stop()
