@@ -96,7 +96,7 @@ def _question(task: AcceptedTask | None) -> Iterator[Section]:
 
 
 def _verdict(event: DeliberationCompleted) -> Iterator[Block]:
-    yield Prose(f"First is {first(event)}.")
+    yield Prose(f"In first place: {first(event)}.")
     yield Prose(agreement(event))
     if event.margin is not None and len(event.results) > 1:
         unit = "vote" if event.ranking.method == "vote" else "point"
