@@ -164,7 +164,9 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
         heading = visible(first(event))
         console.print(f"\n{heading}:\n\n{text}\n", markup=False, highlight=False, soft_wrap=True)
     if event.synthesis is not None:
-        console.print(f"Merged from the best {len(event.synthesis.sources)}, beside the ranking:\n", style="bold")
+        verdict = {True: "judged better than", False: "judged no better than", None: "not compared with"}
+        told = f"Merged from the best {len(event.synthesis.sources)}, {verdict[event.synthesis.better]} the first:\n"
+        console.print(told, style="bold")
         console.print(visible(event.synthesis.content), markup=False, highlight=False, soft_wrap=True)
         console.print()
     for line in account(event):

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, assert_never
 
 from fleet.deliberation import answer_schemas, prompts
-from fleet.deliberation.judging import CHOOSER_ROLE, chooser_of, shortlisted, standings
+from fleet.deliberation.judging import CHOOSER_ROLE, SYNTHESIS, chooser_of, shortlisted, standings
 from fleet.deliberation.labels import label, shuffled_labels
 from fleet.deliberation.ranking import pairs_to_compare
 from fleet.deliberation.state import Deliberation
@@ -14,6 +14,8 @@ from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Po
 
 COMPARING_REVIEWERS = 3
 """At most this many reviewers compare a pair of tied proposals."""
+FIRST_SYNTHESIS_QUESTION = 101
+"""Comparisons of the merged text are further questions of the phase that may have compared proposals before."""
 _STEPS = {"propose": 0, "critique": 1, "revise": 2, "score": 3, "vote": 3, "compare": 3, "choose": 10, "synthesise": 12}
 _ROUND_STRIDE, _STEP_STRIDE = 64, 16
 
@@ -51,6 +53,8 @@ def calls(state: Deliberation) -> dict[str, Call]:
             ]
         case "revise":
             phase_calls = [Call(agent, state.role_of(agent), {}) for agent in ranked if critiques_of(state, agent)]
+        case "compare" if state.synthesis is not None:
+            phase_calls = _synthesis_comparisons(state)
         case "compare":
             phase_calls = _comparisons(state)
         case "choose":
@@ -76,6 +80,21 @@ def _comparisons(state: Deliberation) -> list[Call]:
                 asked[reviewer] = asked.get(reviewer, 0) + 1
                 comparing.append(Call(reviewer, state.role_of(reviewer), label(order), asked[reviewer]))
     return comparing
+
+
+def _synthesis_comparisons(state: Deliberation) -> list[Call]:
+    """The merged text and the winner, in both orders, to others, if possible to those who wrote no source of it."""
+    assert state.synthesis is not None
+    winner = state.synthesis.author_id
+    others = [agent for agent in state.ranked_agents if agent != winner]
+    Random(f"{state.seed}/compare/{SYNTHESIS}").shuffle(others)
+    others.sort(key=lambda agent: agent in state.synthesis.sources if state.synthesis else False)
+    pair = (winner, SYNTHESIS)
+    return [
+        Call(reviewer, state.role_of(reviewer), label(order), question)
+        for reviewer in others[:COMPARING_REVIEWERS]
+        for question, order in enumerate((pair, pair[::-1]), start=FIRST_SYNTHESIS_QUESTION)
+    ]
 
 
 def _choices(state: Deliberation) -> list[Call]:

@@ -19,7 +19,7 @@ from fleet.deliberation.scoring import Score
 
 USUAL_ERROR, LEAST_SHARED, LEAST_VARIANCE = 1.0, 0.1, 0.01
 """Squared points."""
-POWERS: Mapping[int, float] = {2: 0.7, 3: 0.8, 5: 1.05, 8: 1.15, 12: 1.2}
+POWERS: Mapping[int, float] = {2: 0.45, 3: 0.8, 5: 1.1, 8: 1.15, 12: 1.3}
 """By the number of proposals; numbers between take the nearest smaller one's."""
 _STEPS, _REACH = 60, 4.5
 _GRID = [_REACH * (2 * step / _STEPS - 1) for step in range(_STEPS + 1)]
@@ -29,7 +29,7 @@ _DIGITS = 4
 
 def p_best(fit: Fit, scores: Sequence[Score], models: Mapping[str, str], among: Sequence[str]) -> dict[str, float]:
     """Of each of `among`: the chance that it is the best of them. `models`: by reviewer. Together they are 1."""
-    variance = _variances(fit, scores, models, among)
+    variance = variances(fit, scores, models, among)
     power = powers_of(len(among))
     chances = {name: chance**power for name, chance in raw_chances(fit.quality, variance, among).items()}
     total = fsum(chances.values())
@@ -75,7 +75,7 @@ def _all_below(
     return product
 
 
-def _variances(fit: Fit, scores: Sequence[Score], models: Mapping[str, str], among: Sequence[str]) -> dict[str, float]:
+def variances(fit: Fit, scores: Sequence[Score], models: Mapping[str, str], among: Sequence[str]) -> dict[str, float]:
     """Of each proposal alone: what is common to all of them moves no order, and is left out."""
     shared, seen = _shared(fit), _reviewers(scores)
     common = _common(fit, among)

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from fleet.deliberation import reports
 from fleet.deliberation.faults import checks_of, copies, notes_on_copies
-from fleet.deliberation.judging import final_standings
+from fleet.deliberation.judging import final_standings, synthesis_is_better
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,
@@ -117,7 +117,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         stop_reason=state.stop_reason,
         stop_explanation=state.stop_explanation,
         disqualified=reports.disqualified(state),
-        synthesis=state.synthesis,
+        synthesis=state.synthesis and state.synthesis.change(better=synthesis_is_better(state)),
         notes=(*state.notes, *notes_on_copies(state)),
         task=reports.task(state),
         correlation=state.task.correlation,

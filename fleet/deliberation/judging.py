@@ -6,12 +6,23 @@ from math import fsum
 
 from fleet.deliberation.faults import copies, faulty_agents, penalties
 from fleet.deliberation.labels import shown_order
-from fleet.deliberation.ranking import Standings, by_checks, by_score, by_votes, preferring, shortlist, with_copies
+from fleet.deliberation.ranking import (
+    Standings,
+    by_checks,
+    by_score,
+    by_votes,
+    comparison_wins,
+    preferring,
+    shortlist,
+    with_copies,
+)
 from fleet.deliberation.scoring import Score, card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Comparison, Scorecard
 
 CHOOSER_ROLE = "ARCHITECT"
+SYNTHESIS = "synthesis"
+"""Stands for the merged text where agents stand for their proposals."""
 
 
 def final_scores(state: Deliberation) -> list[Score]:
@@ -126,6 +137,15 @@ def _of_originals(comparisons: Sequence[Comparison], same: Mapping[str, str]) ->
 def shortlisted(state: Deliberation) -> tuple[str, ...]:
     """Among which an architect chooses, and which a synthesis merges."""
     return shortlist(final_standings(state), state.task.top_k, faulty_agents(state), copies(state))
+
+
+def synthesis_is_better(state: Deliberation) -> bool | None:
+    """Whether the merged text got more than half of the points against the winner; None: nobody compared them."""
+    if state.synthesis is None:
+        return None
+    pair = (state.synthesis.author_id, SYNTHESIS)
+    wins = comparison_wins(pair, state.comparisons)
+    return wins[SYNTHESIS] > wins[pair[0]] if wins else None
 
 
 def chooser_of(state: Deliberation) -> str:

@@ -1,6 +1,6 @@
 """Decides which phase comes next. A phase without calls is skipped.
 
-    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ synthesise? ─▶ completed
+    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ ( synthesise ─▶ compare )? ─▶ completed
 
 `options.gate` may end everything with a critique, `stopping` the rounds; a spent token budget ends everything.
 `second_reading` may ask for scores twice, `compare` is for ties, `choose` for `selection: architect`, `synthesise` for
@@ -69,10 +69,12 @@ def _following(state: Deliberation, at_ms: int) -> tuple[Deliberation, Phase | N
             return state, "compare"
         case "score" | "vote" if task.selection == "architect" and _asks(state, "choose"):
             return state, "choose"
+        case "compare" if state.synthesis is not None:
+            return state, None
         case "score" | "vote" | "compare" | "choose":
             return state, synthesise
         case "synthesise":
-            return state, None
+            return state, "compare" if state.synthesis is not None and _asks(state, "compare") else None
         case _:
             assert_never(state.phase)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fleet.deliberation.answer_schemas import points_each, with_rationales
 from fleet.deliberation.criteria import ANCHORS, ANGLES, meaning
 from fleet.deliberation.faults import checks_of, findings_of
+from fleet.deliberation.judging import SYNTHESIS
 from fleet.deliberation.scoring import OVERALL, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import DECLINE, ChatMessage, Critique
@@ -114,7 +115,7 @@ def compare(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
     """Decide between two that scored alike."""
     return _user(
         *_shown(state, labels),
-        f"The two proposals above scored alike. Decide which one is better {_by_rubric(state)}; their order means "
+        f"{'The two proposals above scored alike. ' if state.synthesis is None else ''}Decide which one is better {_by_rubric(state)}; their order means "
         f"nothing. {_PICK}",
     )
 
@@ -195,7 +196,13 @@ def _shown(state: Deliberation, labels: Mapping[str, str]) -> list[str]:
 
 
 def _texts(state: Deliberation, labels: Mapping[str, str]) -> dict[str, str]:
-    return {label: state.candidates[author].proposal.content for label, author in labels.items()}
+    return {label: _text(state, author) for label, author in labels.items()}
+
+
+def _text(state: Deliberation, author: str) -> str:
+    if author == SYNTHESIS and state.synthesis is not None:
+        return state.synthesis.content
+    return state.candidates[author].proposal.content
 
 
 def _real(frame: str) -> str:
@@ -220,6 +227,8 @@ def _framed(tag: str, frame: str, text: str) -> str:
 
 def _findings(state: Deliberation, author: str) -> str:
     """What checks found in a proposal; empty: nothing."""
+    if author == SYNTHESIS:
+        return ""
     found = list(findings_of(checks_of(state, author)))[:MOST_FINDINGS]
     return "\n".join(finding[:FINDING_CHARACTERS] for finding in found)
 

@@ -177,13 +177,17 @@ class Choice(Message, frozen=True, kw_only=True):
 
 
 class Synthesis(Message, frozen=True, kw_only=True):
-    """A text merged from the proposals of `sources`, best first. It stands beside the ranking, never in it."""
+    """A text merged from the proposals of `sources`, best first. It stands beside the ranking, never in it.
+
+    `better`: whether reviewers who were shown it and the winner, in both orders, chose it more often; null: nobody was.
+    """
 
     content: str
     author_id: str
     model: str
     tokens: int
     sources: tuple[str, ...] = ()
+    better: bool | None = None
     content_ref: ContentRef | None = None
 
 

@@ -30,8 +30,8 @@ Judge = Callable[[AgentRequested, str], float]
 
 
 def by_author(call: AgentRequested, author: str) -> float:
-    """Scores depend on the author only, so that the right winner is known: the number in its name."""
-    return int(author[-1])
+    """Scores depend on the author only, so that the right winner is known: the number in its name; a merged text: 0."""
+    return int(author[-1]) if author[-1].isdigit() else 0
 
 
 def answer(

@@ -17,7 +17,8 @@ from fleet.messages import DeliberationCompleted
 from fleet.requests.task import Task
 
 QUESTION = "Solve the task."
-CONFIDENT = 0.75
+CONFIDENT = 0.8
+BINS = 10
 TIE_MARGIN = 0.5
 
 
@@ -36,7 +37,7 @@ class Trial:
     """`won`: ranking -> share of the win that the truly best proposal had."""
 
     won: dict[str, float]
-    confidence: float
+    p_best: float
     tokens: int
 
 
@@ -55,7 +56,7 @@ def _trial(setting: Setting, number: int) -> Trial:
         "first": float(state.ranked_agents[0] == best),
         "random": 1 / len(state.candidates),
     }
-    return Trial(won, result.confidence or 0.0, state.usage.total)
+    return Trial(won, result.results[0].p_best or 0.0, state.usage.total)
 
 
 def played(setting: Setting, number: int, *, injected: str | None = None) -> tuple[Council, Deliberation]:
@@ -105,15 +106,24 @@ def against_each(played: Sequence[Trial], suffix: str) -> dict[str, Figure]:
 
 
 def calibration(played: Sequence[Trial]) -> Figure:
-    """Whether `confidence` tells: how often confident and other winners are truly the best."""
-    sure = [trial.won["ours"] for trial in played if trial.confidence >= CONFIDENT]
-    other = [trial.won["ours"] for trial in played if trial.confidence < CONFIDENT]
+    """Whether `p_best` tells: how often likely and other winners are truly the best, and how far it is off."""
+    sure = [trial.won["ours"] for trial in played if trial.p_best >= CONFIDENT]
+    other = [trial.won["ours"] for trial in played if trial.p_best < CONFIDENT]
+    pairs = [(trial.p_best, trial.won["ours"]) for trial in played]
     return Figure(
         fmean(sure) if sure else None,
         fmean(other) if other else None,
-        of=f"the winner is truly the best, at confidence ≥ {CONFIDENT}; baseline: below",
-        more={"confident": len(sure), "trials": len(played)},
+        of=f"the winner is truly the best, at p_best ≥ {CONFIDENT}; baseline: below",
+        more={"likely": len(sure), "trials": len(played), "calibration_error": round(calibration_error(pairs), 4)},
     )
+
+
+def calibration_error(pairs: Sequence[tuple[float, float]]) -> float:
+    """Mean distance of what was said from what came, over `BINS` bins of (probability, outcome)."""
+    bins: dict[int, list[tuple[float, float]]] = {}
+    for said, came in pairs:
+        bins.setdefault(min(BINS - 1, int(said * BINS)), []).append((said, came))
+    return sum(abs(sum(said - came for said, came in each)) for each in bins.values()) / len(pairs)
 
 
 def tie_margin(setting: Setting, plain: Sequence[Trial]) -> Figure:

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from fleet.bench.quality.traits import Judge, Text, Traits, new_text
+from fleet.deliberation.judging import SYNTHESIS
 from fleet.deliberation.scoring import weights
 from fleet.deliberation.state import Deliberation, seats
 from fleet.messages import (
@@ -92,6 +93,7 @@ class Council:
                 best = max(call.labels.values(), key=lambda author: self._impression(call, author))
                 return answered(call, CHOICE_TOKENS, choice=Choice(author_id=best))
             case "synthesise":
+                self._texts[SYNTHESIS] = self._texts[call.agent_id]  # no better, no worse
                 merged = Synthesis(content="merged", author_id=call.agent_id, model="simulated", tokens=1)
                 return answered(call, 1, synthesis=merged)
 

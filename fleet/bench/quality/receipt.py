@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fleet.bench.quality import aggregation, strategies
 from fleet.bench.quality.aggregation import Setting
 from fleet.bench.quality.strategies import Comparison
-from fleet.bench.quality.traits import BIASED, FAIR, WEAK, Traits, consistency
+from fleet.bench.quality.traits import BIASED, FAIR, FAMILY, WEAK, Traits, consistency
 from fleet.bench.report import Figure, Report, machine
 from fleet.config import Settings
 
@@ -45,7 +45,8 @@ def scenarios(both: dict[str, Any], biases: dict[str, Any]) -> tuple[Scenario, .
     judges = (Scenario("fair judges", "", fair), Scenario("biased judges", "_biased", biased))
     if biases:
         return judges
-    return (*judges, Scenario("weak judges", "_weak", replace(WEAK, **both), rankings_only=True))
+    family = Scenario("judges that share errors", "_family", replace(FAMILY, **both), rankings_only=True)
+    return (*judges, family, Scenario("weak judges", "_weak", replace(WEAK, **both), rankings_only=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def simulated(scenarios: tuple[Scenario, ...], *, trials: int, agents: int, seed
         judged = aggregation.trials(setting, trials)
         figures[f"best_wins_vs_best_aggregator{suffix}"] = aggregation.against_best_aggregator(judged, scenario.title)
         details |= aggregation.against_each(judged, suffix)
-        details[f"confidence_calibration{suffix}"] = aggregation.calibration(judged)
+        details[f"p_best_calibration{suffix}"] = aggregation.calibration(judged)
         if suffix:
             figures[f"judge_consistency{suffix}"] = Figure(
                 consistency(scenario.traits, pairs=CONSISTENCY_PAIRS, seed=seed),

@@ -1,9 +1,9 @@
 """Defines simulated agents: skill, noise and biases, with the reasons for the defaults.
 
-Points are those of the scores, 0 … 10. Three sets are used: `FAIR` (judges that differ and err, but favour nothing),
-`BIASED` (all biases at once, two models in the council; a judge as consistent as GPT-4), and `WEAK` (the same with
-twice the position bias and half as much self-preference again: a judge that keeps not half of its verdicts when the
-order is swapped, as weaker models do [2]).
+Points are those of the scores, 0 … 10. Four sets are used: `FAIR` (judges that differ and err, but favour nothing),
+`FAMILY` (the same, but half of what they misjudge they misjudge alike), `BIASED` (all biases at once, two models in the
+council; a judge as consistent as GPT-4), and `WEAK` (the same with twice the position bias and half as much
+self-preference again: a judge that keeps not half of its verdicts when the order is swapped, as weaker models do [2]).
 
 | trait | fair | biased | why |
 |---|---|---|---|
@@ -11,6 +11,8 @@ order is swapped, as weaker models do [2]).
 | `solved_at` | 7 | same | assumed: about one first proposal in five solves its task |
 | `leniency_sd` | 0.7 | same | raters differ in severity (Linacre 1989); no figure found for LLM judges: assumed |
 | `taste_sd` | 0.8 | same | what a judge sees in a text each time it looks, right or wrong [1] |
+| `shared_sd` | 0 | same | of what all judges of one model misjudge alike; `FAMILY` has as much of it as of own errors \
+(arXiv:2506.07962) |
 | `noise_sd` | 1.0 | same | per criterion and score: 0.6 over three; with taste an error of 1 point per review |
 | `position_bias` | 0 | 1.0 | points from first to last place. Calibrated by the consistency of GPT-4 [2] |
 | `position_spread` | 0 | 0.5 | standard deviation of that between judges; they differ widely [1], the size is assumed |
@@ -56,6 +58,7 @@ class Traits:
     solved_at: float = 7.0
     leniency_sd: float = 0.7
     taste_sd: float = 0.8
+    shared_sd: float = 0.0
     noise_sd: float = 1.0
     position_bias: float = 0.0
     position_spread: float = 0.0
@@ -70,6 +73,7 @@ class Traits:
 
 
 FAIR = Traits()
+FAMILY = replace(FAIR, taste_sd=0.37, shared_sd=0.71)
 BIASED = Traits(
     position_bias=1.0,
     position_spread=0.5,
@@ -88,6 +92,8 @@ class Text:
     quality: float
     convincing: float
     model: str
+    misjudged: tuple[tuple[str, float], ...] = ()
+    """By model: points that all its judges see too much in it."""
 
 
 class Judge:
@@ -107,6 +113,7 @@ class Judge:
         if text not in self._taste:
             self._taste[text] = self._rng.gauss(0, traits.taste_sd)
         seen = text.quality + self._leniency + self._taste[text] + traits.flattery * text.convincing
+        seen += dict(text.misjudged).get(self._model, 0.0)
         if text.model == self._model:
             seen += traits.self_preference
         if shown > 1:
@@ -127,7 +134,9 @@ class Judge:
 def new_text(traits: Traits, model: str, rng: Random) -> Text:
     """A first proposal."""
     quality = min(10.0, max(0.0, rng.gauss(traits.quality, traits.quality_sd)))
-    return Text(quality, rng.gauss(0, 1), model)
+    convincing = rng.gauss(0, 1)
+    shared = tuple((judge, rng.gauss(0, traits.shared_sd)) for judge in traits.models) if traits.shared_sd else ()
+    return Text(quality, convincing, model, shared)
 
 
 def consistency(traits: Traits, *, pairs: int, seed: int) -> float:

@@ -126,6 +126,8 @@ def _ranked(result: RankedResult) -> tuple[str, ...]:
 def _synthesis(event: DeliberationCompleted) -> Iterator[Section]:
     if event.synthesis is not None:
         merged = f"{event.synthesis.author_id} merged the best {len(event.synthesis.sources)} proposals into this text."
+        if event.synthesis.better is not None:
+            merged += f" Reviewers judged it {'better' if event.synthesis.better else 'no better'} than the first one."
         yield Section("A merged text", (Prose(merged), Quote(event.synthesis.content)))
 
 

@@ -130,7 +130,7 @@ def test_biased_judges_keep_their_verdict_as_often_as_gpt4() -> None:
 def test_weak_judges_keep_fewer_verdicts() -> None:
     """About four in ten; they stand beside the biased ones unless biases are set by hand."""
     assert consistency(WEAK, pairs=6000, seed=1) == pytest.approx(0.4, abs=0.05)
-    assert [scenario.suffix for scenario in receipt.scenarios({}, {})] == ["", "_biased", "_weak"]
+    assert [scenario.suffix for scenario in receipt.scenarios({}, {})] == ["", "_biased", "_family", "_weak"]
 
 
 def test_biases_can_be_set_one_by_one() -> None:

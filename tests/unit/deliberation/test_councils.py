@@ -209,6 +209,34 @@ def test_synthesis_stands_beside_the_ranking() -> None:
     assert result.synthesis.sources == ("agent-dev-004", "agent-dev-003")
 
 
+@pytest.mark.parametrize(("favourite", "better"), [("synthesis", True), ("agent-dev-004", False), (None, False)])
+def test_synthesis_is_judged_against_the_winner(favourite: str | None, better: bool) -> None:
+    """By others than its author, in both orders; who follows the order (None) has not found it better."""
+
+    def answerer(call: AgentRequested) -> AgentResponse:
+        if call.phase != "compare":
+            return answer(call)
+        shown = list(call.labels.values())
+        assert set(shown) == {"agent-dev-004", "synthesis"}
+        assert "synthesise 0 by agent-dev-004" in call.messages[1].content
+        return answer(call, judge=lambda _, author: float(author == (favourite or shown[0])))
+
+    result, asked = completed(answerer, num_agents=4, rounds=0, synthesis=True)
+    comparing = [call for call in asked if call.phase == "compare"]
+    assert len(comparing) == 6
+    assert "agent-dev-004" not in {call.agent_id for call in comparing}
+    assert result.synthesis is not None
+    assert (result.winner_id, result.synthesis.better) == ("agent-dev-004", better)
+
+
+def test_a_tie_and_a_synthesis_are_compared_under_different_ids() -> None:
+    """Both by `compare` calls of one round: no message id twice, so that no stream takes one for a repetition."""
+    _, asked = completed(lambda call: answer(call, judge=tied_pair), num_agents=5, rounds=0, synthesis=True)
+    ids = [call.msg_id for call in asked]
+    assert len(set(ids)) == len(ids)
+    assert len({call.question for call in asked if call.phase == "compare"}) > 2
+
+
 def test_failed_synthesis_is_owned_up_to() -> None:
     """The ranking is complete, the merged text is absent, and the result is degraded."""
     result, _ = completed(

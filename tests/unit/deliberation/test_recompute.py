@@ -13,7 +13,7 @@ from fleet.messages import AgentCompleted, AgentRequested, AgentResponse, Check
 from tests.support.agents import answer
 from tests.support.council import completed
 
-POWERS = {2: 0.7, 4: 0.8, 6: 1.05}
+POWERS = {2: 0.45, 4: 0.8, 6: 1.1}
 RUBRIC = {"correctness": 3.0, "completeness": 2.0, "clarity": 1.0}
 
 
