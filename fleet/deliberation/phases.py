@@ -1,6 +1,7 @@
 """Decides which phase comes next. A phase without calls is skipped.
 
-    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose? ─▶ ( synthesise ─▶ compare )? ─▶ completed
+    propose ─▶ ( critique ─▶ revise ) × rounds ─▶ score or vote? ─▶ compare? ─▶ choose?
+            ─▶ ( synthesise ─▶ compare )? ─▶ completed
 
 `options.gate` may end everything with a critique, `stopping` the rounds; a spent token budget ends everything.
 `second_reading` may ask for scores twice, `compare` is for ties, `choose` for `selection: architect`, `synthesise` for

@@ -112,11 +112,11 @@ def vote(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
 
 
 def compare(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
-    """Decide between two that scored alike."""
+    """Decide between two that scored alike, or between the winner and the merged text."""
+    alike = "The two proposals above scored alike. " if state.synthesis is None else ""
     return _user(
         *_shown(state, labels),
-        f"{'The two proposals above scored alike. ' if state.synthesis is None else ''}Decide which one is better {_by_rubric(state)}; their order means "
-        f"nothing. {_PICK}",
+        f"{alike}Decide which one of the two is better {_by_rubric(state)}; their order means nothing. {_PICK}",
     )
 
 
