@@ -27,31 +27,39 @@ LOG_TAIL_LINES = 60
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The first test to use the server pays for its start, which the suite's own limit does not foresee."""
     for item in items:
-        if "real_vllm" in getattr(item, "fixturenames", ()):
+        if {"real_vllm", "lora_vllm"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.timeout(START_DEADLINE_S + STOP_DEADLINE_S + 60))
 
 
 @pytest.fixture(scope="session")
-def real_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if url := os.environ.get("VLLM_TEST_URL"):
-        yield url.rstrip("/")
-        return
+def vllm_environment() -> Path:
+    """What install.sh has made."""
     environment = Path(os.environ.get("VLLM_TEST_ENV", ROOT / ".venv-vllm"))
     if not (environment / ".installed").is_file():
         missing = f"no vLLM in {environment}: run tests/vllm/install.sh"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def real_vllm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if url := os.environ.get("VLLM_TEST_URL"):
+        yield url.rstrip("/")
+        return
+    environment: Path = request.getfixturevalue("vllm_environment")
     with served(environment, tmp_path_factory.mktemp("vllm") / "vllm.log") as url:
         yield url
 
 
 @contextmanager
-def served(environment: Path, log: Path) -> Iterator[str]:
+def served(environment: Path, log: Path, *arguments: str) -> Iterator[str]:
     port = free_port()
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [HERE / "serve.sh", str(port), environment],
+            [HERE / "serve.sh", str(port), environment, *arguments],
+            env={**os.environ, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

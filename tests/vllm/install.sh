@@ -4,7 +4,7 @@
 #   install.sh [ENVIRONMENT]
 #
 # ENVIRONMENT defaults to .venv-vllm at the project's root. Linux, Python 3.11 or newer (PYTHON=… chooses which).
-# Run again, it does nothing unless this file, make_tiny.py or Python has changed; what was interrupted, it finishes.
+# Run again, it does nothing unless this file, make_*.py or Python has changed; what was interrupted, it finishes.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,7 +16,7 @@ torch=${TORCH:-torch==2.13.0+cpu}
 vllm=0.32.0
 
 stamp=$environment/.installed
-current=$({ "$python" --version; echo "$torch"; cat "$here/install.sh" "$here/make_tiny.py"; } | sha256sum | cut -d ' ' -f 1)
+current=$({ "$python" --version; echo "$torch"; cat "$here/install.sh" "$here"/make_*.py; } | sha256sum | cut -d ' ' -f 1)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$current" ]; then
   echo "vLLM $vllm in $environment is current"
   exit 0
@@ -60,9 +60,10 @@ printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$vllm" > "$tag/ME
 echo pip > "$tag/INSTALLER"
 : > "$tag/RECORD"
 
-echo "[4/4] the tiny model"
+echo "[4/4] the tiny model, and adapters for it"
 rm -rf "$environment/tiny-model"
 "$environment/bin/python" "$here/make_tiny.py" "$environment/tiny-model"
+"$environment/bin/python" "$here/make_adapters.py" "$environment/tiny-model" "$environment/adapters" dev qa
 
 echo "$current" > "$stamp"
 echo "done: tests/vllm/serve.sh PORT $environment"
