@@ -8,7 +8,7 @@ TOOLS := .venv-tools/bin
 LINTERS := .venv-linters
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-generators test-page page lint lint-deploy image format setup asyncapi picture lock audit audit-if-reachable sbom clean
+.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-monitoring test-generators test-page page lint lint-deploy image format setup asyncapi picture lock audit audit-if-reachable sbom clean
 
 setup: $(VENV)/.current
 
@@ -49,6 +49,15 @@ picture: setup
 test-vllm: setup
 	@bash tests/vllm/install.sh
 	@$(BIN)/python -m pytest tests/vllm
+
+# The rules and dashboards of deploy/monitoring on a real Prometheus (Debian's package, unpacked here, not installed).
+test-monitoring: setup .prometheus/.current
+	@PATH="$(CURDIR)/.prometheus/usr/bin:$$PATH" $(BIN)/python -m pytest tests/monitoring
+
+.prometheus/.current:
+	@mkdir -p .prometheus
+	@cd .prometheus && apt-get download -q prometheus >/dev/null && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb
+	@touch $@
 
 # On the cluster that KUBECONFIG names: asks in a loop while pods are deleted, rolled, scaled, drained and suspended.
 test-kubernetes: setup

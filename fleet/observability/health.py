@@ -18,6 +18,18 @@ from fleet.observability.metrics import Metrics
 BEAT_EVERY_S = 1.0
 STALE_S = 10.0
 CLOSE_WITHIN_S = 0.5
+PROBLEMS = ("nats", "streams", "ray", "workers", "models", "stopping")
+"""Those that the metrics show by their names."""
+PROBLEMS_BEGIN = {
+    "NATS stores nothing": "store",
+    "no room in NATS": "store",
+    "writes fail": "writes",
+    "stream ": "stream full",
+    "consumer ": "consumer stalled",
+    "streams are changed": "changed",
+}
+"""Others by how they begin: a metric has few labels."""
+OTHER_PROBLEM = "other"
 
 
 class Seen(NamedTuple):
@@ -66,6 +78,9 @@ class Health:
 
     def scrape(self) -> bytes:
         """The body of `/metrics`."""
+        problems = dict.fromkeys((*PROBLEMS, *PROBLEMS_BEGIN.values(), OTHER_PROBLEM), 0.0)
+        problems |= {_kind_of(problem): 1.0 for problem in self.problems()}
+        self.metrics["fleet_problem"].replace(problems)
         return generate_latest(self.metrics.registry)
 
     @property
@@ -90,6 +105,12 @@ class Health:
         now = time.monotonic()
         seen = {problem: _aged(fact, now - at) for problem, (fact, at) in self._facts.items()}
         return seen | {problem: probe() for problem, probe in self._probes.items()}
+
+
+def _kind_of(problem: str) -> str:
+    if problem in PROBLEMS:
+        return problem
+    return next((kind for begin, kind in PROBLEMS_BEGIN.items() if problem.startswith(begin)), OTHER_PROBLEM)
 
 
 def _aged(seen: Seen, age_s: float) -> Seen:

@@ -127,6 +127,7 @@ METRICS: Final = (
     Metric("fleet_tokens_ahead", "gauge", "Tokens that running deliberations are expected to need yet", ("model",)),
     Metric("fleet_retries_total", "counter", "Steps tried again that NATS did not take or answer", ("what", "error")),
     Metric("fleet_tasks_in_work", "gauge", "Deliberations whose events this process is applying"),
+    Metric("fleet_problem", "gauge", "1 for what keeps this process from being ready", ("problem",)),
     Metric("fleet_ready", "gauge", "1 when every probe was answered lately"),
 )
 """In the order in which they are served."""

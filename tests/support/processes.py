@@ -28,6 +28,11 @@ class Component:
         self._environ = environ
         self._process: Process | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of its latest process."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Returns once it is ready."""
         with self.log.open("ab") as log:
