@@ -251,3 +251,19 @@ def test_an_error_repeats_little_of_what_the_client_wrote(body: dict[str, Any]) 
     assert len(raised.value.error) <= 1_000
     assert len(raised.value.path) <= 300
     assert raised.value.path in raised.value.error
+
+
+@pytest.mark.parametrize("before", [0, 100_000])
+@pytest.mark.parametrize(("depth", "fine"), [(MAX_DEPTH - 4, True), (MAX_DEPTH - 3, False)])
+def test_what_nests_is_counted_wherever_it_stands(before: int, depth: int, fine: bool) -> None:
+    """Brackets in strings do not nest, and a long request is not read piece by piece to name the field."""
+    texts = json.dumps(['[{\\"' * 100, "}" * 100])
+    nested = "[" * depth + "]" * depth
+    metadata = f'{{"x": [{"{}," * before}{texts}, {nested}]}}'
+    body = f'{{"task_id": "t", "task_description": "x", "constraints": {{"metadata": {metadata}}}}}'
+    if fine:
+        parse_request(body.encode(), 1, None)
+    else:
+        with pytest.raises(BadRequest, match="nested deeper") as raised:
+            parse_request(body.encode(), 1, None)
+        assert raised.value.path == ("$" if before else "$.constraints.metadata")
