@@ -15,7 +15,9 @@ from workers.calls.isolated import IsolatedChecks
 
 
 @pytest.fixture
-async def isolated() -> AsyncIterator[IsolatedChecks]:
+async def isolated(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[IsolatedChecks]:
+    """What takes for ever is ended after a second, not after two."""
+    monkeypatch.setattr("workers.calls.isolated.VALIDATE_WITHIN_S", 1)
     made = IsolatedChecks()
     yield made
     await made.close()
