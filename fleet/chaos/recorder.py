@@ -139,6 +139,11 @@ class Recorder:
         for entry in body.get("results", ()):  # texts that went to the object store alone
             if ref := entry["proposal"].get("content_ref"):
                 entry["proposal"] |= {"content": await self._text(ref), "content_ref": None}
+            for text in entry.get("earlier", ()):
+                if ref := text.get("content_ref"):
+                    text |= {"content": await self._text(ref), "content_ref": None}
+        if ref := (body.get("task") or {}).get("content_ref"):
+            body["task"] = msgspec.json.decode(await self._text(ref)) | {"content_ref": None}
         meta = msg.metadata
         return Event(
             sequence=meta.sequence.stream,
