@@ -27,7 +27,7 @@ from fleet.messages import (
     DeliberationCompleted,
     TimedOut,
 )
-from tests.support.agents import answer, failure
+from tests.support.agents import answer, by_author, failure
 from tests.support.council import NOW, Answerer, begin, calls, respond, run_to_end
 
 Slots = frozenset[tuple[str, int, str]]
@@ -266,8 +266,8 @@ def test_order_and_repetition_never_show(
     """
     task, failing, lose_one, divisor = schedule
 
-    def judge(_: AgentRequested, author: str) -> float:
-        return int(author[-1]) // divisor
+    def judge(call: AgentRequested, author: str) -> float:
+        return int(by_author(call, author)) // divisor
 
     def play(shuffle: bool) -> tuple[Deliberation, int]:
         decision = begin(**task)
