@@ -244,7 +244,7 @@ async def test_an_id_that_was_stopped_long_ago_can_be_asked_for_again(
     async with Simulator() as simulator, working(plane, simulator) as worker:
         await plane.put_state("CANCELLED")
         await plane.nc.publish(subjects.AGENT_STOP, b'{"task_id":"t"}')
-        await until(lambda: worker._leases.stopped("t"))
+        await until(lambda: worker._leases.stopped(request()))
         await plane.bucket.delete("t")
         await plane.submit(request())
         await plane.settled()
