@@ -1,7 +1,7 @@
 """Sizes and storage of streams and buckets as the settings name them: `[streams.NAME]`, or in the environment
 `FLEET_STREAM_NAME_MAX_BYTES` and `FLEET_STREAM_NAME_STORAGE` (the name in capitals, `-` as `_`).
 
-The defaults fit a volume of 10 GiB together. NATS sets a stream's `max_bytes` aside when it is declared.
+The defaults fit a volume of 6 GiB together. NATS sets a stream's `max_bytes` aside when it is declared.
 """
 
 import re
@@ -30,15 +30,15 @@ class StreamLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 DEFAULTS: Final[Mapping[str, StreamLimits]] = {
-    subjects.DELIBERATION_REQUESTS: StreamLimits(max_bytes=512 * MIB),
+    subjects.DELIBERATION_REQUESTS: StreamLimits(max_bytes=256 * MIB),
     subjects.DELIBERATIONS: StreamLimits(max_bytes=GIB),
     subjects.DELIBERATION_CONTROL: StreamLimits(max_bytes=128 * MIB),
-    subjects.AGENT_REQUESTS: StreamLimits(max_bytes=GIB),
-    subjects.AGENT_RESPONSES: StreamLimits(max_bytes=2 * GIB),
+    subjects.AGENT_REQUESTS: StreamLimits(max_bytes=512 * MIB),
+    subjects.AGENT_RESPONSES: StreamLimits(max_bytes=GIB),
     subjects.AGENT_PROGRESS_STREAM: StreamLimits(max_bytes=256 * MIB, storage="memory"),
-    subjects.DEAD_LETTERS: StreamLimits(max_bytes=512 * MIB),
-    subjects.STATES: StreamLimits(max_bytes=2 * GIB),
-    subjects.TEXTS_STREAM: StreamLimits(max_bytes=2 * GIB),
+    subjects.DEAD_LETTERS: StreamLimits(max_bytes=256 * MIB),
+    subjects.STATES: StreamLimits(max_bytes=GIB),
+    subjects.TEXTS_STREAM: StreamLimits(max_bytes=GIB),
     subjects.WORKERS_STREAM: StreamLimits(max_bytes=32 * MIB, storage="memory"),
 }
 
