@@ -121,7 +121,7 @@ def test_the_path_that_is_given_is_kept(url: str, chat: str) -> None:
 @pytest.mark.parametrize(
     ("text", "environ", "expected"),
     [
-        ("", {}, (2 * 1024**3, "file")),
+        ("", {}, (1024**3, "file")),
         ('[streams.AGENT_RESPONSES]\nmax_bytes = "5GiB"\n', {}, (5 * 1024**3, "file")),
         ('[streams.AGENT_RESPONSES]\nmax_bytes = 500_000_000\nstorage = "memory"\n', {}, (500_000_000, "memory")),
         (
@@ -135,7 +135,7 @@ def test_sizes_of_streams(tmp_path: Path, text: str, environ: dict[str, str], ex
     """From the file, then the environment; what neither names has its default."""
     streams = load({**file(tmp_path, text), **environ}).streams
     assert (streams["AGENT_RESPONSES"].max_bytes, streams["AGENT_RESPONSES"].storage) == expected
-    assert streams["OBJ_deliberation-texts"].max_bytes == 2 * 1024**3
+    assert streams["OBJ_deliberation-texts"].max_bytes == 1024**3
 
 
 @pytest.mark.parametrize(
