@@ -44,7 +44,10 @@ class Channel:
 
 
 _TERMINAL_KEPT = ("task_id", "status")
-_ANSWER_KEPT = ("task_id", "agent_id", "role", "phase", "round", "question", "attempt", "status", "duration_ms")
+_ANSWER_KEPT = (
+    *("task_id", "agent_id", "role", "phase", "round", "question", "run"),
+    *("attempt", "status", "duration_ms"),
+)
 _RESULT = ("DeliberationCompleted", "DeliberationFailed", "DeliberationCancelled")
 
 CHANNELS = (

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -122,7 +121,7 @@ def test_a_nats_command_that_goes_on_tells_what_happens(command: Command, runnin
             asked += 1
             name = f"{task_id}-{command.words[-1].replace('.', '-')}-{asked}"
             assert running.run("fleet", "ask", "Say hello", "-n", "1", "--id", name).returncode == 0
-    watching.send_signal(signal.SIGINT)
+    watching.terminate()
     watching.communicate(timeout=WITHIN_S)
     assert expected in said
 

@@ -66,7 +66,7 @@ async def profile_reaches_the_request(up: Up, stub: StubModel) -> None:
     done = await up.result(await up.request(role="QA", num_agents=1, task_description="profile of QA"))
     (request,) = asked(stub, "profile of QA")
     assert (request["model"], request["temperature"], request["max_tokens"]) == ("other-model", 0.25, 333)
-    assert texts(request).endswith("You doubt everything.")
+    assert "You doubt everything." in texts(request)
     assert done["results"][0]["proposal"]["model"] == "other-model"
     own_role = await up.result(await up.request(role="POET", num_agents=1))
     assert own_role["winner_id"] == "agent-poet-001"

@@ -183,7 +183,7 @@ async def test_cancel_ends_the_task_and_tells_the_workers(silent: Fleet) -> None
     assert (code, reply) == (None, {"task_id": task_id, "status": "CANCELLED"})
     cancelled = await silent.inbox.next(subjects.CANCELLED, task_id=task_id)
     assert cancelled["reason"] == "enough"
-    assert json.loads((await stops.get()).data) == {"task_id": task_id}
+    assert json.loads((await stops.get()).data)["task_id"] == task_id
     code, reply = await silent.ask(subjects.CANCEL, {"task_id": task_id})
     assert (code, reply["status"]) == ("409", "CANCELLED")
     code, _ = await silent.ask(subjects.CANCEL, {"task_id": "nobody"})

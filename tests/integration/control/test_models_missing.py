@@ -11,9 +11,9 @@ from msgspec import structs
 from fleet import subjects
 from fleet.config import RoleProfile, load
 from fleet.control import dispatcher
+from fleet.local.testbed import NoWorkers
 from fleet.messages import encode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
-from tests.support.control_plane import NoWorkers
 from tests.support.servers import free_ports
 
 SERVER = "http://127.0.0.1:9"

@@ -174,6 +174,10 @@ async def test_series_do_not_grow_with_deliberations(nats_url: str) -> None:
         odd = {"correlation": {"who": "me"}, "options": {"models": ["made-up"]}}
         await ended(fleet, [await fleet.request(num_agents=1, **odd)])
         await all_handled(fleet)
+        # A gauge of a model server is there once a worker's status was read.
+        async with asyncio.timeout(60):
+            while not any(b"fleet_breaker_open" in name for name in lives.series):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         before = lives.series
         more = [await fleet.request(task_id=f"task-{n}", num_agents=2, rounds=1) for n in range(200)]
         odd["options"] = {"models": ["made-up-too"]}
