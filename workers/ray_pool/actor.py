@@ -15,6 +15,8 @@ METHODS = 2
 """Version of what a dispatcher calls in an actor: those with another one are replaced."""
 WATCHER_GONE_AFTER_S = 15.0
 EXIT_FAILED = 1
+LEAVE_WITHIN_S = 8.0
+"""For calls that are open when the node begins to drain; less than Ray gives the node."""
 
 
 @ray.remote(max_restarts=-1, max_task_retries=0)
@@ -23,6 +25,7 @@ class WorkerActor:
 
     def __init__(self, name: str, fingerprint: str, launched_by: Generation, settings: Settings) -> None:
         from fleet.observability.logs import configure_logging
+        from workers.ray_pool.node_drain import watch
         from workers.ray_pool.shared_pause import SharedPause
         from workers.ray_pool.told_lines import ToldLines
         from workers.ray_pool.worker_thread import WorkerThread
@@ -36,6 +39,7 @@ class WorkerActor:
         self._fingerprint = fingerprint
         self._launched_by = launched_by
         self._pause = SharedPause(WATCHER_GONE_AFTER_S)
+        watch(self._leave)
 
     def probe(self) -> dict[str, Any]:
         """Starts the worker if it is not running (the actor is new, or Ray has started it again); says how it is."""
@@ -55,6 +59,11 @@ class WorkerActor:
         """
         time.sleep(self._pause.share_s(watcher, pause_s, time.monotonic()))
         return {**self.probe(), "lines": self._lines.new_for(watcher)}
+
+    def _leave(self) -> None:
+        """The node is about to end: Ray starts the actor again on another one."""
+        self._thread.end(LEAVE_WITHIN_S)
+        os._exit(EXIT_FAILED)
 
     def drain(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import structlog
 
 from fleet.config import Settings
+from fleet.errors import Unreachable
 from fleet.event_loop import fast_loop
 from fleet.messages.workers import WorkerStatus
 from workers.calls.worker import AgentWorker
@@ -33,6 +34,7 @@ class WorkerThread:
         self._loop = fast_loop()
         threading.Thread(target=self._loop.run_forever, name="worker", daemon=True).start()
         self._running: tuple[AgentWorker, AsyncExitStack] | None = None
+        self._ending = False
 
     @property
     def worker(self) -> AgentWorker | None:
@@ -41,12 +43,19 @@ class WorkerThread:
 
     def status(self) -> WorkerStatus:
         """Of the worker, which is started if it does not run, or has lost its connection for good."""
+        if self._ending:
+            raise Unreachable("this worker ends with its node")
         if self.worker is not None and self.worker.ended.done():
             log.error("worker.connection_closed", worker=self._name, action="it is started again")
             self.stop(0.0)
         if self.worker is None:
             self._run(self._start(), START_WITHIN_S)
         return self._run(self._status(), ANSWER_WITHIN_S)
+
+    def end(self, grace_s: float) -> None:
+        """`stop`, for good."""
+        self._ending = True
+        self.stop(grace_s)
 
     def stop(self, grace_s: float) -> None:
         """Takes nothing new, finishes or hands back what is open."""
