@@ -248,7 +248,7 @@ async def test_only_running_tasks_are_loaded_after_a_loss(nats_url: str) -> None
     await js.delete_stream(subjects.DELIBERATION_CONTROL)
     created = await topology.declare(js, load({}))
     Counting.loads = 0
-    await lost_streams.before_consuming(created)
+    lost_streams.after_loss_of(created)
     recovering = asyncio.create_task(lost_streams.run())
     async with asyncio.timeout(WITHIN_S):
         while (await js.stream_info(subjects.DELIBERATION_CONTROL)).state.messages < 6:  # noqa: ASYNC110
