@@ -82,12 +82,12 @@ test-containers: setup $(TOOLS)/podman-compose
 test-generators: setup
 	@$(BIN)/python -m pytest tests/generators
 
-# The page in a real Chromium, and whether its built files are current: needs a Chromium, node and the npm registry.
+# The page in a real Chromium, and whether its script is current: needs a Chromium, node and the npm registry.
 test-page: setup
 	@$(PIP) "playwright>=1.60" "axe-playwright-python>=0.1.7"
 	@$(BIN)/python -m pytest tests/page
 
-# The files of the page that a browser loads, from their sources and package-lock.json.
+# The script of the page, from its sources and package-lock.json.
 page:
 	@cd fleet/page/source && npm ci --no-audit --no-fund --ignore-scripts && node build.mjs
 

@@ -8,11 +8,12 @@ from msgspec import to_builtins
 
 from fleet.cli import options
 from fleet.cli.doctor.fleet_state import FleetState
-from fleet.cli.doctor.workers import SILENT_S, told_s
+from fleet.cli.doctor.workers import told_s
 from fleet.cli.output import console, print_json
 from fleet.config import Settings
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings
+from fleet.messages.workers import SILENT_S
 
 if TYPE_CHECKING:
     from rich.table import Table

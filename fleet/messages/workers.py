@@ -4,6 +4,9 @@ from typing import Literal
 
 from fleet.messages.base import Message, Timestamp
 
+SILENT_S = 15.0
+"""A worker that tells nothing for so long hangs, or has ended. It is five times what it waits between two statuses."""
+
 BreakerState = Literal["closed", "open", "half-open"]
 
 

@@ -3,18 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from fleet.messages.workers import WorkerStatus
+from fleet.messages.workers import SILENT_S, WorkerStatus
 from fleet.observability.labels import Labels
 from fleet.observability.metrics import Metrics
 from fleet.times import from_rfc3339
 
-SILENT_MS = 15_000
-"""Five times as long as workers wait between two statuses."""
-
 
 def show(workers: Sequence[WorkerStatus], wanted: int, labels: Labels, metrics: Metrics, now_ms: int) -> None:
     """Sets the gauges, for those that were heard of lately. `wanted`: how many workers there should be."""
-    fresh = [worker for worker in workers if now_ms - from_rfc3339(worker.told_at) < SILENT_MS]
+    fresh = [worker for worker in workers if now_ms - from_rfc3339(worker.told_at) < SILENT_S * 1000]
     open_calls: Counter[str] = Counter()
     breakers: Counter[str] = Counter()
     waiting: Counter[str] = Counter()

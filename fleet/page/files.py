@@ -1,4 +1,4 @@
-"""The built files of the page, and what tells it where NATS is."""
+"""The files of the page, and what tells it where NATS is."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleet.errors import ConfigError
 
-BUILT = Path(__file__).parent / "built"
+STATIC = Path(__file__).parent / "static"
 NAMES = ("index.html", "page.css", "page.js")
 SETTINGS = "settings.json"
 
@@ -22,7 +22,7 @@ def write(folder: Path, servers: Sequence[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in NAMES:
-            shutil.copyfile(BUILT / name, folder / name)
+            shutil.copyfile(STATIC / name, folder / name)
         (folder / SETTINGS).write_bytes(settings(servers))
     except OSError as error:
         raise ConfigError(f"--out: cannot write to {folder}: {error.strerror}") from None

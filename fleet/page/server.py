@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from fleet.page.files import BUILT, NAMES, SETTINGS, settings
+from fleet.page.files import NAMES, SETTINGS, STATIC, settings
 
 HOST = "127.0.0.1"
 HEADERS = {
@@ -44,7 +44,7 @@ class PageServer:
         if name not in NAMES:
             return web.Response(status=404, headers=HEADERS)
         kind = TYPES[name.rpartition(".")[2]]
-        return web.Response(body=(BUILT / name).read_bytes(), content_type=kind, charset="utf-8", headers=HEADERS)
+        return web.Response(body=(STATIC / name).read_bytes(), content_type=kind, charset="utf-8", headers=HEADERS)
 
 
 @asynccontextmanager

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 from fleet.cli.doctor.findings import Finding
 from fleet.clock import now_ms
-from fleet.messages.workers import EndpointStatus, WorkerStatus
+from fleet.messages.workers import SILENT_S, EndpointStatus, WorkerStatus
 from fleet.times import from_rfc3339
 
-SILENT_S = 15.0
-"""Five times as long as workers wait between two statuses."""
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
 

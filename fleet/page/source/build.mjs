@@ -1,12 +1,9 @@
-// Builds the page into ../built: one script, one style sheet, one document. Nothing is loaded from elsewhere.
+// Builds the script of the page; its document and its style sheet stand beside it in ../static. Nothing comes from elsewhere.
 import { build } from "esbuild";
-import { copyFile, mkdir } from "node:fs/promises";
 
-const out = process.argv[2] ?? "../built";
-await mkdir(out, { recursive: true });
 await build({
   entryPoints: ["src/page.js"],
-  outfile: `${out}/page.js`,
+  outfile: process.argv[2] ?? "../static/page.js",
   bundle: true,
   minify: true,
   format: "esm",
@@ -14,5 +11,3 @@ await build({
   legalComments: "eof",
   logLevel: "warning",
 });
-await copyFile("src/index.html", `${out}/index.html`);
-await copyFile("src/page.css", `${out}/page.css`);

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import ConfigError
-from fleet.page.files import BUILT, NAMES, write
+from fleet.page.files import NAMES, STATIC, write
 from fleet.page.server import HEADERS
 
-SOURCE = BUILT.parent / "source" / "src"
+SOURCE = STATIC.parent / "source" / "src"
 
 
 def test_the_document_loads_nothing_but_its_own_files() -> None:
-    document = (BUILT / "index.html").read_text()
+    document = (STATIC / "index.html").read_text()
     loaded = re.findall(r'(?:src|href)="([^"]+)"', document)
     assert set(loaded) <= {*NAMES, "data:,"}
     for where in (document, HEADERS["Content-Security-Policy"]):
