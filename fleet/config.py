@@ -6,7 +6,7 @@ The same names stand in both; the environment wins. Only the file has tables: `[
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +16,9 @@ from msgspec import Meta, Struct
 
 from fleet.errors import ConfigError
 from fleet.messages import Phase
-from fleet.model_servers import EndpointConfig, ModelConfig, base_url, problems, shown
+from fleet.model_servers import EndpointConfig, ModelConfig, problems, shown
 from fleet.secret_files import SECRETS, content, file_of, with_files
+from fleet.setting_values import READ
 from fleet.stream_limits import DEFAULTS, StreamLimits, stream_limits
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
@@ -245,7 +246,7 @@ def read_again(settings: Settings) -> Settings:
 
 
 def _parsed(field: str, value: Any) -> Any:
-    return _READ.get(field, lambda given: given)(value)
+    return READ.get(field, lambda given: given)(value)
 
 
 def without_userinfo(urls: str) -> str:
@@ -255,47 +256,6 @@ def without_userinfo(urls: str) -> str:
     """
     each = re.split(r",(?=[^,]*://)", urls) if "://" in urls else urls.split(",")
     return ",".join(_USERINFO.sub(r"\1", url) for url in each)
-
-
-def endpoints(value: str | list[str]) -> tuple[str, ...]:
-    """`http://a:8000/v1, http://b:8000` -> URLs, without a `/v1` that follows the host. Raises `ConfigError`."""
-    urls = value.split(",") if isinstance(value, str) else value
-    found = []
-    for url in (each.strip() for each in urls):
-        try:
-            if url:
-                base_url(url)
-        except ValueError as error:
-            raise ConfigError(f"VLLM_URL: {error}") from None
-        bare = url.rstrip("/").removesuffix("/v1")
-        found.append(bare if bare.count("/") == 2 else url.rstrip("/"))
-    return tuple(url for url in found if url)
-
-
-def port(value: str | int) -> int:
-    """What `FLEET_HEALTH_PORT` says. Raises `ConfigError`."""
-    text = str(value).strip()
-    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
-        return int(text)
-    kubernetes = ": a Kubernetes Service named fleet-health sets it; `enableServiceLinks: false` keeps it out"
-    raise ConfigError(
-        f"FLEET_HEALTH_PORT: expected a port from 1 to 65535, got {text!r}{kubernetes if '://' in text else ''}"
-    )
-
-
-def ray_address(value: str) -> str:
-    """What `RAY_ADDRESS` says. Raises `ConfigError` for what can never be joined."""
-    if "://" in value:
-        expected = "expected HOST:PORT of the head's control service, 6379 say (8265 is the dashboard's)"
-        raise ConfigError(f"RAY_ADDRESS: {expected}, got {value!r}")
-    return value
-
-
-_READ: dict[str, Callable[[Any], Any]] = {
-    "ray_address": ray_address,
-    "vllm_urls": endpoints,
-    "health_port": port,
-}
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -25,19 +25,18 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 import structlog
-from msgspec.structs import replace
 
-from fleet import subjects
 from fleet.clock import now_ms
 from fleet.control.items import Adopt, FailLost, Item, PublishAgain, Reissue
 from fleet.control.lost_tasks import state_for_lost_task
+from fleet.control.owed import owes, recovered, reissued
 from fleet.control.saves import Applied, DoubtfulSaves, Saved
 from fleet.control.state_cache import StateCache
 from fleet.control.store import StateStore, Stored
 from fleet.control.terminal_events import Publisher, publish_end
 from fleet.crashpoints import reach
-from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Reject, Requested, SetDeadline
-from fleet.deliberation.machine import began, decide, due, recover
+from fleet.deliberation.events import DeadlinePassed, Effect, Reject, Requested
+from fleet.deliberation.machine import decide, due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import root_context
 from fleet.errors import StoreConflict, UnreadableState
@@ -205,15 +204,15 @@ class Transitions:
         if read.begun is not None:
             log.error("task.lost", task_id=state.task_id)
         # What came again together with something new may not have been published for.
-        owed = [] if read.state is None else [item for item in batch if _owes(read.state, item)]
-        effects = _recovered(state, owed) if owed else due(state) if change.moved else ()
+        owed = [] if read.state is None else [item for item in batch if owes(read.state, item)]
+        effects = recovered(state, owed) if owed else due(state) if change.moved else ()
         if state.ended and read.state is None and read.begun is None:
             effects = recover(state, request_redelivered=True)  # accepted and ended in one step
         kind = Publication.FIRST
         adopted = any(isinstance(item.event, Adopt) for item in batch)
         if state.ended and (read.begun is not None or adopted or _lease_is_over(batch)):
             kind = Publication.END
-        await self._publish(stored, (*effects, *_reissued(state, batch)), kind)
+        await self._publish(stored, (*effects, *reissued(state, batch)), kind)
         await self._reject(change)
         return Outcome.SAVED, state
 
@@ -222,8 +221,8 @@ class Transitions:
         the deadline of a task comes that has ended: it is taken back once the end is published.
         """
         state = stored.state
-        owed = [item for item in batch if _owes(state, item)]
-        effects = (*(_recovered(state, owed) if owed else ()), *_reissued(state, batch))
+        owed = [item for item in batch if owes(state, item)]
+        effects = (*(recovered(state, owed) if owed else ()), *reissued(state, batch))
         if effects:
             log.info("effects.published_again", task_id=state.task_id, phase=state.phase, round=state.round)
             if state.ended:
@@ -282,53 +281,6 @@ def _fold(read: Read, batch: Sequence[Item]) -> Change:
 
 def _is_new_request(item: Item) -> bool:
     return isinstance(item.event, Requested) and not item.delivery.redelivered
-
-
-def _owes(state: Deliberation, item: Item) -> bool:
-    """Whether something that `state` requires may not have been published because of this item."""
-    match item.event:
-        case PublishAgain(request):
-            return request or state.ended
-        case FailLost():  # another process may have saved its end, and died before it published it
-            return state.ended
-        case Reissue() | Adopt():
-            return False
-        case DeadlinePassed() if state.ended:
-            return True
-        case Requested() as requested if began(state, requested):
-            return True  # it may come again as a first delivery: a consumer that was created again counts from one
-    return item.delivery.id in state.cause
-
-
-def _recovered(state: Deliberation, owed: Sequence[Item]) -> tuple[Effect, ...]:
-    events = (item.event for item in owed)
-    redelivered = any(isinstance(event, Requested) or event == PublishAgain(request=True) for event in events)
-    return recover(state, request_redelivered=redelivered)
-
-
-def _reissued(state: Deliberation, batch: Sequence[Item]) -> tuple[Effect, ...]:
-    demands = [item.event for item in batch if isinstance(item.event, Reissue)]
-    if state.ended or not demands:
-        return ()
-    return tuple(
-        _as_second_attempt(effect)
-        for effect in recover(state)
-        if any(isinstance(effect, demand.kinds) and not _is_among(effect, demand.stored) for demand in demands)
-    )
-
-
-def _is_among(effect: Effect, stored: frozenset[str]) -> bool:
-    match effect:
-        case CallAgent(call):
-            return call.msg_id in stored or replace(call, attempt=2).msg_id in stored
-        case SetDeadline(task_id):
-            return subjects.schedule_of(task_id) in stored
-    return False
-
-
-def _as_second_attempt(effect: Effect) -> Effect:
-    """The id of a call's first attempt may be known to a stream that is still there."""
-    return CallAgent(replace(effect.request, attempt=2)) if isinstance(effect, CallAgent) else effect
 
 
 def _lease_is_over(batch: Sequence[Item]) -> bool:

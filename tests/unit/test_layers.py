@@ -11,7 +11,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet", "fleet.subjects", "fleet.times", "fleet.clock", "fleet.exits", "fleet.logger"}),
     frozenset({"fleet.messages", "fleet.model_servers"}),
     frozenset({"fleet.errors"}),
-    frozenset({"fleet.secret_files", "fleet.stream_limits"}),
+    frozenset({"fleet.secret_files", "fleet.setting_values", "fleet.stream_limits"}),
     frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.config"}),
     frozenset({"fleet.own_secrets"}),
     frozenset({"fleet.jetstream", "fleet.observability", "fleet.killable"}),
@@ -29,7 +29,14 @@ RANKS: tuple[frozenset[str], ...] = (
 WORKERS_USE = frozenset(
     {"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.crashpoints", "fleet.event_loop"}
     | {"fleet.messages", "fleet.config", "fleet.jetstream", "fleet.observability", "fleet.requests", "fleet.killable"}
-    | {"fleet.model_servers", "fleet.secret_files", "fleet.stream_limits", "fleet.own_secrets", "fleet.logger"}
+    | {
+        "fleet.model_servers",
+        "fleet.secret_files",
+        "fleet.setting_values",
+        "fleet.stream_limits",
+        "fleet.own_secrets",
+        "fleet.logger",
+    }
 )
 """The data plane and the control plane share what is on the wire and the way to it, nothing else."""
 

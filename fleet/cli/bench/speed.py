@@ -142,7 +142,7 @@ def saturate(
     [dim]Example:[/dim]  fleet bench saturate --vllm-url http://gpu-1:8000
     """
 
-    from fleet.config import endpoints
+    from fleet.setting_values import endpoints
 
     urls, vllm = endpoints(vllm_url or ""), shutil.which(vllm_bench or "vllm")
     if len(urls) > 1:

@@ -1,0 +1,49 @@
+"""Reads the values of settings: each says what it expected where it cannot."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from fleet.errors import ConfigError
+from fleet.model_servers import base_url
+
+
+def endpoints(value: str | list[str]) -> tuple[str, ...]:
+    """`http://a:8000/v1, http://b:8000` -> URLs, without a `/v1` that follows the host. Raises `ConfigError`."""
+    urls = value.split(",") if isinstance(value, str) else value
+    found = []
+    for url in (each.strip() for each in urls):
+        try:
+            if url:
+                base_url(url)
+        except ValueError as error:
+            raise ConfigError(f"VLLM_URL: {error}") from None
+        bare = url.rstrip("/").removesuffix("/v1")
+        found.append(bare if bare.count("/") == 2 else url.rstrip("/"))
+    return tuple(url for url in found if url)
+
+
+def port(value: str | int) -> int:
+    """What `FLEET_HEALTH_PORT` says. Raises `ConfigError`."""
+    text = str(value).strip()
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    kubernetes = ": a Kubernetes Service named fleet-health sets it; `enableServiceLinks: false` keeps it out"
+    raise ConfigError(
+        f"FLEET_HEALTH_PORT: expected a port from 1 to 65535, got {text!r}{kubernetes if '://' in text else ''}"
+    )
+
+
+def ray_address(value: str) -> str:
+    """What `RAY_ADDRESS` says. Raises `ConfigError` for what can never be joined."""
+    if "://" in value:
+        expected = "expected HOST:PORT of the head's control service, 6379 say (8265 is the dashboard's)"
+        raise ConfigError(f"RAY_ADDRESS: {expected}, got {value!r}")
+    return value
+
+
+READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "ray_address": ray_address,
+    "vllm_urls": endpoints,
+    "health_port": port,
+}
+"""By the field of `Settings`: how its text becomes its value."""
