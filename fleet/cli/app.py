@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, listing, mcp_server, page, run, status, top
+from fleet.cli import bench, chaos, client, deadletters, mcp_server, page, run
 from fleet.cli.doctor import command as doctor
 from fleet.cli.output import ReaderGone
+from fleet.cli.overview import listing, status, top
 from fleet.cli.report import command as report
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit

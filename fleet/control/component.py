@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from nats.js import JetStreamContext
 
 from fleet.config import Settings
-from fleet.control.fence import PublisherFence
 from fleet.control.lost_tasks import UnendedTasks
-from fleet.control.metering import Meter
-from fleet.control.outbox import Outbox
+from fleet.control.publishing.fence import PublisherFence
+from fleet.control.publishing.outbox import Outbox
 from fleet.control.recovery.dead_letters import DeadLetters
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.control.runner import Runner
-from fleet.control.store import KeyValueStore
+from fleet.control.states.store import KeyValueStore
+from fleet.control.telemetry.metering import Meter
 from fleet.jetstream import topology
 from fleet.jetstream.connection import Connection, disconnect
 from fleet.jetstream.lifetimes import DAY_S

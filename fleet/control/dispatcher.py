@@ -22,8 +22,8 @@ from fleet.crashpoints import reach
 from fleet.deliberation.drawing import RoleModels
 from fleet.deliberation.events import Requested
 from fleet.errors import BadRequest
-from fleet.jetstream.capacity import shortage
 from fleet.jetstream.connection import OUTAGES
+from fleet.jetstream.declaring.capacity import shortage
 from fleet.killable import JobFailed, Processes
 from fleet.messages import DeliberationRejected
 from fleet.messages.trace_ids import TraceContext, context_of, digest

@@ -15,10 +15,10 @@ from fleet.config import Settings
 from fleet.control.background import Background
 from fleet.control.component import Component, open_component
 from fleet.control.intake import Broker
-from fleet.control.metering import Meter
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
 from fleet.control.running import FleetGauges
+from fleet.control.telemetry.metering import Meter
 from fleet.errors import Unreachable
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
 from fleet.jetstream.origin import CONTROL_INBOX

@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Collection, Sequence
 
 import structlog
 
-from fleet.control.deliberation_spans import spans_of
 from fleet.control.items import FailLost, Item, Owed, Ticket
 from fleet.control.lost_tasks import UnendedTasks
-from fleet.control.saves import Saved
-from fleet.control.store import StateStore
-from fleet.control.terminal_events import Publisher
-from fleet.control.transitions import Transitions
+from fleet.control.publishing.terminal_events import Publisher
+from fleet.control.states.saves import Saved
+from fleet.control.states.store import StateStore
+from fleet.control.states.transitions import Transitions
+from fleet.control.telemetry.deliberation_spans import spans_of
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Responded
 from fleet.deliberation.state import Deliberation

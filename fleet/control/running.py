@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 
 from fleet import subjects
 from fleet.clock import now_ms
-from fleet.control.metering import Meter
+from fleet.control.telemetry.metering import Meter
 from fleet.jetstream import worker_statuses
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import UNDECODABLE, Message, decode

@@ -7,7 +7,7 @@ place, so that what the order of criteria does to scores it does to all proposal
 from collections.abc import Collection
 from typing import Any
 
-from fleet.deliberation.scoring import weights
+from fleet.deliberation.rating.scoring import weights
 from fleet.deliberation.state import Deliberation
 
 MAX_RATIONALES = 60

@@ -6,9 +6,9 @@ from random import Random
 from typing import Any, assert_never
 
 from fleet.deliberation import answer_schemas, prompts
-from fleet.deliberation.judging import CHOOSER_ROLE, SYNTHESIS, chooser_of, shortlisted, standings
 from fleet.deliberation.labels import label, shuffled_labels
-from fleet.deliberation.ranking import pairs_to_compare
+from fleet.deliberation.rating.judging import CHOOSER_ROLE, SYNTHESIS, chooser_of, shortlisted, standings
+from fleet.deliberation.rating.ranking import pairs_to_compare
 from fleet.deliberation.state import Deliberation
 from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy, slot_name
 

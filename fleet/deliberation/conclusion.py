@@ -3,8 +3,8 @@
 from typing import Any, get_args
 
 from fleet.deliberation import reports
-from fleet.deliberation.faults import checks_of, copies, notes_on_copies
-from fleet.deliberation.judging import final_standings, synthesis_is_better
+from fleet.deliberation.rating.faults import checks_of, copies, notes_on_copies
+from fleet.deliberation.rating.judging import final_standings, synthesis_is_better
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,

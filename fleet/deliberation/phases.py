@@ -12,8 +12,8 @@ from typing import assert_never
 
 from fleet.deliberation.asking import calls
 from fleet.deliberation.conclusion import complete_partial
-from fleet.deliberation.judging import round_standings, standings
-from fleet.deliberation.second_reading import second_orders
+from fleet.deliberation.rating.judging import round_standings, standings
+from fleet.deliberation.rating.second_reading import second_orders
 from fleet.deliberation.state import Deliberation, PhaseRecord
 from fleet.deliberation.stopping import over_budget, reason_to_stop, settled
 from fleet.messages import Phase, SelectionMethod, StopReason

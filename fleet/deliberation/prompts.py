@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fleet.deliberation.answer_schemas import points_each, with_rationales
 from fleet.deliberation.criteria import ANCHORS, ANGLES, meaning
-from fleet.deliberation.faults import checks_of, findings_of
-from fleet.deliberation.judging import SYNTHESIS
-from fleet.deliberation.scoring import OVERALL, weights
+from fleet.deliberation.rating.faults import checks_of, findings_of
+from fleet.deliberation.rating.judging import SYNTHESIS
+from fleet.deliberation.rating.scoring import OVERALL, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import DECLINE, ChatMessage, Critique
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from msgspec import structs
 
-from fleet.deliberation.faults import copies
-from fleet.deliberation.judging import choice_of, chooser_of, round_standings, score_standings, shortlisted
 from fleet.deliberation.labels import shown_order
-from fleet.deliberation.ranking import Standings
-from fleet.deliberation.scoring import card_score, weighted, weights
+from fleet.deliberation.rating.faults import copies
+from fleet.deliberation.rating.judging import choice_of, chooser_of, round_standings, score_standings, shortlisted
+from fleet.deliberation.rating.ranking import Standings
+from fleet.deliberation.rating.scoring import card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AcceptedConstraints,

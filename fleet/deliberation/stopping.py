@@ -17,7 +17,7 @@ The budget holds whatever `options.early_stop` says; the other three only where 
 from collections import Counter
 from itertools import pairwise
 
-from fleet.deliberation.ranking import Standings
+from fleet.deliberation.rating.ranking import Standings
 from fleet.deliberation.state import Candidate, Deliberation
 from fleet.messages import StopReason
 from fleet.times import from_rfc3339

@@ -21,8 +21,10 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
-from fleet.jetstream import buckets, ownership
-from fleet.jetstream.differences import changed, drift, refuse_other_storage
+from fleet.jetstream.declaring import buckets, ownership
+from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
+from fleet.jetstream.declaring.refusals import told
+from fleet.jetstream.declaring.room import room
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
@@ -32,8 +34,6 @@ from fleet.jetstream.lifetimes import (
     LETTERS_S,
     MINUTE_S,
 )
-from fleet.jetstream.refusals import told
-from fleet.jetstream.room import room
 from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, consumed
 
 log = structlog.get_logger(__name__)

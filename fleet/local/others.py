@@ -14,7 +14,7 @@ from nats.js.errors import APIError
 from fleet import subjects
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import Connection
-from fleet.jetstream.ownership import MARK
+from fleet.jetstream.declaring.ownership import MARK
 
 WITHIN_S = 2.0
 

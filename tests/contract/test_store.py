@@ -9,7 +9,7 @@ import pytest
 
 from fleet import subjects
 from fleet.config import load
-from fleet.control.store import KeyValueStore, MemoryStore, StateStore, Stored
+from fleet.control.states.store import KeyValueStore, MemoryStore, StateStore, Stored
 from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
@@ -115,7 +115,7 @@ async def test_an_object_that_is_late_is_waited_for(nats_url: str, monkeypatch: 
                 raise
 
     arrived = asyncio.Event()
-    monkeypatch.setattr("fleet.control.store.LOAD_AGAIN", 1000)
+    monkeypatch.setattr("fleet.control.states.store.LOAD_AGAIN", 1000)
     texts = Late(js, max_payload=64 * 1024)
     store = await KeyValueStore.open(js, texts)
     large = state("x" * 100_000)

@@ -15,7 +15,7 @@ from fleet.config import Settings, Workers
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
 from fleet.model_servers import EndpointConfig
-from workers.calls.structured import parse
+from workers.calls.reading.structured import parse
 from workers.llm.client import Answer, ModelClient
 from workers.llm.requests import ModelRequest, ModelTarget
 

@@ -15,11 +15,11 @@ from fleet.messages import AgentFailed, AgentProgress, AgentRequested, AgentResp
 from fleet.messages.trace_ids import TraceContext
 from fleet.observability.spans import Tracer
 from workers.calls import responses
-from workers.calls.answers import AnswerReader
 from workers.calls.call_names import facts
 from workers.calls.call_spans import STOPPED, call_context, chats, invoke_agent
 from workers.calls.isolated import IsolatedChecks
 from workers.calls.progress import ProgressRate, ProgressReport
+from workers.calls.reading.answers import AnswerReader
 from workers.llm.client import Answer, GaveUp, ModelClient
 from workers.llm.requests import ModelRequest, resolve
 from workers.llm.retry import ATTEMPTS_PER_DELIVERY

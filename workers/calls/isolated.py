@@ -13,7 +13,7 @@ from fleet.killable import Exhausted, Processes
 from fleet.messages import AgentRequested, Check, Policy, decode, encode
 from fleet.requests.schemas import is_cheap
 from workers import checks
-from workers.calls.answers import AnswerReader, Checked
+from workers.calls.reading.answers import AnswerReader, Checked
 
 VALIDATE_WITHIN_S = 2
 CHECK_WITHIN_S = 10

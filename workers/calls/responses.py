@@ -4,8 +4,8 @@ from fleet.clock import now_ms
 from fleet.errors import AgentCallError
 from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, CallFacts, Check, Proposal, Synthesis
 from fleet.times import rfc3339
-from workers.calls.answers import Checked
 from workers.calls.call_names import slot_of
+from workers.calls.reading.answers import Checked
 from workers.llm.client import Answer, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.spending import Spent

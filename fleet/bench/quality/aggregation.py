@@ -11,7 +11,7 @@ from fleet.bench.quality.baselines import AGGREGATORS, points, raw_mean, share_o
 from fleet.bench.quality.council import Council
 from fleet.bench.quality.traits import Traits
 from fleet.bench.report import Figure, mean_and_error, ratio_of_means
-from fleet.deliberation.judging import final_scores
+from fleet.deliberation.rating.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.messages import DeliberationCompleted
 from fleet.requests.task import Task

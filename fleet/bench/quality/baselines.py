@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 
-from fleet.deliberation.scoring import Score, borda
+from fleet.deliberation.rating.scoring import Score, borda
 
 AGGREGATORS = ("raw_mean", "borda", "copeland")
 

@@ -1,4 +1,4 @@
-"""Learns the powers of `fleet.deliberation.chances`: how far its chances must be sharpened or flattened to come true.
+"""Learns the powers of `fleet.deliberation.rating.chances`: how far its chances must be bent to come true.
 
 Councils of known truth are played and judged. For each number of proposals the power is taken whose worst calibration
 error is the least, over fair judges and over judges that share errors. Errors of the latter may be twice as large: what
@@ -11,9 +11,9 @@ from functools import partial
 from fleet.bench.parallel import spread
 from fleet.bench.quality.aggregation import Setting, calibration_error, played
 from fleet.bench.quality.traits import FAIR, FAMILY
-from fleet.deliberation.chances import POWERS, raw_chances, variances
-from fleet.deliberation.fitting import fit
-from fleet.deliberation.judging import final_scores
+from fleet.deliberation.rating.chances import POWERS, raw_chances, variances
+from fleet.deliberation.rating.fitting import fit
+from fleet.deliberation.rating.judging import final_scores
 
 WORLDS = {"fair": (FAIR, 0.05), "family": (FAMILY, 0.10)}
 """Traits, and the calibration error that is good enough."""

@@ -9,8 +9,8 @@ from random import Random
 from typing import Any
 
 from fleet.bench.quality.traits import Judge, Text, Traits, new_text
-from fleet.deliberation.judging import SYNTHESIS
-from fleet.deliberation.scoring import weights
+from fleet.deliberation.rating.judging import SYNTHESIS
+from fleet.deliberation.rating.scoring import weights
 from fleet.deliberation.state import Deliberation, seats
 from fleet.messages import (
     AgentCompleted,

@@ -31,7 +31,7 @@ from fleet.bench.quality.tasks import Puzzle, final_answer
 from fleet.bench.report import Figure, ratio_of_means
 from fleet.clock import now_ms
 from fleet.config import Settings
-from fleet.deliberation.judging import final_scores
+from fleet.deliberation.rating.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted

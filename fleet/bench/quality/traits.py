@@ -46,7 +46,7 @@ in practice it often lowers the average quality (Li et al. 2025, arXiv:2502.0067
 from dataclasses import dataclass, replace
 from random import Random
 
-from fleet.deliberation.scoring import DEFAULT_RUBRIC
+from fleet.deliberation.rating.scoring import DEFAULT_RUBRIC
 
 
 @dataclass(frozen=True, slots=True)

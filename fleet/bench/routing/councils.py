@@ -17,7 +17,7 @@ from fleet.messages import AgentRequested, AgentResponse
 from fleet.model_servers import EndpointConfig
 from fleet.requests.task import Task
 from workers.calls import responses
-from workers.calls.answers import AnswerReader, Checked
+from workers.calls.reading.answers import AnswerReader, Checked
 from workers.llm.client import ModelClient
 from workers.llm.requests import resolve
 from workers.llm.servers.room import OwnLedger

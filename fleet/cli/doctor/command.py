@@ -124,7 +124,7 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
     from nats.js.errors import NotFoundError
 
     from fleet.jetstream import topology
-    from fleet.jetstream.differences import drift
+    from fleet.jetstream.declaring.differences import drift
     from fleet.jetstream.streams import BUCKETS
 
     declare = "start a dispatcher or a collector once: it declares what is missing"

@@ -21,9 +21,9 @@ from nats.js.errors import APIError, NotFoundError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.control.items import PublishAgain
-from fleet.control.outbox import Outbox
+from fleet.control.publishing.outbox import Outbox
 from fleet.control.runner import Runner
-from fleet.control.store import StateStore, Stored
+from fleet.control.states.store import StateStore, Stored
 from fleet.deliberation.state import Deliberation
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published, run_of

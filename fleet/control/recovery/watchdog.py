@@ -18,10 +18,11 @@ from fleet import subjects
 from fleet.config import Settings
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.errors import Unreachable
-from fleet.jetstream import ownership, topology
-from fleet.jetstream.capacity import shortage
+from fleet.jetstream import topology
 from fleet.jetstream.connection import OUTAGES, answers
-from fleet.jetstream.differences import drift
+from fleet.jetstream.declaring import ownership
+from fleet.jetstream.declaring.capacity import shortage
+from fleet.jetstream.declaring.differences import drift
 from fleet.observability.health import Health
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Phase, Scorecard
-from workers.calls.answers import AnswerReader
+from workers.calls.reading.answers import AnswerReader
 from workers.llm.reading.answer import StreamedAnswer
 from workers.llm.reading.control_tokens import broken_up
 

@@ -7,7 +7,7 @@ import nats
 from fleet import subjects
 from fleet.bench.growth import copies
 from fleet.bench.growth.copies import Pattern, StoredMessage
-from fleet.control.store import KeyValueStore
+from fleet.control.states.store import KeyValueStore
 from fleet.deliberation.state import Deliberation
 from fleet.jetstream.payloads import Texts
 from fleet.local.nats_server import SYNC_INTERVAL, EmbeddedNats

@@ -11,7 +11,7 @@ import pytest
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import load
-from fleet.control.outbox import Outbox
+from fleet.control.publishing.outbox import Outbox
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.times import rfc3339

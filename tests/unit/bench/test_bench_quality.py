@@ -20,7 +20,7 @@ from fleet.bench.quality.strategies import STRATEGIES, affordable, agents_for
 from fleet.bench.quality.tasks import final_answer, puzzles
 from fleet.bench.quality.traits import BIASED, FAIR, WEAK, consistency
 from fleet.cli.app import app
-from fleet.deliberation.scoring import Score
+from fleet.deliberation.rating.scoring import Score
 from fleet.errors import ConfigError
 from fleet.messages import AgentRequested, AgentResponse, DeliberationCompleted
 from fleet.requests.task import Task

@@ -8,8 +8,8 @@ import pytest
 
 from fleet.control.items import Item, PublishAgain, Reissue
 from fleet.control.runner import Runner
-from fleet.control.store import MemoryStore, Stored
-from fleet.control.transitions import Transitions
+from fleet.control.states.store import MemoryStore, Stored
+from fleet.control.states.transitions import Transitions
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
@@ -259,7 +259,7 @@ async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: p
             raise ZeroDivisionError
         return decide(state, event)
 
-    monkeypatch.setattr("fleet.control.transitions.decide", breaks)
+    monkeypatch.setattr("fleet.control.states.transitions.decide", breaks)
     outcomes = await asyncio.gather(
         *(deliver(runner, f"A:{number}", event) for number, event in enumerate([good[0], poison, good[1]]))
     )

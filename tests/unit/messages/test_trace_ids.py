@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleet.control.deliberation_spans import spans_of
+from fleet.control.telemetry.deliberation_spans import spans_of
 from fleet.deliberation.trace import phase_context, root_context
 from fleet.messages.trace_ids import TraceContext, context_of
 from tests.support.agents import answer

@@ -13,7 +13,7 @@ from fleet import subjects
 from fleet.config import Limits, Settings, load
 from fleet.control.recovery.watchdog import LONGEST_PAUSE_S, PROBE_INTERVAL_S, VAIN_AFTER, Mending
 from fleet.jetstream import topology
-from fleet.jetstream.differences import changed, drift
+from fleet.jetstream.declaring.differences import changed, drift
 from tests.support import agents
 from tests.support.control_plane import running
 

@@ -11,10 +11,10 @@ from nats.js.api import ConsumerConfig
 
 from fleet import subjects
 from fleet.config import load
-from fleet.control.outbox import Outbox
+from fleet.control.publishing.outbox import Outbox
 from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.control.runner import Runner
-from fleet.control.store import KeyValueStore
+from fleet.control.states.store import KeyValueStore
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
 from fleet.jetstream import topology
@@ -274,7 +274,7 @@ async def test_an_answer_that_breaks_its_handler_holds_up_nobody(
             raise ZeroDivisionError
         return decide(state, event)
 
-    monkeypatch.setattr("fleet.control.transitions.decide", breaks)
+    monkeypatch.setattr("fleet.control.states.transitions.decide", breaks)
     monkeypatch.setattr("fleet.control.intake.RETRY_DELAYS_S", (0.01,))
     async with running(nats_url, agents.answer) as fleet:
         done = await settled(fleet, await fleet.request(rounds=0))

@@ -16,11 +16,11 @@ from fleet.chaos.proxy import Proxy
 from fleet.clock import now_ms
 from fleet.config import Limits, Settings, load
 from fleet.control.lost_tasks import UnendedTasks
-from fleet.control.outbox import Outbox
+from fleet.control.publishing.outbox import Outbox
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
-from fleet.control.store import KeyValueStore, Stored
+from fleet.control.states.store import KeyValueStore, Stored
 from fleet.deliberation.events import CancelAsked, Requested
 from fleet.deliberation.machine import decide
 from fleet.errors import Unreachable

@@ -10,8 +10,8 @@ import pytest
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Policy
 from workers import checks
-from workers.calls.answers import AnswerReader
 from workers.calls.isolated import IsolatedChecks
+from workers.calls.reading.answers import AnswerReader
 
 
 @pytest.fixture

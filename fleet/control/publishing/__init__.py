@@ -1,0 +1,1 @@
+"""Publishes what a state must still say: effects, terminal events, each once."""

@@ -1,0 +1,253 @@
+"""Publishes the core's effects. Every message has a deterministic id, so publishing one again changes nothing."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+from nats.js import JetStreamContext
+
+from fleet import subjects
+from fleet.control.publishing.call_parts import CallParts
+from fleet.control.publishing.fence import PublisherFence
+from fleet.control.publishing.large_events import fitting
+from fleet.control.publishing.terminal_events import TerminalEvents
+from fleet.control.telemetry.metering import Meter
+from fleet.crashpoints import reach
+from fleet.deliberation.events import (
+    Announce,
+    CallAgent,
+    ClearDeadline,
+    Conclude,
+    Effect,
+    Reject,
+    SetDeadline,
+    StopCalls,
+)
+from fleet.deliberation.state import Deliberation
+from fleet.deliberation.trace import phase_context, root_context
+from fleet.errors import EventInFlight
+from fleet.jetstream.connection import Connection
+from fleet.jetstream.history import terminal_id
+from fleet.jetstream.payloads import Texts
+from fleet.messages import (
+    AgentFailed,
+    AgentRequested,
+    AgentStop,
+    DeadlineReached,
+    DeliberationRejected,
+    TerminalEvent,
+    encode,
+    of_run,
+    status_of,
+)
+from fleet.messages.headers import headers, line, of_dead_letter
+from fleet.messages.trace_ids import TraceContext, context_of, digest
+
+log = structlog.get_logger(__name__)
+
+PUBLISH_TIMEOUT_S = 5.0
+
+_TERMINAL_SUBJECT = {
+    "COMPLETED": subjects.COMPLETED,
+    "FAILED": subjects.FAILED,
+    "TIMEOUT": subjects.FAILED,
+    "CANCELLED": subjects.CANCELLED,
+}
+
+
+class Outbox:
+    """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
+
+    `fence`: of the connection `nc`; None: one that nobody asks. `meter` counts what is stored for the first time.
+    """
+
+    def __init__(
+        self,
+        nc: Connection,
+        js: JetStreamContext,
+        texts: Texts,
+        component: str,
+        fence: PublisherFence | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._meter = meter
+        self._fence = fence or PublisherFence(nc)
+        self._nc = nc
+        self._js = js
+        self._texts = texts
+        self._parts = CallParts(texts)
+        self._terminal_events = TerminalEvents(js)
+        self._source = f"/fleet/{component}"
+
+    @property
+    def instance(self) -> str:
+        """The name of the connection that events leave by now."""
+        return self._fence.instance
+
+    async def publish(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        """Publishes all, or raises. A terminal event leaves only by the connection that the state names.
+
+        Calls are stored before what nobody waits for yet: the disk would make them wait for one another. Where they
+        cannot be, the rest goes out nevertheless: a task that does not get on needs its deadline. A terminal event is
+        stored before its deadline is taken back.
+        """
+        effects = tuple(effects)
+        stored = await self._store_calls(state, [effect.request for effect in effects if isinstance(effect, CallAgent)])
+        together: list[Effect] = []
+        for effect in effects:
+            match effect:
+                case CallAgent():
+                    pass
+                case Announce() | SetDeadline() | Reject():
+                    together.append(effect)
+                case StopCalls() | Conclude() | ClearDeadline():
+                    await self._publish_together(state, together)
+                    together.clear()
+                    await self._publish_one(state, effect)
+                case _:
+                    assert_never(effect)
+        await self._publish_together(state, together)
+        for failure in stored:
+            if failure is not None:
+                raise failure
+
+    async def _publish_together(self, state: Deliberation, effects: Iterable[Effect]) -> None:
+        await asyncio.gather(*(self._publish_one(state, effect) for effect in effects))
+
+    async def _publish_one(self, state: Deliberation, effect: Effect) -> None:
+        task_id = state.task_id
+        match effect:
+            case CallAgent(call):
+                body = encode(call)
+                if self._texts.too_large(body):
+                    body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
+                trace = phase_context(state, call.phase, call.round)
+                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, trace)
+            case Announce(accepted):
+                msg_id = of_run(f"{task_id}.accepted", state.run)
+                await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, root_context(state))
+            case SetDeadline(_, at):
+                await self.set_deadline(state, at, of_run(f"{task_id}.deadline", state.run))
+            case Reject(rejected, traceparent):
+                await self.reject(rejected, traceparent)
+            case StopCalls():
+                msg_id = of_run(f"{task_id}.stop", state.run)
+                given = self._headers(subjects.AGENT_STOP, msg_id, task_id, root_context(state))
+                stop = AgentStop(task_id=task_id, run=state.run)
+                await self._nc.publish(subjects.AGENT_STOP, encode(stop), headers=given)
+            case Conclude(event):
+                reach("outbox.stopped")
+                await self._conclude(state, event)
+                reach("outbox.concluded")
+            case ClearDeadline():
+                await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
+            case _:
+                assert_never(effect)
+
+    async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
+        """`deliberation.rejected`."""
+        sequence = rejected.stream_sequence
+        task_id = line(rejected.task_id or subjects.generated_id(sequence))
+        msg_id = of_run(f"{sequence}.rejected", rejected.run)
+        trace = (context_of(traceparent) or TraceContext(digest(16, msg_id), "")).child(msg_id)
+        ack = await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, trace)
+        if self._meter is not None and not ack.duplicate:
+            self._meter.rejected(rejected.code)
+
+    async def dead_letter(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None,
+        *,
+        stream: str,
+        sequence: int,
+        run: str,
+        reason: str,
+    ) -> bool:
+        """Stores a message that nobody could handle, whole, with the reason in its headers. False: stored before.
+
+        A body that leaves no room for them goes by reference.
+        """
+        body = await self._texts.preserve(f"deadletters/{stream}-{sequence}", body)
+        ack = await self._js.publish(
+            subjects.deadletter_of(subject),
+            body,
+            headers=of_dead_letter(headers, stream=stream, sequence=sequence, run=run, reason=reason),
+            timeout=PUBLISH_TIMEOUT_S,
+        )
+        if not ack.duplicate:
+            self.count_letter(reason)
+        return not ack.duplicate
+
+    def count_letter(self, reason: str) -> None:
+        """One more dead letter is stored."""
+        if self._meter is not None:
+            self._meter.dead_letter(reason)
+
+    async def set_deadline(self, state: Deliberation, at: str, msg_id: str) -> None:
+        """Schedules `control.deadline`, in place of what may be scheduled for this task."""
+        trace = root_context(state)
+        await self._send(
+            subjects.schedule_of(state.task_id),
+            encode(DeadlineReached(task_id=state.task_id, run=state.run)),
+            msg_id,
+            state.task_id,
+            trace,
+            {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": subjects.CONTROL_DEADLINE},
+        )
+
+    async def fail_call(self, failed: AgentFailed) -> None:
+        """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
+        msg_id = f"{failed.msg_id}.undeliverable"
+        trace = TraceContext(digest(16, msg_id), "").child(msg_id)
+        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, trace)
+
+    async def _store_calls(
+        self, state: Deliberation, calls: Sequence[AgentRequested]
+    ) -> Sequence[BaseException | None]:
+        """What failed, of each."""
+        try:
+            calls = await self._parts.stored(calls)
+        except Exception as error:
+            return [error]
+        storing = (self._publish_one(state, CallAgent(call)) for call in calls)
+        return await asyncio.gather(*storing, return_exceptions=True)
+
+    async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
+        body = await fitting(self._texts, event)
+        if not self.instance or state.written_by != self.instance:
+            # The connection was lost since it was decided: others may have been told that it is gone.
+            raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
+        msg_id = terminal_id(state.task_id, state.run)
+        trace, status = root_context(state), status_of(event)
+        await self._send(_TERMINAL_SUBJECT[status], body, msg_id, state.task_id, trace)
+        facts = {"status": status, "duration_ms": event.duration_ms, "trace_id": trace.trace_id}
+        log.info("deliberation.ended", task_id=state.task_id, **facts)
+
+    async def is_published(self, state: Deliberation) -> bool:
+        """Whether the terminal event of `state` is in its stream. Raises `EventInFlight` while it may still arrive."""
+        if state.written_by:
+            await self._fence.wait_for(state.written_by, state.task_id)
+        return await self._terminal_events.is_stored(state.task_id, state.run)
+
+    async def _send(
+        self,
+        subject: str,
+        body: bytes,
+        msg_id: str,
+        task_id: str,
+        trace: TraceContext,
+        more: dict[str, str] | None = None,
+    ) -> Any:
+        if self._texts.too_large(body):
+            facts = msgspec.json.decode(body)
+            top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
+            body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
+        given = {**self._headers(subject, msg_id, task_id, trace), **(more or {})}
+        return await self._js.publish(subject, body, headers=given, timeout=PUBLISH_TIMEOUT_S)
+
+    def _headers(self, subject: str, msg_id: str, task_id: str, trace: TraceContext) -> dict[str, str]:
+        return headers(subject, msg_id, self._source, task_id, str(trace))

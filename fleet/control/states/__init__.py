@@ -1,0 +1,1 @@
+"""Holds the states of tasks: where they lie, and how they move on."""

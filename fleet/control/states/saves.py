@@ -1,0 +1,56 @@
+"""Tells whoever counts of each change of a state, once: where a save was not answered, what is stored decides."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from fleet.control.states.store import StateStore
+from fleet.deliberation.events import Event
+from fleet.deliberation.state import Deliberation
+
+log = structlog.get_logger(__name__)
+
+LOOK_AGAIN_AFTER_S = (0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An event that has changed the state. `before` None: it began the task."""
+
+    event: Event
+    before: Deliberation | None
+    after: Deliberation
+
+
+Saved = Callable[[Deliberation | None, Deliberation, Sequence[Applied]], None]
+"""Is told of each change once, by the process whose save has won: the state before (None: there was none that could be
+read), the state that was saved, and the events that led there."""
+
+
+class DoubtfulSaves:
+    """NATS may have stored what it did not confirm."""
+
+    def __init__(self, store: StateStore, saved: Saved) -> None:
+        self._store = store
+        self._saved = saved
+        self._looking: set[asyncio.Task[None]] = set()
+
+    def check(self, before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+        """Looks whether `after` is stored, and tells it then."""
+        task = asyncio.create_task(self._look(before, after, applied))
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look(self, before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+        for pause_s in LOOK_AGAIN_AFTER_S:
+            await asyncio.sleep(pause_s)
+            try:
+                stored = await self._store.load(after.task_id)
+            except Exception as error:  # NATS is still away
+                log.debug("save.in_doubt", task_id=after.task_id, error=repr(error))
+                continue
+            if stored is not None and stored.state == after:
+                self._saved(before, after, applied)
+            return

@@ -1,0 +1,1 @@
+"""Counts and spans of what tasks have done."""

@@ -1,0 +1,192 @@
+"""Turns what reviewers answered into scores and rankings: final ones, and those of one round's critiques."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import fsum
+
+from fleet.deliberation.labels import shown_order
+from fleet.deliberation.rating.faults import copies, faulty_agents, penalties
+from fleet.deliberation.rating.ranking import (
+    Standings,
+    by_checks,
+    by_score,
+    by_votes,
+    comparison_wins,
+    preferring,
+    shortlist,
+    with_copies,
+)
+from fleet.deliberation.rating.scoring import Score, card_score, weighted, weights
+from fleet.deliberation.state import Deliberation
+from fleet.messages import Comparison, Scorecard
+
+CHOOSER_ROLE = "ARCHITECT"
+SYNTHESIS = "synthesis"
+"""Stands for the merged text where agents stand for their proposals."""
+
+
+def final_scores(state: Deliberation) -> list[Score]:
+    """What counts in the end, each reviewer's weighted means, in agent order.
+
+    The score phase's scores, or those of the critiques that settled the verdict. What a reviewer read twice has one
+    score, the mean, at its first place.
+    """
+    if state.verdict_round:
+        return round_scores(state, state.verdict_round)
+    rubric = weights(state.rubric)
+    scores: list[Score] = []
+    for reviewer in state.agents:
+        order = shown_order(state, "score", state.round, reviewer) if reviewer in state.scores else ()
+        scores += _scores(state, order, reviewer, _means(state.scores.get(reviewer, ()), rubric))
+        again = _means(state.second_scores.get(reviewer, ()), rubric)
+        scores += _scores(state, state.second_orders.get(reviewer, ()), reviewer, again, reading=2)
+    return pooled(scores, {})
+
+
+def _means(cards: Sequence[Scorecard], rubric: Mapping[str, float]) -> dict[str, float | None]:
+    return {card.author_id: card_score(card.criteria, rubric) for card in cards}
+
+
+def round_scores(state: Deliberation, round_: int) -> list[Score]:
+    """The scores that the critiques of one round gave to the texts as they stood."""
+    rubric = weights(state.rubric)
+    by_reviewer = {call.reviewer_id: call.critiques for call in state.critiques if call.round == round_}
+    scores: list[Score] = []
+    for reviewer in state.agents:
+        critiques = by_reviewer.get(reviewer, ())
+        by_author = {critique.author_id: weighted(critique.scores, rubric) for critique in critiques}
+        if by_author:
+            order = shown_order(state, "critique", round_, reviewer)
+            scores += _scores(state, order, reviewer, by_author)
+    return scores
+
+
+def _scores(
+    state: Deliberation,
+    order: Sequence[str],
+    reviewer: str,
+    by_author: Mapping[str, float | None],
+    *,
+    reading: int = 1,
+) -> list[Score]:
+    """`order`: as they were shown."""
+    if not by_author:
+        return []
+    model = state.candidates[reviewer].proposal.model
+    return [
+        Score(
+            reviewer=reviewer,
+            author=author,
+            score=score,
+            position=order.index(author) + 1,
+            shown=len(order),
+            same_model=model == state.candidates[author].proposal.model,
+            reading=reading,
+        )
+        for author, score in by_author.items()
+        if score is not None
+    ]
+
+
+def standings(state: Deliberation) -> Standings:
+    """The ranking by the answers so far and the selection that the task asks for, before an architect's choice.
+
+    Identical texts are one proposal: what was said of one of them counts for all.
+    """
+    same = copies(state)
+    agents = tuple(agent for agent in state.ranked_agents if agent not in same)
+    texts, penalty, faults = _texts(state), penalties(state), faulty_agents(state)
+    comparisons = _of_originals(state.comparisons, same)
+    if state.task.selection == "vote":
+        ballots = [choice for choice in comparisons if choice.phase == "vote"]
+        ranked = by_votes(agents, ballots, penalty, texts, faulty=faults, comparisons=comparisons)
+    elif state.task.selection == "checks":
+        ranked = by_checks(agents, penalty, texts)
+    else:
+        ranked = by_score(
+            agents,
+            pooled(final_scores(state), same),
+            penalty,
+            texts,
+            models=_models(state),
+            faulty=faults,
+            tie_margin=state.task.tie_margin,
+            comparisons=comparisons,
+        )
+    return with_copies(ranked, same, penalty)
+
+
+def pooled(scores: Sequence[Score], same: Mapping[str, str]) -> list[Score]:
+    """The scores with those that one reviewer gave to one text as one, their mean, at the first one's place.
+
+    `same`: copy -> original.
+    """
+    together: dict[tuple[str, str], list[Score]] = {}
+    for one in scores:
+        together.setdefault((one.reviewer, same.get(one.author, one.author)), []).append(one)
+    return [
+        replace(given[0], author=author, score=fsum(one.score for one in given) / len(given))
+        for (_, author), given in together.items()
+    ]
+
+
+def _of_originals(comparisons: Sequence[Comparison], same: Mapping[str, str]) -> tuple[Comparison, ...]:
+    return tuple(choice.change(chosen=same.get(choice.chosen, choice.chosen)) for choice in comparisons)
+
+
+def shortlisted(state: Deliberation) -> tuple[str, ...]:
+    """Among which an architect chooses, and which a synthesis merges."""
+    return shortlist(final_standings(state), state.task.top_k, faulty_agents(state), copies(state))
+
+
+def synthesis_is_better(state: Deliberation) -> bool | None:
+    """Whether the merged text got more than half of the points against the winner; None: nobody compared them."""
+    if state.synthesis is None:
+        return None
+    pair = (state.synthesis.author_id, SYNTHESIS)
+    wins = comparison_wins(pair, state.comparisons)
+    return wins[SYNTHESIS] > wins[pair[0]] if wins else None
+
+
+def chooser_of(state: Deliberation) -> str:
+    """The architect who chooses is no member of the council: its number follows theirs."""
+    members = sum(state.role_of(agent) == CHOOSER_ROLE for agent in state.agents)
+    return f"agent-{CHOOSER_ROLE.lower()}-{members + 1:03d}"
+
+
+def choice_of(state: Deliberation) -> tuple[str | None, bool]:
+    """(the author that the architect chose in both orders, whether it contradicted itself)."""
+    chosen = [choice.chosen for choice in state.comparisons if choice.phase == "choose"]
+    if len(chosen) < 2:
+        return None, False
+    return (chosen[0], False) if chosen[0] == chosen[1] else (None, True)
+
+
+def final_standings(state: Deliberation) -> Standings:
+    """The ranking, with the architect's choice in front."""
+    ranked = standings(state)
+    chosen, _ = choice_of(state)
+    return ranked if chosen is None else preferring(ranked, chosen, pooled(final_scores(state), copies(state)))
+
+
+def round_standings(state: Deliberation, round_: int) -> Standings:
+    """The ranking by one round's critiques. Checks are left out: they were made of later texts."""
+    return _plain(state, round_scores(state, round_))
+
+
+def score_standings(state: Deliberation) -> Standings:
+    """The ranking by the final scores alone, to compare with `round_standings`."""
+    return _plain(state, final_scores(state))
+
+
+def _plain(state: Deliberation, scores: list[Score]) -> Standings:
+    agents = state.ranked_agents
+    return by_score(agents, scores, dict.fromkeys(agents, 0.0), _texts(state), models=_models(state))
+
+
+def _texts(state: Deliberation) -> dict[str, str]:
+    return {agent: state.candidates[agent].proposal.content for agent in state.ranked_agents}
+
+
+def _models(state: Deliberation) -> dict[str, str]:
+    return {agent: state.candidates[agent].proposal.model for agent in state.ranked_agents}

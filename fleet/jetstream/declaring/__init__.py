@@ -1,0 +1,1 @@
+"""Parts of declaring: buckets, sizes, whose a stream is, and what differs."""

@@ -1,0 +1,74 @@
+"""Buckets, declared as the table has them. A bucket is a stream: what exists is compared as for every other."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, ObjectStoreConfig
+from nats.js.errors import NotFoundError
+
+from fleet import subjects
+from fleet.config import Settings
+from fleet.jetstream.declaring import ownership
+from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
+from fleet.jetstream.declaring.refusals import told
+from fleet.jetstream.declaring.room import room
+from fleet.jetstream.lifetimes import DAY_S, LETTERS_S, MINUTE_S
+from fleet.jetstream.streams import BUCKETS, BucketSpec
+
+log = structlog.get_logger(__name__)
+
+
+def wanted(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
+    """The settings of the stream behind it, as far as the fleet has an opinion."""
+    limits = settings.limits
+    keep_s = limits.results_days * DAY_S
+    more: dict[str, dict[str, Any]] = {
+        # With replicas a direct get may answer with an old state.
+        subjects.BUCKET: {"max_age": keep_s, "allow_direct": limits.replicas == 1},
+        subjects.WORKERS_BUCKET: {"max_age": MINUTE_S, "allow_direct": True},
+        # Each text has a lifetime of its own; this is the longest.
+        subjects.TEXTS: {"max_age": max(keep_s, LETTERS_S), "allow_msg_ttl": True, "allow_direct": True},
+    }
+    return {
+        "name": spec.stream,
+        "subjects": list(spec.subjects),
+        "description": subjects.DESCRIPTIONS[spec.name],
+        "num_replicas": limits.replicas,
+        "metadata": ownership.mark(settings.fleet_name),
+        **room(settings, spec.stream),
+        **more[spec.name],
+    }
+
+
+async def declare(js: JetStreamContext, settings: Settings, created: list[str]) -> None:
+    """Creates what is missing and updates what differs. Streams that were missing are added to `created`."""
+    for spec in BUCKETS:
+        config = wanted(spec, settings)
+        with told(f"the bucket of {spec.stream}"):
+            try:
+                existing = (await js.stream_info(spec.stream)).config
+            except NotFoundError:
+                await _create(js, spec, config)
+                created.append(spec.stream)
+                existing = (await js.stream_info(spec.stream)).config
+            if changes := drift(existing, SimpleNamespace(**config)):
+                log.info("stream.updated", stream=spec.stream, changes=changes)
+                refuse_other_storage(spec.stream, changes)
+                await js.update_stream(changed(existing, changes))
+
+
+async def _create(js: JetStreamContext, spec: BucketSpec, config: dict[str, Any]) -> None:
+    common = {
+        "bucket": spec.name,
+        "description": config["description"],
+        "ttl": config["max_age"],
+        "replicas": config["num_replicas"],
+        "storage": config["storage"],
+        "max_bytes": config["max_bytes"],
+    }
+    if spec.kind == "keys":
+        await js.create_key_value(KeyValueConfig(**common, history=1, direct=config["allow_direct"]))
+    else:
+        await js.create_object_store(spec.name, ObjectStoreConfig(**common))

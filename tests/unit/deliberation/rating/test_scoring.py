@@ -1,0 +1,24 @@
+"""From a reviewer's criteria to its score, and how reviewers' own orders compare."""
+
+from fleet.deliberation.rating.scoring import Score, borda, weighted
+
+
+def test_borda_counts_wins_within_each_reviewers_scores() -> None:
+    """A share of the comparisons won, draws counting half; harshness does not matter."""
+    said = [
+        Score("a", "b", 9, 1, 2),
+        Score("a", "c", 5, 2, 2),
+        Score("b", "a", 2, 1, 2),
+        Score("b", "c", 2, 2, 2),
+        Score("c", "a", 1, 1, 2),
+        Score("c", "b", 3, 2, 2),
+    ]
+    assert borda(said) == {"b": 1.0, "a": 0.25, "c": 0.25}
+
+
+def test_weights_count_only_scored_criteria() -> None:
+    """The weighted mean is over what was scored; a criterion nobody asked for is ignored, none at all is None."""
+    rubric = {"correctness": 3.0, "clarity": 1.0}
+    assert weighted({"correctness": 8, "clarity": 4}, rubric) == 7.0
+    assert weighted({"clarity": 4, "style": 10}, rubric) == 4.0
+    assert weighted({}, rubric) is None

@@ -1,0 +1,1 @@
+"""Reads what a model wrote: JSON, reviews, and refusals to revise."""
