@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +17,8 @@ from fleet.config import load, unconfigured
 from fleet.jetstream import topology
 from tests.support import commands
 from tests.support.control_plane import Fleet
-from tests.support.permitted import Users, permitted
+from tests.support.permitted import Users
 from tests.support.whole_fleet import whole
-
-
-@pytest.fixture
-async def users(tmp_path: Path, nats_binary: None) -> AsyncIterator[Users]:
-    async with permitted(tmp_path / "nats") as found:
-        yield found
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fleet.jetstream.history import events
 from fleet.local.testbed import NoWorkers
 from fleet.observability.metrics import Metrics
 from tests.support.control_plane import Fleet, Inbox
-from tests.unit.control.test_metering import total
+from tests.unit.control.telemetry.test_metering import total
 from workers.calls.worker import AgentWorker
 from workers.simulator.faults import Faults
 from workers.simulator.server import Simulator, SimulatorConfig

@@ -13,17 +13,11 @@ from fleet.client.session import session
 from fleet.config import load
 from tests.support import commands
 from tests.support.control_plane import Fleet
-from tests.support.permitted import Users, permitted
+from tests.support.permitted import Users
 from tests.support.whole_fleet import whole
 from workers.simulator.server import SimulatorConfig
 
 each_user = pytest.mark.parametrize("name", ["client", "viewer"])
-
-
-@pytest.fixture
-async def users(tmp_path: Path, nats_binary: None) -> AsyncIterator[Users]:
-    async with permitted(tmp_path / "nats") as found:
-        yield found
 
 
 @pytest.fixture
