@@ -1,13 +1,18 @@
 """Secrets that lie in files, as Kubernetes and Docker mount them: `X_FILE` names the file that holds the setting X.
 
-Errors name the setting and the file, and never what is in it.
+Errors name the setting and the file, and never what is in it. Files may be replaced in place: see `Certificates`.
 """
 
+import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from fleet.errors import ConfigError
+from fleet.logger import Logger
+
+log = Logger(__name__)
 
 SECRETS: Final = ("NATS_URL", "NATS_USER", "NATS_PASSWORD", "NATS_TOKEN", "VLLM_URL", "VLLM_API_KEY")
 """Settings that may hold a secret. `NATS_CREDS`, `NATS_NKEY_SEED_FILE` and `NATS_KEY` name files anyway."""
@@ -55,3 +60,37 @@ def content(setting: str, path: str) -> str:
     if not text:
         raise ConfigError(f"{setting}: {path} is empty")
     return text
+
+
+class Certificates:
+    """What TLS trusts and shows, as its files are when it is asked for: certificates are replaced while a process runs.
+
+    Raises `OSError` (`ssl.SSLError` is one) where the first reading fails. Later the last that could be read counts:
+    a certificate may be there a moment before its key is.
+    """
+
+    def __init__(self, ca: str | None, cert: str | None = None, key: str | None = None) -> None:
+        self._ca, self._cert, self._key = ca, cert, key
+        self._stamp = self._looked_at()
+        self._context = self._read()
+
+    def context(self) -> ssl.SSLContext:
+        """The same one for as long as the files are the same."""
+        try:
+            stamp = self._looked_at()
+            if stamp != self._stamp:
+                self._context, self._stamp = self._read(), stamp
+        except OSError as error:
+            log.warning("certificate.not_read_again", error=str(error))
+        return self._context
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self._ca)
+        if self._cert:
+            context.load_cert_chain(self._cert, self._key)
+        return context
+
+    def _looked_at(self) -> list[tuple[int, ...]]:
+        """Whatever changes when a file is replaced, or written anew."""
+        found = [os.stat(path) for path in (self._ca, self._cert, self._key) if path]
+        return [(stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in found]

@@ -1,7 +1,6 @@
 """Connecting to NATS with the configured credentials: one way for every process."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream.quirks import LastingClient
 from fleet.jetstream.unreachable import why
 from fleet.logger import Logger
+from fleet.secret_files import Certificates
 
 log = Logger(__name__)
 
@@ -76,12 +76,10 @@ def options(settings: Settings) -> dict[str, Any]:
         given["nkeys_seed"] = _readable("NATS_NKEY_SEED_FILE", settings.nats_nkey_seed_file)
     if settings.nats_ca or settings.nats_cert:
         try:
-            context = ssl.create_default_context(cafile=settings.nats_ca)
-            if settings.nats_cert:
-                context.load_cert_chain(settings.nats_cert, settings.nats_key)
+            certificates = Certificates(settings.nats_ca, settings.nats_cert, settings.nats_key)
         except OSError as error:
             raise ConfigError(f"NATS_CA, NATS_CERT, NATS_KEY: {error}") from None
-        given["tls"] = context
+        given["tls"] = certificates.context  # what can be called is, for each connection: see `LastingClient`
     return given
 
 
@@ -156,7 +154,7 @@ async def answers(settings: Settings, name: str, within_s: float) -> bool:
                 await nc.request("$JS.API.INFO", timeout=within_s)
             finally:
                 await nc.close()
-    except OUTAGES:
+    except (*OUTAGES, ConfigError):  # or a file of credentials is just being replaced
         return False
     return True
 

@@ -1,6 +1,7 @@
 """Every private corner of nats-py (2.16) that the fleet uses or mends, each with its reason, and nowhere else."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,6 +37,21 @@ class LastingClient(Client):
     def offers_jetstream(self) -> bool:
         """Whether the server that it is connected to has JetStream; others of a cluster may have it."""
         return bool(self._server_info.get("jetstream"))
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """nats-py keeps the certificates of its first connection; here a function may give those of each."""
+        tls = self.options.get("tls")
+        return tls() if callable(tls) else super().ssl_context
+
+    async def _process_connect_init(self) -> None:
+        """nats-py reads the seed of an nkey for each signature, but its public key once."""
+        if self._nkeys_seed is not None:
+            try:
+                self._setup_nkeys_seed_connect()
+            except Exception as error:  # whatever `nkeys` has, which is optional
+                log.warning("nkey.not_read_again", error=repr(error))
+        await super()._process_connect_init()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         """nats-py tells the end of a connection to one callback, which belongs to whoever connects."""

@@ -17,6 +17,7 @@ from fleet.config import Workers
 from fleet.errors import ConfigError
 from fleet.messages import ChatMessage
 from fleet.model_servers import joined
+from fleet.secret_files import Certificates
 from workers.llm.failures import AttemptError, malformed, of_client_error, shorten
 from workers.llm.refusals import is_page, of_page, of_status, status_within
 from workers.llm.retry_after import asked_wait_s
@@ -57,8 +58,8 @@ class _Access:
         try:
             self.key = config.key()
             secret_headers = config.secret_headers()
-            self.ssl: ssl.SSLContext | bool = ssl.create_default_context(cafile=config.ca) if config.ca else True
-        except (ValueError, OSError, ssl.SSLError) as error:
+            self._certificates = Certificates(config.ca) if config.ca else None
+        except (ValueError, OSError) as error:
             raise ConfigError(f"endpoints.{endpoint.name}: {error}") from None
         self.headers = {**endpoint.dialect.headers, **config.headers, **secret_headers}
         if self.key and "authorization" not in {name.lower() for name in self.headers}:
@@ -74,6 +75,11 @@ class _Access:
         userinfo = urlsplit(endpoint.url).netloc.rpartition("@")[0]
         self.strips_user = bool(self.key) and bool(userinfo)
         self._secrets = _secrets(self.key, userinfo, secret_headers.values())
+
+    @property
+    def tls(self) -> ssl.SSLContext | bool:
+        """What its file says now: a connection that was verified otherwise is not used again."""
+        return True if self._certificates is None else self._certificates.context()
 
     def hide(self, text: str) -> str:
         """`text` without what was sent as a secret: some servers repeat it."""
@@ -242,7 +248,7 @@ class Http:
                     headers={**headers, **access.headers},
                     allow_redirects=False,
                     trace_request_ctx=connection,
-                    ssl=access.ssl,
+                    ssl=access.tls,
                     proxy=access.proxy,
                 )
             except aiohttp.ClientError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -208,6 +209,45 @@ async def test_every_part_of_the_fleet_is_let_in(
         assert (await command("ask", "Design it", "--agents", "1", **environ))["status"] == "COMPLETED"
         found = await command("doctor", "--data-dir", str(tmp_path / "data"), **environ)
         assert {"NATS": "ok", "JetStream": "ok"}.items() <= {one["what"]: one["verdict"] for one in found}.items()
+
+
+@pytest.mark.parametrize("guard", [with_certificate, with_nkey])
+async def test_what_is_rotated_in_place_is_used_at_the_next_connection(
+    tmp_path: Path, guard: Callable[[Path], tuple[str, dict[str, str]]]
+) -> None:
+    """By every connection of a fleet: a new authority and certificates of it, or a new key. The old ones are refused."""
+    async with guarded(tmp_path, guard) as (server, fleet, environ):
+        await completes(fleet)
+        old = tmp_path / "old"
+        shutil.copytree(tmp_path, old, ignore=shutil.ignore_patterns("server"))
+        await server.stop()
+        server.more, _ = guard(tmp_path)
+        await server.start()
+        await server.healthy()
+        await completes(fleet)
+        stolen = {name: value.replace(str(tmp_path), str(old)) for name, value in environ.items()}
+        stolen |= {name: value for name, value in environ.items() if name == "NATS_CA"}
+        with pytest.raises(Unreachable):
+            await connection.connect(load(stolen), "thief")
+
+
+async def test_half_a_rotation_changes_nothing(tmp_path: Path) -> None:
+    """A new certificate without its key, or files that are gone for a moment: the last pair that fitted is shown."""
+    more, environ = with_certificate(tmp_path)
+    async with servers.one(tmp_path / "server", more=more) as server:
+        nc = await connection.connect(load({"NATS_URL": server.url, **environ}), "test")
+        key = (tmp_path / "client.key").read_bytes()
+        await server.stop()
+        for half in (b"", trustme.CA().issue_cert("client").private_key_pem.bytes(), None):
+            (tmp_path / "client.key").unlink()
+            if half is not None:
+                (tmp_path / "client.key").write_bytes(half)
+            await server.start()
+            await until(lambda: nc.is_connected)
+            await server.stop()
+            await until(lambda: not nc.is_connected)
+            (tmp_path / "client.key").write_bytes(key)
+        await nc.close()
 
 
 async def test_who_has_no_certificate_is_told_so(tmp_path: Path) -> None:

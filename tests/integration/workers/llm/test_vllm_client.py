@@ -154,6 +154,32 @@ async def test_each_server_has_its_own_certificate_authority(tmp_path: Path) -> 
                     assert raised.value.error_type == "TlsFailed"
 
 
+async def test_an_authority_that_is_rotated_in_place_counts_for_the_next_connection(tmp_path: Path) -> None:
+    """And the old one does no longer."""
+
+    async def fine(request: web.Request) -> web.StreamResponse:
+        return await stream(request, said("fine"), END)
+
+    old, new = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.pem"
+    old.cert_pem.write_to_path(file)
+    tls = [ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in (old, new)]
+    for context, authority in zip(tls, (old, new), strict=True):
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with server(fine, tls=tls[0]) as first, server(fine, tls=tls[1]) as second:
+        servers = {
+            name: EndpointConfig(url=url, models=(name,), ca=str(file))
+            for name, url in (("first", first), ("second", second))
+        }
+        async with client(servers=servers, max_attempts=1) as made:
+            for authority, trusted, other in ((old, "first", "second"), (new, "second", "first")):
+                authority.cert_pem.write_to_path(file)
+                assert (await complete(made, ask(model=trusted))).content == "fine"
+                with pytest.raises(GaveUp) as raised:
+                    await complete(made, ask(model=other))
+                assert raised.value.error_type == "TlsFailed"
+
+
 @pytest.mark.parametrize(
     ("fault", "error_type"),
     [
