@@ -174,9 +174,11 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     usage = event.usage
     tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) + usage.estimated_tokens
     told = f"{tokens:,} tokens" + (f", {usage.estimated_tokens:,} of them estimated" if usage.estimated_tokens else "")
+    if usage.prompt_tokens and usage.cached_tokens is not None:
+        told += f", {usage.cached_tokens / usage.prompt_tokens:.0%} of what was read from the cache"
     console.print(
         f"[dim]{literal(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
-        f"{count(usage.calls, 'model call')} · {told}, {usage.cached_tokens or 0:,} of them from the cache[/dim]",
+        f"{count(usage.calls, 'model call')} · {told}[/dim]",
         highlight=False,
     )
     if event.degraded:

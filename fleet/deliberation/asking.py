@@ -124,7 +124,7 @@ def critiques_of(state: Deliberation, author: str) -> tuple[Critique, ...]:
 
 def request(state: Deliberation, call: Call) -> AgentRequested:
     """The message for the workers."""
-    user, schema = _last_message(state, call)
+    asked, schema = _question(state, call)
     writes = state.phase in ("propose", "revise")
     member = call.agent_id in state.agents
     index = state.agents.index(call.agent_id) if member else 0
@@ -136,7 +136,7 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         round=state.round,
         question=call.question,
         run=state.run,
-        messages=(prompts.shared(state), user),
+        messages=(prompts.shared(state), *asked),
         seed=call_seed(state, index, call.question),
         model=state.model_of(call.agent_id) if member else None,
         num_agents=state.task.num_agents,
@@ -151,8 +151,8 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
     )
 
 
-def _last_message(state: Deliberation, call: Call) -> tuple[ChatMessage, dict[str, Any] | None]:
-    """The last message, and the schema of its answer (None: free text)."""
+def _question(state: Deliberation, call: Call) -> tuple[tuple[ChatMessage, ...], dict[str, Any] | None]:
+    """The messages after the shared one, and the schema of the answer (None: free text)."""
     match state.phase:
         case "propose":
             return prompts.propose(state, call.agent_id), state.task.output_schema

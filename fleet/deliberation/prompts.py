@@ -1,7 +1,10 @@
 """Writes the prompts.
 
-Prefix caching shapes every prompt: the system message (rules, task, requirements, rubric, context) is the same, byte
-for byte, in all calls of a deliberation; then comes what differs, which the worker begins with the persona.
+Prefix caching shapes every prompt: what more calls share comes first. The system message (rules, task, requirements,
+rubric, scale, context) is the same, byte for byte, in all calls of a deliberation. Then the worker puts the persona,
+which differs between writers and judges; then comes what a phase asks of all its agents; last, what each agent is shown,
+and one sentence that names the task again. An author who revises finds its own text as its own answer to the very
+messages that asked for it, so that a server which caches what it wrote has that, too.
 
 A proposal is data, and so is a critique. Each stands between tags that carry a word which changes with every phase and
 occurs in no text inside, so that no author can have seen it or can close its own frame; those who read are told that
@@ -10,7 +13,7 @@ nothing inside is an instruction to them.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from fleet.deliberation.answer_schemas import points_each, with_rationales
 from fleet.deliberation.criteria import ANCHORS, ANGLES, meaning
@@ -38,7 +41,7 @@ def shared(state: Deliberation) -> ChatMessage:
     if task.requirements:
         numbered = (f"R{number}. {text}" for number, text in enumerate(task.requirements, start=1))
         parts.append("# Requirements\n" + "\n".join(numbered))
-    parts.append("# Rubric\n" + _rubric(state))
+    parts.append(f"# Rubric\n{_rubric(state)}\nScale: {ANCHORS}.")
     if task.policy.required or task.policy.forbidden:
         required = (f"must match: {pattern}" for pattern in task.policy.required)
         forbidden = (f"must not match: {pattern}" for pattern in task.policy.forbidden)
@@ -50,25 +53,26 @@ def shared(state: Deliberation) -> ChatMessage:
     return ChatMessage(role="system", content="\n\n".join(parts))
 
 
-def propose(state: Deliberation, author: str) -> ChatMessage:
+def propose(state: Deliberation, author: str) -> tuple[ChatMessage, ...]:
     """The first proposal. Agents differ by what the model samples, and under `options.diversity` by an angle."""
     angle = f" {ANGLES[state.agents.index(author) % len(ANGLES)]}" if state.task.diversity else ""
     return _user(f"Write your own complete solution to the task. Be concrete.{angle} {_only(state, 'the solution')}")
 
 
-def critique(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
+def critique(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, ...]:
     """Review the labelled proposals."""
     points = '"strengths": ["…"], "weaknesses": ["…"], "changes": ["…"]'
     return _user(
-        *_shown(state, labels),
-        "Review each proposal above on its own. For each, name its strengths, its weaknesses, and the concrete changes "
+        "Review each proposal below on its own. For each, name its strengths, its weaknesses, and the concrete changes "
         f"that would improve it most: at most {points_each(len(labels))} of each, one sentence each, without quotation "
-        f"marks. Then score it as it stands {_by_rubric(state)}: {ANCHORS}. Answer in JSON, keyed by label, such as "
+        f"marks. Then score it as it stands {_by_rubric(state)}. Answer in JSON, keyed by label, such as "
         f'{{"A": {{{points}, "scores": {{"{_first(state)}": 6}}}}}} with every label and criterion.',
+        *_shown(state, labels),
+        f"Now review and score {_all_of(labels)}. {_JSON}",
     )
 
 
-def revise(state: Deliberation, author: str, critiques: Sequence[Critique]) -> ChatMessage:
+def revise(state: Deliberation, author: str, critiques: Sequence[Critique]) -> tuple[ChatMessage, ...]:
     """Rewrite one's own proposal in the light of its critiques, or keep it and say why."""
     own = state.candidates[author].proposal.content
     points = ["\n".join(_points(critique)) for critique in critiques]
@@ -76,69 +80,86 @@ def revise(state: Deliberation, author: str, critiques: Sequence[Critique]) -> C
     frame = _frame(state, [own, findings, *points])
     # A decline is plain text, which a format that the client has set leaves no room for.
     declining = (
-        "If nothing in them makes it better, keep it instead: then answer with one line that begins with "
-        f"{DECLINE} and gives your reason. "
+        " If nothing in them makes it better, keep it instead: then answer with one line that begins with "
+        f"{DECLINE} and gives your reason."
         if state.task.output_schema is None
         else ""
     )
-    return _user(
-        _real(frame),
-        _framed("proposal", frame, own),
-        *([_framed("findings", frame, findings)] if findings else []),
-        *(_framed("critique", frame, text) for text in points),
-        "The proposal above is yours; the critiques are what other experts say of it. Rewrite your solution: take what "
-        f"makes it better, leave what does not; what several of them say weighs more than what one does. "
-        f"{declining}{_only(state, 'the complete new solution')}",
+    return (
+        *propose(state, author),
+        ChatMessage(role="assistant", content=own),
+        *_user(
+            "Below are critiques: what other experts say of your solution as it stands. Rewrite it: take what makes it "
+            f"better, leave what does not; what several of them say weighs more than what one does.{declining}",
+            _real(frame),
+            *([_framed("findings", frame, findings)] if findings else []),
+            *(_framed("critique", frame, text) for text in points),
+            f"Now rewrite your solution. {_only(state, 'the complete new solution')}",
+        ),
     )
 
 
-def score(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
+def score(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, ...]:
     """Score the labelled proposals by the rubric."""
     reasoned = with_rationales(state, labels)
     reason = " First a one-sentence rationale, then the score." if reasoned else ""
-    example = '{"rationale": "…", "score": 6}' if reasoned else '{"score": 6}'
+    example = '{"rationale": "…", "score": 6}' if reasoned else "6"
     coverage = " Say of each requirement (R1 …) whether it is met." if state.task.requirements else ""
     return _user(
+        f"Score each proposal below on its own, {_by_rubric(state)}.{reason}{coverage} Answer in JSON, keyed by label "
+        f'and criterion, with all labels and criteria, such as {{"A": {{"{_first(state)}": {example}}}}}.',
         *_shown(state, labels),
-        f"Score each proposal above on its own, {_by_rubric(state)}: {ANCHORS}.{reason}{coverage} Answer in JSON, "
-        "keyed by label and criterion, with all labels and criteria, "
-        f'such as {{"A": {{"{_first(state)}": {example}}}}}.',
+        f"Now score {_all_of(labels)}. {_JSON}",
     )
 
 
-def vote(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
+def vote(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, ...]:
     """Vote for the best of the labelled proposals."""
-    return _user(*_shown(state, labels), f"Vote for the one proposal above that is best {_by_rubric(state)}. {_PICK}")
-
-
-def compare(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
-    """Decide between two that scored alike, or between the winner and the merged text."""
-    alike = "The two proposals above scored alike. " if state.synthesis is None else ""
     return _user(
+        f"Vote for the one proposal below that is best {_by_rubric(state)}. {_PICK}",
         *_shown(state, labels),
-        f"{alike}Decide which one of the two is better {_by_rubric(state)}; their order means nothing. {_PICK}",
+        f"Now vote for the best of them. {_JSON}",
     )
 
 
-def choose(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
+def compare(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, ...]:
+    """Decide between two that scored alike, or between the winner and the merged text."""
+    alike = "The two proposals below scored alike. " if state.synthesis is None else ""
+    return _user(
+        f"{alike}Decide which one of the two is better {_by_rubric(state)}; their order means nothing. {_PICK}",
+        *_shown(state, labels),
+        f"Now decide which one is better. {_JSON}",
+    )
+
+
+def choose(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, ...]:
     """An architect's choice among the best."""
     rubric = state.task.architect_rubric
     measure = "by the rubric" if rubric is None else f"by this rubric:\n{_weighted(rubric)}\n"
     return _user(
-        *_shown(state, labels),
-        f"You are to choose the one proposal above that will be carried out, {measure}. The order in which they stand "
+        f"You are to choose the one proposal below that will be carried out, {measure}. The order in which they stand "
         f"means nothing. {_PICK}",
+        *_shown(state, labels),
+        f"Now choose. {_JSON}",
     )
 
 
-def synthesise(state: Deliberation, labels: Mapping[str, str]) -> ChatMessage:
+def synthesise(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, ...]:
     """One text out of several, best first."""
     return _user(
+        "The proposals below are the best of this deliberation, the best one first. Merge them into one solution: "
+        "start from the first, take over what the others do better, and leave out what contradicts it.",
         *_proposals(state, labels),
-        "The proposals above are the best of this deliberation, the best one first. Merge them into one solution: "
-        "start from the first, take over what the others do better, and leave out what contradicts it. Answer with "
-        "the merged solution only.",
+        "Now answer with the merged solution only.",
     )
+
+
+_JSON = "Answer with the JSON only."
+
+
+def _all_of(labels: Collection[str]) -> str:
+    names = list(labels)
+    return f"proposal {names[0]}" if len(names) == 1 else f"proposals {names[0]} to {names[-1]}, each on its own"
 
 
 _PICK = "Answer in JSON: first a one-sentence rationale without quotation marks, then its label."
@@ -250,5 +271,5 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _user(*parts: str) -> ChatMessage:
-    return ChatMessage(role="user", content="\n\n".join(parts))
+def _user(*parts: str) -> tuple[ChatMessage, ...]:
+    return (ChatMessage(role="user", content="\n\n".join(parts)),)

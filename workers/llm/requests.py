@@ -125,11 +125,11 @@ def _of_phase(profile: RoleProfile, phase: Phase, name: str) -> Any:
 
 
 def with_persona(messages: tuple[ChatMessage, ...], persona: str) -> tuple[ChatMessage, ...]:
-    """The persona begins the last user message, so that the instructions end it. All messages before it are the prefix
-    that calls of a deliberation share.
+    """The persona begins the first user message, so that the instructions end the last one. The system message before
+    it is the prefix that all calls of a deliberation share.
     """
-    for index in range(len(messages) - 1, -1, -1):
-        if messages[index].role == "user":
-            spoken = structs.replace(messages[index], content=f"{persona}\n\n{messages[index].content}")
+    for index, message in enumerate(messages):
+        if message.role == "user":
+            spoken = structs.replace(message, content=f"{persona}\n\n{message.content}")
             return (*messages[:index], spoken, *messages[index + 1 :])
     return (*messages, ChatMessage(role="user", content=persona))

@@ -220,6 +220,13 @@ class SimulatedApi:
         job.counters.cache_queries += len(job.ids)
         job.counters.cache_hits += job.call.cached_tokens
 
+    def _finish(self, job: Job) -> None:
+        """What was generated can be found by a later prompt that begins with it."""
+        job.finish()
+        for answer in job.answers:
+            if not answer.thoughts:
+                self._cache.admit(job.model, job.ids + token_ids(answer.text(0, len(answer.tokens))))
+
     async def _stream(self, request: web.Request, job: Job) -> web.StreamResponse:
         response = web.StreamResponse(headers=job.headers)
         response.content_type, response.charset = "text/event-stream", "utf-8"
@@ -245,7 +252,7 @@ class SimulatedApi:
                 return response
             case "malformed":
                 pending += b'data: {"id":"chatcmpl-\n\n'
-        job.finish()
+        self._finish(job)
         await response.write_eof(pending + ending(job))
         return response
 
@@ -264,7 +271,7 @@ class SimulatedApi:
                 await _silence()
             _hang_up(request)
             return response
-        job.finish()
+        self._finish(job)
         if job.fault == "malformed":
             body = body[: len(body) // 2]
         return web.Response(body=body, content_type="application/json", headers=job.headers)

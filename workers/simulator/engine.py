@@ -19,7 +19,9 @@ class PrefixCache:
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def admit(self, model: str, ids: TokenIds) -> int:
-        """How many leading tokens of `ids` were known; all its full blocks are known from now on."""
+        """How many leading tokens of `ids` were known; all its full blocks are known from now on. As in vLLM, what was
+        generated is known, too, once it is admitted with its prompt in front.
+        """
         chain = list(_chain(model, ids))
         # The last token is always computed anew, for the first output token comes from it.
         reusable = chain[: (len(ids) - 1) // BLOCK_TOKENS]

@@ -218,7 +218,7 @@ def test_synthesis_is_judged_against_the_winner(favourite: str | None, better: b
             return answer(call)
         shown = list(call.labels.values())
         assert set(shown) == {"agent-dev-004", "synthesis"}
-        assert "synthesise 0 by agent-dev-004" in call.messages[1].content
+        assert "synthesise 0 by agent-dev-004" in call.messages[-1].content
         return answer(call, judge=lambda _, author: float(author == (favourite or shown[0])))
 
     result, asked = completed(answerer, num_agents=4, rounds=0, synthesis=True)
@@ -252,7 +252,7 @@ def test_output_schema_binds_proposals_and_revisions() -> None:
     """It goes with every call that writes a proposal, and no other; a decline, which it cannot say, is not offered."""
     _, asked = completed(output_schema=SCHEMA, num_agents=3, rounds=1, synthesis=True)
     assert {call.phase for call in asked if call.answer_schema == SCHEMA} == {"propose", "revise"}
-    assert not any("DECLINE" in call.messages[1].content for call in asked)
+    assert not any("DECLINE" in call.messages[-1].content for call in asked)
 
 
 def broken(call: AgentRequested) -> AgentFailed:
@@ -381,10 +381,10 @@ def test_findings_are_shown_to_the_author_and_to_the_reviewers() -> None:
 
     _, asked = completed(answerer, num_agents=3, rounds=1)
     for call in asked:
-        told = f"python: {finding}" in call.messages[1].content
+        told = f"python: {finding}" in call.messages[-1].content
         about_it = call.agent_id.endswith("2") if call.phase == "revise" else "agent-dev-002" in call.labels.values()
         assert told == about_it
-        assert ("<findings" in call.messages[1].content) == about_it
+        assert ("<findings" in call.messages[-1].content) == about_it
 
 
 def test_identical_texts_are_one_proposal() -> None:

@@ -80,7 +80,7 @@ def test_declined_revisions_do_not_move() -> None:
     def declining(call: AgentRequested) -> AgentResponse:
         response = by_divided(call)
         if call.phase == "revise" and isinstance(response, AgentCompleted):
-            assert DECLINE in call.messages[1].content
+            assert DECLINE in call.messages[-1].content
             return response.change(proposal=None, declined="They are wrong.")
         return response
 

@@ -23,12 +23,14 @@ def request(**more: object) -> AgentRequested:
     return AgentRequested(**{**fields, **more})  # type: ignore[arg-type]
 
 
-def test_the_persona_begins_the_last_user_message_and_nothing_before_it_changes() -> None:
-    """The shared prefix stays the same, byte for byte."""
-    given = request().messages
-    system, user = with_persona(given, "You are kind.")
+def test_the_persona_begins_the_first_user_message_and_nothing_else_changes() -> None:
+    """The shared prefix stays the same, byte for byte; so do an author's own answer and what follows it."""
+    after = (ChatMessage(role="assistant", content="done"), ChatMessage(role="user", content="again"))
+    given = (*request().messages, *after)
+    system, user, *rest = with_persona(given, "You are kind.")
     assert system is given[0]
     assert user.content == "You are kind.\n\ndo"
+    assert tuple(rest) == after
 
 
 def test_a_model_is_the_requests_the_profiles_or_the_settings() -> None:
