@@ -1,7 +1,11 @@
 """Spells every subject, stream, consumer and bucket name once. `subjects.md` is the published form."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Final
+
+_SECOND_DIGITS: Final = 18
+"""No sequence has more: 2^63 would take 300,000 years at a million a second."""
 
 # client -> fleet
 REQUESTED: Final = "deliberation.requested"
@@ -147,6 +151,22 @@ def replayed(sequence: int | str) -> str:
 def generated_id(sequence: int) -> str:
     """The id of a task whose request names none: its client knows the sequence from the PubAck."""
     return f"d-{sequence}"
+
+
+def second_id(sequence: int, own: str) -> str:
+    """The id of such a task where the first one is another task's: the stream was set back, and gives out its numbers
+    again. `own` is what no other request has: its message id, or without one its run.
+    """
+    number = int(hashlib.sha256(own.encode()).hexdigest(), 16) % 10**_SECOND_DIGITS
+    return f"{generated_id(sequence)}{number:0{_SECOND_DIGITS}d}"
+
+
+def sequence_in(task_id: str) -> int | None:
+    """Of the request whose id, the first or the second one, the fleet has made; None in a client's own id."""
+    prefix, _, digits = task_id.partition("-")
+    if prefix != "d" or not (digits.isascii() and digits.isdecimal()):
+        return None
+    return int(digits[:-_SECOND_DIGITS] if len(digits) > _SECOND_DIGITS else digits)
 
 
 def is_key(task_id: str) -> bool:

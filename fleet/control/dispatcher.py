@@ -140,14 +140,28 @@ class Dispatcher:
             self._component.runner.submit(task_id, Item(event, delivery))
 
         try:
-            begun = delivery.redelivered and await self._component.store.load(task_id) is not None
+            begun = await self._begun_as(task_id, message) if delivery.redelivered else None
         except Exception as failure:
             await delivery.retry_later(failure)
             return
         if begun:  # It was admitted before, and its first calls may not have been published.
+            task_id = begun
             admit()
         else:
             self._admission.submit(delivery, admit)
+
+    async def _begun_as(self, task_id: str, message: IncomingMessage) -> str | None:
+        """The id under which it may have been recorded already: the second one goes first, since only this request has
+        it.
+        """
+        delivery = message.delivery
+        ids = [task_id]
+        if task_id == subjects.generated_id(delivery.sequence):
+            ids.insert(0, subjects.second_id(delivery.sequence, message.message_id or delivery.run))
+        for known in ids:
+            if await self._component.store.load(known) is not None:
+                return known
+        return None
 
     def _models(self, task: Task) -> dict[str, RoleModels]:
         """Of its roles that share their calls between several models."""

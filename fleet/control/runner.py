@@ -21,7 +21,7 @@ from fleet.control.states.store import StateStore
 from fleet.control.states.transitions import Transitions
 from fleet.control.telemetry.deliberation_spans import spans_of
 from fleet.crashpoints import reach
-from fleet.deliberation.events import Responded
+from fleet.deliberation.events import Requested, Responded
 from fleet.deliberation.state import Deliberation
 from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES
@@ -146,7 +146,7 @@ class Runner:
 
     async def _handle(self, task_id: str, batch: Sequence[Item]) -> None:
         try:
-            state = await self._transitions.apply(task_id, batch)
+            change = await self._transitions.apply(task_id, batch)
         except Exception as error:
             self._transitions.forget(task_id)
             if isinstance(error, OUTAGES):
@@ -163,9 +163,13 @@ class Runner:
         else:
             self._write_failed_at = None
             reach("runner.published")
-            if self._tracer is not None and state is not None and state.ended:
+            if self._tracer is not None and change.state is not None and change.state.ended:
                 await self._tracer.exported()  # what comes again after a crash makes the same spans
-            await _settle(task_id, [item.delivery.ack() for item in batch])
+            for _, item in change.elsewhere:
+                assert isinstance(item.event, Requested)
+                log.warning("request.renamed", task_id=item.event.task_id, instead_of=task_id)
+                self.submit(item.event.task_id, item)
+            await _settle(task_id, [item.delivery.ack() for item in change.applicable(batch)])
             reach("runner.acknowledged")
 
     def _trace(self, state: Deliberation) -> None:

@@ -18,7 +18,7 @@ Three properties carry everything else, and property tests hold them:
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from fleet.deliberation.asking import calls, request
@@ -43,7 +43,7 @@ from fleet.deliberation.phases import advance, enter
 from fleet.deliberation.slots import expire, fill, is_late
 from fleet.deliberation.state import Deliberation, seats
 from fleet.messages import DeliberationAccepted, DeliberationRejected
-from fleet.subjects import generated_id
+from fleet.subjects import generated_id, second_id
 from fleet.times import rfc3339
 
 
@@ -120,6 +120,14 @@ def recover(state: Deliberation, *, request_redelivered: bool = False) -> tuple[
 def began(state: Deliberation, event: Requested) -> bool:
     """Whether this very request began the task. Its sequence alone does not tell: see `Requested`."""
     return event.sequence == state.stream_sequence and event.run == state.run
+
+
+def renamed(state: Deliberation, event: Requested) -> Requested | None:
+    """The request as it goes on where the id that was made of its sequence is another request's. None: it is not."""
+    own = event.message_id or event.run
+    if not own or event.task_id != generated_id(event.sequence) or _is_repeated(state, event):
+        return None
+    return replace(event, task_id=second_id(event.sequence, own))
 
 
 def _is_repeated(state: Deliberation, event: Requested) -> bool:

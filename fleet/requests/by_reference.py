@@ -52,12 +52,6 @@ async def by_reference(data: bytes, texts: Texts) -> bytes:
     return await texts.refer("requests/whole", data, {}) if texts.too_large(data) else data
 
 
-def with_task_id(data: bytes, task_id: str) -> bytes:
-    """The same request under this id; what is no request stays as it is."""
-    message = _object(data)
-    return data if message is None else encode({**message, "task_id": task_id})
-
-
 def _object(data: bytes) -> dict[str, Any] | None:
     try:
         value = msgspec.json.decode(data)

@@ -199,22 +199,24 @@ class DeadLetters:
         wrong.
         """
         named = readable(message.body).get("task_id")
-        task_id = (
-            named if isinstance(named, str) and subjects.is_key(named) else subjects.generated_id(message.sequence)
-        )
-        stored = await self._known(task_id)
-        if stored is not None and _is_of(stored.state, message):
-            await self._runner.recover(task_id, PublishAgain(request=True))
-            return
+        made = subjects.generated_id(message.sequence)
+        message_id = (message.headers or {}).get("Nats-Msg-Id")
+        second = subjects.second_id(message.sequence, message_id or message.run)
+        ids = (named,) if isinstance(named, str) and subjects.is_key(named) else (made, second)
+        for task_id in ids:
+            stored = await self._known(task_id)
+            if stored is not None and _is_of(stored.state, message):
+                await self._runner.recover(task_id, PublishAgain(request=True))
+                return
         rejected = DeliberationRejected(
-            task_id=task_id,
+            task_id=ids[0],
             code="undeliverable",
             path="$",
             error=f"$: the fleet could not handle this request: {reason}",
             stream_sequence=message.sequence,
             rejected_at=rfc3339(now_ms()),
             run=message.run,
-            message_id=(message.headers or {}).get("Nats-Msg-Id"),
+            message_id=message_id,
             correlation=correlation_of(message.body),
         )
         await self._outbox.reject(rejected, (message.headers or {}).get("traceparent"))

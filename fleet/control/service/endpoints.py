@@ -23,7 +23,7 @@ from fleet.errors import UnreadableState
 from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode, of_run
 from fleet.messages.headers import headers, traceparent_in
 from fleet.observability.retries import again
-from fleet.requests.by_reference import by_reference, with_task_id
+from fleet.requests.by_reference import by_reference
 
 MAX_WAIT_S = 300.0
 CANCELLED_BY_REQUEST = "cancelled by request"
@@ -56,28 +56,23 @@ class Endpoints:
         raise fault(504, f"{asked.task_id} has not ended", task_id=asked.task_id)
 
     async def submit(self, request: Request) -> Asked:
-        """Publishes the request, unless another instance has done so before it handed the call over.
-
-        A stream that was set back gives out its numbers again: a request whose number is another one's is published
-        once more, under an id that nobody has.
-        """
+        """Publishes the request, unless another instance has done so before it handed the call over."""
         named = await self._lookup.named(request.data)
         published = taken_over(request)
         if published is None or not published.sequence:
             published = await self._publish(request.data, request.headers or {})
-            if named is None and await self._is_anothers(published):
-                named = f"ask-{uuid.uuid4().hex}"
-                published = await self._publish(with_task_id(request.data, named), request.headers or {}, second=True)
-        return Asked(self._lookup, named or subjects.generated_id(published.sequence), published)
+        return Asked(self._lookup, named or await self._made(published), published)
 
-    async def _is_anothers(self, published: Published) -> bool:
-        """Whether the id that is made of the sequence names another task already."""
+    async def _made(self, published: Published) -> str:
+        """The id that the fleet makes for this request, as the dispatcher does."""
         asked = Asked(self._lookup, subjects.generated_id(published.sequence), published)
         try:
             state = await self._lookup.load(asked.task_id)
         except UnreadableState:
-            return True
-        return state is not None and not asked.began(state)
+            return asked.task_id
+        if state is None or asked.began(state):
+            return asked.task_id
+        return subjects.second_id(published.sequence, published.message_id)
 
     async def result(self, request: Request) -> ResultReply:
         """Status now, or after at most `wait_seconds`."""
@@ -121,20 +116,18 @@ class Endpoints:
         """The state of a task whose request waited for room, or was recorded just now; 404 without one."""
         sequence = await self._lookup.waiting.sequence_of(call.task_id)
         if sequence is not None:
-            await self._lookup.waiting.cancel(sequence, call.reason or CANCELLED_BY_REQUEST)
+            await self._lookup.waiting.cancel(call.task_id, sequence, call.reason or CANCELLED_BY_REQUEST)
         state = await self._lookup.load(call.task_id)
         if state is None:
             raise fault(404, f"no task {call.task_id}", task_id=call.task_id, status="UNKNOWN")
         return state
 
-    async def _publish(self, data: bytes, sent: Mapping[str, str], *, second: bool = False) -> Published:
+    async def _publish(self, data: bytes, sent: Mapping[str, str]) -> Published:
         """What was stored. Tried again while the stream has no leader: stored once.
 
         A caller's own `Nats-Msg-Id` is kept, so that an ask that is repeated within two minutes is the same request.
-        `second`: it is published a second time, as another one.
         """
-        message_id = sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"
-        given = {"Nats-Msg-Id": f"{message_id}.again" if second else message_id}
+        given = {"Nats-Msg-Id": sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"}
         if traceparent := traceparent_in(sent):
             given["traceparent"] = traceparent
         body = await by_reference(data, self._component.texts)

@@ -6,8 +6,10 @@ A request says its task id only in its body. They are read once each, and only w
 import asyncio
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
@@ -36,14 +38,15 @@ class WaitingRequests:
         self._reading = asyncio.Lock()
         self._read_to = 0
         self._named: dict[int, str] = {}
+        self._created: datetime | None = None
+        """When the stream was made: one that was restored gives out its numbers again."""
 
     async def sequence_of(self, task_id: str) -> int | None:
         """Where the request for this task waits; None: nowhere. Faults 503 while there are too many to look through."""
-        prefix, _, digits = task_id.partition("-")
         if not subjects.is_key(task_id):
             return None
-        if prefix == "d" and digits.isdecimal():
-            return int(digits) if await self._body(int(digits)) is not None else None
+        if (made_of := subjects.sequence_in(task_id)) is not None:
+            return made_of if await self._is_under(made_of, task_id) else None
         async with self._reading:
             await self._read()
             sequences = [sequence for sequence, name in self._named.items() if name == task_id]
@@ -54,7 +57,15 @@ class WaitingRequests:
                 return sequence
         return None
 
-    async def cancel(self, sequence: int, reason: str) -> None:
+    async def _is_under(self, sequence: int, made: str) -> bool:
+        """Whether a request waits there that names no task, and has this id, the first or the second one."""
+        msg = await self._get(sequence)
+        if msg is None or (body := await self._whole(msg.data or b"", sequence)) is None or task_id_of(body):
+            return False
+        own = (msg.headers or {}).get("Nats-Msg-Id") or run_of(msg)
+        return made in (subjects.generated_id(sequence), subjects.second_id(sequence, own))
+
+    async def cancel(self, task_id: str, sequence: int, reason: str) -> None:
         """Records the request and its cancellation in one step, so that it never begins. Nothing happens to a request
         that the dispatcher is to reject.
         """
@@ -62,7 +73,7 @@ class WaitingRequests:
         try:
             msg = await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
             body = await whole_request(msg.data or b"", sequence, self._component.texts)
-            task_id, task = parse_request(body, sequence, roles)
+            _, task = parse_request(body, sequence, roles)
         except (NotFoundError, BadRequest):
             return
         sent = msg.headers or {}
@@ -88,9 +99,10 @@ class WaitingRequests:
 
     async def _read(self) -> None:
         """What came since the last look."""
-        state = (await self._component.js.stream_info(subjects.DELIBERATION_REQUESTS)).state
-        if state.last_seq < self._read_to:  # another stream of that name
-            self._read_to, self._named = 0, {}
+        info = await self._component.js.stream_info(subjects.DELIBERATION_REQUESTS)
+        state = info.state
+        if state.last_seq < self._read_to or info.created != self._created:  # another stream of that name
+            self._read_to, self._named, self._created = 0, {}, info.created
         for sequence in [sequence for sequence in self._named if sequence < state.first_seq]:
             del self._named[sequence]
         until = time.monotonic() + READ_WITHIN_S
@@ -112,11 +124,14 @@ class WaitingRequests:
 
     async def _body(self, sequence: int) -> bytes | None:
         """The whole request; None where it does not wait there any more, or its text is not to be had."""
+        msg = await self._get(sequence)
+        return None if msg is None else await self._whole(msg.data or b"", sequence)
+
+    async def _get(self, sequence: int) -> RawStreamMsg | None:
         try:
-            msg = await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
+            return await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
         except NotFoundError:
             return None
-        return await self._whole(msg.data or b"", sequence)
 
     async def _whole(self, data: bytes, sequence: int) -> bytes | None:
         try:

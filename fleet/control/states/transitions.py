@@ -9,6 +9,9 @@
     CONFLICT  another process saved in between                         tried again on what that one has saved
     SAVED     the state has changed                                    published as `FIRST`, or as an `END`
 
+Beside it, a request without a name may turn out to be another task's: its stream was set back. It is handed back to the
+caller, under its second id.
+
     publication  what it means
     ────────────────────────────────────────────────────────────────────────────────────────────────────────
     FIRST        decided just now, by this process: nobody else publishes it
@@ -21,28 +24,28 @@ cause of the last transition), a lost save is not.
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 
 import structlog
 
 from fleet.clock import now_ms
-from fleet.control.items import Adopt, FailLost, Item, PublishAgain, Reissue
+from fleet.control.items import Adopt, FailLost, Item, PublishAgain
 from fleet.control.lost_tasks import state_for_lost_task
 from fleet.control.publishing.terminal_events import Publisher, publish_end
+from fleet.control.states.folding import Change, Read, fold
 from fleet.control.states.owed import owes, recovered, reissued
 from fleet.control.states.saves import Applied, DoubtfulSaves, Saved
 from fleet.control.states.state_cache import StateCache
 from fleet.control.states.store import StateStore, Stored
 from fleet.crashpoints import reach
-from fleet.deliberation.events import DeadlinePassed, Effect, Reject, Requested
-from fleet.deliberation.machine import decide, due, recover
+from fleet.deliberation.events import DeadlinePassed, Effect, Requested
+from fleet.deliberation.machine import due, recover
 from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import root_context
 from fleet.errors import StoreConflict, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.lifetimes import LEASE_S
-from fleet.messages import DeliberationAccepted, status_of
+from fleet.messages import DeliberationAccepted
 
 log = structlog.get_logger(__name__)
 
@@ -68,30 +71,6 @@ class Publication(Enum):
     FIRST = auto()
     AGAIN = auto()
     END = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What is known before the batch is applied. `revision`: what a save must find; `begun`: the end of a lost task."""
-
-    stored: Stored | None
-    revision: int = 0
-    cached: bool = False
-    begun: Deliberation | None = None
-
-    @property
-    def state(self) -> Deliberation | None:
-        return self.stored.state if self.stored else None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What the events lead to. `moved`: something must be published for it."""
-
-    state: Deliberation | None
-    moved: bool
-    rejections: tuple[Reject, ...] = ()
-    applied: tuple[Applied, ...] = ()
 
 
 class Transitions:
@@ -124,29 +103,32 @@ class Transitions:
         """The next batch reads from the store."""
         self._cache.drop(task_id)
 
-    async def apply(self, task_id: str, batch: Sequence[Item]) -> Deliberation | None:
-        """Applies the events in order; returns the state they led to, None for a task nobody knows."""
+    async def apply(self, task_id: str, batch: Sequence[Item]) -> Change:
+        """Applies the events in order. The state is what they led to, None for a task nobody knows; what is `elsewhere`
+        was not applied.
+        """
         for attempt in range(MAX_CONFLICTS):
-            outcome, state = await self._try(task_id, batch, first=attempt == 0)
+            outcome, change = await self._try(task_id, batch, first=attempt == 0)
             if outcome not in (Outcome.STALE, Outcome.CONFLICT):
-                return state
+                return change
             self._cache.drop(task_id)
         raise StoreConflict(task_id, 0)
 
-    async def _try(self, task_id: str, batch: Sequence[Item], *, first: bool) -> tuple[Outcome, Deliberation | None]:
+    async def _try(self, task_id: str, batch: Sequence[Item], *, first: bool) -> tuple[Outcome, Change]:
         read = await self._read(task_id, batch, first=first)
-        change = _fold(read, batch)
+        change = fold(read, batch)
+        batch = change.applicable(batch)
         if change.state is None:
             log.info("event.unknown_task", task_id=task_id, events=[type(item.event).__name__ for item in batch])
-            return Outcome.UNKNOWN, None
+            return Outcome.UNKNOWN, change
         if change.state is not read.state:
             return await self._commit(read, change, batch)
         if read.cached:  # what means nothing to an old state may fill a slot now
-            return Outcome.STALE, None
+            return Outcome.STALE, change
         if read.stored is not None:
             await self._publish_again(read.stored, batch)
         await self._reject(change)
-        return Outcome.NOTHING, change.state
+        return Outcome.NOTHING, change
 
     async def _read(self, task_id: str, batch: Sequence[Item], *, first: bool) -> Read:
         if (cached := self._cache.get(task_id)) is not None:
@@ -179,7 +161,7 @@ class Transitions:
             accepted = await self._acceptance_of(task_id)
         return None if accepted is None else state_for_lost_task(accepted, now_ms(), unreadable)
 
-    async def _commit(self, read: Read, change: Change, batch: Sequence[Item]) -> tuple[Outcome, Deliberation | None]:
+    async def _commit(self, read: Read, change: Change, batch: Sequence[Item]) -> tuple[Outcome, Change]:
         state = change.state
         assert state is not None
         if change.moved:
@@ -189,7 +171,7 @@ class Transitions:
         try:
             stored = await self._store.save(state, read.revision)
         except StoreConflict:
-            return Outcome.CONFLICT, None
+            return Outcome.CONFLICT, change
         except OUTAGES:
             self._told_later.check(read.state, state, change.applied)
             raise
@@ -214,7 +196,7 @@ class Transitions:
             kind = Publication.END
         await self._publish(stored, (*effects, *reissued(state, batch)), kind)
         await self._reject(change)
-        return Outcome.SAVED, state
+        return Outcome.SAVED, change
 
     async def _publish_again(self, stored: Stored, batch: Sequence[Item]) -> None:
         """A delivery that was applied before came again: its process may have died before publishing. So it may where
@@ -251,32 +233,6 @@ def _nobody(before: Deliberation | None, after: Deliberation, applied: Sequence[
 
 def _unheard(state: Deliberation) -> None:
     """Nobody is told of the end."""
-
-
-def _fold(read: Read, batch: Sequence[Item]) -> Change:
-    """Applies the batch in memory."""
-    state = read.state or read.begun
-    moved = read.begun is not None
-    rejections: list[Reject] = []
-    applied: list[Applied] = []
-    if state is None and read.revision:  # it cannot be read, and its time has not come
-        return Change(None, moved=False)
-    for item in batch:
-        event = item.event
-        if isinstance(event, Adopt):
-            if state is not None and not state.ended:
-                state, moved = state.change(status=status_of(event.event), result=event.event), True
-            continue
-        if isinstance(event, PublishAgain | Reissue | FailLost) or (state is None and not isinstance(event, Requested)):
-            continue
-        decision = decide(state, event)
-        if decision.state is not state:
-            applied.append(Applied(event, state, decision.state))
-        state = decision.state
-        rejected = [effect for effect in decision.outbox if isinstance(effect, Reject)]
-        rejections += rejected
-        moved = moved or len(decision.outbox) > len(rejected)
-    return Change(state, moved, tuple(rejections), tuple(applied))
 
 
 def _is_new_request(item: Item) -> bool:

@@ -259,7 +259,7 @@ async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: p
             raise ZeroDivisionError
         return decide(state, event)
 
-    monkeypatch.setattr("fleet.control.states.transitions.decide", breaks)
+    monkeypatch.setattr("fleet.control.states.folding.decide", breaks)
     outcomes = await asyncio.gather(
         *(deliver(runner, f"A:{number}", event) for number, event in enumerate([good[0], poison, good[1]]))
     )

@@ -1,5 +1,7 @@
 """The core: phases, slots, endings. Order, repetition and lateness must never show in a result."""
 
+import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from fleet.deliberation.events import (
     Responded,
     StopCalls,
 )
-from fleet.deliberation.machine import Decision, decide, due
+from fleet.deliberation.machine import Decision, decide, due, renamed
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AgentRequested,
@@ -27,6 +29,7 @@ from fleet.messages import (
     DeliberationCompleted,
     TimedOut,
 )
+from fleet.subjects import second_id, sequence_in
 from tests.support.agents import answer, by_author, failure
 from tests.support.council import NOW, Answerer, begin, calls, respond, run_to_end
 
@@ -86,6 +89,23 @@ def test_another_request_with_the_same_sequence_is_another_one() -> None:
             "b",
             "mine",
         )
+
+
+def test_a_request_whose_number_was_given_out_before_goes_on_under_another_one() -> None:
+    """The same one for whoever asks; another request with that number has another one; and the form is kept."""
+    state = run_to_end(begin(num_agents=1))[0].change(task_id="d-7", stream_sequence=7, run="a")
+    again = Requested("d-7", state.task, 7, NOW, run="b")
+    other = renamed(state, again)
+    assert other is not None
+    assert re.fullmatch(r"d-7\d{18}", other.task_id)
+    assert other.task_id == second_id(7, "b")
+    assert sequence_in(other.task_id) == sequence_in("d-7") == 7
+    assert renamed(state, dataclasses.replace(again, run="c")) != other
+    assert renamed(state, dataclasses.replace(again, run="a")) is None  # it is the one that began it
+    assert renamed(state.change(task_id="mine"), dataclasses.replace(again, task_id="mine")) is None
+    begun = decide(None, other).state
+    assert renamed(begun, other) is None
+    assert decide(begun, other) == Decision(begun)
 
 
 def test_what_belongs_to_an_earlier_request_changes_nothing() -> None:

@@ -274,7 +274,7 @@ async def test_an_answer_that_breaks_its_handler_holds_up_nobody(
             raise ZeroDivisionError
         return decide(state, event)
 
-    monkeypatch.setattr("fleet.control.states.transitions.decide", breaks)
+    monkeypatch.setattr("fleet.control.states.folding.decide", breaks)
     monkeypatch.setattr("fleet.control.intake.RETRY_DELAYS_S", (0.01,))
     async with running(nats_url, agents.answer) as fleet:
         done = await settled(fleet, await fleet.request(rounds=0))
