@@ -109,11 +109,25 @@ def environment(place: str) -> dict[str, str]:
         return {name: re.sub(r"\$\{[^}]+\}", "secret", value) for name, value in variables.items()}
     container = pods()[PLACES[place]]["containers"][0]
     found: dict[str, str] = {}
+    mounted = mounted_secrets(pods()[PLACES[place]])
     for source in container.get("envFrom", []):
         assert source == {"configMapRef": {"name": "fleet-environment"}}
         lines = (BASE / "fleet.env").read_text().split()
         found |= dict(line.split("=", 1) for line in lines)
     for variable in container.get("env", []):
         value = variable.get("value", "secret")
-        found[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], value)
+        if value in mounted:
+            found[variable["name"].removesuffix("_FILE")] = "secret"
+        else:
+            found[variable["name"]] = value
     return found
+
+
+def mounted_secrets(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Path in the first container -> the Secret and its key, of what the pod mounts key by key."""
+    places = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0].get("volumeMounts", [])}
+    return {
+        f"{places[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for volume in pod.get("volumes", [])
+        for item in volume.get("secret", {}).get("items", ())
+    }

@@ -215,7 +215,7 @@ async def test_every_part_of_the_fleet_is_let_in(
 async def test_what_is_rotated_in_place_is_used_at_the_next_connection(
     tmp_path: Path, guard: Callable[[Path], tuple[str, dict[str, str]]]
 ) -> None:
-    """By every connection of a fleet: a new authority and certificates of it, or a new key. The old ones are refused."""
+    """By every connection of a fleet: a new authority and its certificates, or a new key. The old ones are refused."""
     async with guarded(tmp_path, guard) as (server, fleet, environ):
         await completes(fleet)
         old = tmp_path / "old"

@@ -43,7 +43,7 @@ def test_each_service_is_watched_limited_and_restarted(name: str) -> None:
         # A service that needs a profile may be absent.
         assert condition.get("required", True) is not bool(file["services"][other].get("profiles"))
     for volume in service.get("volumes", []):
-        source = volume.split(":")[0]
+        source = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume).split(":")[0]
         assert (ROOT / source).exists() if source.startswith("./") else source in file["volumes"]
     for port in service.get("ports", []):
         assert port.startswith("127.0.0.1:"), "published to every interface"
@@ -80,5 +80,5 @@ def test_compose_asks_for_every_variable_that_it_uses() -> None:
     used = set(re.findall(r"\$\{(\w+)", text))
     listed = set(re.findall(r"^(\w+)=", (DEPLOY / "env.example").read_text(), re.MULTILINE))
     assert used == listed
-    for name in used - {"VLLM_MODEL", "HF_TOKEN", "NATS_PORT"}:
+    for name in used - {"VLLM_MODEL", "HF_TOKEN", "NATS_PORT", "NATS_ACCOUNTS"}:
         assert f"${{{name}:?see deploy/env.example}}" in text

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fleet.secret_files import SECRETS, file_of
 from tests.support.deploy import (
     BASE,
     KUBERNETES,
@@ -17,6 +18,7 @@ from tests.support.deploy import (
     environment,
     kustomization,
     manifests,
+    mounted_secrets,
     needed,
     one,
     pods,
@@ -169,11 +171,37 @@ def test_nats_is_a_cluster_of_three() -> None:
     assert affinity["requiredDuringSchedulingIgnoredDuringExecution"]
 
 
+SECRETS_OF = {
+    "dispatcher": {("nats-users", "NATS_CONTROL_PASSWORD"), ("ray", "auth_token")},
+    "collector": {("nats-users", "NATS_CONTROL_PASSWORD")},
+    "ray/head": set[tuple[str, str]](),
+    "ray/agents": {("nats-users", "NATS_WORKER_PASSWORD"), ("vllm", "VLLM_API_KEY")},
+}
+"""All that each of the fleet's own pods is given; KubeRay hands Ray's token to the nodes that it makes."""
+
+
+@pytest.mark.parametrize("name", SECRETS_OF)
+def test_each_pod_has_the_secrets_that_it_needs_as_files(name: str) -> None:
+    """None in the environment, which children inherit and which is read once; each file is one that a setting names."""
+    pod = pods()[name]
+    mounted = mounted_secrets(pod)
+    assert set(mounted.values()) == SECRETS_OF[name]
+    assert len([volume for volume in pod["volumes"] if "secret" in volume]) == len(mounted)
+    variables = pod["containers"][0].get("env", [])
+    assert not [each for each in variables if "valueFrom" in each]
+    named = {each["name"]: each["value"] for each in variables if each.get("value", "").startswith("/run/")}
+    assert set(named.values()) == mounted.keys()
+    assert named.keys() <= {*map(file_of, SECRETS), "RAY_AUTH_TOKEN_PATH"}
+    for volume in pod["volumes"]:
+        assert volume.get("secret", {"defaultMode": 0o440})["defaultMode"] == 0o440
+
+
 def test_secrets_and_services_that_are_used_exist() -> None:
     """Secrets are in the example, hosts are services; the Secret and the head service that KubeRay makes aside."""
     secrets = [each for each in manifests() if each["kind"] == "Secret"]
     known = {(secret["metadata"]["name"], key) for secret in secrets for key in secret["stringData"]}
     for pod in pods().values():
+        assert set(mounted_secrets(pod).values()) <= known | {("ray", "auth_token")}
         for variable in pod["containers"][0].get("env", []):
             if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
                 assert (reference["name"], reference["key"]) in known | {("ray", "auth_token")}

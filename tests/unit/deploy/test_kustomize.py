@@ -3,6 +3,7 @@
 import functools
 import gzip
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.support.deploy import COMPONENTS, KUBERNETES, NATS, OVERLAYS, needed, one, pods, rendered
+from fleet.local.nats_server import find_server
+from tests.support.deploy import COMPONENTS, KUBERNETES, NATS, OVERLAYS, PASSWORDS, needed, one, pods, rendered
 
 ALL = [KUBERNETES, *(KUBERNETES / "overlays" / name for name in OVERLAYS)]
 CRD = KUBERNETES.parents[2] / "shared" / "data" / "ray.io_rayclusters.yaml.gz"
@@ -30,6 +32,7 @@ def with_component(name: str, tmp_path: Path) -> list[Any]:
     folder = KUBERNETES / "components" / name
     up = "/".join([".."] * len(tmp_path.resolve().parts[1:]))
     text = f"namespace: deliberation-fleet\nresources: [{up}{KUBERNETES}/base]\ncomponents: [{up}{folder}]\n"
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "kustomization.yaml").write_text(text)
     return rendered(tmp_path)
 
@@ -179,6 +182,30 @@ def test_tls_changes_nothing_else_of_the_cluster() -> None:
         return [line for line in inner.split("\n") if line]
 
     assert block(NATS / "nats-cluster.conf") == block(KUBERNETES / "components" / "tls" / "nats-tls.conf")
+
+
+@pytest.mark.parametrize(("folder", "apart"), [("base", False), ("clients-apart", True)])
+def test_accounts_are_those_that_were_chosen(folder: str, apart: bool, tmp_path: Path) -> None:
+    """NATS itself starts with the rendered files, and `client` is in the account that was meant."""
+    objects = with_component(folder, tmp_path / "overlay") if apart else rendered(KUBERNETES)
+    (config,) = (each["data"] for each in objects if each["metadata"]["name"].startswith("nats-config"))
+    for name, text in config.items():
+        (tmp_path / name).write_text(text)
+    for file in ("nats-server.conf", "nats-single.conf"):
+        done = subprocess.run(
+            [find_server(), "-t", "-c", str(tmp_path / file)],
+            env={
+                **PASSWORDS,
+                **{f"NATS_ROUTE_{number}": f"nats://h{number}:6222" for number in range(3)},
+                "SERVER_NAME": "n",
+            },
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert config["accounts.conf"].split()[-1] == ("clients-apart.conf" if apart else "permissions.conf")
 
 
 def test_example_takes_images_from_one_registry() -> None:
