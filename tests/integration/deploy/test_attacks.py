@@ -221,6 +221,68 @@ async def test_copies_of_events_are_no_work(tmp_path: Path, user: str, target: s
         assert fleet.inbox.of("theirs") == [subjects.ACCEPTED]
 
 
+# --- a worker that is broken into ------------------------------------------------------------------------------------
+
+OBEYED = (
+    {"Nats-Rollup": "all"},
+    {"Nats-Rollup": "sub"},
+    {"Nats-TTL": "1s"},
+    {"Nats-TTL": "never"},
+    {"Nats-Schedule": "@every 1s", "Nats-Schedule-Target": subjects.AGENT_COMPLETED},
+    {"Nats-Expected-Last-Sequence": "0"},
+    {"Nats-Expected-Last-Subject-Sequence": "99"},
+    {"Nats-Expected-Stream": subjects.DELIBERATIONS},
+    {"Nats-Incr": "+1"},
+    {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"},
+    {"KV-Operation": "PURGE", "Nats-Rollup": "sub"},
+    {"Nats-Stream": subjects.AGENT_RESPONSES, "Nats-Sequence": "1"},
+)
+"""Headers that NATS acts on, or that it writes itself."""
+OF_WORKERS = (
+    *(subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS),
+    f"deadletter.{subjects.AGENT_REQUESTED}",
+    *(f"$KV.{subjects.WORKERS_BUCKET}.{key}" for key in ("limits", "clock.w", "status.victim")),
+    *(f"$O.{subjects.TEXTS}.{kind}.x" for kind in "MC"),
+)
+JUNK = (b"", b"null", b"{}", b"[" * 20_000, b'{"task_id": "theirs", "agent_id": "agent-1"}', b"\xff" * 1_000)
+
+
+SECONDS = SimulatorConfig(tokens_per_second=20, answer_tokens=60)
+
+
+async def test_a_broken_worker_stops_nobody(tmp_path: Path) -> None:
+    """Whatever it writes where it may, under each header: states and events stay, and a task that runs ends by itself."""
+    async with attacked(tmp_path, SECONDS) as (fleet, users), users.connected("worker") as (worker, refused):
+        await fleet.request(task_id="theirs", num_agents=2, rounds=0)
+        await fleet.inbox.next(subjects.ACCEPTED, task_id="theirs")
+        for subject in OF_WORKERS:
+            for headers in OBEYED:
+                for body in JUNK:
+                    await worker.publish(subject, body, headers=headers)
+            await settle(worker)
+        assert refused == []
+        await fleet.inbox.next(subjects.COMPLETED, task_id="theirs")
+        assert fleet.inbox.of("theirs") == [subjects.ACCEPTED, subjects.COMPLETED]
+        await serves(fleet)
+
+
+async def test_junk_in_the_place_of_an_answer_is_a_call_that_failed(tmp_path: Path) -> None:
+    """Under its message id, so that NATS drops the true one as a repetition. Nothing waits, nothing is made up."""
+    async with attacked(tmp_path, SECONDS) as (fleet, users), users.connected("worker") as (worker, _):
+        async with users.connected("operator") as (operator, _):
+            calls = await operator.subscribe(subjects.AGENT_REQUESTED)
+            await settle(operator)
+            await fleet.request(task_id="theirs", num_agents=2, rounds=0, constraints={"timeout_seconds": 20})
+            call = await calls.next_msg(timeout=WITHIN_S)
+        for subject in (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED):
+            await worker.publish(subject, b"junk", headers={"Nats-Msg-Id": (call.headers or {})["Nats-Msg-Id"]})
+        await settle(worker)
+        done = await fleet.inbox.next(subjects.COMPLETED, task_id="theirs")
+        assert (done["degraded"], len(done["results"]), len(done["failed_agents"])) == (True, 1, 1)
+        assert fleet.inbox.of("theirs") == [subjects.ACCEPTED, subjects.COMPLETED]
+        await serves(fleet)
+
+
 async def _try(attack: Callable[[], Awaitable[Any]]) -> None:
     try:
         await attack()
