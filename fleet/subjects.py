@@ -143,6 +143,16 @@ def exhausted(stream: str, consumer: str) -> str:
     return f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}"
 
 
+def purge_of(stream: str) -> str:
+    """Where NATS is asked to purge a stream."""
+    return f"$JS.API.STREAM.PURGE.{stream}"
+
+
+def is_pattern(subject: str) -> bool:
+    """Whether it stands for several subjects."""
+    return subject == ">" or subject.endswith(".>") or "*" in subject.split(".")
+
+
 def replayed(sequence: int | str) -> str:
     """Where it is noted that, and where to, the dead letter with this sequence was handed in again."""
     return f"{DEADLETTER}.replayed.{sequence}"

@@ -63,7 +63,7 @@ async def open_component(
     if tracer is not None:
         begun.push_async_callback(tracer.close)
     runner = Runner(store, outbox, unended, meter.saved, tracer)
-    lost_streams = LostStreams(js, texts, runner, unended)
+    lost_streams = LostStreams(js, texts, store, runner, unended)
     await lost_streams.before_consuming(created)
     await fence.start(runner.in_work)
     dead_letters = DeadLetters(nc, js, store, outbox, runner)

@@ -21,13 +21,15 @@ class PublishAgain:
 
 @dataclass(frozen=True, slots=True)
 class Reissue:
-    """A stream was lost. A running task's effects of these kinds are published again, calls as a second attempt.
+    """A stream was lost. A running task's effects of these kinds are published again, as another attempt: the id of the
+    one before may be known to a stream from which the message itself is gone.
 
-    `stored`: message ids of calls, and subjects of schedules, that are there: those are left out.
+    `only`: message ids of calls, and subjects of schedules, that are known to be missing; None: all.
     """
 
     kinds: tuple[type[Any], ...]
-    stored: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+    attempt: int = 2
 
 
 @dataclass(frozen=True, slots=True)

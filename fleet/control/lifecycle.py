@@ -11,10 +11,12 @@ from typing import Any
 
 import structlog
 
+from fleet import subjects
 from fleet.config import Settings
 from fleet.control.background import Background
 from fleet.control.component import Component, open_component
 from fleet.control.intake import Broker
+from fleet.control.recovery.restored_streams import RestoredStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
 from fleet.control.running import FleetGauges
@@ -113,21 +115,23 @@ class Lifecycle:
         await component.dead_letters.start()
         begun.push_async_callback(broker.drain)
         await broker.start()
-        self._watch(component, (nc, component.out, broker.connection), begun)
+        await self._watch(component, (nc, component.out, broker.connection), begun)
 
-    def _watch(self, component: Component, clients: Sequence[Connection], begun: AsyncExitStack) -> None:
+    async def _watch(self, component: Component, clients: Sequence[Connection], begun: AsyncExitStack) -> None:
         runner = component.runner
         self.health.set("nats", ok=True)
         self.health.set("streams", ok=True)
         self.health.watch("writes fail", lambda: _writes(runner))
         self.health.metrics["fleet_tasks_in_work"].at().set_function(lambda: float(len(runner.in_work)))
-        dog = Watchdog(self.settings, self.health, component.js, clients, self._reads, component.lost_streams)
+        lost, restored = component.lost_streams, RestoredStreams(component.lost_streams)
+        await component.nc.subscribe(subjects.purge_of("*"), cb=restored.on_purge)
+        dog = Watchdog(self.settings, self.health, component.js, clients, self._reads, lost, restored)
         self.keep("connections", _closings(clients), begun)
         self.keep("watchdog", dog.run(), begun)
         gauges = FleetGauges(component.nc, component.js, self.meter, self.settings.workers.count)
         self.keep("gauges of the fleet", gauges.run(), begun)
         self.keep("dead letters", component.dead_letters.run(), begun)
-        self.keep("lost streams", component.lost_streams.run(), begun)
+        self.keep("lost streams", lost.run(), begun)
 
 
 async def _closings(clients: Sequence[Connection]) -> None:

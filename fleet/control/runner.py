@@ -101,6 +101,10 @@ class Runner:
         self.submit(task_id, Item(owed, ticket))
         await ticket.outcome
 
+    def forget_all(self) -> None:
+        """What was kept in memory of states, since those in the bucket may be others."""
+        self._transitions.forget_all()
+
     @property
     def write_failing(self) -> bool:
         """True while the last write to NATS failed (a full disk or stream, say), if that was lately."""

@@ -67,10 +67,11 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class SetDeadline:
-    """Schedule the deadline message."""
+    """Schedule the deadline message. `attempt`: which one, where it was lost."""
 
     task_id: str
     at: str
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,13 +148,14 @@ def _control_publishes() -> Iterator[str]:
     yield f"$JS.ACK.{subjects.DELIBERATIONS}.>"
     yield from _create_consumers(subjects.STATES)
     yield f"$JS.API.CONSUMER.DELETE.{subjects.STATES}.*"
-    yield f"$JS.API.STREAM.PURGE.{subjects.DELIBERATION_CONTROL}"  # takes a schedule back
-    yield f"$JS.API.STREAM.PURGE.{TEXTS}"  # texts that nobody refers to any more
+    yield subjects.purge_of(subjects.DELIBERATION_CONTROL)  # takes a schedule back
+    yield subjects.purge_of(TEXTS)  # texts that nobody refers to any more
 
 
 def _control_subscribes() -> Iterator[str]:
     yield from (_INBOX, "$SRV.>", *_ENDPOINTS, subjects.REJECTED, *subjects.TERMINAL)
     yield from (subjects.instance_of("*"), subjects.exhausted("*", "*"))
+    yield subjects.purge_of("*")  # what an operator takes away is not waited for
     yield subjects.status_of(">")  # do the model servers answer the workers?
     yield subjects.deadletter_of(subjects.AGENT_REQUESTED)  # those that workers store are counted
     yield from (consumer.deliver for _, consumer in consumed() if consumer.deliver is not None)

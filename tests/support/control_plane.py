@@ -97,3 +97,27 @@ async def running(
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
+
+
+@asynccontextmanager
+async def without_workers(url: str) -> AsyncIterator[Fleet]:
+    """Its calls wait until somebody answers them."""
+    async with in_process(load({"NATS_URL": url})):
+        nc = await nats.connect(url)
+        try:
+            yield await client_on(nc)
+        finally:
+            await nc.close()
+
+
+@asynccontextmanager
+async def answering(
+    fleet: Fleet, respond: Callable[[AgentRequested], AgentResponse | None] = agents.answer
+) -> AsyncIterator[None]:
+    """Somebody does, meanwhile."""
+    task = asyncio.create_task(agents.serve(fleet.nc, respond))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -128,8 +128,9 @@ class Outbox:
             case Announce(accepted):
                 msg_id = of_run(f"{task_id}.accepted", state.run)
                 await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, root_context(state))
-            case SetDeadline(_, at):
-                await self.set_deadline(state, at, of_run(f"{task_id}.deadline", state.run))
+            case SetDeadline(_, at, attempt):
+                name = f"{task_id}.deadline" if attempt == 1 else f"{task_id}.deadline.{attempt}"
+                await self.set_deadline(state, at, of_run(name, state.run))
             case Reject(rejected, traceparent):
                 await self.reject(rejected, traceparent)
             case StopCalls():

@@ -1,4 +1,4 @@
-"""When a stream was deleted: publishes calls and deadlines of running tasks again, and fails tasks without a state.
+"""When a stream was lost: publishes calls and deadlines of running tasks again, and fails tasks without a state.
 
 A task whose deadline or calls are gone would wait for ever, or until its deadline. Without its state it cannot go on.
 """
@@ -16,6 +16,7 @@ from fleet.control.items import FailLost, Reissue
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.recovery.reconciliation import Reconciliation
 from fleet.control.runner import Runner
+from fleet.control.states.store import StateStore
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
 from fleet.jetstream.payloads import Texts
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 PAUSE_S = 3.0
 AT_ONCE = 64
+RESTORED_WITHIN_S = 30.0
 _EFFECTS: dict[str, type[Any]] = {"calls": CallAgent, "deadlines": SetDeadline}
 REISSUED = {spec.name: _EFFECTS[spec.reissue] for spec in STREAMS if spec.reissue is not None}
 """Stream -> what is published again for a running task when it is lost."""
@@ -41,31 +43,44 @@ class TopLevel(msgspec.Struct, frozen=True):
 class LostStreams:
     """Message ids are deterministic: several processes may do the same at once."""
 
-    def __init__(self, js: JetStreamContext, texts: Texts, runner: Runner, unended: UnendedTasks) -> None:
+    def __init__(
+        self, js: JetStreamContext, texts: Texts, store: StateStore, runner: Runner, unended: UnendedTasks
+    ) -> None:
         self._js = js
-        self._reconciliation = Reconciliation(js, texts, runner)
+        self._reconciliation = Reconciliation(js, texts, store, runner)
         self._runner = runner
         self._unended = unended
         self._lost: set[str] = set()
         self._running: list[str] | None = None
         self._may_be_restored = False
+        self._again: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
 
     async def before_consuming(self, streams: Collection[str]) -> None:
         """As `after_loss_of`, and notes which tasks run now: those that begin later have lost nothing."""
         self.after_loss_of(streams)
-        if streams and subjects.STATES not in streams:
-            # Streams in memory are in no backup: NATS was started anew, perhaps with what was restored.
-            self._may_be_restored = True
-            self._news.set()
         if self._lost & REISSUED.keys():
             self._running = await self._running_tasks()
 
     def after_loss_of(self, streams: Collection[str]) -> None:
         """`run` repairs it."""
         self._lost |= {stream for stream in streams if stream in REISSUED or stream == subjects.STATES}
-        if self._lost:
+        if streams and subjects.STATES not in streams:
+            # Streams in memory are in no backup: NATS was started anew, perhaps with what was restored.
+            self._may_be_restored = True
+        if self._lost or self._may_be_restored:
             self._news.set()
+
+    def after_restore(self) -> None:
+        """`run` makes streams and states agree: now, and once more when whoever restores may be done."""
+        self._reconcile()
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(RESTORED_WITHIN_S, self._reconcile)
+
+    def _reconcile(self) -> None:
+        self._may_be_restored = True
+        self._news.set()
 
     async def run(self) -> None:
         """Until cancelled. What fails is tried again until it is done."""
@@ -92,9 +107,15 @@ class LostStreams:
             await self.reissue(self._running, kinds)
             self._running = None
         if self._may_be_restored:
-            await self._reconciliation.run()
-            await self.fail_lost_tasks()
             self._may_be_restored = False
+            try:
+                self._runner.forget_all()
+                await self._reconciliation.run()
+                await self.fail_lost_tasks()
+            except Exception:
+                self._may_be_restored = True
+                raise
+            log.info("streams.reconciled")
 
     async def fail_lost_tasks(self) -> None:
         """Ends every task that was accepted, has not ended, and has no state that can be read."""

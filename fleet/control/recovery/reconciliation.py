@@ -6,9 +6,12 @@
     it runs           no deadline, or a call is gone   these are published again
     it has ended      nothing since then               its end is published
 
-Only what was accepted before this process began: later tasks are as they should be.
+Deliberations go on meanwhile. So only what was accepted before is looked at, and what is missing must still be missing
+a few seconds later: an answer or a call may have been on its way.
 """
 
+import asyncio
+from collections.abc import Iterable
 from contextlib import aclosing
 
 import msgspec
@@ -20,6 +23,8 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.control.items import Adopt, Owed, PublishAgain, Reissue
 from fleet.control.runner import Runner
+from fleet.control.states.owed import MOST_ATTEMPTS, missing
+from fleet.control.states.store import StateStore
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
 from fleet.jetstream.history import events, terminal_id
@@ -29,6 +34,8 @@ from fleet.messages import UNDECODABLE, TerminalEvent, decode
 from fleet.times import from_rfc3339, rfc3339
 
 log = structlog.get_logger(__name__)
+
+SETTLED_AFTER_S = 3.0
 
 
 class _End(msgspec.Struct, frozen=True):
@@ -47,18 +54,18 @@ class _Outline(msgspec.Struct, frozen=True):
 class Reconciliation:
     """Of one process. Several may do it at once: what they demand is decided by the state, and by message ids."""
 
-    def __init__(self, js: JetStreamContext, texts: Texts, runner: Runner) -> None:
+    def __init__(self, js: JetStreamContext, texts: Texts, store: StateStore, runner: Runner) -> None:
         self._js = js
         self._texts = texts
+        self._store = store
         self._runner = runner
-        self._began_at = rfc3339(now_ms())
 
     async def run(self) -> None:
         """Raises what NATS does."""
         outlines = await self._outlines()
         ends = await self._ends()
-        stored = frozenset({*await self._schedules(), *await self._calls()})
         last_ms = await self._last_event_ms()
+        running: list[str] = []
         for task_id, outline in outlines.items():
             sequence = ends.get(terminal_id(task_id, outline.run))
             demand: Owed | None = None
@@ -69,9 +76,40 @@ class Reconciliation:
             elif sequence is not None:
                 demand = await self._adoption(sequence)
             elif outline.status == "IN_PROGRESS":
-                demand = Reissue((CallAgent, SetDeadline), stored)
+                running.append(task_id)
             if demand is not None:
                 await self._demand(task_id, demand)
+        await self._reissue(running)
+
+    async def _reissue(self, running: Iterable[str]) -> None:
+        """Publishes the calls and deadlines that are gone, until they are seen in their streams: NATS drops ids that it
+        knows, also those of messages that were purged since.
+        """
+        gone = await self._missing(running)
+        for attempt in range(2, MOST_ATTEMPTS + 1):
+            if not gone:
+                return
+            await asyncio.sleep(SETTLED_AFTER_S)
+            before, gone = gone, await self._missing(gone)
+            for task_id, names in gone.items():
+                if lost := names & before[task_id]:
+                    await self._demand(task_id, Reissue((CallAgent, SetDeadline), lost, attempt))
+        if gone:
+            log.warning("tasks.not_reissued", count=len(gone))
+
+    async def _missing(self, running: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Task id -> names of what it requires, and what is not stored; without tasks that lack nothing."""
+        found: dict[str, frozenset[str]] = {}
+        stored = frozenset({*await self._schedules(), *await self._calls()})
+        for task_id in running:
+            try:
+                state = await self._store.load(task_id)
+            except (NewerState, UnreadableState) as error:
+                log.warning("task.not_reconciled", task_id=task_id, error=str(error))
+                continue
+            if state is not None and (names := missing(state.state, stored)):
+                found[task_id] = names
+        return found
 
     async def _demand(self, task_id: str, demand: Owed) -> None:
         try:
@@ -88,7 +126,8 @@ class Reconciliation:
         return Adopt(event)
 
     async def _outlines(self) -> dict[str, _Outline]:
-        """Of the states that were there before this process, by task id."""
+        """Of the states that are there now, by task id."""
+        now = rfc3339(now_ms())
         bucket = await self._js.key_value(subjects.BUCKET)
         watcher = await bucket.watchall(ignore_deletes=True)
         found: dict[str, _Outline] = {}
@@ -99,7 +138,7 @@ class Reconciliation:
                 outline = msgspec.json.decode(entry.value or b"", type=_Outline)
             except UNDECODABLE:
                 continue  # it fails as soon as anybody looks
-            if outline.accepted_at < self._began_at:
+            if outline.accepted_at < now:
                 found[entry.key] = outline
         await stop_watching(self._js, subjects.BUCKET, watcher)
         return found

@@ -17,6 +17,7 @@ from nats.js.errors import NoStreamResponseError, NotFoundError
 from fleet import subjects
 from fleet.config import Settings
 from fleet.control.recovery.lost_streams import LostStreams
+from fleet.control.recovery.restored_streams import RestoredStreams
 from fleet.errors import Unreachable
 from fleet.jetstream import topology
 from fleet.jetstream.connection import OUTAGES, answers
@@ -51,6 +52,7 @@ class Watchdog:
         clients: Sequence[Client],
         reads: Sequence[tuple[str, str]],
         lost_streams: LostStreams,
+        restored: RestoredStreams,
     ) -> None:
         self._settings = settings
         self._health = health
@@ -58,6 +60,7 @@ class Watchdog:
         self._clients = clients
         self._flows = {read: Flow() for read in reads}
         self._lost_streams = lost_streams
+        self._restored = restored
         self._problems: set[str] = set()
         self._unread: set[str] = set()
         self._changed: dict[str, list[str]] = {}
@@ -159,6 +162,7 @@ class Watchdog:
             info = await self._js.stream_info(name)
         except NotFoundError:
             return name
+        self._restored.look(name, info)
         config, state = info.config, info.state
         owner = ownership.owner(config)
         if owner is not None:

@@ -1,14 +1,18 @@
 """What a state requires, and may not have published: after a crash, or after a stream was lost."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from fleet import subjects
 from fleet.control.items import Adopt, FailLost, Item, PublishAgain, Reissue
 from fleet.deliberation.events import CallAgent, DeadlinePassed, Effect, Requested, SetDeadline
 from fleet.deliberation.machine import began, recover
 from fleet.deliberation.state import Deliberation
+
+MOST_ATTEMPTS = 6
+"""Of publishing one call, where it is purged again and again within the duplicate window."""
 
 
 def owes(state: Deliberation, item: Item) -> bool:
@@ -40,21 +44,40 @@ def reissued(state: Deliberation, batch: Sequence[Item]) -> tuple[Effect, ...]:
     if state.ended or not demands:
         return ()
     return tuple(
-        _as_second_attempt(effect)
+        _as_attempt(effect, demand.attempt)
         for effect in recover(state)
-        if any(isinstance(effect, demand.kinds) and not _is_among(effect, demand.stored) for demand in demands)
+        for demand in demands[-1:]
+        if isinstance(effect, demand.kinds) and (demand.only is None or _name(effect) in demand.only)
     )
 
 
-def _is_among(effect: Effect, stored: frozenset[str]) -> bool:
+def missing(state: Deliberation, stored: Collection[str]) -> frozenset[str]:
+    """Message ids of calls, and the subject of the schedule, that a running task requires and that are not stored, in
+    no attempt.
+    """
+    if state.ended:
+        return frozenset()
+    required = {_name(effect): effect for effect in recover(state)}
+    return frozenset(
+        name
+        for name, effect in required.items()
+        if name and not any(_name(_as_attempt(effect, attempt)) in stored for attempt in range(1, MOST_ATTEMPTS + 1))
+    )
+
+
+def _name(effect: Effect) -> str | None:
     match effect:
         case CallAgent(call):
-            return call.msg_id in stored or replace(call, attempt=2).msg_id in stored
+            return call.msg_id
         case SetDeadline(task_id):
-            return subjects.schedule_of(task_id) in stored
-    return False
+            return subjects.schedule_of(task_id)
+    return None
 
 
-def _as_second_attempt(effect: Effect) -> Effect:
-    """The id of a call's first attempt may be known to a stream that is still there."""
-    return CallAgent(replace(effect.request, attempt=2)) if isinstance(effect, CallAgent) else effect
+def _as_attempt(effect: Effect, attempt: int) -> Effect:
+    match effect:
+        case CallAgent(call):
+            return CallAgent(structs.replace(call, attempt=attempt))
+        case SetDeadline():
+            return dataclasses.replace(effect, attempt=attempt)
+    return effect

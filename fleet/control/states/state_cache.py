@@ -33,6 +33,10 @@ class StateCache:
         while self.bytes > self._limit:
             self.drop(next(iter(self._states)))
 
+    def clear(self) -> None:
+        self._states.clear()
+        self.bytes = 0
+
     def drop(self, task_id: str) -> None:
         if (stored := self._states.pop(task_id, None)) is not None:
             self.bytes -= stored.size

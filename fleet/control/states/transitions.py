@@ -103,6 +103,10 @@ class Transitions:
         """The next batch reads from the store."""
         self._cache.drop(task_id)
 
+    def forget_all(self) -> None:
+        """As `forget`, of every task: a bucket that was set back gives out its revisions again."""
+        self._cache.clear()
+
     async def apply(self, task_id: str, batch: Sequence[Item]) -> Change:
         """Applies the events in order. The state is what they led to, None for a task nobody knows; what is `elsewhere`
         was not applied.

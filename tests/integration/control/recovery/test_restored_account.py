@@ -3,20 +3,14 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 
 from fleet import subjects
-from fleet.config import load
 from fleet.local.nats_server import EmbeddedNats
-from fleet.local.testbed import in_process
-from tests.support import agents
-from tests.support.control_plane import Fleet, client_on
+from tests.support.control_plane import Fleet, answering, without_workers
 from tests.support.natscli import nats_cli, run
 
 STREAMS = (
@@ -33,27 +27,6 @@ RUNNING = 3
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nats_cli(tmp_path_factory.mktemp("natscli"))
-
-
-@asynccontextmanager
-async def control_plane(url: str) -> AsyncIterator[Fleet]:
-    """Without workers."""
-    async with in_process(load({"NATS_URL": url})):
-        nc = await nats.connect(url)
-        try:
-            yield await client_on(nc)
-        finally:
-            await nc.close()
-
-
-@asynccontextmanager
-async def answering(fleet: Fleet) -> AsyncIterator[None]:
-    task = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def some_end(fleet: Fleet, name: str) -> None:
@@ -99,7 +72,7 @@ async def test_each_task_ends_once_whichever_stream_was_saved_first(older: str, 
     saved = tmp_path / "backup"
     try:
         await first.start()
-        async with control_plane(first.url) as fleet:
+        async with without_workers(first.url) as fleet:
             await some_end(fleet, "before")
             await by_hand(first.url, "stream", "backup", older, saved / older)
             await some_end(fleet, "between")
@@ -111,7 +84,7 @@ async def test_each_task_ends_once_whichever_stream_was_saved_first(older: str, 
             await by_hand(second.url, "stream", "restore", saved / stream)
         running = [f"running-{number}" for number in range(RUNNING)]
         known = [f"{name}-{number}" for name in ("before", "between") for number in range(2)] + running
-        async with control_plane(second.url) as fleet:
+        async with without_workers(second.url) as fleet:
             async with asyncio.timeout(30):
                 while older != subjects.STATES and await schedules(fleet) < RUNNING:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)

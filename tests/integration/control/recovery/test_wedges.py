@@ -18,6 +18,7 @@ from fleet.config import Limits, Settings, load
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.publishing.outbox import Outbox
 from fleet.control.recovery.lost_streams import LostStreams
+from fleet.control.recovery.restored_streams import RestoredStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
 from fleet.control.states.store import KeyValueStore, Stored
@@ -244,7 +245,7 @@ async def test_only_running_tasks_are_loaded_after_a_loss(nats_url: str) -> None
         await store.save(begun if number % 20 == 0 else decide(begun, CancelAsked("", now_ms())).state, 0)
     await store.save(begun.change(task_id="large", calls={"x" * 2_000_000: "open"}), 0)
     unended = UnendedTasks(js, texts)
-    lost_streams = LostStreams(js, texts, Runner(store, Outbox(nc, js, texts, "collector"), unended), unended)
+    lost_streams = LostStreams(js, texts, store, Runner(store, Outbox(nc, js, texts, "collector"), unended), unended)
     await js.delete_stream(subjects.DELIBERATION_CONTROL)
     created = await topology.declare(js, load({}))
     Counting.loads = 0
@@ -290,8 +291,9 @@ async def watching(nc: Any, settings: Settings, health: Health) -> Watchdog:
     texts = Texts(js, nc.max_payload)
     store = await KeyValueStore.open(js, texts)
     unended = UnendedTasks(js, texts)
-    lost_streams = LostStreams(js, texts, Runner(store, Outbox(nc, js, texts, "collector"), unended), unended)
-    return Watchdog(settings, health, js, (nc,), ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),), lost_streams)
+    lost_streams = LostStreams(js, texts, store, Runner(store, Outbox(nc, js, texts, "collector"), unended), unended)
+    reads = ((subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER),)
+    return Watchdog(settings, health, js, (nc,), reads, lost_streams, RestoredStreams(lost_streams))
 
 
 async def problems(health: Health, *wanted: str) -> None:

@@ -1,0 +1,163 @@
+"""Streams that an operator sets back, purges or refills under a running fleet: it notices, and each task ends once."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import structlog
+
+from fleet import subjects
+from fleet.control.recovery import lost_streams, reconciliation, watchdog
+from fleet.messages import AgentRequested, AgentResponse
+from tests.support import agents
+from tests.support.control_plane import Fleet, answering, without_workers
+from tests.support.natscli import nats_cli, run
+
+pytestmark = pytest.mark.xdist_group("natscli")
+WITHIN_S = 60.0
+RUNNING = ("running-0", "running-1")
+Nats = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return nats_cli(tmp_path_factory.mktemp("natscli"))
+
+
+@pytest.fixture
+def by_hand(binary: Path, nats_url: str) -> Nats:
+    async def nats(*words: object) -> None:
+        status, out = await run(binary, nats_url, *map(str, words))
+        assert status == 0, out
+
+    return nats
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "PROBE_INTERVAL_S", 1.0)
+    monkeypatch.setattr(reconciliation, "SETTLED_AFTER_S", 0.5)
+    monkeypatch.setattr(lost_streams, "RESTORED_WITHIN_S", 3.0)
+
+
+async def begin(fleet: Fleet, *names: str) -> None:
+    for name in names:
+        await fleet.request(task_id=name, num_agents=2, rounds=0)
+        await fleet.inbox.next(subjects.ACCEPTED, task_id=name)
+
+
+async def reconciled(logs: list[dict[str, object]], times: int) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while sum(line["event"] == "streams.reconciled" for line in logs) < times:  # noqa: ASYNC110 - a log does not tell
+            await asyncio.sleep(0.05)
+
+
+async def ends(fleet: Fleet, *names: str) -> dict[str, str]:
+    """How each of them ended, within far less than its deadline; as result and events tell."""
+    statuses: dict[str, str] = {}
+    async with asyncio.timeout(WITHIN_S):
+        for name in names:
+            reply: dict[str, object] = {}
+            while "result" not in reply:
+                _, reply = await fleet.ask(subjects.RESULT, {"task_id": name, "wait_seconds": 5})
+            statuses[name] = str(reply["status"])
+    told = Counter(body["task_id"] for subject, _, body in fleet.inbox.events if subject in subjects.TERMINAL)
+    assert {name: told[name] for name in names} == dict.fromkeys(names, 1)
+    return statuses
+
+
+async def set_back(by_hand: Nats, stream: str, backup: Path) -> None:
+    """Where the fleet has declared it anew in between, an operator removes it once more."""
+    for _ in range(20):
+        await by_hand("stream", "rm", stream, "--force")
+        try:
+            await by_hand("stream", "restore", backup)
+        except AssertionError as refused:
+            assert "already exist" in str(refused)
+        else:
+            return
+    pytest.fail(f"{stream} was never restored")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        subjects.AGENT_REQUESTS,
+        subjects.DELIBERATION_CONTROL,
+        subjects.AGENT_RESPONSES,
+        subjects.DELIBERATIONS,
+        subjects.STATES,
+    ],
+)
+async def test_a_stream_that_is_set_back_is_noticed_and_each_task_ends_once(
+    nats_url: str, by_hand: Nats, tmp_path: Path, stream: str
+) -> None:
+    """Removed and restored from an older backup, as fast as an operator's script does it."""
+    async with without_workers(nats_url) as fleet:
+        await begin(fleet, "before")
+        await by_hand("stream", "backup", stream, tmp_path / "backup")
+        await begin(fleet, *RUNNING)
+        with structlog.testing.capture_logs() as logs:
+            await set_back(by_hand, stream, tmp_path / "backup")
+            await reconciled(logs, 2)
+        async with answering(fleet):
+            expected = "FAILED" if stream == subjects.STATES else "COMPLETED"
+            assert await ends(fleet, "before", *RUNNING) == {"before": "COMPLETED"} | dict.fromkeys(RUNNING, expected)
+        js = fleet.nc.jetstream()
+        info = await js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=subjects.schedule_of("*"))
+        assert not info.state.subjects
+
+
+@pytest.mark.parametrize("stream", [subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL])
+async def test_a_stream_that_is_purged_again_and_again_is_noticed(nats_url: str, by_hand: Nats, stream: str) -> None:
+    """What a running task needs of it is published again, each time."""
+    async with without_workers(nats_url) as fleet:
+        await begin(fleet, *RUNNING)
+        for times in (1, 2):
+            with structlog.testing.capture_logs() as logs:
+                await by_hand("request", subjects.purge_of(stream), "")
+                await reconciled(logs, 2 * times)
+        if stream == subjects.DELIBERATION_CONTROL:
+            info = await fleet.nc.jetstream().stream_info(stream, subjects_filter=subjects.schedule_of("*"))
+            assert set(info.state.subjects or ()) == {subjects.schedule_of(name) for name in RUNNING}
+        async with answering(fleet):
+            assert await ends(fleet, *RUNNING) == dict.fromkeys(RUNNING, "COMPLETED")
+
+
+async def test_states_that_are_purged_and_filled_in_again_go_on(nats_url: str, by_hand: Nats) -> None:
+    """From what was filled in, or as it was told meanwhile: one end each."""
+    async with without_workers(nats_url) as fleet:
+        await begin(fleet, *RUNNING)
+        bucket = await fleet.nc.jetstream().key_value(subjects.BUCKET)
+        states = {name: (await bucket.get(name)).value for name in RUNNING}
+        with structlog.testing.capture_logs() as logs:
+            await by_hand("request", subjects.purge_of(subjects.STATES), "")
+            for name, state in states.items():
+                await bucket.put(name, state or b"")
+            await reconciled(logs, 4)
+        async with answering(fleet):
+            await ends(fleet, *RUNNING)
+
+
+async def test_nothing_is_asked_twice_where_nothing_was_lost(nats_url: str, by_hand: Nats) -> None:
+    """Answers and calls are on their way while streams and states are compared."""
+    attempts: Counter[int] = Counter()
+
+    def respond(call: AgentRequested) -> AgentResponse:
+        attempts[call.attempt] += 1
+        return agents.answer(call)
+
+    async with without_workers(nats_url) as fleet, answering(fleet, respond):
+        with structlog.testing.capture_logs() as logs:
+            for number in range(3):
+                names = [f"t-{number}-{each}" for each in range(10)]
+                for name in names:
+                    await fleet.request(task_id=name, num_agents=3)
+                await by_hand("stream", "purge", subjects.DEAD_LETTERS, "--force")
+                await by_hand("stream", "purge", subjects.AGENT_RESPONSES, "--force", "--keep", "1000")
+                await ends(fleet, *names)
+            await reconciled(logs, 2)
+    assert attempts.keys() == {1}, json.dumps(attempts)
