@@ -251,7 +251,7 @@ SECONDS = SimulatorConfig(tokens_per_second=20, answer_tokens=60)
 
 
 async def test_a_broken_worker_stops_nobody(tmp_path: Path) -> None:
-    """Whatever it writes where it may, under each header: states and events stay, and a task that runs ends by itself."""
+    """Whatever it writes where it may, under each header: events stay, and a task that runs ends by itself."""
     async with attacked(tmp_path, SECONDS) as (fleet, users), users.connected("worker") as (worker, refused):
         await fleet.request(task_id="theirs", num_agents=2, rounds=0)
         await fleet.inbox.next(subjects.ACCEPTED, task_id="theirs")

@@ -5,14 +5,11 @@ with the reason why it does no harm; all else must be refused. `rights.py` plays
 """
 
 import itertools
-import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
