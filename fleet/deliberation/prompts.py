@@ -2,9 +2,9 @@
 
 Prefix caching shapes every prompt: what more calls share comes first. The system message (rules, task, requirements,
 rubric, scale, context) is the same, byte for byte, in all calls of a deliberation. Then the worker puts the persona,
-which differs between writers and judges; then comes what a phase asks of all its agents; last, what each agent is shown,
-and one sentence that names the task again. An author who revises finds its own text as its own answer to the very
-messages that asked for it, so that a server which caches what it wrote has that, too.
+which differs between writers and judges; then comes what a phase asks of all its agents; last, what each agent is
+shown, and one sentence that names the task again. An author who revises finds its own text as its own answer to the
+very messages that asked for it, so that a server which caches what it wrote has that, too.
 
 A proposal is data, and so is a critique. Each stands between tags that carry a word which changes with every phase and
 occurs in no text inside, so that no author can have seen it or can close its own frame; those who read are told that
