@@ -13,6 +13,7 @@ WHOLE_FLEETS = ("e2e", "documents", "chaos")
 """Levels whose tests start a Ray of their own, which others on the machine should not join."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes, one of them runs all whole fleets, one after the other."""
     for item in items:

@@ -136,17 +136,21 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
     publisher = WorkerPublisher(nc)
     sub = await js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
     task = asyncio.current_task()
-    while True:
-        try:
-            (msg,) = await sub.fetch(1, timeout=1)
-        except TimeoutError:
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from None  # nats-py takes it for the end of its time
-            continue
-        call = await publisher.with_parts(decode(await publisher.inline(msg.data), AgentRequested))
-        response = respond(call)
-        if response is not None:
-            kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
-            await js.publish(kind, encode(response), headers={"Nats-Msg-Id": response.msg_id})
-        await msg.ack()
-        await asyncio.sleep(0)
+    try:
+        while True:
+            try:
+                (msg,) = await sub.fetch(1, timeout=1)
+            except TimeoutError:
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError from None  # nats-py takes it for the end of its time
+                continue
+            call = await publisher.with_parts(decode(await publisher.inline(msg.data), AgentRequested))
+            response = respond(call)
+            if response is not None:
+                kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
+                await js.publish(kind, encode(response), headers={"Nats-Msg-Id": response.msg_id})
+            await msg.ack()
+            await asyncio.sleep(0)
+    finally:
+        # Else NATS would give its last pull the next call, which nobody takes then until `ack_wait` is over.
+        await sub.unsubscribe()
