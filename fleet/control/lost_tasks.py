@@ -1,4 +1,4 @@
-"""Finds tasks that were accepted and have not ended, and makes the failed state of one whose own state is lost."""
+"""Finds tasks that were accepted and have not ended, and makes the state of one whose own state is lost."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from fleet.errors import UnreadableState
 from fleet.jetstream.history import find_unended
 from fleet.jetstream.lifetimes import LONGEST_TASK_S
 from fleet.jetstream.payloads import Texts
-from fleet.messages import AllFailed, DeliberationAccepted
+from fleet.messages import AllFailed, DeliberationAccepted, TerminalEvent, status_of
 from fleet.requests.task import Task
 from fleet.times import from_rfc3339, rfc3339
 
@@ -41,7 +41,20 @@ class UnendedTasks:
 
 def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int, why: UnreadableState | None = None) -> Deliberation:
     """The failed state of a task of which only its acceptance is known."""
-    accepted_ms = from_rfc3339(accepted.accepted_at)
+    event = AllFailed(
+        task_id=accepted.task_id,
+        error=f"the fleet lost the state of this deliberation{f': {why}' if why else ''}",
+        failed_agents=(),
+        total_agents=len(accepted.agents),
+        duration_ms=max(0, at_ms - from_rfc3339(accepted.accepted_at)),
+        completed_at=rfc3339(at_ms),
+        correlation=accepted.correlation,
+    )
+    return ended_state(accepted, event)
+
+
+def ended_state(accepted: DeliberationAccepted, event: TerminalEvent) -> Deliberation:
+    """The state of a task of which only its acceptance and its end are known."""
     task = Task(
         task_description="",
         role=accepted.role,
@@ -49,18 +62,9 @@ def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int, why: Unreada
         rounds=accepted.rounds,
         correlation=accepted.correlation,
     )
+    accepted_ms = from_rfc3339(accepted.accepted_at)
     requested = Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms, run=accepted.run)
-    begun = decide(None, requested).state
-    event = AllFailed(
-        task_id=accepted.task_id,
-        error=f"the fleet lost the state of this deliberation{f': {why}' if why else ''}",
-        failed_agents=(),
-        total_agents=len(accepted.agents),
-        duration_ms=max(0, at_ms - accepted_ms),
-        completed_at=rfc3339(at_ms),
-        correlation=accepted.correlation,
-    )
-    return begun.change(status="FAILED", result=event)
+    return decide(None, requested).state.change(status=status_of(event), result=event)
 
 
 def _retrieve(task: asyncio.Task[dict[str, DeliberationAccepted]]) -> None:

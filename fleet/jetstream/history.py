@@ -81,6 +81,16 @@ async def find_rejection(js: JetStreamContext, texts: Texts, message_id: str, wi
     return None
 
 
+async def acceptances(js: JetStreamContext, texts: Texts) -> AsyncGenerator[DeliberationAccepted, None]:
+    """All that the stream holds, oldest first."""
+    async with aclosing(events(js, (subjects.ACCEPTED,), None)) as found:
+        async for msg in found:
+            try:
+                yield decode(await texts.inline(msg.data), DeliberationAccepted)
+            except (MissingText, *UNDECODABLE):
+                continue  # no acceptance, whoever published it
+
+
 async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> list[DeliberationAccepted]:
     """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
     begun: dict[str, DeliberationAccepted] = {}

@@ -232,7 +232,8 @@ class Outbox:
         """Whether the terminal event of `state` is in its stream. Raises `EventInFlight` while it may still arrive."""
         if state.written_by:
             await self._fence.wait_for(state.written_by, state.task_id)
-        return await self._terminal_events.is_stored(state.task_id, state.run)
+        completed_at = state.result.completed_at if state.result is not None else ""
+        return await self._terminal_events.is_stored(state.task_id, state.run, completed_at)
 
     async def _send(
         self,

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from nats.js import JetStreamContext
@@ -19,6 +19,7 @@ from fleet.control.states.store import StateStore, Stored
 from fleet.deliberation.events import Conclude, Effect
 from fleet.deliberation.state import Deliberation
 from fleet.jetstream.history import events, terminal_id
+from fleet.times import from_rfc3339
 
 SCAN_MARGIN = timedelta(seconds=60)
 """How far the clocks of NATS servers may differ when a terminal event is looked for by time."""
@@ -69,12 +70,16 @@ class TerminalEvents:
         self._waiting: dict[str, LookUp] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def is_stored(self, task_id: str, run: str = "") -> bool:
+    async def is_stored(self, task_id: str, run: str = "", completed_at: str = "") -> bool:
         """Whether the stream held the terminal event of this run of the task at some time since this was called.
 
-        Raises what NATS does.
+        `completed_at`: as the event says. A state that was set back may have been written long after. Raises what NATS
+        does.
         """
         since = await self._decided_at(task_id)
+        if since is not None and completed_at:
+            told = datetime.fromtimestamp(from_rfc3339(completed_at) / 1000, UTC) - SCAN_MARGIN
+            since = min(since, told)
         look_up = self._waiting.setdefault(terminal_id(task_id, run), LookUp(since))
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_all())

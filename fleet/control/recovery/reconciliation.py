@@ -5,14 +5,17 @@
     it runs           its end was published            the state takes over that end
     it runs           no deadline, or a call is gone   these are published again
     it has ended      nothing since then               its end is published
+    there is none     its end was published            that end becomes its state, unless somebody deleted it by its key
 
 Deliberations go on meanwhile. So only what was accepted before is looked at, and what is missing must still be missing
 a few seconds later: an answer or a call may have been on its way.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
@@ -22,12 +25,13 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.control.items import Adopt, Owed, PublishAgain, Reissue
+from fleet.control.lost_tasks import ended_state
 from fleet.control.runner import Runner
 from fleet.control.states.owed import MOST_ATTEMPTS, missing
 from fleet.control.states.store import StateStore
 from fleet.deliberation.events import CallAgent, SetDeadline
-from fleet.errors import NewerState, UnreadableState
-from fleet.jetstream.history import events, terminal_id
+from fleet.errors import NewerState, StoreConflict, UnreadableState
+from fleet.jetstream.history import acceptances, events, terminal_id
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.jetstream.quirks import stop_watching
 from fleet.messages import UNDECODABLE, TerminalEvent, decode
@@ -51,6 +55,15 @@ class _Outline(msgspec.Struct, frozen=True):
     result: _End | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A terminal event in its stream."""
+
+    task_id: str
+    sequence: int
+    at: datetime
+
+
 class Reconciliation:
     """Of one process. Several may do it at once: what they demand is decided by the state, and by message ids."""
 
@@ -62,24 +75,44 @@ class Reconciliation:
 
     async def run(self) -> None:
         """Raises what NATS does."""
-        outlines = await self._outlines()
+        outlines, known = await self._outlines()
         ends = await self._ends()
         last_ms = await self._last_event_ms()
         running: list[str] = []
         for task_id, outline in outlines.items():
-            sequence = ends.get(terminal_id(task_id, outline.run))
+            told = ends.get(terminal_id(task_id, outline.run))
             demand: Owed | None = None
             if outline.result is not None:
                 ended_ms = from_rfc3339(outline.result.completed_at) if outline.result.completed_at else 0
                 # Events before the last one were there, whatever has become of them since.
-                demand = PublishAgain() if sequence is None and last_ms is not None and ended_ms > last_ms else None
-            elif sequence is not None:
-                demand = await self._adoption(sequence)
+                demand = PublishAgain() if told is None and last_ms is not None and ended_ms > last_ms else None
+            elif told is not None:
+                event = await self._end_at(told.sequence)
+                demand = None if event is None else Adopt(event)
             elif outline.status == "IN_PROGRESS":
                 running.append(task_id)
             if demand is not None:
                 await self._demand(task_id, demand)
         await self._reissue(running)
+        since = await self._states_are_kept_since()
+        gone = {msg_id: told for msg_id, told in ends.items() if told.task_id not in known and told.at > since}
+        if gone:
+            await self._restore_ends(gone)
+
+    async def _restore_ends(self, ends: Mapping[str, _Told]) -> None:
+        """Their results can be asked for again. Nothing is published: this was."""
+        restored = 0
+        async with aclosing(acceptances(self._js, self._texts)) as accepted:
+            async for each in accepted:
+                told = ends.get(terminal_id(each.task_id, each.run))
+                event = None if told is None else await self._end_at(told.sequence)
+                if event is not None:
+                    try:
+                        await self._store.save(ended_state(each, event), 0)
+                        restored += 1
+                    except StoreConflict:
+                        continue  # another process did it, or it was asked for again
+        log.warning("states.restored", count=restored)
 
     async def _reissue(self, running: Iterable[str]) -> None:
         """Publishes the calls and deadlines that are gone, until they are seen in their streams: NATS drops ids that it
@@ -117,23 +150,27 @@ class Reconciliation:
         except (NewerState, UnreadableState) as error:
             log.warning("task.not_reconciled", task_id=task_id, error=str(error))
 
-    async def _adoption(self, sequence: int) -> Adopt | None:
+    async def _end_at(self, sequence: int) -> TerminalEvent | None:
         try:
             msg = await self._js.get_msg(subjects.DELIBERATIONS, sequence)
             event: TerminalEvent = decode(await self._texts.inline(msg.data or b""), TerminalEvent)  # type: ignore[arg-type]
         except (NotFoundError, MissingText, *UNDECODABLE):
             return None
-        return Adopt(event)
+        return event
 
-    async def _outlines(self) -> dict[str, _Outline]:
-        """Of the states that are there now, by task id."""
+    async def _outlines(self) -> tuple[dict[str, _Outline], set[str]]:
+        """Of the states that are there now, by task id; and the ids of those and of what was deleted by its key."""
         now = rfc3339(now_ms())
         bucket = await self._js.key_value(subjects.BUCKET)
-        watcher = await bucket.watchall(ignore_deletes=True)
+        watcher = await bucket.watchall()
         found: dict[str, _Outline] = {}
+        known: set[str] = set()
         async for entry in watcher:
             if entry is None:  # that was all
                 break
+            known.add(entry.key)
+            if entry.operation:  # deleted
+                continue
             try:
                 outline = msgspec.json.decode(entry.value or b"", type=_Outline)
             except UNDECODABLE:
@@ -141,15 +178,21 @@ class Reconciliation:
             if outline.accepted_at < now:
                 found[entry.key] = outline
         await stop_watching(self._js, subjects.BUCKET, watcher)
-        return found
+        return found, known
 
-    async def _ends(self) -> dict[str, int]:
-        """Message id -> sequence, of every terminal event."""
-        found: dict[str, int] = {}
+    async def _ends(self) -> dict[str, _Told]:
+        """By message id."""
+        found: dict[str, _Told] = {}
         async with aclosing(events(self._js, subjects.TERMINAL, None, headers_only=True)) as stored:
             async for msg in stored:
-                found[(msg.headers or {}).get("Nats-Msg-Id", "")] = msg.metadata.sequence.stream
+                headers = msg.headers or {}
+                msg_id, task_id = headers.get("Nats-Msg-Id", ""), headers.get("Task-Id", "")
+                found[msg_id] = _Told(task_id, msg.metadata.sequence.stream, msg.metadata.timestamp)
         return found
+
+    async def _states_are_kept_since(self) -> datetime:
+        kept_s = (await self._js.stream_info(subjects.STATES)).config.max_age
+        return datetime.now(UTC) - timedelta(seconds=kept_s) if kept_s else datetime.min.replace(tzinfo=UTC)
 
     async def _last_event_ms(self) -> int | None:
         """When the last event was stored; None where that cannot be told."""
