@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fleet import __version__
-from fleet.cli import bench, chaos, client, deadletters, mcp_server, page, run
+from fleet.cli import bench, chaos, client, deadletters, demo, mcp_server, page, run
 from fleet.cli.doctor import command as doctor
 from fleet.cli.output import ReaderGone
 from fleet.cli.overview import listing, status, top
@@ -41,7 +41,7 @@ app = typer.Typer(
 START, USE, OPERATE = "Start", "Deliberate", "Operate"
 
 app.command(rich_help_panel=START)(run.up)
-app.command(rich_help_panel=START)(run.demo)
+app.command(rich_help_panel=START)(demo.demo)
 app.command(rich_help_panel=START)(run.dispatcher)
 app.command(rich_help_panel=START)(run.collector)
 app.command(

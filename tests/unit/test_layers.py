@@ -1,7 +1,9 @@
 """Who may import whom: one table of ranks. A module imports from its own room and from rooms of a lower rank, only."""
 
 import ast
+from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -25,20 +27,6 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet.cli"}),
 )
 """Rooms, lowest first. Rooms of one rank do not know each other."""
-
-WORKERS_USE = frozenset(
-    {"fleet", "fleet.subjects", "fleet.errors", "fleet.times", "fleet.clock", "fleet.crashpoints", "fleet.event_loop"}
-    | {"fleet.messages", "fleet.config", "fleet.jetstream", "fleet.observability", "fleet.requests", "fleet.killable"}
-    | {
-        "fleet.model_servers",
-        "fleet.secret_files",
-        "fleet.setting_values",
-        "fleet.stream_limits",
-        "fleet.own_secrets",
-        "fleet.logger",
-    }
-)
-"""The data plane and the control plane share what is on the wire and the way to it, nothing else."""
 
 ALONE = frozenset({"workers.simulator", "workers.local_model"})
 """They play foreign servers: they share no code with those that they are used to test."""
@@ -150,14 +138,24 @@ def test_the_core_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("workers.")])
 def test_workers_share_only_the_wire_with_the_control_plane(module: str) -> None:
-    """Never the core, the state or what decides; those that play foreign servers share nothing at all."""
-    allowed = frozenset[str]() if room_of(module) in ALONE else WORKERS_USE
-    assert {room_of(name) for name in reached(module) if name.startswith("fleet.")} <= allowed
+    """Of `fleet`, what ranks below the core. Those that play foreign servers share nothing at all."""
+    used = {name for name in reached(module) if name.startswith("fleet.")}
+    core = rank_of("fleet.deliberation.machine")
+    assert not used if room_of(module) in ALONE else all(rank_of(name) < core for name in used)
 
 
 def test_only_the_pool_imports_ray() -> None:
     """Everything else runs, and is tested, without Ray."""
     assert {room_of(module) for module, names in GRAPH.items() if "ray" in names} == {"workers.ray_pool"}
+
+
+def test_modules_and_rooms_are_small_enough_to_read() -> None:
+    """No module is over 300 lines, half of them are at most 120, and no folder has more than 16."""
+    lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: count for module, count in lines.items() if count > 300} == {}
+    assert median(count for module, count in lines.items() if MODULES[module].name != "__init__.py") <= 120
+    folders = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
+    assert {folder: count for folder, count in folders.items() if count > 16} == {}
 
 
 def test_the_table_names_what_is_there() -> None:

@@ -20,7 +20,7 @@ from workers.llm.requests import ModelRequest, ModelTarget
 from workers.llm.servers import context_window as window
 from workers.llm.servers.dialects import Form, body_of
 from workers.llm.servers.endpoint import Endpoint, ModelCard
-from workers.llm.servers.endpoints import Route
+from workers.llm.servers.search import Route
 
 log = structlog.get_logger(__name__)
 

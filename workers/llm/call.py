@@ -15,7 +15,8 @@ from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durat
 from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
-from workers.llm.servers.endpoints import Endpoints, Nowhere, Route, Search
+from workers.llm.servers.endpoints import Endpoints
+from workers.llm.servers.search import Nowhere, Route, Search
 from workers.llm.spending import Spent
 from workers.llm.tally import Tally
 from workers.llm.verdict import judge

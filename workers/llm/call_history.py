@@ -7,7 +7,8 @@ from workers.llm.attempt import Attempt, expected_tokens
 from workers.llm.failures import CONNECTION_TYPES, AttemptError
 from workers.llm.requests import ModelRequest
 from workers.llm.servers import context_window
-from workers.llm.servers.endpoints import Endpoints, Nowhere, Route, Search
+from workers.llm.servers.endpoints import Endpoints
+from workers.llm.servers.search import Nowhere, Route, Search
 
 _OF_THE_REQUEST = frozenset({"BadRequest", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})
 """Refusals that say nothing of the next request."""

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
 
 from aiohttp import web
 from msgspec import UNSET, Raw, structs
@@ -23,6 +22,7 @@ from workers.simulator.chat import (
 )
 from workers.simulator.config import ConfigChange, SimulatorConfig
 from workers.simulator.engine import ModelCounters, PrefixCache, Seats, metrics_text, paced, seated
+from workers.simulator.replies import hang_up, json_reply, refusal, silence
 from workers.simulator.text import prompt_ids, token_ids
 
 _LARGEST_BODY_BYTES = 64 * 2**20
@@ -71,21 +71,21 @@ class SimulatedApi:
     ) -> web.StreamResponse:
         own = request.path.startswith(_OWN_PATHS)
         if not own and self.config.faults.is_down(time.monotonic() - self._born):
-            return _hang_up(request)
+            return hang_up(request)
         key = self.config.api_key
         # vLLM's key guards /v1 alone.
         if key and request.path.startswith("/v1") and request.headers.get("Authorization") != f"Bearer {key}":
-            return _json({"error": "Unauthorized"}, status=401)
+            return json_reply({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)
         except wire.ApiError as error:
-            return _refusal(error)
+            return refusal(error)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
 
     async def _version(self, _: web.Request) -> web.Response:
-        return _json({"version": _VERSION})
+        return json_reply({"version": _VERSION})
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(text=metrics_text(self._models), content_type="text/plain", charset="utf-8")
@@ -103,7 +103,7 @@ class SimulatedApi:
             }
             for name in self._models
         ]
-        return _json({"object": "list", "data": cards})
+        return json_reply({"object": "list", "data": cards})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         asked = wire.decode(wire.TokenizeRequest, await request.read())
@@ -115,12 +115,12 @@ class SimulatedApi:
         else:
             raise wire.bad_request("Either `messages` or `prompt` is required", "prompt")
         longest = self.config.max_model_len
-        return _json({"count": len(ids), "max_model_len": longest, "tokens": ids.tolist()})
+        return json_reply({"count": len(ids), "max_model_len": longest, "tokens": ids.tolist()})
 
     async def _change(self, request: web.Request) -> web.Response:
         self.change(wire.decode(ConfigChange, await request.read()))
         shown = structs.replace(self.config, api_key=None)
-        return _json(shown)
+        return json_reply(shown)
 
     async def _list_calls(self, request: web.Request) -> web.Response:
         asked = request.query.get("limit", "100")
@@ -130,7 +130,7 @@ class SimulatedApi:
         latest = latest[max(0, len(latest) - int(asked)) :]
         if request.query.get("bodies") == "no":
             latest = [structs.replace(call, body="") for call in latest]
-        return _json({"calls": latest})
+        return json_reply({"calls": latest})
 
     # One chat request.
 
@@ -143,7 +143,7 @@ class SimulatedApi:
             response = await self._run(request, self._accept(call, await request.read()))
         except wire.ApiError as error:
             call.end("rejected")
-            response = _refusal(error)
+            response = refusal(error)
             response.headers["X-Request-Id"] = request_id
         except asyncio.CancelledError:  # how the runner tells that the client has left
             self.aborted += 1
@@ -200,7 +200,7 @@ class SimulatedApi:
         match job.fault:
             case "refuse":
                 job.strike()
-                return _hang_up(request)
+                return hang_up(request)
             case "http_429" | "http_500" | "http_503":
                 job.strike()
                 raise wire.fault_error(job.fault, self.config.faults.retry_after_s)
@@ -211,7 +211,7 @@ class SimulatedApi:
             self._prefill(job)
             if job.fault == "hang":
                 job.strike()
-                await _silence()
+                await silence()
             return await (self._stream(request, job) if job.chat.stream else self._whole(request, job))
 
     def _prefill(self, job: Job) -> None:
@@ -244,11 +244,11 @@ class SimulatedApi:
             case "stall":
                 job.strike()
                 await response.write(pending)
-                await _silence()
+                await silence()
             case "truncate":
                 job.strike()
                 await response.write(pending)
-                _hang_up(request)
+                hang_up(request)
                 return response
             case "malformed":
                 pending += b'data: {"id":"chatcmpl-\n\n'
@@ -268,34 +268,10 @@ class SimulatedApi:
             await response.prepare(request)
             await response.write(body[: len(body) // 2])
             if job.fault == "stall":
-                await _silence()
-            _hang_up(request)
+                await silence()
+            hang_up(request)
             return response
         self._finish(job)
         if job.fault == "malformed":
             body = body[: len(body) // 2]
         return web.Response(body=body, content_type="application/json", headers=job.headers)
-
-
-async def _silence() -> NoReturn:
-    """Wait until the client leaves, which cancels the handler."""
-    await asyncio.Event().wait()
-    raise AssertionError("nobody sets this event")
-
-
-def _hang_up(request: web.Request) -> web.Response:
-    """Close the connection once what was written is out; the response returned reaches nobody."""
-    if request.transport is not None:
-        request.transport.close()
-    return web.Response()
-
-
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(body=wire.encode(value), status=status, content_type="application/json")
-
-
-def _refusal(error: wire.ApiError) -> web.Response:
-    response = _json(error.body, error.status)
-    if error.retry_after is not None:
-        response.headers["Retry-After"] = error.retry_after
-    return response

@@ -7,66 +7,28 @@ refuse it lately, the one that `routing` picks. A later model is asked only whil
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
-from msgspec import Struct
 
 from fleet.config import Workers
 from fleet.errors import AgentCallError
 from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
-from workers.llm.failures import NO_ANSWER, AttemptError
 from workers.llm.requests import ModelTarget
+from workers.llm.servers.attempt_end import OpenCall, answered_by, outcome_of
 from workers.llm.servers.breaker import Outcome
 from workers.llm.servers.endpoint import Endpoint, rules_of
 from workers.llm.servers.room import Room
 from workers.llm.servers.routing import Routing
+from workers.llm.servers.search import Nowhere, Route, Search, Waiting
 
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN_S = 1.0
 """A call that waits looks again after this long, whatever it is told."""
 WOKEN_BY_A_SEAT = 4
-
-
-class Route(Struct, frozen=True):
-    """Where an attempt goes, and for which model."""
-
-    endpoint: Endpoint
-    target: ModelTarget
-
-
-class Search(Struct, frozen=True, kw_only=True):
-    """What a call looks for. `failed`: the endpoint of its last attempt, if that failed; `unreachable`: before the
-    model had begun. `refused`: pairs of endpoint and model that will not take this call. `suspect`: this call may be
-    what servers fail at.
-    """
-
-    targets: Sequence[ModelTarget]
-    task_id: str = ""
-    failed: Endpoint | None = None
-    unreachable: bool = False
-    refused: Collection[tuple[str, str | None]] = frozenset()
-    suspect: bool = False
-    expected_tokens: int = 0
-
-
-class Waiting(Struct, frozen=True):
-    """A call that waits. `wants`: endpoints that it would take if they had room; `asks`: it waits for the answer of
-    one that may have.
-    """
-
-    is_suspect: bool
-    expected_tokens: int
-    wants: frozenset[str]
-    asks: bool
-    model: str
-
-
-class Nowhere(Exception):
-    """Every endpoint has refused this call."""
 
 
 class Endpoints:
@@ -163,7 +125,7 @@ class Endpoints:
                 self._waiting.pop(woken, None)
 
     @contextmanager
-    def attempt(self, endpoint: Endpoint, task_id: str = "", expected_tokens: int = 0) -> Iterator["OpenCall"]:
+    def attempt(self, endpoint: Endpoint, task_id: str = "", expected_tokens: int = 0) -> Iterator[OpenCall]:
         """One attempt at an endpoint: its breaker counts how the block ends, its allowance what was used."""
         breaker, now = endpoint.breaker, self.clock()
         was = breaker.state(now)
@@ -276,31 +238,3 @@ class Endpoints:
 def _lacks(endpoint: Endpoint, target: ModelTarget) -> bool:
     """Whether the model is not there, and cannot be loaded."""
     return endpoint.lacks(target.name) and not endpoint.may_load(target.name, target.base, target.adapter)
-
-
-class OpenCall:
-    """What an attempt has used, as far as is known when it ends."""
-
-    used_tokens = 0
-
-
-def answered_by(failure: AgentCallError | None, outcome: Outcome) -> bool | None:
-    """Whether the server was there, as an attempt tells it; None: it does not."""
-    if isinstance(failure, AttemptError):
-        return failure.error_type not in NO_ANSWER
-    return True if outcome == "succeeded" else None
-
-
-def outcome_of(error: AgentCallError) -> Outcome:
-    """What an attempt says of its endpoint: one that answers is well, whatever it says of the request."""
-    if not isinstance(error, AttemptError):
-        return "abandoned"
-    if error.error_type == "ContextOverflow":
-        return "abandoned"  # It was not even asked, perhaps.
-    match error.fault:
-        case "server":
-            return "failed at it" if error.begun else "failed"
-        case "request" | "busy":
-            return "abandoned"
-        case "endpoint" | "answer":
-            return "succeeded"

@@ -12,7 +12,8 @@ from fleet.messages import ChatMessage
 from workers.llm.attempt import Attempt, Attempts
 from workers.llm.requests import ModelRequest, ModelTarget
 from workers.llm.servers.endpoint import Endpoint
-from workers.llm.servers.endpoints import Endpoints, Route
+from workers.llm.servers.endpoints import Endpoints
+from workers.llm.servers.search import Route
 
 NO_FAULT = ("EmptyAnswer", "Truncated", "Declined")
 """What one token may end with on a server that is well."""

@@ -9,7 +9,8 @@ from fleet.model_servers import EndpointConfig
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.endpoint import Endpoint, ModelCard
-from workers.llm.servers.endpoints import Endpoints, Nowhere, Search
+from workers.llm.servers.endpoints import Endpoints
+from workers.llm.servers.search import Nowhere, Search
 
 LIMITS = Workers(breaker_failures=2, breaker_cool_down_s=10.0, breaker_longest_cool_down_s=10.0)
 BROKEN = AttemptError("ConnectionRefused", "", fault="server", begun=False)

@@ -1,0 +1,46 @@
+"""What a call looks for among the model servers, and what it gets: an endpoint, a place in the queue, or nothing."""
+
+from collections.abc import Collection, Sequence
+
+from msgspec import Struct
+
+from workers.llm.requests import ModelTarget
+from workers.llm.servers.endpoint import Endpoint
+
+
+class Route(Struct, frozen=True):
+    """Where an attempt goes, and for which model."""
+
+    endpoint: Endpoint
+    target: ModelTarget
+
+
+class Search(Struct, frozen=True, kw_only=True):
+    """What a call looks for. `failed`: the endpoint of its last attempt, if that failed; `unreachable`: before the
+    model had begun. `refused`: pairs of endpoint and model that will not take this call. `suspect`: this call may be
+    what servers fail at.
+    """
+
+    targets: Sequence[ModelTarget]
+    task_id: str = ""
+    failed: Endpoint | None = None
+    unreachable: bool = False
+    refused: Collection[tuple[str, str | None]] = frozenset()
+    suspect: bool = False
+    expected_tokens: int = 0
+
+
+class Waiting(Struct, frozen=True):
+    """A call that waits. `wants`: endpoints that it would take if they had room; `asks`: it waits for the answer of
+    one that may have.
+    """
+
+    is_suspect: bool
+    expected_tokens: int
+    wants: frozenset[str]
+    asks: bool
+    model: str
+
+
+class Nowhere(Exception):
+    """Every endpoint has refused this call."""
