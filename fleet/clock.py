@@ -1,4 +1,4 @@
-"""The wall clock, in milliseconds since 1970. For the shells alone: the core is told what time it is."""
+"""Reads the wall clock, in milliseconds since 1970. Only the edges use it: the core is told what time it is."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Settings: read once, in the composition root, from a mapping (the environment) and an optional TOML file.
+"""Reads the settings once, in the composition root, from a mapping (the environment) and an optional TOML file.
 
 The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[endpoints.NAME]`,
 `[models.NAME]`, `[streams.NAME]`, `[limits]`, `[workers]`.

@@ -1,4 +1,4 @@
-"""Errors, named by who is at fault, carrying the facts."""
+"""Defines the errors, named by who is at fault, with the facts."""
 
 from fleet.messages.error_types import ErrorType
 

@@ -1,4 +1,4 @@
-"""What the exit status says."""
+"""Defines the exit statuses of the commands."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""Loggers that import structlog with their first event: whoever only uses the client need not load it."""
+"""Makes loggers that import structlog with their first event: a user of the client alone need not load it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Model servers and models as the settings name them: `[endpoints.NAME]` and `[models.NAME]`."""
+"""Defines model servers and models as the settings name them: `[endpoints.NAME]` and `[models.NAME]`."""
 
 import os
 import re

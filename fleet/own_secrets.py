@@ -1,4 +1,4 @@
-"""Which secrets a process hands on, and which it takes from its own machine: workers get none from a dispatcher."""
+"""Decides which secrets a process passes on, and which it takes from its own machine: workers get none from others."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Secrets that lie in files, as Kubernetes and Docker mount them: `X_FILE` names the file that holds the setting X.
+"""Reads secrets from files, as Kubernetes and Docker mount them: `X_FILE` names the file that holds the setting X.
 
 Errors name the setting and the file, and never what is in it. Files may be replaced in place: see `Certificates`.
 """

@@ -1,4 +1,4 @@
-"""Sizes and storage of streams and buckets as the settings name them: `[streams.NAME]`, or in the environment
+"""Reads sizes and storage of streams and buckets from the settings: `[streams.NAME]`, or in the environment
 `FLEET_STREAM_NAME_MAX_BYTES` and `FLEET_STREAM_NAME_STORAGE` (the name in capitals, `-` as `_`).
 
 The defaults fit a volume of 6 GiB together. NATS sets a stream's `max_bytes` aside when it is declared.

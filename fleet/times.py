@@ -1,4 +1,4 @@
-"""Times on the wire: RFC 3339 in UTC with milliseconds. Inside, milliseconds since 1970."""
+"""Converts times on the wire: RFC 3339 in UTC with milliseconds. Inside, milliseconds since 1970."""
 
 from datetime import UTC, datetime
 from functools import lru_cache

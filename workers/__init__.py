@@ -1,1 +1,1 @@
-"""The data plane: makes agent calls, and simulates a model server."""
+"""Makes agent calls (the data plane), and simulates a model server."""

@@ -1,4 +1,4 @@
-"""The NATS under a fleet that is broken: one server, or several as a cluster."""
+"""Starts the NATS under a fleet that is broken: one server, or several as a cluster."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of NATS that cuts links, or holds them silent for a while.
+"""Runs a TCP proxy in front of NATS that cuts links, or holds them silent for a while.
 
 Clients are known by the name in their CONNECT line.
 """

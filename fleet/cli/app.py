@@ -1,4 +1,4 @@
-"""The command line, and the composition root: here settings are read and parts are put together.
+"""Puts the command line together: settings are read here, and parts are built from them.
 
 Modules of a command are imported when it runs, so that `fleet --help` and `fleet result` answer at once.
 """

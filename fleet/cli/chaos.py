@@ -1,4 +1,4 @@
-"""`fleet chaos`: break everything on purpose, and check that nothing is lost."""
+"""Runs `fleet chaos`: breaks everything on purpose, and checks that nothing is lost."""
 
 import os
 import secrets

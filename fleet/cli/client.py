@@ -1,4 +1,4 @@
-"""Commands for a running fleet: ask, submit, watch, result, cancel."""
+"""Runs the commands for a running fleet: ask, submit, watch, result, cancel."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""`fleet deadletter`: messages nobody could handle, to be looked at, handed in again, or dropped."""
+"""Runs `fleet deadletter`: shows messages that nobody could handle, hands them in again, or drops them."""
 
 import asyncio
 from dataclasses import replace

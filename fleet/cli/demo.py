@@ -1,4 +1,4 @@
-"""`fleet demo`: starts a fleet, shows one deliberation, and stops the fleet again."""
+"""Runs `fleet demo`: starts a fleet, shows one deliberation, and stops the fleet again."""
 
 import os
 import shutil

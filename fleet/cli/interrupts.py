@@ -1,4 +1,4 @@
-"""Ctrl-C while a task is waited for: once leaves the fleet at work and says how to go on, twice cancels the task."""
+"""Handles Ctrl-C while a command waits: once leaves the task running and says how to go on, twice cancels it."""
 
 import asyncio
 import signal

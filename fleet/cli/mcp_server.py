@@ -1,4 +1,4 @@
-"""`fleet mcp`: the fleet as tools of an MCP server over stdio, for assistants and editors."""
+"""Runs `fleet mcp`: the fleet as tools of an MCP server over stdio, for assistants and editors."""
 
 import asyncio
 import secrets

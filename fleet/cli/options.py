@@ -1,4 +1,4 @@
-"""Options that several commands share, and the request they make together."""
+"""Defines options that several commands share, and builds the request from them."""
 
 import functools
 import inspect

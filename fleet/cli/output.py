@@ -1,4 +1,4 @@
-"""Where the commands write: for a person with `say` and `console`, for a program with `print_json`."""
+"""Writes the commands' output: for a person with `say` and `console`, for a program with `print_json`."""
 
 import sys
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""`fleet page`: the files of the page, for any web server."""
+"""Runs `fleet page`: writes the files of the page, for any web server."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands that start the whole fleet, or one component."""
+"""Runs the commands that start the whole fleet, or one component."""
 
 import os
 from contextlib import nullcontext
@@ -123,8 +123,6 @@ def _ready(component: str) -> None:
 
 
 async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
-    import asyncio
-
     screen = console(stderr=json_output)
     with screen.status("starting NATS, Ray and the model server …") if screen.is_terminal else nullcontext():
         await fleet.__aenter__()
@@ -136,7 +134,7 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
             _say_where(screen, fleet)
         for each in silent:
             say(each, stderr=True)
-        await asyncio.Event().wait()
+        await fleet.defect()
     finally:
         if not json_output:
             screen.print(

@@ -1,4 +1,4 @@
-"""What a result says, in words: who comes first and by what, how sure that is, what was found."""
+"""Puts a result into words: who comes first and by what, how sure that is, what was found."""
 
 from collections.abc import Iterator
 

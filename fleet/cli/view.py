@@ -1,4 +1,4 @@
-"""What a person sees: each agent at work, the ranking, the winning text."""
+"""Shows a deliberation on a terminal: each agent's call, the ranking, the winning text."""
 
 import json
 import time

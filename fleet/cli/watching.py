@@ -1,7 +1,8 @@
-"""`fleet watch`: what happened to a task so far, in the order of time, and then what happens."""
+"""Runs `fleet watch`: shows what happened to a task, in the order of time, and then what happens."""
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,23 +51,23 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
         streams = [subjects.DELIBERATIONS, subjects.AGENT_RESPONSES]
         if progress:
             streams.append(subjects.AGENT_PROGRESS_STREAM)
-        old = 0
-        for stream in streams:
-            old += await _subscribe(fleet, stream, queue, since, everything=task_id is not None)
-        history = await _history(queue, old, task_id)
+        old = {
+            stream: await _subscribe(fleet, stream, queue, since, everything=task_id is not None) for stream in streams
+        }
+        history, new = await _history(queue, old, task_id)
         past = [event for msg in history if (event := await _event(fleet, msg, task_id))]
         for event in _joined(sorted(past, key=lambda event: event.at)):
             _print(screen, event, json_output)
             if task_id and event.subject in ENDED:
                 return ENDED[event.subject]
         while True:
-            now = await _event(fleet, await queue.get(), task_id)
-            if now is None:
+            event_now = await _event(fleet, new.popleft() if new else await queue.get(), task_id)
+            if event_now is None:
                 continue
-            _print(screen, now, json_output)
-            if task_id and now.subject in ENDED:
-                return ENDED[now.subject]
-            if task_id and now.subject == subjects.REJECTED:
+            _print(screen, event_now, json_output)
+            if task_id and event_now.subject in ENDED:
+                return ENDED[event_now.subject]
+            if task_id and event_now.subject == subjects.REJECTED:
                 return Exit.BAD_REQUEST
 
 
@@ -80,16 +81,23 @@ async def _accepted_at(fleet: Session, task_id: str) -> datetime:
     return since - timedelta(seconds=CLOCKS_DIFFER_S)
 
 
-async def _history(queue: "asyncio.Queue[Msg]", count: int, task_id: str | None) -> list[Msg]:
-    """Of the first `count` messages those of the task. The others are not kept."""
-    kept = []
+async def _history(
+    queue: "asyncio.Queue[Msg]", old: dict[str, int], task_id: str | None
+) -> tuple[list[Msg], deque[Msg]]:
+    """Messages of the task: those of the past, and those that came meanwhile. `old`: by stream, how many of the past
+    will come, other tasks' included.
+    """
+    left, past, new = dict(old), list[Msg](), deque[Msg]()
     with suppress(TimeoutError):
-        for _ in range(count):
+        while any(left.values()):
             async with asyncio.timeout(SILENT_S):
                 msg = await queue.get()
+            stream = msg.metadata.stream
+            is_old = left[stream] > 0
+            left[stream] -= is_old
             if _concerns(msg, task_id):
-                kept.append(msg)
-    return kept
+                (past if is_old else new).append(msg)
+    return past, new
 
 
 def _concerns(msg: Msg, task_id: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""The Python client: submit a request, wait for its result, watch it, cancel it.
+"""Defines the Python client: submit a request, wait for its result, watch it, cancel it.
 
 from fleet.client import connect
 

@@ -1,4 +1,4 @@
-"""A client's connection: requests to the service, and NATS' errors as `FleetError`s that say what to do."""
+"""Connects a client: sends requests to the service, and turns NATS' errors into `FleetError`s that say what to do."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Dead letters as a client sees them: read, handed in again once, dropped."""
+"""Reads dead letters for a client, hands each in again once, or drops it."""
 
 import json
 from collections.abc import AsyncIterator

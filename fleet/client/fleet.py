@@ -1,4 +1,4 @@
-"""The Python client: `async with connect(url) as fleet: result = await fleet.ask("…", agents=3)`."""
+"""Defines the Python client: `async with connect(url) as fleet: result = await fleet.ask("…", agents=3)`."""
 
 import asyncio
 import os

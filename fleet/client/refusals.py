@@ -1,4 +1,4 @@
-"""What NATS refuses to a user: it says so on the side, and whoever asked would wait in vain."""
+"""Notices when NATS refuses something to a user: it reports that on the side, and the caller would wait for ever."""
 
 import asyncio
 import re

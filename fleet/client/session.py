@@ -1,4 +1,4 @@
-"""A client's side of the wire: what the commands ask of a running fleet."""
+"""Speaks to a running fleet for the commands: publishes requests, waits for results, reads bodies by reference."""
 
 import asyncio
 import secrets

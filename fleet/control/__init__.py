@@ -1,1 +1,1 @@
-"""The control plane: dispatcher and collector, and what both are made of."""
+"""Runs the control plane: dispatcher and collector, and what both are made of."""

@@ -7,10 +7,9 @@ from typing import Any
 import structlog
 
 from fleet.errors import FleetError
+from fleet.event_loop import end
 
 log = structlog.get_logger(__name__)
-
-CANCEL_TRIES, CANCEL_PAUSE_S = 5, 0.5
 
 
 class Background:
@@ -38,14 +37,14 @@ class Background:
                 await self._failed.wait()
         finally:
             failing.cancel()
-            await _end(starting)
+            await end(starting)
         if self._failure is not None:
             raise self._failure
 
     async def stop(self, *names: str) -> None:
         """Ends those tasks, or all."""
         tasks = [self._tasks.pop(name) for name in names or [*self._tasks] if name in self._tasks]
-        await asyncio.gather(*map(_end, tasks))
+        await end(*tasks)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -54,16 +53,3 @@ class Background:
         self._failure = error or FleetError(f"{task.get_name()} has ended by itself")
         log.error("background.ended", task=task.get_name(), error=repr(self._failure))
         self._failed.set()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """More than once: nats-py may take a cancellation for the end of its own time, and go on, and on Python 3.11
-    `asyncio.wait_for` drops one that comes together with the result.
-    """
-    for _ in range(CANCEL_TRIES):
-        if task.done():
-            break
-        task.cancel()
-        await asyncio.wait({task}, timeout=CANCEL_PAUSE_S)
-    if task.done() and not task.cancelled():
-        task.exception()  # raised already, or overtaken by another

@@ -1,4 +1,4 @@
-"""The collector: folds what the workers answer into the state, and publishes the terminal event."""
+"""Runs the collector: folds the workers' answers into the state, and publishes the terminal event."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""The dispatcher: validates and records `deliberation.requested`, and starts the workers."""
+"""Runs the dispatcher: validates and records `deliberation.requested`, and starts the workers."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether the models that roles ask for can be had, as the workers tell of their servers."""
+"""Checks whether the models that roles ask for are available, by what workers report of their servers."""
 
 import time
 from collections.abc import Iterator

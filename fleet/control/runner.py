@@ -1,4 +1,4 @@
-"""Works on deliveries, one batch per task at a time: applies them (`transitions`), then acknowledges them.
+"""Applies deliveries to tasks, one batch per task at a time (`transitions`), then acknowledges them.
 
 What arrives while a batch is being saved is folded into the next one, with one write. Answers of one phase often come
 together: those that do not end it wait a moment for the one that does. Different tasks do not wait for each other.

@@ -1,1 +1,1 @@
-"""The pure core: decides, and does nothing else. No await, no clock, no random source, no NATS, no Ray."""
+"""Decides deliberations, and does nothing else: no await, no clock, no random source, no NATS, no Ray."""

@@ -1,1 +1,1 @@
-"""NATS JetStream: connections, streams and consumers, payloads that do not fit one message."""
+"""Connects to NATS JetStream: connections, streams and consumers, payloads that do not fit one message."""

@@ -1,4 +1,4 @@
-"""Connecting to NATS with the configured credentials: one way for every process."""
+"""Connects to NATS with the configured credentials, in one way for every process."""
 
 import asyncio
 import time

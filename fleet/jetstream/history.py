@@ -1,4 +1,4 @@
-"""Reading back in the stream of a deliberation's events. Rare: only after something was lost or missed."""
+"""Reads back in the stream of a deliberation's events. Rare: only after something was lost or missed."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress

@@ -1,4 +1,4 @@
-"""How long things are kept and waited for, where one figure follows from another."""
+"""Defines how long things are kept and waited for, where one figure follows from another."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Where a message comes from, as far as NATS tells.
+"""Tells where a message comes from, as far as NATS shows it.
 
 Permissions say who may publish what. They do not say where a consumer delivers to, nor where the server sends what was
 asked for: both take any subject that a client names. Such a message still shows what it is: what a consumer delivers

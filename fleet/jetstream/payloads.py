@@ -1,5 +1,7 @@
-"""What does not fit one NATS message travels by reference: the body goes to the object store, whole, and the message
-carries `content_ref` (`{"bucket", "name", "bytes"}`) beside what fits. Nothing is ever cut.
+"""Sends bodies that do not fit one NATS message by reference (the claim check pattern).
+
+The body goes to the object store, whole, and the message carries `content_ref` (`{"bucket", "name", "bytes"}`) beside
+what fits. Nothing is ever cut.
 
 An object lives as long as what refers to it. A name begins with its kind, and the kind says for how long at most; a
 state's is deleted once the next state is saved. A call's is left to expire: who may delete one object may empty the

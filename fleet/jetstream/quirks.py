@@ -1,4 +1,4 @@
-"""Every private corner of nats-py (2.16) that the fleet uses or mends, each with its reason, and nowhere else."""
+"""Holds every private part of nats-py (2.16) that the fleet uses or mends, each with its reason, and nowhere else."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""What each user of NATS may publish and subscribe to: from the table of streams, and from what else there is.
+"""Lists what each user of NATS may publish and subscribe to: from the table of streams, and from what else there is.
 
 `deploy/nats/permissions.conf` says the same in the server's words, with a comment where one is needed: a test holds it
 against this, line by line. `fleet doctor` compares what the server has granted.

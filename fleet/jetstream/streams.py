@@ -1,4 +1,4 @@
-"""The table of streams and buckets: what each one takes, from whom, who reads it, what a task needs after its loss.
+"""Lists all streams and buckets: what each one takes, from whom, who reads it, what a task needs after its loss.
 
 `topology` declares them, and adds the limits that are settings; `rights`, dead letters and recovery go by the table
 alone. So do the handlers: what a consumer delivers is said here, and nowhere else.

@@ -1,4 +1,4 @@
-"""Streams, consumers and buckets: declared here, and only here.
+"""Declares streams, consumers and buckets. Nothing else does.
 
 What exists is compared with what is wanted: NATS leaves the settings of an existing durable silently as they were.
 """

@@ -1,4 +1,4 @@
-"""Why NATS could not be reached: wrong password, TLS and refused connections told apart, without any secret."""
+"""Explains why NATS could not be reached: wrong password, TLS or a refused connection, without any secret."""
 
 import asyncio
 import socket

@@ -1,1 +1,1 @@
-"""A whole fleet on one machine: nats-server, Ray, model server, dispatcher and collector as child processes."""
+"""Runs a whole fleet on one machine: nats-server, Ray, model server, dispatcher and collector as child processes."""

@@ -1,4 +1,4 @@
-"""Where a fleet runs, remembered in its data directory so that clients on the same machine find it.
+"""Remembers where a fleet runs, in its data directory, so that clients on the same machine find it.
 
 The directories of the fleets that run are noted once more, for their user alone, so that commands find a fleet from any
 directory.

@@ -1,4 +1,4 @@
-"""A whole fleet on this machine: what is not given is started, and ended in the reverse order."""
+"""Starts a whole fleet on this machine: everything that is not given, and ends it in the reverse order."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from fleet.local import launcher, others, ray_head
 from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats, WebSocket
 from fleet.local.ports import free_port, health_ports, is_free, preferred
-from fleet.local.started import Started
+from fleet.local.started import Started, all_of
 from fleet.local.supervisor import Child, ChildFailed
 from fleet.model_servers import shown
 from fleet.page.server import PageServer, serving
@@ -105,6 +105,11 @@ class LocalFleet(Started):
             facts["page_url"] = self.page.url
         return {**facts, "health_ports": self.health_ports} if self.health_ports else facts
 
+    async def defect(self) -> None:
+        """Waits until the supervision of a part fails by a defect, which it raises."""
+        parts = (self.dispatcher, self.collector, self.ray, self.model_server, self.nats)
+        await asyncio.gather(*(part.defect() for part in parts if part))
+
     def kill(self) -> None:
         """Ends everything at once, for the impatient."""
         import psutil
@@ -132,9 +137,9 @@ class LocalFleet(Started):
             self.page = await self._stack.enter_async_context(serving(preferred(PAGE_PORT)))
         ray = asyncio.create_task(self._start_ray())
         self._stack.callback(ray.cancel)
-        await _all(self._start_nats(), self._start_model())
+        await all_of(self._start_nats(), self._start_model())
         # The collector has no use for Ray: it starts meanwhile.
-        await _all(self.collector.start(), ray)
+        await all_of(self.collector.start(), ray)
         await self.dispatcher.start()
         self._remember()
         log.info("fleet.ready", seconds=round(asyncio.get_running_loop().time() - started, 1))
@@ -287,10 +292,3 @@ class LocalFleet(Started):
         """A free one at first, the same one after a restart."""
         started = self.model_server is not None and self.model_server.pid is not None
         return int(self.settings.vllm_urls[0].rpartition(":")[2]) if started and self.settings.vllm_urls else 0
-
-
-async def _all(*steps: Any) -> None:
-    """Waits for all of them, then raises the first error: nothing is left half started unseen."""
-    for outcome in await asyncio.gather(*steps, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome

@@ -1,5 +1,6 @@
-"""The dispatcher's launcher of workers, as a process of its own: Ray ends whoever is joined to it when its control
-service is away for a minute, and the dispatcher has other things to do.
+"""Launches the dispatcher's workers in a process of its own.
+
+Ray ends each process that has joined it when its control service is away for a minute; the dispatcher must go on.
 
 `python -m fleet.local.launcher` joins Ray, prints how many workers answer, line by line, and ends when the control
 plane is gone; `python -m fleet.local.launcher stop` drains and ends the workers.

@@ -1,4 +1,4 @@
-"""A nats-server of our own, as a child process: on 127.0.0.1, with a store that survives restarts."""
+"""Runs a nats-server of our own as a child process: on 127.0.0.1, with a store that survives restarts."""
 
 import asyncio
 import json
@@ -105,6 +105,11 @@ class EmbeddedNats:
         stuck = StuckStore(self.log_file, self.store, lambda: self.child.restart(STOP_WITHIN_S))
         self._watch = asyncio.create_task(stuck.run())
         return url
+
+    async def defect(self) -> None:
+        """As `Child.defect`, of the watch over its store, too."""
+        assert self._watch is not None
+        await asyncio.gather(self.child.defect(), asyncio.shield(self._watch))
 
     async def stop(self) -> None:
         """May be called before a start, and again."""

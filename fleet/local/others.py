@@ -1,4 +1,4 @@
-"""Whether another fleet is at work on a NATS: a second one with its name would take a part of its calls.
+"""Checks whether another fleet runs on a NATS: a second one of its name would take a part of its calls.
 
 Context: streams have one name each, so an account has one fleet. Its dispatchers and collectors have the same
 FLEET_NAME, and there may be many of them, started one by one. A second `fleet up` is another matter: it brings workers

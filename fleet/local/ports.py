@@ -1,4 +1,4 @@
-"""Ports of this machine: free ones, and those that `fleet up` gives to health."""
+"""Finds free ports of this machine, and gives health its ports."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What the fleet's processes are called, and telling by that what a process is."""
+"""Names the fleet's processes, and tells by its name what a process is."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

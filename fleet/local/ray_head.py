@@ -1,4 +1,4 @@
-"""The Ray of a local fleet, as a process of its own: `python -m fleet.local.ray_head DATA_DIR PORT`.
+"""Runs the Ray of a local fleet as a process of its own: `python -m fleet.local.ray_head DATA_DIR PORT`.
 
 Ray ends a process whose control service is away for a minute, so the supervisor must not be one. Here its parts are
 watched; when one is gone everything of this Ray is ended, and the supervisor starts it again on the same port.

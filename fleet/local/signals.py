@@ -1,4 +1,4 @@
-"""Running until somebody says stop."""
+"""Runs until a signal says stop."""
 
 import asyncio
 import os

@@ -1,8 +1,10 @@
-"""What is started by `async with`, and ended in the reverse order, also where the start fails half-way."""
+"""Starts parts by `async with`, and ends them in the reverse order, also where the start fails half-way."""
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from typing import Self
+from typing import Any, Self
 
 
 class Started(ABC):
@@ -24,3 +26,10 @@ class Started(ABC):
 
     @abstractmethod
     async def _start(self) -> None: ...
+
+
+async def all_of(*steps: Awaitable[Any]) -> None:
+    """Waits for all steps, then raises the first error: nothing is left half started unseen."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,4 +1,4 @@
-"""A nats-server whose disk was full for a moment stores nothing more in that stream, also with room again.
+"""Restarts a nats-server that stores nothing more in a stream, although its disk has room again.
 
 It says so in its log only, stream by stream. Only a restart helps, and only once there is room.
 """

@@ -1,4 +1,4 @@
-"""Children of this process: started, waited for until ready, started again when they die, and ended without remains.
+"""Runs child processes: waits until each is ready, starts it again when it dies, and ends it with all it has started.
 
 Every child leads a process group of its own, so that a terminal's Ctrl-C reaches the supervisor alone, and on Linux
 the kernel kills it when the supervisor dies, however that happens.
@@ -85,6 +85,11 @@ class Child:
         self._keeper = asyncio.create_task(self._keep())
         return said
 
+    async def defect(self) -> None:
+        """Waits until supervising fails by a defect, which it raises: the child would not be started again."""
+        assert self._keeper is not None
+        await asyncio.shield(self._keeper)
+
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, then SIGKILL to its whole group after `grace_s`. May be called at any time, and again."""
         if self._keeper is not None:
@@ -147,10 +152,9 @@ class Child:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             try:
                 await self._launch(None if self._waits else READY_WITHIN_S)
+                self._on_restart()
             except (FleetError, OSError) as error:
                 log.warning("child.restart_failed", child=self.name, error=str(error))
-            else:
-                self._on_restart()
 
     async def _forward(self, process: Process) -> None:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""A whole fleet on this machine for measuring, breaking and testing it, in one of two forms.
+"""Runs a whole fleet on this machine for measuring, breaking and testing it, in one of two forms.
 
 `Testbed` makes processes: `fleet up` on servers of its own, a simulated model, further replicas. Benchmarks and fault
 injection use it. `in_process` runs the same components in this process, without Ray: tests use it.

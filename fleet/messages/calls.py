@@ -1,4 +1,4 @@
-"""Messages of one agent call: the request, its answer or failure, its progress, and the order to stop."""
+"""Defines the messages of one agent call: the request, its answer or failure, its progress, and the order to stop."""
 
 from typing import Any, Final, Literal
 

@@ -1,4 +1,4 @@
-"""Requests and replies of the micro service, and messages within the control plane."""
+"""Defines requests and replies of the micro service, and messages within the control plane."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Events of a deliberation: accepted, rejected, and the terminal events with their reports."""
+"""Defines the events of a deliberation: accepted, rejected, and the terminal events with their reports."""
 
 from typing import Final, Literal
 

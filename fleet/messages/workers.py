@@ -1,4 +1,4 @@
-"""What workers tell of themselves: values of the bucket `deliberation-workers`, under `status.<worker>`."""
+"""Defines what workers report of themselves: values of the bucket `deliberation-workers`, under `status.<worker>`."""
 
 from typing import Literal
 

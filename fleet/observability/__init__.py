@@ -1,1 +1,1 @@
-"""What operators see: logs, health and metrics."""
+"""Shows operators what happens: logs, health, metrics and traces."""

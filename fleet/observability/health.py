@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics over HTTP, for Kubernetes and Prometheus: `/healthz`, `/readyz`, `/metrics`.
+"""Serves liveness, readiness and metrics over HTTP, for Kubernetes and Prometheus: `/healthz`, `/readyz`, `/metrics`.
 
 Liveness is a heartbeat of the event loop, and nothing else. Readiness is that everything that was expected has been
 seen to work, and lately.

@@ -1,4 +1,4 @@
-"""Logging: structlog on standard error, JSON for machines, lines for a person. No local variables, and no secrets."""
+"""Configures logs: structlog on standard error, JSON or lines for a person. No local variables, and no secrets."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a span says, and who takes it."""
+"""Defines what a span holds, and where spans are sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

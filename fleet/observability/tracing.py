@@ -1,4 +1,4 @@
-"""Whether spans are made at all. OpenTelemetry is imported only where it is switched on.
+"""Decides whether spans are made at all. OpenTelemetry is imported only where it is switched on.
 
 The standard variables switch it on (`OTEL_EXPORTER_OTLP_ENDPOINT`, or that of traces alone) and off again
 (`OTEL_SDK_DISABLED`, `OTEL_TRACES_EXPORTER=none`).

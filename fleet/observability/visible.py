@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made safe to read: nothing in it controls a terminal, or the order of what is read.
+"""Makes text that somebody else wrote safe to read: it controls neither a terminal, nor the order of what is read.
 
 A model, a client or a server may write whatever it likes. `visible` is for people, `json_text` for programs.
 """

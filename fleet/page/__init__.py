@@ -1,1 +1,1 @@
-"""The page: static files that a browser shows, which itself speaks NATS over WebSocket with the rights of its user."""
+"""Provides the page: static files that a browser shows, which speaks NATS over WebSocket with its user's rights."""

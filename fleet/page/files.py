@@ -1,4 +1,4 @@
-"""The files of the page, and what tells it where NATS is."""
+"""Collects the files of the page, and tells it where NATS is."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Whether a request's regular expressions and its JSON Schema can be compiled, and in reasonable time.
+"""Checks that a request's regular expressions and its JSON Schema can be compiled, and in reasonable time.
 
 A pattern of a few hundred characters may take a quarter of a second, and a request may have a hundred. They are
 compiled where that can be ended: all patterns of a request have one budget, and its schema another.

@@ -1,1 +1,1 @@
-"""One worker: takes agent calls from JetStream, makes them, publishes their answers."""
+"""Runs one worker: takes agent calls from JetStream, makes them, publishes their answers."""

@@ -1,4 +1,4 @@
-"""What is published of a call: its answer, or why there is none."""
+"""Builds what is published of a call: its answer, or why there is none."""
 
 from fleet.clock import now_ms
 from fleet.errors import AgentCallError

@@ -1,4 +1,4 @@
-"""The record of the limits of endpoints, in a bucket of NATS: all workers of a fleet change it by compare-and-set.
+"""Stores the shared limits of endpoints in a bucket of NATS: all workers of a fleet change it by compare-and-set.
 
 Its time is that of NATS: the clocks of workers may differ.
 """

@@ -6,6 +6,8 @@ from typing import Any
 
 import structlog
 
+from fleet.event_loop import end
+
 log = structlog.get_logger(__name__)
 
 Task = asyncio.Task[None]
@@ -29,7 +31,7 @@ class BackgroundTasks:
         self._start(name, work).add_done_callback(log_failure)
 
     async def close(self) -> None:
-        await cancel(*self._open)
+        await end(*self._open)
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> Task:
         task = asyncio.create_task(work, name=name)
@@ -51,10 +53,3 @@ def log_failure(task: Task) -> None:
     """Callback for a task that nobody awaits."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("worker.step_failed", task=task.get_name(), exc_info=error)
-
-
-async def cancel(*tasks: Task) -> None:
-    """Returns once they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
+from fleet.event_loop import end
 from fleet.jetstream import connection
 from fleet.jetstream.origin import WORKER_INBOX, published
 from fleet.jetstream.streams import of_consumer
@@ -25,11 +26,11 @@ from workers.calls.caller import Caller
 from workers.calls.deliveries.delivery_notes import DeliveryNotes
 from workers.calls.deliveries.duplicates import DuplicateWatch
 from workers.calls.deliveries.leases import Leases
-from workers.calls.deliveries.pull_consumer import PullConsumer
+from workers.calls.deliveries.pull_consumer import DRAIN_S, PullConsumer
 from workers.calls.message_handler import MessageHandler
 from workers.calls.publisher import WorkerPublisher
 from workers.calls.shared_limits import SharedLedger
-from workers.calls.tasks import BackgroundTasks, cancel
+from workers.calls.tasks import BackgroundTasks
 from workers.llm.client import ModelClient
 
 log = structlog.get_logger(__name__)
@@ -135,7 +136,7 @@ class AgentWorker:
         until = time.monotonic() + grace_s
         self._stopping = self._events.closing = True
         if self._pulling is not None:
-            await cancel(self._pulling)
+            await end(self._pulling, pause_s=2 * DRAIN_S)
         await self._leases.finish(until - time.monotonic())
 
     def status(self) -> WorkerStatus:

@@ -1,1 +1,1 @@
-"""The client of model servers: attempts, retries, hedging, circuit breakers."""
+"""Calls model servers: attempts, retries, hedging, circuit breakers."""

@@ -1,4 +1,4 @@
-"""One attempt at a call: learn the model and its window, fit the answer into it, stream, judge the end."""
+"""Makes one attempt at a call: learns the model and its window, fits the answer into it, streams, judges the end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""One call while it is made: attempts one after the other, or two at once where the first is late."""
+"""Makes one call: attempts one after the other, or two at once where the first is late."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What the attempts of one call have taught: what went wrong, and which endpoints not to ask again."""
+"""Remembers what the attempts of one call have shown: what went wrong, and which endpoints not to ask again."""
 
 from msgspec import structs
 

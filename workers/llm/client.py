@@ -1,4 +1,4 @@
-"""Client of model servers: one call is as many attempts as it takes, within its deadline.
+"""Calls model servers: one call is as many attempts as it takes, within its deadline.
 
 A failed attempt is an `AttemptError`; `retry` says whether and when the next one comes and what it asks, `endpoints`
 where it goes (and waits for room, if need be), `hedging` whether a slow one gets another beside it.

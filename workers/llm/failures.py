@@ -1,4 +1,4 @@
-"""What a failed attempt is called, who is at fault, and what follows from it.
+"""Names a failed attempt, who is at fault, and what follows from it.
 
     fault      whose                                           breaker   what the call does next
     ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────

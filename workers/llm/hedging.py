@@ -1,4 +1,4 @@
-"""Hedging: a call that runs much longer than its like is made a second time, elsewhere; the first valid answer wins."""
+"""Makes a call that runs much longer than usual a second time, elsewhere; the first valid answer wins."""
 
 import asyncio
 from collections import defaultdict, deque

@@ -1,4 +1,4 @@
-"""HTTP to model servers: one session per process; every failure becomes an `AttemptError`."""
+"""Sends HTTP requests to model servers: one session per process; every failure becomes an `AttemptError`."""
 
 import asyncio
 import ssl

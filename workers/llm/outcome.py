@@ -1,4 +1,4 @@
-"""What a call comes to: an answer, or that it gave up; and who is told what it does meanwhile."""
+"""Defines the outcome of a call: an answer, or that it gave up; and who is notified while it runs."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""What a server says of a call that it did not answer: a status, an error object, a web page.
+"""Classifies what a server answers instead of an answer: a status, an error object, a web page.
 
 No two servers, and no two proxies, say it alike: where a status does not tell, its text does.
 """

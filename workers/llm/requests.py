@@ -1,4 +1,4 @@
-"""A role's profile and an agent's request become what a model is asked, and which models may answer."""
+"""Turns a role's profile and an agent's request into what a model is asked, and which models may answer."""
 
 from typing import Any
 

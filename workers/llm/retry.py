@@ -1,4 +1,4 @@
-"""When to try again, and what to ask then: policies that return a decision, and do not wait themselves.
+"""Decides when to try again, and what to ask then: policies that return a decision, and do not wait themselves.
 
 What has not begun (nobody listens, no room, no key for this model there) costs nothing: it is tried again for as long
 as the deadline carries, with growing pauses. What the model may have worked on is tried `max_attempts` times.

@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone, in all the ways in which servers say so."""
+"""Reads how long a server asks to be left alone, in all the ways in which servers say so."""
 
 import math
 import re

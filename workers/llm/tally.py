@@ -1,4 +1,4 @@
-"""What the attempts of one call come to, for those who count: how many there were, where, how they ended."""
+"""Counts the attempts of one call: how many there were, where, how they ended."""
 
 from fleet.errors import AgentCallError
 from fleet.messages import AttemptTally, CallFacts, Usage

@@ -1,4 +1,4 @@
-"""What an attempt that has ended amounts to: a whole answer, one that may be cut, or an error with its name."""
+"""Judges an attempt that has ended: a whole answer, one that may be cut, or an error with its name."""
 
 from fleet.errors import AgentCallError
 from workers.llm.attempt import Attempt, Check

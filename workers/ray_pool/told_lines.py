@@ -1,4 +1,4 @@
-"""What a worker writes to its standard error, kept for whoever launched it: Ray puts it into a file on that node."""
+"""Keeps what a worker writes to its standard error for whoever launched it: Ray puts it into a file on that node."""
 
 import threading
 from collections import deque

@@ -1,4 +1,4 @@
-"""Replies of the simulated server that are no chat: JSON, a refusal, a connection that is closed, silence."""
+"""Builds replies of the simulated server that are no chat: JSON, a refusal, a closed connection, silence."""
 
 import asyncio
 from typing import NoReturn

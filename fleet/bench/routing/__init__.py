@@ -1,1 +1,1 @@
-"""How well calls are spread over several model servers: prefix caches, balance, waiting, and a server that is lost."""
+"""Measures how calls are spread over several model servers: prefix caches, balance, waiting, and a lost server."""

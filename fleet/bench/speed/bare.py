@@ -1,4 +1,4 @@
-"""The baseline `bare`: the same work, as durable, in plain nats-py and aiohttp; no FastStream, no Ray, one process.
+"""Implements the baseline `bare`: the same work, as durable, in plain nats-py and aiohttp; no FastStream, no Ray.
 
 Every step survives the death of the process: the request, each call, each answer, the state and the result are in
 JetStream before the step before is acknowledged. Answers are gathered in memory and acknowledged once the state that

@@ -1,4 +1,4 @@
-"""`fleet bench`: what this software is worth, and what it costs, measured where it runs."""
+"""Defines `fleet bench`: what this software is worth, and what it costs, measured where it runs."""
 
 import typer
 

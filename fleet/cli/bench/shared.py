@@ -1,4 +1,4 @@
-"""What all modes of `fleet bench` share: options, progress, and showing the report."""
+"""Holds what all modes of `fleet bench` share: options, progress, and showing the report."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`fleet bench` latency, throughput and their like: what the fleet costs beside what one would otherwise write."""
+"""Defines the modes of `fleet bench` that measure time and cost, beside what one would otherwise write."""
 
 import shutil
 import tempfile

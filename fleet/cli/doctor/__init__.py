@@ -1,1 +1,1 @@
-"""`fleet doctor`, and what it shares with `fleet status`: what a running fleet tells about itself."""
+"""Examines a fleet from outside: `fleet doctor`, and what it shares with `fleet status`."""

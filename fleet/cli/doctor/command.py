@@ -1,4 +1,4 @@
-"""`fleet doctor`: what a fleet needs, looked at from here, each finding with what to do."""
+"""Runs `fleet doctor`: checks what a fleet needs, and says for each finding what to do."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What a command has found out about something, and what to do about it."""
+"""Defines a finding of a command, and what to do about it."""
 
 from dataclasses import dataclass
 from typing import Literal

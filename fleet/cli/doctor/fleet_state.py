@@ -1,4 +1,4 @@
-"""What a fleet looks like from NATS: who serves, what waits, what could not be handled."""
+"""Reads from NATS what a fleet looks like: who serves, what waits, what could not be handled."""
 
 import asyncio
 import json

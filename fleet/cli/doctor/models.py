@@ -1,4 +1,4 @@
-"""What `fleet doctor` says of the model servers."""
+"""Reports on the model servers for `fleet doctor`."""
 
 from typing import TYPE_CHECKING, Any
 

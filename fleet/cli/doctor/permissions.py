@@ -1,4 +1,4 @@
-"""What NATS would decide, and what is missing for this user to serve as a component."""
+"""Checks whether NATS lets this user serve as a component, and names what is missing."""
 
 from collections.abc import Iterator
 from typing import Any

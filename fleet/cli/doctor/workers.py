@@ -1,4 +1,4 @@
-"""What workers tell of themselves, and of the model servers as they see them."""
+"""Reads what workers report of themselves, and of the model servers as they see them."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""Commands that show what runs: `list`, `status`, `top`."""
+"""Shows what runs: the commands `list`, `status` and `top`."""

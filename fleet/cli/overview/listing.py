@@ -1,4 +1,4 @@
-"""`fleet list`: deliberations that run and that have ended."""
+"""Runs `fleet list`: deliberations that run and that have ended."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`fleet status`: what runs, what waits, who works, what is sick."""
+"""Runs `fleet status`: what runs, what waits, which workers there are, what has a problem."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated

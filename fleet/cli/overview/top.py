@@ -1,4 +1,4 @@
-"""`fleet top`: what the fleet does just now, again and again."""
+"""Runs `fleet top`: what the fleet does now, repeated until Ctrl-C."""
 
 import asyncio
 from collections.abc import Sequence

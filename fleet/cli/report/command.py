@@ -1,4 +1,4 @@
-"""`fleet report`."""
+"""Runs `fleet report`."""
 
 import asyncio
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The words of a report: for phases, for what decided, for how sure a verdict is."""
+"""Chooses the words of a report: for phases, for what decided, for how sure a verdict is."""
 
 from collections.abc import Mapping
 from typing import Final

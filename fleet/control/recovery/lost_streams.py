@@ -1,4 +1,4 @@
-"""When a stream was lost: publishes calls and deadlines of running tasks again, and fails tasks without a state.
+"""Repairs tasks after a stream was lost: publishes their calls and deadlines again, and fails those without a state.
 
 A task whose deadline or calls are gone would wait for ever, or until its deadline. Without its state it cannot go on.
 """

@@ -1,1 +1,1 @@
-"""The NATS micro service `deliberations`: request/reply endpoints for clients."""
+"""Serves the NATS micro service `deliberations`: request/reply endpoints for clients."""

@@ -1,4 +1,4 @@
-"""How calls of the micro service are read, refused, and handed over to another instance."""
+"""Decodes calls of the micro service, refuses bad ones, and hands calls over to another instance."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The endpoints `deliberation.ask`, `.result` and `.cancel`.
+"""Answers the endpoints `deliberation.ask`, `.result` and `.cancel`.
 
 They decide nothing: `ask` publishes a request, `cancel` a durable control message, and both wait for the terminal event
 as any other client would.

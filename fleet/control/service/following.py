@@ -1,4 +1,4 @@
-"""The endpoint `deliberation.follow`: a council at work, as several replies to one request.
+"""Answers the endpoint `deliberation.follow`: sends each step of a deliberation as a reply to one request.
 
 Nothing is published for it. For each follower NATS tells its instance when the bucket's value of that task is written
 (headers only); the instance then reads the state, and replies what is new in it. What NATS tells is a hint, and can be

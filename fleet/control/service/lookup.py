@@ -1,4 +1,4 @@
-"""What NATS knows of a task that a call names: its state, its request while that waits, and its rejection."""
+"""Looks up what NATS holds of a task that a call names: its state, its waiting request, its rejection."""
 
 import asyncio
 import time

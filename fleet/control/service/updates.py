@@ -1,4 +1,4 @@
-"""What a follower is told of a state: each phase that began and each call that ended since the state before."""
+"""Derives from two states what a follower is sent: each phase that began, and each call that ended, in between."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Requests that wait for room: no dispatcher has recorded them, so they have no state yet.
+"""Finds requests that wait for room: no dispatcher has recorded them, so they have no state yet.
 
 A request says its task id only in its body. They are read once each, and only where a call names an id without a state.
 """

@@ -1,4 +1,4 @@
-"""What a state requires, and may not have published: after a crash, or after a stream was lost."""
+"""Derives from a state what must still be published: after a crash, or after a stream was lost."""
 
 import dataclasses
 from collections.abc import Collection, Sequence

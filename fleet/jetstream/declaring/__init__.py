@@ -1,1 +1,1 @@
-"""Parts of declaring: buckets, sizes, whose a stream is, and what differs."""
+"""Declares single things: buckets, sizes, whose a stream is, and what differs from the settings."""

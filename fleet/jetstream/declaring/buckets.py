@@ -1,4 +1,4 @@
-"""Buckets, declared as the table has them. A bucket is a stream: what exists is compared as for every other."""
+"""Declares buckets as the table has them. A bucket is a stream: what exists is compared as for every other."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What of a stream, consumer or bucket is not as wanted."""
+"""Compares a stream, consumer or bucket with its declaration."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

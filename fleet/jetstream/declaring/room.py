@@ -1,4 +1,4 @@
-"""How large each stream may be, and where it lies, as NATS is told."""
+"""Tells NATS how large each stream may be, and where it is stored."""
 
 from typing import Any
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fleet import subjects
-from fleet.cli.watching import _subscribe
+from fleet.cli import watching
+from fleet.cli.watching import _accepted_at, _subscribe
 from fleet.client.session import session
 from fleet.config import load, unconfigured
 from fleet.jetstream import topology
@@ -61,6 +62,18 @@ async def test_watch_waits_for_a_task_that_nobody_knows_yet(fleet: Fleet, users:
     assert told[-1]["subject"] == subjects.COMPLETED
     assert {event["event"]["task_id"] for event in told} == {"later"}
     assert process.returncode == 0
+
+
+async def test_watch_reads_no_history_of_a_task_that_nobody_knows(
+    fleet: Fleet, users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The streams hold days of other tasks."""
+    monkeypatch.setattr(watching, "CLOCKS_DIFFER_S", 0.0)
+    await fleet.request(task_id="before", num_agents=1, rounds=0)
+    await fleet.inbox.next(subjects.COMPLETED, task_id="before")
+    async with session(load({"NATS_URL": users.url("client")})) as client:
+        since = await _accepted_at(client, "later")
+        assert await _subscribe(client, subjects.DELIBERATIONS, asyncio.Queue(), since, everything=True) == 0
 
 
 async def test_watch_goes_on_when_its_consumer_is_lost(fleet: Fleet, users: Users) -> None:

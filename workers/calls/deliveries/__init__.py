@@ -1,1 +1,1 @@
-"""Messages that JetStream delivers to a worker: pulled, held by leases, watched for duplicates."""
+"""Holds the messages that JetStream delivers to a worker: pulled, leased, watched for duplicates."""

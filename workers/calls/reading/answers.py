@@ -1,4 +1,4 @@
-"""What a model wrote becomes the answer of its phase: free text, or reviews that are read as far as they can be."""
+"""Turns what a model wrote into the answer of its phase: free text, or reviews that are read as far as they can be."""
 
 import re
 from typing import assert_never

@@ -1,5 +1,7 @@
-"""Whether a revision is a refusal to revise. The prompt asks for one line that begins with `DECLINE:`; models write it
-with other colons, in other languages, with a word before it. One that is missed would replace the author's proposal by
+"""Recognises a revision that is a refusal to revise.
+
+The prompt asks for one line that begins with `DECLINE:`; models write it with other colons, in other languages, with a
+word before it. One that is missed would replace the author's proposal by
 a notice, so what looks like one, and is far too short to be a solution, is taken for one.
 """
 

@@ -1,4 +1,4 @@
-"""Reviews as models write them, read criterion by criterion: what is there counts, what is missing is named.
+"""Reads reviews as models write them, criterion by criterion: what is there counts, what is missing is named.
 
 Nothing is filled in. A score is a number from 0 to 10, however it is spelt; a label or a criterion is known by its
 name, whatever stands around it or its case. What contradicts itself, or is out of range, is missing.

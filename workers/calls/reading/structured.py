@@ -1,4 +1,4 @@
-"""JSON that a model wrote: found in what stands around it, read if that takes no guessing, held against a schema."""
+"""Reads JSON that a model wrote: found in the text around it, read without guessing, validated by a schema."""
 
 import ast
 import json

@@ -1,1 +1,1 @@
-"""From the bytes of a response to a text: events, thoughts, endings, silence."""
+"""Reads the bytes of a response into a text: events, reasoning, endings, silence."""

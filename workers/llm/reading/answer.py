@@ -1,4 +1,4 @@
-"""What a model has said so far in one attempt, and whether that is all of it."""
+"""Collects what a model has written so far in one attempt, and tells whether that is all of it."""
 
 import re
 

@@ -1,5 +1,6 @@
-"""Marks that chat templates read as the borders of turns. In a prompt they are broken up, visibly: a text that is shown
-must not end the turn that shows it. What is stored and given back stays as it was.
+"""Breaks up the marks that chat templates read as the borders of turns, visibly, in prompts.
+
+A text that is shown must not end the turn that shows it. What is stored and given back stays as it was.
 """
 
 import re

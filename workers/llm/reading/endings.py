@@ -1,4 +1,4 @@
-"""What a finish reason says of the text before it. A reason that is not in this table does not make a text whole."""
+"""Classifies finish reasons. A reason that is not in this table does not make a text whole."""
 
 from typing import Literal, cast
 

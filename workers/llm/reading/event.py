@@ -1,4 +1,4 @@
-"""What one event of a stream, or a whole body, adds to an answer."""
+"""Defines what one event of a stream, or a whole body, adds to an answer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an event, or a whole body, of a completion says, in any dialect. Reads what can be read, and no more.
+"""Reads an event, or a whole body, of a completion, in any dialect. Reads what can be read, and no more.
 
 Two readers: `_fast` for the chunks of a well-formed stream, which are nearly all there are, and `any_json` for
 everything else. What neither understands adds nothing, and is told as `unread`.

@@ -1,4 +1,4 @@
-"""How often a stream is read. With few streams, as soon as anything comes; with many, some tokens at a time.
+"""Decides how often a stream is read: with few streams at once, with many only when some tokens have come together.
 
 A server sends every token by itself, and to be woken for each costs more than to understand it: a worker with many
 streams would take cores from whoever runs beside it, a model server on the same machine above all. So it lets tokens

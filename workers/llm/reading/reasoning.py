@@ -1,4 +1,4 @@
-"""A reasoning model's thoughts, where its server leaves them in the text: told apart by the notation of its family.
+"""Splits a reasoning model's thoughts from its text, by the notation of its family, where its server does not.
 
     <think>…</think> answer              Qwen, DeepSeek, GLM; also <thinking>, <thought>, <mm:think>, <think time=3> …
     [THINK]…[/THINK] answer              Magistral; ◁think▷…◁/think▷ Kimi; <|START_THINKING|> Cohere

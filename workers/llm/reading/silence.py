@@ -1,4 +1,4 @@
-"""A limit on silence: on the time to the first token, and then on the time between two pieces of text.
+"""Limits silence: the time to the first token, and then the time between two pieces of text.
 
 Bytes are no sign of life: a proxy may send comments for as long as nobody writes. To note a piece of text costs one
 reading of the clock; the timer is set anew only when it fires.

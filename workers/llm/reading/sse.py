@@ -1,4 +1,4 @@
-"""Server-sent events: bytes to the data of events. Knows no sockets, and nothing of what the data means.
+"""Decodes server-sent events: bytes to the data of events. Knows no sockets, and nothing of what the data means.
 
 What is no event at all (a body of JSON, a page, an error that was written between events) comes out as data as well,
 once it is complete: what it says must not be lost.

@@ -1,4 +1,4 @@
-"""How many tokens a server says that a call took, in whatever form it says so."""
+"""Reads how many tokens a server says that a call took, in whatever form it says so."""
 
 from typing import Any
 

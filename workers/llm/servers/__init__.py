@@ -1,1 +1,1 @@
-"""What a worker knows of each model server, and which server takes a call."""
+"""Knows each model server, and chooses which one takes a call."""

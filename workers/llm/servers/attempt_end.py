@@ -1,4 +1,4 @@
-"""What the end of an attempt tells of the server that it was made at."""
+"""Derives from the end of an attempt how its server is."""
 
 from fleet.errors import AgentCallError
 from workers.llm.failures import NO_ANSWER, AttemptError

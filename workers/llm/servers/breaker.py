@@ -1,4 +1,4 @@
-"""When a model server gets calls: a circuit breaker. Pure: the clock is passed in.
+"""Stops calls to a model server that fails: a circuit breaker. Pure: the clock is passed in.
 
     state      what happens                                becomes
     ─────────────────────────────────────────────────────────────────────────────────────────────

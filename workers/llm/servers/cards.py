@@ -1,4 +1,4 @@
-"""The list of models that a server gives, in the forms that there are. An entry that cannot be read is left out."""
+"""Reads the list of models that a server gives, in all its forms. An entry that cannot be read is left out."""
 
 from typing import Any
 

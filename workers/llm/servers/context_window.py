@@ -1,4 +1,4 @@
-"""How much of the context window is left for the answer, and whether a server has cut the prompt. It is never cut here.
+"""Computes the room for the answer in the context window, and whether a server has cut the prompt. Nothing is cut here.
 
 The estimate: one token for four bytes of UTF-8, and 8 for each message. It is right for English, too small for code and
 other scripts (by at most about two), and too large for what is mostly blank space. So below half of the window it

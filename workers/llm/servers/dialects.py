@@ -1,4 +1,4 @@
-"""How each kind of model server wants to be asked: one table, and what a single server has taught beyond it.
+"""Describes how each kind of model server is asked: one table, and what a single server has shown beyond it.
 
 What servers answer needs no table: errors, counts of tokens, thoughts and refusals are read in every notation that is
 known (`events`, `failures`, `reasoning`), whoever sends them. `workers/README.md` has the table for people.

@@ -1,4 +1,4 @@
-"""One model server as a worker knows it: what it serves, what it has taught, how it is, and how much it has to do."""
+"""Holds what a worker knows of one model server: its models, its limits, its state, and its open calls."""
 
 from collections.abc import Callable
 

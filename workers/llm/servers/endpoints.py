@@ -1,4 +1,4 @@
-"""Which model server takes a call.
+"""Chooses the model server that takes a call.
 
 For each model that may answer, in the order of preference: of the endpoints that have it, have room, and did not
 refuse it lately, the one that `routing` picks. A later model is asked only while no endpoint of an earlier one can.

@@ -1,4 +1,4 @@
-"""How the limits of one endpoint are shared by all workers of a fleet. Pure: the time is passed in.
+"""Divides the limits of one endpoint among all workers of a fleet. Pure: the time is passed in.
 
 The workers have one record for each endpoint, and change it one after the other (compare-and-set). A call begins once
 it was granted there to its worker.

@@ -1,4 +1,4 @@
-"""One call of one token to each model server: whether it answers, and what for a reason it does not."""
+"""Asks each model server for one token: whether it answers, and why not."""
 
 import asyncio
 import time

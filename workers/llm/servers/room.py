@@ -1,4 +1,4 @@
-"""The room that one worker has at endpoints with limits: asks for it, keeps what was granted, and gives it back.
+"""Gets room for one worker at endpoints with limits: requests it, keeps what was granted, and gives it back.
 
 Everything that calls of this worker need is asked for in one turn at the fleet's record. Nothing runs, and nothing is
 asked, while no call is open or waits at an endpoint with limits.
@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from fleet.clock import now_ms
+from fleet.event_loop import end
 from fleet.model_servers import EndpointConfig
 from workers.llm.servers.limits import Grant, Need, Record, has_rates, is_limited, settle, without
 
@@ -173,8 +174,7 @@ class Room:
     async def close(self) -> None:
         """Gives everything back, if that can be done at once."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         if self._written:
             try:
                 async with asyncio.timeout(BEAT_S):

@@ -1,4 +1,4 @@
-"""Where the calls of a deliberation go: to one endpoint, so that its prefix cache is used.
+"""Routes the calls of a deliberation to one endpoint, so that its prefix cache is used.
 
 Rendezvous hashing: every worker puts the endpoints of a task into the same order, with no state to share, and where
 one goes away only its own tasks move. A worker that sees a task for the first time takes the less loaded of the first

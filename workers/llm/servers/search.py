@@ -1,4 +1,4 @@
-"""What a call looks for among the model servers, and what it gets: an endpoint, a place in the queue, or nothing."""
+"""Defines what a call looks for among the model servers, and what it gets: an endpoint, or a place in the queue."""
 
 from collections.abc import Collection, Sequence
 

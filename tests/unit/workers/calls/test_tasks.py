@@ -61,3 +61,24 @@ async def test_closing_ends_all_and_is_no_failure() -> None:
     await tasks.close()
     assert loop.cancelled()
     assert not failed.done()
+
+
+async def test_closing_ends_a_loop_that_drops_a_cancellation() -> None:
+    """As `asyncio.wait_for` does on Python 3.11 where a cancellation comes together with the result."""
+    dropped = []
+
+    async def drops_one() -> None:
+        while True:
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                if dropped:
+                    raise
+                dropped.append(True)
+
+    tasks, _ = background()
+    loop = tasks.loop("renew", drops_one())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await tasks.close()
+    assert loop.cancelled()
