@@ -442,7 +442,8 @@ async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
     ports = [(free_port(), free_port()) for _ in range(3)]
     text = (NATS / "nats-cluster.conf").read_text()
     routes = {f"NATS_ROUTE_{n}": f"nats://route:proute@127.0.0.1:{route}" for n, (_, route) in enumerate(ports)}
-    (tmp_path / "permissions.conf").write_text((NATS / "permissions.conf").read_text())
+    for included in ("accounts.conf", "permissions.conf"):
+        (tmp_path / included).write_text((NATS / included).read_text())
     servers = []
     try:
         for number, (port, route) in enumerate(ports):
