@@ -1,11 +1,15 @@
 """Finds free ports of this machine, and gives health its ports."""
 
+import random
 import socket
 
 from fleet.config import Settings
 from fleet.errors import ConfigError
 
 LAST_PORT = 65535
+QUIET = range(20_000, 32_768)
+"""Below those that Linux and macOS give to outgoing connections, above those of Ray's workers: a port of these stays
+free until whoever asked for it listens, however many connections begin meanwhile."""
 
 
 def health_ports(settings: Settings) -> dict[str, int]:
@@ -34,10 +38,9 @@ def is_free(port: int) -> bool:
 
 def free_port() -> int:
     """Free just now."""
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port: int = free.getsockname()[1]
-        return port
+    while not is_free(port := random.SystemRandom().choice(QUIET)):
+        pass
+    return port
 
 
 def preferred(port: int) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 from pathlib import Path
 
 import aiohttp
@@ -12,6 +11,7 @@ import pytest
 
 from fleet.config import load
 from fleet.jetstream import topology
+from fleet.local.ports import free_port, is_free
 from tests.e2e.conftest import Up, start, stop
 from tests.e2e.stub import StubModel
 from tests.support import servers
@@ -51,11 +51,9 @@ async def test_sigterm_under_load_leaves_nothing_and_loses_nothing(tmp_path: Pat
 
 def two_free_ports() -> int:
     """The first of two that follow each other."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        other.bind(("127.0.0.1", port + 1))
-        return port
+    while not is_free((port := free_port()) + 1):
+        pass
+    return port
 
 
 async def health_is_served(up: Up, port: int) -> None:

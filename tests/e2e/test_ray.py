@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import pytest
 
 from fleet.local import ray_head
 from fleet.local.nats_server import find_server
+from fleet.local.ports import free_port
 from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
 
@@ -104,12 +104,6 @@ async def running(*module: str, **env: str) -> AsyncIterator[Any]:
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_back(

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from fleet.local.nats_server import find_server
+from fleet.local.ports import free_port
 
 HOST = "127.0.0.1"
 READY_WITHIN_S = 60
@@ -179,11 +179,7 @@ async def three(directory: Path, **more: Any) -> AsyncIterator[list[Server]]:
 
 def free_ports(count: int) -> list[int]:
     """Free just now; different ones."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one_of in held:
-            one_of.bind((HOST, 0))
-        return [one_of.getsockname()[1] for one_of in held]
-    finally:
-        for one_of in held:
-            one_of.close()
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)

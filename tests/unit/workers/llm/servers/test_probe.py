@@ -1,11 +1,10 @@
 """Each model server is asked once, and what it says is told in words."""
 
-import socket
-
 import pytest
 from aiohttp import web
 
 from fleet.config import RoleProfile, Settings
+from fleet.local.ports import free_port
 from fleet.model_servers import EndpointConfig
 from tests.support.calls import said, server, stream
 from workers.llm.servers import probe
@@ -42,10 +41,8 @@ async def test_a_server_that_refuses_says_why(status: int, error_type: str) -> N
 
 async def test_a_server_that_is_away_is_told_from_one_that_lacks_a_model() -> None:
     """A model that it does not list is named; a server without a key, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        away = f"http://127.0.0.1:{free.getsockname()[1]}"
-        answered = await asked(Settings(vllm_urls=(away,)))
+    away = f"http://127.0.0.1:{free_port()}"
+    answered = await asked(Settings(vllm_urls=(away,)))
     assert answered.error_type == "ConnectionRefused"
 
     async def chat(request: web.Request) -> web.StreamResponse:
