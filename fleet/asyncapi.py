@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from fleet import __version__, messages, subjects
-from fleet.messages import ContentRef
+from fleet.messages import ContentRef, end_summary
 from fleet.messages.json_schemas import Schema, reference, schemas
 from fleet.requests.by_reference import RequestRef
 from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestCriterion, RequestPolicy
@@ -113,14 +113,8 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
     *(messages.DeliberationCompleted, messages.AllFailed, messages.TimedOut, messages.DeliberationCancelled),
     *(messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed, messages.AgentProgress),
     *(messages.AgentStop, messages.DeadlineReached, messages.ResultRequest, messages.ResultReply),
-    *(
-        messages.CancelRequest,
-        messages.CancelReply,
-        messages.FollowReply,
-        messages.ServiceError,
-        ContentRef,
-        RequestRef,
-    ),
+    *(messages.CancelRequest, messages.CancelReply, messages.FollowReply, messages.EndSummary),
+    *(messages.ServiceError, ContentRef, RequestRef),
 )
 
 _SEEN_HEADERS = {
@@ -136,6 +130,7 @@ _SEEN_HEADERS = {
     "ce-datacontenttype": "`application/json`.",
     "ce-time": "When it was published.",
 }
+_TERMINAL_HEADERS = {end_summary.HEADER: "Terminal events alone: an `EndSummary` as JSON, in one line of ASCII."}
 _ERROR_HEADERS = {
     "Nats-Service-Error": "What is wrong, in one line.",
     "Nats-Service-Error-Code": "400, 404, 409, 500, 503 or 504.",
@@ -241,7 +236,7 @@ def _schemas() -> dict[str, Schema]:
     built[REQUEST_BY_REFERENCE] = _by_reference(REQUEST_BY_REFERENCE, whole, tuple(whole))
     built[REQUEST_BY_REFERENCE]["properties"]["content_ref"] = reference("RequestRef")
     built[REQUEST_BY_REFERENCE]["required"] = ["content_ref"]
-    built["Headers"] = _headers("Headers", _SEEN_HEADERS)
+    built["Headers"] = _headers("Headers", _SEEN_HEADERS, _TERMINAL_HEADERS)
     built["ErrorHeaders"] = _headers("ErrorHeaders", _ERROR_HEADERS)
     return dict(sorted(built.items()))
 
@@ -256,9 +251,10 @@ def _by_reference(name: str, properties: Schema, kept: tuple[str, ...]) -> Schem
     }
 
 
-def _headers(name: str, described: dict[str, str]) -> Schema:
+def _headers(name: str, always: dict[str, str], sometimes: dict[str, str] | None = None) -> Schema:
+    described = {**always, **(sometimes or {})}
     properties = {header: {"type": "string", "description": text} for header, text in described.items()}
-    return {"title": name, "type": "object", "properties": properties, "required": list(properties)}
+    return {"title": name, "type": "object", "properties": properties, "required": list(always)}
 
 
 _HEADING = re.compile(r"`(?P<subject>[^`]+)`(?P<reply> reply)?\n(?P<text>.*)", re.DOTALL)

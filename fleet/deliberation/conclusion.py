@@ -39,7 +39,7 @@ def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False)
         "total_agents": len(state.agents),
         "duration_ms": _duration_ms(state, at_ms),
         "completed_at": rfc3339(at_ms),
-        **_spent(state),
+        **spent(state),
         "disqualified": reports.disqualified(state),
         "task": reports.task(state),
         "correlation": state.task.correlation,
@@ -61,7 +61,7 @@ def conclude_cancelled(state: Deliberation, reason: str, at_ms: int) -> Delibera
         completed_at=rfc3339(at_ms),
         task=reports.task(state),
         correlation=state.task.correlation,
-        **_spent(state),
+        **spent(state),
     )
     return _end(state, "CANCELLED", event)
 
@@ -121,7 +121,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         notes=(*state.notes, *notes_on_copies(state)),
         task=reports.task(state),
         correlation=state.task.correlation,
-        **_spent(state),
+        **spent(state),
     )
 
 
@@ -149,7 +149,7 @@ def _failures(state: Deliberation) -> tuple[FailedCall, ...]:
     )
 
 
-def _spent(state: Deliberation) -> dict[str, Any]:
+def spent(state: Deliberation) -> dict[str, Any]:
     """What the calls that ended have used. The cost is null where a worker did not say by which models."""
     usage = TotalUsage(
         prompt_tokens=state.usage.prompt_tokens,

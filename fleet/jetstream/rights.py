@@ -46,7 +46,7 @@ def rights_of(user: User) -> Rights:
             )
         case "viewer":
             return Rights(
-                frozenset({*publish, subjects.RESULT, *_reads()}),
+                frozenset({*publish, subjects.RESULT, *_reads(), *_viewer_gets()}),
                 frozenset({_INBOX, *_read_by_clients()}),
                 not_publish=frozenset(_consumers_of_others("CREATE", "MSG.NEXT")),
                 not_subscribe=frozenset({_OF_CONTROL, _OF_WORKERS}),
@@ -98,6 +98,13 @@ def _reads() -> Iterator[str]:
     yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STATES}.*"
     yield f"$JS.API.STREAM.MSG.GET.{TEXTS}"
     yield f"$JS.API.DIRECT.GET.KV_{subjects.WORKERS_BUCKET}.>"  # `fleet status` and `top`: how workers are
+
+
+def _viewer_gets() -> Iterator[str]:
+    """What waits, and what nobody could handle. Its answers wrap the message, wherever they go."""
+    for spec in STREAMS:
+        if spec.viewer_gets:
+            yield f"$JS.API.STREAM.MSG.GET.{spec.name}"
 
 
 def _consume(spec: StreamSpec) -> Iterator[str]:

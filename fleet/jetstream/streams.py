@@ -29,9 +29,9 @@ class ConsumerSpec:
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
     """`publishers`: who publishes what; the operator may put back whatever has a consumer. `work_queue`: a message is
-    gone once it is acknowledged. `clients_read`: by consumers of their own, or one by one, too. `reissue`: what is
-    published again after a loss. `drops_oldest`: what it does at its limit; else it refuses what is new (see
-    `capacity`).
+    gone once it is acknowledged. `clients_read`: by consumers of their own, or one by one, too. `viewer_gets`: one by
+    one, by a viewer alone. `reissue`: what is published again after a loss. `drops_oldest`: what it does at its limit;
+    else it refuses what is new (see `capacity`).
     """
 
     name: str
@@ -40,6 +40,7 @@ class StreamSpec:
     publishers: Mapping[User, tuple[str, ...]] = field(default_factory=dict)
     work_queue: bool = False
     clients_read: Literal["consume", "get"] | None = None
+    viewer_gets: bool = False
     reissue: Literal["calls", "deadlines"] | None = None
     drops_oldest: bool = False
 
@@ -61,6 +62,7 @@ STREAMS: Final = (
         # `deliberation.ask` publishes it for the caller.
         publishers={"client": (subjects.REQUESTED,), "control": (subjects.REQUESTED,)},
         work_queue=True,
+        viewer_gets=True,
     ),
     StreamSpec(
         subjects.DELIBERATIONS,
@@ -113,6 +115,7 @@ STREAMS: Final = (
             "worker": (subjects.deadletter_of(subjects.AGENT_REQUESTED),),
             "operator": (subjects.replayed("*"),),
         },
+        viewer_gets=True,
         drops_oldest=True,
     ),
 )

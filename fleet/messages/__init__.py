@@ -60,6 +60,7 @@ from fleet.messages.deliberations import (
     TimedOut,
     status_of,
 )
+from fleet.messages.end_summary import EndSummary
 from fleet.messages.error_types import ErrorType
 from fleet.messages.tasks import AcceptedConstraints, AcceptedOptions, AcceptedTask, SelectionMethod
 from fleet.messages.usage import ModelUsage, TotalUsage, Usage
@@ -99,6 +100,7 @@ __all__ = [
     "DeliberationRejected",
     "Disqualified",
     "EarlierText",
+    "EndSummary",
     "ErrorType",
     "FailedCall",
     "FollowReply",

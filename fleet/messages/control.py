@@ -4,6 +4,7 @@ from typing import Literal
 
 from fleet.messages.base import Message, Phase, Status, Timestamp
 from fleet.messages.deliberations import TerminalEvent
+from fleet.messages.usage import TotalUsage
 
 
 class ResultRequest(Message, frozen=True, kw_only=True):
@@ -30,7 +31,9 @@ class Progress(Message, frozen=True, kw_only=True):
 
 
 class ResultReply(Message, omit_defaults=True, frozen=True, kw_only=True):
-    """The answer of `deliberation.result`."""
+    """The answer of `deliberation.result`. `usage`, `cost`: so far, of the calls that ended; `result` has those of the
+    end.
+    """
 
     task_id: str
     status: Status
@@ -39,6 +42,8 @@ class ResultReply(Message, omit_defaults=True, frozen=True, kw_only=True):
     accepted_at: Timestamp | None = None
     deadline_at: Timestamp | None = None
     correlation: dict[str, str] | None = None
+    usage: TotalUsage | None = None
+    cost: float | None = None
 
 
 class FollowReply(Message, omit_defaults=True, frozen=True, kw_only=True):

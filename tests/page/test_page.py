@@ -1,6 +1,5 @@
 """The page in a real Chromium: true to the streams, readable at every width, and nothing that a model wrote escapes."""
 
-import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -10,15 +9,11 @@ from typing import Any
 
 import pytest
 
-from fleet.local.nats_server import WebSocket, for_browsers
-from fleet.local.ports import free_port
 from fleet.page.files import STATIC
-from fleet.page.server import serving
 from tests.e2e.conftest import start, stop
 from tests.e2e.stub import StubModel
 from tests.page.conftest import need
-from tests.support.permitted import permitted
-from tests.support.whole_fleet import whole
+from tests.page.stage import log_in, staged
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.timeout(300)
@@ -113,30 +108,26 @@ async def test_what_a_model_wrote_stays_text(browser: Any, tmp_path: Path) -> No
 
 async def test_nats_says_what_a_viewer_may(browser: Any, tmp_path: Path) -> None:
     """A wrong password is refused, a viewer sees, and what it may not do is refused by NATS, and said."""
-    async with serving() as page_server:
-        websocket = WebSocket(free_port(), page_server.origins)
-        page_server.servers = (websocket.url,)
-        async with (
-            permitted(tmp_path / "nats", for_browsers(websocket)) as users,
-            whole(
-                users.url("control"),
-                SimulatorConfig(tokens_per_second=2, answer_tokens=1000),
-                worker_url=users.url("worker"),
-                client_url=users.url("client"),
-            ) as fleet,
-        ):
-            await fleet.request(task_id="slow", num_agents=2, rounds=0)
-            page = await browser.new_page()
-            await page.goto(f"{page_server.url}/#/task/slow")
-            for password, then in (("wrong", "Authorization"), ("pviewer", "at work")):
-                await page.get_by_label("User").fill("viewer")
-                await page.get_by_label("Password").fill(password)
-                await page.get_by_role("button", name="Connect").click()
-                await page.get_by_text(then).first.wait_for()
-            await page.get_by_role("button", name="Cancel").click()
-            await page.get_by_text("NATS does not allow this user to use deliberation.cancel").wait_for()
-            assert json.loads((await fleet.nc.request("deliberation.result", b"slow")).data)["status"] == "IN_PROGRESS"
-            await page.close()
+    async with staged(tmp_path, SimulatorConfig(tokens_per_second=2, answer_tokens=1000)) as stage:
+        await stage.client.request(task_id="slow", num_agents=2, rounds=0)
+        await stage.client.inbox.next("deliberation.accepted")
+        page = await browser.new_page()
+        await page.goto(f"{stage.url}/#/task/slow")
+        await page.get_by_label("User").fill("viewer")
+        await page.get_by_label("Password").fill("wrong")
+        await page.get_by_role("button", name="Connect").click()
+        await page.get_by_text("Authorization").wait_for()
+        await log_in(page)
+        await page.get_by_text("at work").first.wait_for()
+        await page.get_by_role("button", name="Cancel").click()
+        await page.get_by_text("NATS does not allow this user to use deliberation.cancel").wait_for()
+        assert (await stage.client.ask("deliberation.result", b"slow"))[1]["status"] == "IN_PROGRESS"
+        await page.reload()
+        await log_in(page, "client")
+        await page.get_by_role("button", name="Cancel").click()
+        await page.get_by_text("No result").wait_for()
+        assert (await stage.client.ask("deliberation.result", b"slow"))[1]["status"] == "CANCELLED"
+        await page.close()
 
 
 def test_the_script_is_current(tmp_path: Path) -> None:

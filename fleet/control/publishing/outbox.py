@@ -42,6 +42,7 @@ from fleet.messages import (
     of_run,
     status_of,
 )
+from fleet.messages.end_summary import header_of
 from fleet.messages.headers import headers, line, of_dead_letter
 from fleet.messages.trace_ids import TraceContext, context_of, digest
 
@@ -224,7 +225,7 @@ class Outbox:
             raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         msg_id = terminal_id(state.task_id, state.run)
         trace, status = root_context(state), status_of(event)
-        await self._send(_TERMINAL_SUBJECT[status], body, msg_id, state.task_id, trace)
+        await self._send(_TERMINAL_SUBJECT[status], body, msg_id, state.task_id, trace, header_of(event))
         facts = {"status": status, "duration_ms": event.duration_ms, "trace_id": trace.trace_id}
         log.info("deliberation.ended", task_id=state.task_id, **facts)
 

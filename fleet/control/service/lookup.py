@@ -13,6 +13,7 @@ from fleet.control.items import Item, PublishAgain, Ticket
 from fleet.control.service.calls import NOT_PUBLISHED, Published, ServiceFault, fault, task_id_of
 from fleet.control.service.waiters import Waiters
 from fleet.control.service.waiting import WaitingRequests
+from fleet.deliberation.conclusion import spent
 from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest, UnreadableState
 from fleet.jetstream.connection import OUTAGES
@@ -29,6 +30,7 @@ COMPARED_WITHIN_S, COMPARED_PAUSE_S = 5.0, 0.05
 
 def result_of(state: Deliberation) -> ResultReply:
     """What `deliberation.result` answers of a task that has a state."""
+    used = {} if state.ended else spent(state)
     return ResultReply(
         task_id=state.task_id,
         status=state.status,
@@ -37,6 +39,8 @@ def result_of(state: Deliberation) -> ResultReply:
         accepted_at=state.accepted_at,
         deadline_at=state.deadline_at,
         correlation=state.task.correlation,
+        usage=used.get("usage"),
+        cost=used.get("cost"),
     )
 
 

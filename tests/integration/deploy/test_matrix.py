@@ -125,7 +125,14 @@ MAY: dict[str, dict[str, list[str]]] = {
             rf"\$JS\.ACK\.({subjects.DELIBERATIONS}|{subjects.AGENT_PROGRESS_STREAM})\..*",
         ],
     },
-    "viewer": {**LOOKS, **CONSUMES, "status of a task": [re.escape(subjects.RESULT)]},
+    "viewer": {
+        **LOOKS,
+        **CONSUMES,
+        "status of a task": [re.escape(subjects.RESULT)],
+        "what waits, and what nobody could handle; wrapped by the server": [
+            rf"\$JS\.API\.STREAM\.MSG\.GET\.({subjects.DELIBERATION_REQUESTS}|{subjects.DEAD_LETTERS})"
+        ],
+    },
     "worker": {
         "its trade": [
             *map(re.escape, (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS)),

@@ -39,6 +39,7 @@ def samples() -> Iterator[Message]:
     yield messages.CancelReply(task_id="t", status="CANCELLED")
     yield messages.ServiceError(error="no task t", task_id="t", status="UNKNOWN")
     yield messages.ContentRef(bucket="deliberation-texts", name="tasks/t/x", bytes=7)
+    yield messages.EndSummary(status="CANCELLED", duration_ms=7, usage=messages.TotalUsage(), cost=0.5, error="enough")
 
 
 SAMPLES = list(samples())

@@ -3,8 +3,15 @@ import { wsconnect } from "@nats-io/nats-core";
 import { jetstream } from "@nats-io/jetstream";
 
 const REQUEST_MS = 10_000;
+const NO_MESSAGE = 10037;
 
-export class Refused extends Error {}
+// What was asked for was not done. `forbidden`: by NATS, to this user.
+export class Refused extends Error {
+  constructor(message, forbidden = false) {
+    super(message);
+    this.forbidden = forbidden;
+  }
+}
 
 export async function open({ servers, user, pass }) {
   const nc = await wsconnect({
@@ -40,7 +47,7 @@ export class Link {
     try {
       reply = await this.nc.request(subject, body === undefined ? "" : JSON.stringify(body), { timeout });
     } catch (error) {
-      throw new Refused(reasonOf(error, subject));
+      throw refusal(error, subject);
     }
     const code = reply.headers?.get("Nats-Service-Error-Code");
     if (code) throw new Refused(`${reply.headers.get("Nats-Service-Error")} (${code})`);
@@ -49,8 +56,20 @@ export class Link {
 
   async api(subject, body) {
     const reply = await this.request(`$JS.API.${subject}`, body);
-    if (reply?.error) throw new Refused(reply.error.description);
+    if (reply?.error) throw Object.assign(new Refused(reply.error.description), { code: reply.error.err_code });
     return reply;
+  }
+
+  // One message of a stream, as `{seq, subject, at, headers, data}`; null where there is none.
+  async stored(stream, which) {
+    try {
+      const { message } = await this.api(`STREAM.MSG.GET.${stream}`, which);
+      const text = (base64) => new TextDecoder().decode(bytes(base64));
+      return { seq: message.seq, subject: message.subject, at: Date.parse(message.time), headers: headersIn(text(message.hdrs)), data: text(message.data) };
+    } catch (error) {
+      if (error.code === NO_MESSAGE) return null;
+      throw error;
+    }
   }
 
   result = (taskId) => this.request("deliberation.result", { task_id: taskId }).then((reply) => this.whole(reply));
@@ -117,13 +136,20 @@ export class Link {
   }
 }
 
+// The first line is the version.
+const headersIn = (block) =>
+  block.split("\r\n").slice(1).filter(Boolean).map((line) => {
+    const colon = line.indexOf(":");
+    return [line.slice(0, colon), line.slice(colon + 1).trim()];
+  });
+
 const bytes = (base64) => Uint8Array.from(atob(base64 ?? ""), (char) => char.charCodeAt(0));
 
-function reasonOf(error, subject) {
+function refusal(error, subject) {
   const cause = error?.cause ?? error;
   const kind = `${error?.name} ${cause?.name}`;
-  if (/Permission/i.test(kind) || /permission/i.test(cause?.message ?? "")) return `NATS does not allow this user to use ${subject}`;
-  if (/NoResponders/i.test(kind)) return `nobody answers ${subject}: no dispatcher or collector runs`;
-  if (/Timeout/i.test(kind)) return `no answer from ${subject} in ${REQUEST_MS / 1000} s`;
-  return cause?.message || String(error);
+  if (/Permission/i.test(kind) || /permission/i.test(cause?.message ?? "")) return new Refused(`NATS does not allow this user to use ${subject}`, true);
+  if (/NoResponders/i.test(kind)) return new Refused(`nobody answers ${subject}: no dispatcher or collector runs`);
+  if (/Timeout/i.test(kind)) return new Refused(`no answer from ${subject} in ${REQUEST_MS / 1000} s`);
+  return new Refused(cause?.message || String(error));
 }

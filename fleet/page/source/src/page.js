@@ -9,6 +9,7 @@ import { Fleet } from "./fleet.js";
 import { Task } from "./task.js";
 import { ListView } from "./views/list.js";
 import { TaskView } from "./views/task.js";
+import { CostView } from "./views/cost.js";
 import { FleetView } from "./views/fleet.js";
 
 const place = () => {
@@ -21,6 +22,7 @@ function Page() {
   const [state, setState] = useState("connecting");
   const [problem, setProblem] = useState(null);
   const [at, setAt] = useState(place());
+  const list = useOwn(() => link && new Deliberations(link), link);
 
   const connect = async (user, pass) => {
     setProblem(null);
@@ -48,7 +50,7 @@ function Page() {
   }, []);
 
   useEffect(() => {
-    document.title = at.kind === "task" ? `${at.id} – Fleet` : at.kind === "fleet" ? "The fleet" : "Deliberations – Fleet";
+    document.title = at.kind === "task" ? `${at.id} – Fleet` : { fleet: "The fleet", cost: "Cost – Fleet" }[at.kind] ?? "Deliberations – Fleet";
   }, [at]);
 
   if (!link) return state === "refused" ? html`<${Login} problem=${problem} connect=${connect} />` : html`<p class="waiting">Connecting …</p>`;
@@ -56,18 +58,23 @@ function Page() {
     <header class="top">
       <nav aria-label="Pages">
         <a href="#/" aria-current=${at.kind === "list" ? "page" : null}>Deliberations</a>
+        <a href="#/cost" aria-current=${at.kind === "cost" ? "page" : null}>Cost</a>
         <a href="#/fleet" aria-current=${at.kind === "fleet" ? "page" : null}>The fleet</a>
       </nav>
       <p role="status" class=${`link ${state}`}>${state === "connected" ? "connected" : "NATS is away: what is shown may be old"}</p>
     </header>
-    <main id="main" tabindex="-1"><${Shown} link=${link} at=${at} key=${`${at.kind}/${at.id}`} /></main>`;
+    <main id="main" tabindex="-1"><${Shown} link=${link} list=${list} at=${at} key=${`${at.kind}/${at.id}`} /></main>`;
 }
 
-function Shown({ link, at }) {
-  const store = useOwn(() => (at.kind === "task" ? new Task(link, at.id) : at.kind === "fleet" ? new Fleet(link) : new Deliberations(link)), at);
-  if (!store) return null;
-  const View = at.kind === "task" ? TaskView : at.kind === "fleet" ? FleetView : ListView;
-  return html`<${View} store=${store} link=${link} />`;
+// One list for all of them: it is read once.
+const OWN = { task: (link, id) => new Task(link, id), fleet: (link) => new Fleet(link) };
+const VIEWS = { task: TaskView, fleet: FleetView, cost: CostView };
+
+function Shown({ link, list, at }) {
+  const own = useOwn(() => OWN[at.kind]?.(link, at.id) ?? null, at);
+  const store = at.kind in OWN ? own : list;
+  const View = VIEWS[at.kind] ?? ListView;
+  return store && html`<${View} store=${store} link=${link} />`;
 }
 
 function Login({ problem, connect }) {

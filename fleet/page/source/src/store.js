@@ -1,7 +1,12 @@
-// Something that changes, and those who draw it: drawn at most once per frame.
+// Something that changes, and those who draw it: at most once per frame, or every `everyMs`.
 export class Store {
   #listeners = new Set();
   #due = false;
+  #everyMs;
+
+  constructor(everyMs = 0) {
+    this.#everyMs = everyMs;
+  }
 
   subscribe(listener) {
     this.#listeners.add(listener);
@@ -12,9 +17,12 @@ export class Store {
     if (this.#due) return;
     this.#due = true;
     // A hidden page draws no frames; it is not looked at either.
-    requestAnimationFrame(() => {
-      this.#due = false;
-      for (const listener of this.#listeners) listener();
-    });
+    const draw = () =>
+      requestAnimationFrame(() => {
+        this.#due = false;
+        for (const listener of this.#listeners) listener();
+      });
+    if (this.#everyMs) setTimeout(draw, this.#everyMs);
+    else draw();
   }
 }

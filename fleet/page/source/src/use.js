@@ -12,7 +12,7 @@ export function useOwn(make, key) {
   useEffect(() => {
     const made = make();
     setOwn(made);
-    return () => made.close();
+    return () => made?.close();
   }, [key]);
   return own;
 }

@@ -2,15 +2,20 @@
 import { visible } from "./visible.js";
 
 export const seconds = (ms) =>
-  ms == null ? "–" : ms < 1000 ? `${Math.round(ms)} ms` : ms < 120_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
+  ms == null ? "–" : ms < 1000 ? `${Math.max(0, Math.round(ms))} ms` : ms < 10_000 ? `${(ms / 1000).toFixed(1)} s` : ms < 120_000 ? `${Math.round(ms / 1000)} s` : ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : ms < 172_800_000 ? `${(ms / 3_600_000).toFixed(1)} h` : `${Math.round(ms / 86_400_000)} days`;
 
 export const count = (number) => (number == null ? "–" : Number(number).toLocaleString("en"));
 
 export const points = (score) => (score == null ? "–" : Number(score).toFixed(1));
 
-export const money = (cost) => (cost == null ? null : cost === 0 ? "0" : cost < 0.01 ? cost.toPrecision(2) : cost.toFixed(2));
+export const money = (cost) => (cost == null ? null : cost === 0 ? "0" : cost >= 1 ? cost.toFixed(2) : cost >= 0.0001 ? cost.toFixed(4) : cost.toPrecision(2));
 
-export const clock = (at) => (at ? new Date(at).toLocaleTimeString() : "–");
+// The time of day; with the date, where that is not today.
+export function since(at) {
+  if (!at) return "–";
+  const day = new Date(at).toDateString() === new Date().toDateString() ? "" : `${new Date(at).toLocaleDateString("sv")} `;
+  return `${day}${new Date(at).toLocaleTimeString("sv")}`;
+}
 
 export const STATUS = {
   PENDING: "waiting for room",
@@ -40,6 +45,8 @@ export const phaseName = (phase, round) => {
   return (phase === "critique" || phase === "revise") && round ? `${name}, round ${round}` : name;
 };
 
+const sentence = (text) => `${visible(text).replace(/^./u, (first) => first.toUpperCase())}.`;
+
 // The verdict of a completed deliberation, as a list of sentences.
 export function verdict(result) {
   const first = result.results[0];
@@ -54,7 +61,7 @@ export function verdict(result) {
   if (result.margin != null && result.results.length > 1)
     said.push(`It is ${points(result.margin)} ${result.ranking?.method === "vote" ? "votes" : "points"} ahead of the second.`);
   if (first.p_best != null) said.push(`The chance that it is the best of them is ${Math.round(100 * first.p_best)} %.`);
-  if (result.degraded) said.push("The result is degraded: something that was asked for is missing.");
-  if (result.stop_explanation) said.push(visible(result.stop_explanation));
+  if (result.degraded) said.push("The result is degraded: something that was asked for did not happen.");
+  if (result.stop_explanation) said.push(sentence(result.stop_explanation));
   return said;
 }

@@ -1,41 +1,92 @@
-// All deliberations: what is at work first, then what has ended, newest first.
+// All deliberations: what waits and since when, what is at work, what has ended, newest first.
 import { useState } from "preact/hooks";
 import { html } from "../html.js";
+import { sum } from "../periods.js";
+import { shortly } from "../reasons.js";
 import { useNow, useStore } from "../use.js";
 import { visible } from "../visible.js";
-import { clock, count, phaseName, seconds, STATUS } from "../words.js";
+import { count, money, phaseName, points, seconds, since, STATUS } from "../words.js";
 
-const SHOWN = 200;
+const SHOWN = 100;
+const QUIET_MS = 15_000;
 
 export function ListView({ store }) {
   useStore(store);
   const now = useNow(1_000);
   const [search, setSearch] = useState("");
   const [most, setMost] = useState(SHOWN);
-  const rows = store.sorted().filter((row) => !search || row.id.includes(search) || row.status.includes(search.toUpperCase()) || row.role?.includes(search.toUpperCase()));
+  const wanted = search.trim().toLowerCase();
+  const fits = (row) => !wanted || [row.id, row.role, row.question, row.tenant, row.error, STATUS[row.status], row.degraded && "degraded", ...Object.values(row.correlation ?? {})].some((each) => each && String(each).toLowerCase().includes(wanted));
+  const rows = store.sorted().filter(fits);
   const open = rows.filter((row) => !row.ended);
   const ended = rows.filter((row) => row.ended);
+  const { waiting } = store;
+  const queue = waiting.rows.filter((row) => !store.byId.has(row.id) && fits(row));
   return html`<h1>Deliberations</h1>
-    <p class="facts" role="status">${store.loaded ? `${count(open.length)} at work, ${count(ended.length)} ended` : "Reading the history …"}</p>
-    <label class="search">Search by id, role or status <input type="search" value=${search} onInput=${(event) => setSearch(event.target.value)} /></label>
-    ${store.loaded && rows.length === 0 && html`<p>There is none${search ? " that fits" : " yet"}. Ask: <code>fleet ask "your question"</code></p>`}
-    ${open.length > 0 && html`<h2>At work</h2><${Table} rows=${open.slice(0, most)} now=${now} />`}
-    ${ended.length > 0 && html`<h2>Ended</h2><${Table} rows=${ended.slice(0, most)} now=${now} />`}
-    ${Math.max(open.length, ended.length) > most && html`<button onClick=${() => setMost(most + 1000)}>Show more</button>`}`;
+    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended</span>` : "Reading the history …"}</p>
+    <label class="search">Search <input type="search" placeholder="id, question, role, status, degraded" value=${search} onInput=${(event) => setSearch(event.target.value)} /></label>
+    ${store.loaded && rows.length + queue.length === 0 && html`<p>There is none${search ? " that fits" : " yet"}. Ask: <code>fleet ask "your question"</code></p>`}
+    <${Queue} waiting=${waiting} rows=${queue} now=${now} />
+    ${open.length > 0 && html`<h2>At work</h2><${Running} rows=${open.slice(0, most)} now=${now} />`}
+    ${ended.length > 0 && html`<h2>Ended</h2><${Ended} rows=${ended.slice(0, most)} all=${ended} />`}
+    ${Math.max(open.length, ended.length) > most && html`<p><button onClick=${() => setMost(most + 10 * SHOWN)}>Show more</button></p>`}`;
 }
 
-function Table({ rows, now }) {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="Table of deliberations"><table>
-    <thead><tr><th>Id</th><th>Status</th><th>Role</th><th class="n">Agents</th><th>Begun</th><th class="n">Took</th><th class="n">Tokens written</th></tr></thead>
-    <tbody>${rows.map(
-      (row) => html`<tr key=${row.id}>
-        <td><a href=${`#/task/${encodeURIComponent(row.id)}`}>${visible(row.id)}</a></td>
-        <td><span class=${`status ${row.status}`}>${STATUS[row.status] ?? row.status}</span>${!row.ended && row.phase ? ` · ${phaseName(row.phase, row.round)}` : ""}${row.why ? html` <span class="why">${visible(row.why).slice(0, 120)}</span>` : ""}</td>
-        <td>${visible(row.role ?? "–")}</td>
-        <td class="n">${row.agents ?? "–"}</td>
-        <td>${clock(row.at)}</td>
-        <td class="n">${seconds((row.ended ?? now) - row.at)}</td>
-        <td class="n">${row.ended ? "" : count(row.tokens)}</td>
-      </tr>`,
-    )}</tbody></table></div>`;
+function Queue({ waiting, rows, now }) {
+  if (waiting.count === 0) return waiting.problem && html`<p class="bad">What waits is not known: ${visible(waiting.problem)}</p>`;
+  const why = waiting.taken ? "All places are taken, or NATS is short of room: each begins as soon as there is some." : "No dispatcher takes requests: none can begin.";
+  return html`<h2>Waiting for room</h2>
+    <p class=${waiting.taken ? "" : "bad"}>${count(waiting.count)} ${waiting.count === 1 ? "request waits" : "requests wait"}, the oldest since ${since(waiting.oldest)}, for ${seconds(now - waiting.oldest)}. ${why}</p>
+    ${waiting.problem && html`<p class="why">They cannot be listed: ${visible(waiting.problem)}.</p>`}
+    ${rows.length > 0 && html`<${Grid} label="Requests that wait" head=${["Deliberation", "Waits since", "For"]}>
+      ${rows.map((row) => html`<tr key=${row.seq}><${Name} row=${row} /><td>${since(row.at)}</td><td>${seconds(now - row.at)}</td></tr>`)}
+    </${Grid}>`}
+    ${waiting.count > waiting.rows.length && rows.length > 0 && html`<p class="why">And ${count(waiting.count - waiting.rows.length)} more, which came later.</p>`}`;
+}
+
+function Running({ rows, now }) {
+  return html`<${Grid} label="Deliberations at work" head=${["Deliberation", "Phase", "Since", "Time left", "!Tokens", "!Cost so far"]}>
+    ${rows.map((row) => {
+      const quiet = now - (row.heard ?? row.at);
+      const { done, expected } = row.progress?.phase === row.phase ? row.progress : {};
+      return html`<tr key=${row.id}><${Name} row=${row} />
+        <td>${row.phase ? phaseName(row.phase, row.round) : "Not begun: its calls wait for a worker"}${expected ? html` <span class="why">${done} of ${expected}</span>` : ""}
+          ${quiet > QUIET_MS && html`<span class="why busy">nothing heard for ${seconds(quiet)}</span>`}</td>
+        <td>${since(row.at)} <span class="why">${seconds(now - row.at)}</span></td>
+        <td class=${row.deadline < now ? "bad" : ""}>${row.deadline ? (row.deadline > now ? seconds(row.deadline - now) : "passed") : "–"}</td>
+        <td class="n">${count(Math.max(row.tokens, row.usage?.completion_tokens ?? 0))}</td>
+        <td class="n">${money(row.cost) ?? "–"}</td></tr>`;
+    })}
+  </${Grid}>`;
+}
+
+function Ended({ rows, all }) {
+  const total = sum(all);
+  return html`<p class="why">${total.priced ? `Together they cost ${money(total.cost)}${total.unpriced ? `, and ${count(total.unpriced)} tell no cost` : ""}.` : "None of them tells what it cost."} <a href="#/cost">By team and period</a></p>
+    <${Grid} label="Deliberations that ended" head=${["Deliberation", "Outcome", "Ended", "!Took", "!Tokens", "!Cost"]}>
+    ${rows.map(
+      (row) => html`<tr key=${row.id}><${Name} row=${row} />
+        <td><span class=${`status ${row.status}`}>${STATUS[row.status] ?? visible(row.status)}</span>${row.winner_id ? html`<span class="why"> ${visible(row.winner_id)}${row.score != null ? `, ${points(row.score)} points` : ""}</span>` : ""}
+          ${row.degraded && html`<span class="why busy">degraded: ${shortly(row)}</span>`}
+          ${row.error && html`<span class="why line">${visible(row.error)}</span>`}
+          ${!row.degraded && row.status !== "COMPLETED" && Object.keys(row.failures ?? {}).length > 0 && html`<span class="why line">${shortly(row)}</span>`}</td>
+        <td>${since(row.ended)}</td><td class="n">${row.status === "REJECTED" ? "–" : seconds(row.ended - row.at)}</td>
+        <td class="n">${row.usage ? count((row.usage.prompt_tokens ?? 0) + (row.usage.completion_tokens ?? 0)) : "–"}</td>
+        <td class="n">${money(row.cost) ?? "–"}</td></tr>`,
+    )}
+  </${Grid}>`;
+}
+
+function Name({ row }) {
+  const more = [row.role, row.agents && `${row.agents} agents`, row.tenant !== "default" && row.tenant].filter(Boolean);
+  return html`<td class="name"><a href=${`#/task/${encodeURIComponent(row.id)}`}>${visible(row.id)}</a>
+    ${row.question && html`<span class="why line">${visible(row.question).slice(0, 120)}</span>`}
+    ${more.length > 0 && html`<span class="why line">${visible(more.join(" · "))}</span>`}</td>`;
+}
+
+// A table that scrolls by itself; `!` marks a column of numbers.
+export function Grid({ label, head, children }) {
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
+    <thead><tr>${head.map((name) => (name.startsWith("!") ? html`<th class="n">${name.slice(1)}</th>` : html`<th>${name}</th>`))}</tr></thead>
+    <tbody>${children}</tbody></table></div>`;
 }

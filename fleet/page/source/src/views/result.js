@@ -1,16 +1,17 @@
 // What came of a deliberation: the verdict in words, the ranking, who scored whom how, every text with its reviews.
 import { diffWordsWithSpace } from "diff";
 import { html } from "../html.js";
+import { degradedBecause, reason } from "../reasons.js";
 import { visible } from "../visible.js";
-import { count, money, points, verdict } from "../words.js";
+import { count, money, phaseName, points, verdict } from "../words.js";
 
 export function Result({ result }) {
   if (result.status !== "COMPLETED")
     return html`<section><h2>No result</h2><p class="bad">${visible(result.error ?? result.reason ?? "")}</p>
       <${Failures} calls=${result.failed_agents ?? []} /></section>`;
   return html`<section class="verdict"><h2>Verdict</h2>${verdict(result).map((sentence) => html`<p>${sentence}</p>`)}
-      ${result.missing?.length > 0 && html`<p class="bad">Missing: ${visible(result.missing.join(", "))}</p>`}
-      ${result.notes?.map((note) => html`<p class="why">${visible(note)}</p>`)}</section>
+      ${!result.degraded && result.notes?.map((note) => html`<p class="why">${visible(note)}</p>`)}</section>
+    ${result.degraded && html`<section class="degraded"><h2>Why it is degraded</h2><ul>${degradedBecause(result).map((each) => html`<li>${each}</li>`)}</ul></section>`}
     <${Ranking} results=${result.results} />
     <${Matrix} results=${result.results} />
     <${Rounds} rounds=${result.rounds ?? []} />
@@ -94,5 +95,5 @@ function Models({ usage }) {
 
 function Failures({ calls }) {
   if (calls.length === 0) return null;
-  return html`<section><h2>Calls that failed</h2><ul>${calls.map((call) => html`<li>${visible(call.agent_id)}, ${visible(call.phase)}: ${visible(call.error_type)}, ${visible(call.error)}</li>`)}</ul></section>`;
+  return html`<section><h2>Calls that failed</h2><ul>${calls.map((call) => html`<li>${visible(call.agent_id)}, ${phaseName(call.phase, call.round)}: ${reason(call.error_type)} (${visible(call.error_type)}). <span class="why">${visible(call.error)}</span></li>`)}</ul></section>`;
 }

@@ -1,0 +1,66 @@
+"""The list in a real Chromium: what waits and since when, what is at work, what has ended, and what it cost by team."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.config import Limits
+from tests.page.stage import log_in, staged
+from workers.simulator.server import SimulatorConfig
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def test_what_waits_runs_and_has_ended(browser: Any, tmp_path: Path) -> None:
+    """One place: one deliberation is at work, two wait, and NATS tells a client less of them than a viewer."""
+    slow = SimulatorConfig(tokens_per_second=2, answer_tokens=1000)
+    async with staged(tmp_path, slow, limits=Limits(max_in_flight=1)) as stage:
+        await stage.client.request(task_id="first", num_agents=2, rounds=0)
+        await stage.client.inbox.next("deliberation.accepted", task_id="first")
+        for task_id in ("second", "third"):
+            await stage.client.request(task_id=task_id, task_description=f"The {task_id} question")
+        page = await browser.new_page()
+        await page.goto(stage.url)
+        await log_in(page)
+        rows = page.get_by_role("region", name="Requests that wait").locator("tbody tr")
+        await rows.nth(1).wait_for()
+        waiting = await rows.all_inner_texts()
+        assert ["The second question" in waiting[0], "The third question" in waiting[1]] == [True, True]
+        assert "2 requests wait, the oldest since" in await page.inner_text("main")
+        running = page.get_by_role("region", name="Deliberations at work").locator("tbody tr")
+        await running.get_by_text("Propose").wait_for()
+        await stage.client.ask("deliberation.cancel", {"task_id": "first"})
+        await (
+            page.get_by_role("region", name="Deliberations that ended").get_by_text("cancelled", exact=True).wait_for()
+        )
+        await running.get_by_text("The second question").wait_for()
+        await page.reload()
+        await log_in(page, "client")
+        await page.get_by_text("NATS does not allow this user to use $JS.API.STREAM.MSG.GET").wait_for()
+        await page.get_by_text("1 request waits, the oldest since").wait_for()
+        await page.close()
+
+
+async def test_cost_by_team_and_why_it_is_degraded(browser: Any, tmp_path: Path) -> None:
+    """The sums are those of the results; a request that was rejected costs nothing and says why."""
+    async with staged(tmp_path, SimulatorConfig()) as stage:
+        for number, team in enumerate(("search", "search", "ledger")):
+            await stage.client.request(task_id=f"t{number}", num_agents=2, correlation={"team": team})
+        await stage.client.request(task_id="bad", num_agents=99)
+        results = [await stage.client.inbox.next("deliberation.completed", task_id=f"t{n}") for n in range(3)]
+        costs = [each["cost"] for each in results]
+        page = await browser.new_page()
+        await page.goto(stage.url)
+        await log_in(page)
+        await page.get_by_text("$.num_agents").wait_for()
+        await page.get_by_role("link", name="Cost").click()
+        await page.get_by_label("Period").select_option("all")
+        rows = page.get_by_role("region", name="Cost").locator("tbody tr")
+        await rows.nth(2).wait_for()
+        shown = {row.split("\t")[0]: row.split("\t")[1] for row in await rows.all_inner_texts()}
+        sums = {"search": costs[0] + costs[1], "ledger": costs[2], "Together": sum(costs)}
+        assert shown == {name: f"{cost:.4f}" for name, cost in sums.items()}
+        await page.get_by_label("Sum by").select_option("tenant")
+        await page.get_by_role("rowheader", name="default").wait_for()
+        await page.close()
