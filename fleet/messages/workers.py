@@ -13,6 +13,7 @@ BreakerState = Literal["closed", "open", "half-open"]
 class EndpointStatus(Message, frozen=True, kw_only=True):
     """How one endpoint looks from a worker. `opened`: how often its breaker has. `waiting`: calls that would begin
     there. `refuses`: models, and why. `answers`: whether it did when it was last asked anything; null: not asked yet.
+    `last_error`: of the last attempt that failed there, its type and a sentence, and how long that is ago.
     """
 
     url: str
@@ -23,6 +24,9 @@ class EndpointStatus(Message, frozen=True, kw_only=True):
     waiting: int = 0
     refuses: dict[str, str] = {}
     answers: bool | None = None
+    last_error_type: str | None = None
+    last_error: str | None = None
+    last_error_age_s: float | None = None
 
 
 class WorkerStatus(Message, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ async def test_what_a_model_wrote_stays_text(browser: Any, tmp_path: Path) -> No
         up = await start(tmp_path / "data", VLLM_URL=stub.url)
         try:
             url = up.facts["page_url"]
+            await up.request(task_id="bad", task_description=HOSTILE, num_agents=99)
             await up.result(await up.request(task_id="hostile", task_description=HOSTILE, num_agents=3, rounds=1))
             for scheme in ("light", "dark"):
                 async with shown(browser, f"{url}/#/task/hostile", color_scheme=scheme) as page:
@@ -94,7 +95,7 @@ async def test_what_a_model_wrote_stays_text(browser: Any, tmp_path: Path) -> No
                     assert "‹U+202E›abc" in words
                     assert await page.locator("main img, main script, main a[href^=javascript]").count() == 0
                     assert await page.title() == "hostile – Fleet"
-                    for place in ("task/hostile", "", "fleet"):
+                    for place in ("task/hostile", "", "cost", "fleet", "letters"):
                         await page.goto(f"{url}/#/{place}")
                         await page.get_by_role("heading", level=1).wait_for()
                         for width in WIDTHS:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from fleet.errors import AgentCallError
 from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig, base_url, joined, shown
 from workers.llm.failures import AttemptError
@@ -15,6 +16,8 @@ FIRST_REFUSAL_S = 5.0
 ASK_SILENT_EVERY_S, ASK_IDLE_EVERY_S = 5.0, 30.0
 """How often a server is asked for its list where no call has heard of it: one that did not answer, one that did."""
 LONGEST_REFUSAL_S = 300.0
+SHOWN_CHARACTERS = 200
+"""Of an error, in a status that is told every few seconds."""
 
 
 class ModelCard(Struct, frozen=True):
@@ -55,6 +58,7 @@ class Endpoint:
         self._windows: dict[str, int] = {}
         self._forms: dict[str, Form] = {}
         self._refusals: dict[str | None, _Refusal] = {}
+        self._last_error: tuple[AgentCallError, float] | None = None
 
     # --- models -----------------------------------------------------------------------------------------------------
 
@@ -131,6 +135,10 @@ class Endpoint:
         if self._refusals:
             self._refusals.pop(model, None)
 
+    def failed(self, error: AgentCallError, now: float) -> None:
+        """An attempt did, through the fault of the server: for whoever looks for the reason."""
+        self._last_error = (error, now)
+
     def pause(self, asked_s: float | None, now: float) -> None:
         """It has no room. What it asked for is kept by all calls; without that each call waits for itself."""
         if asked_s is not None:
@@ -153,6 +161,7 @@ class Endpoint:
         self._windows.clear()
 
     def status(self, now: float, waiting: int) -> EndpointStatus:
+        error, at = self._last_error or (None, now)
         return EndpointStatus(
             name=self.name,
             url=self.shown,
@@ -166,6 +175,9 @@ class Endpoint:
                 if now < refusal.until
             },
             answers=self.answers,
+            last_error_type=error.error_type if error else None,
+            last_error=error.error[:SHOWN_CHARACTERS] if error else None,
+            last_error_age_s=round(now - at, 1) if error else None,
         )
 
 

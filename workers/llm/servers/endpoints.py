@@ -139,6 +139,8 @@ class Endpoints:
             yield call
         except AgentCallError as error:
             failure, outcome = error, outcome_of(error)
+            if outcome in ("failed", "failed at it"):
+                endpoint.failed(error, self.clock())
             raise
         except BaseException:
             outcome = "abandoned"

@@ -4,6 +4,12 @@ import { Store } from "./store.js";
 const EVERY_MS = 3_000;
 const WORKERS = "KV_deliberation-workers";
 const STATUS = "$KV.deliberation-workers.status.";
+const QUEUES = {
+  dispatcher: "DELIBERATION_REQUESTS",
+  workers: "AGENT_REQUESTS",
+  collector: "AGENT_RESPONSES",
+  controller: "DELIBERATION_CONTROL",
+};
 
 export class Fleet extends Store {
   facts = null;
@@ -24,25 +30,23 @@ export class Fleet extends Store {
   async #run() {
     const problems = {};
     const or = (name, promise) => promise.catch((error) => void (problems[name] = error.message));
-    const info = (stream) => or(stream, this.link.api(`STREAM.INFO.${stream}`));
-    const lag = (stream, consumer) => or(consumer, this.link.api(`CONSUMER.INFO.${stream}.${consumer}`));
-    const [requests, letters, dispatcher, workers, collector, control, instances, statuses] = await Promise.all([
-      info("DELIBERATION_REQUESTS"),
-      info("DEAD_LETTERS"),
-      lag("DELIBERATION_REQUESTS", "dispatcher"),
-      lag("AGENT_REQUESTS", "workers"),
-      lag("AGENT_RESPONSES", "collector"),
-      lag("DELIBERATION_CONTROL", "controller"),
+    const queue = async ([name, stream]) => {
+      const [info, { state }] = await Promise.all([this.link.api(`CONSUMER.INFO.${stream}.${name}`), this.link.api(`STREAM.INFO.${stream}`)]);
+      // A work queue holds what waits and nothing else.
+      const waits = stream !== "AGENT_RESPONSES" && state.messages > 0 && info.num_pending + info.num_ack_pending > 0;
+      return [name, { ...info, oldest: waits ? Date.parse(state.first_ts) : null }];
+    };
+    const [letters, queues, instances, statuses] = await Promise.all([
+      or("DEAD_LETTERS", this.link.api("STREAM.INFO.DEAD_LETTERS")),
+      Promise.all(Object.entries(QUEUES).map((each) => or(each[0], queue(each)))),
       or("service", this.#instances()),
       or("workers' statuses", this.#statuses()),
     ]);
     if (this.#ended) return;
     this.problems = problems;
     this.facts = {
-      waiting: requests?.state.messages,
-      oldest: requests?.state.messages ? Date.parse(requests.state.first_ts) : null,
       letters: letters?.state.messages,
-      consumers: { dispatcher, workers, collector, controller: control },
+      queues: Object.fromEntries(queues.filter(Boolean)),
       instances: instances ?? [],
       workers: statuses ?? [],
     };
@@ -54,7 +58,7 @@ export class Fleet extends Store {
     const found = [];
     const replies = await this.link.nc.requestMany("$SRV.STATS.deliberations", "", { strategy: "timer", maxWait: 500 });
     for await (const reply of replies) if (reply.data.length) found.push(reply.json());
-    return found;
+    return found.sort((one, other) => (one.id < other.id ? -1 : 1));
   }
 
   // What each worker has told of itself within a minute.

@@ -1,5 +1,5 @@
 // The connection to NATS over WebSocket, and what is read through it.
-import { wsconnect } from "@nats-io/nats-core";
+import { headers as makeHeaders, wsconnect } from "@nats-io/nats-core";
 import { jetstream } from "@nats-io/jetstream";
 
 const REQUEST_MS = 10_000;
@@ -57,6 +57,20 @@ export class Link {
   async api(subject, body) {
     const reply = await this.request(`$JS.API.${subject}`, body);
     if (reply?.error) throw Object.assign(new Refused(reply.error.description), { code: reply.error.err_code });
+    return reply;
+  }
+
+  // Stores a message, and returns JetStream's acknowledgement; `headers` as pairs.
+  async publish(subject, body, headers = []) {
+    const sent = makeHeaders();
+    for (const [name, value] of headers) sent.append(name, value);
+    let reply;
+    try {
+      reply = (await this.nc.request(subject, body, { timeout: REQUEST_MS, headers: sent })).json();
+    } catch (error) {
+      throw refusal(error, subject);
+    }
+    if (reply.error) throw Object.assign(new Refused(reply.error.description), { code: reply.error.err_code });
     return reply;
   }
 

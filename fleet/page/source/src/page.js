@@ -11,6 +11,8 @@ import { ListView } from "./views/list.js";
 import { TaskView } from "./views/task.js";
 import { CostView } from "./views/cost.js";
 import { FleetView } from "./views/fleet.js";
+import { Letters } from "./letters.js";
+import { LettersView } from "./views/letters.js";
 
 const place = () => {
   const [kind, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
@@ -50,7 +52,7 @@ function Page() {
   }, []);
 
   useEffect(() => {
-    document.title = at.kind === "task" ? `${at.id} – Fleet` : { fleet: "The fleet", cost: "Cost – Fleet" }[at.kind] ?? "Deliberations – Fleet";
+    document.title = at.kind === "task" ? `${at.id} – Fleet` : { fleet: "The fleet", cost: "Cost – Fleet", letters: "Dead letters – Fleet" }[at.kind] ?? "Deliberations – Fleet";
   }, [at]);
 
   if (!link) return state === "refused" ? html`<${Login} problem=${problem} connect=${connect} />` : html`<p class="waiting">Connecting …</p>`;
@@ -60,6 +62,7 @@ function Page() {
         <a href="#/" aria-current=${at.kind === "list" ? "page" : null}>Deliberations</a>
         <a href="#/cost" aria-current=${at.kind === "cost" ? "page" : null}>Cost</a>
         <a href="#/fleet" aria-current=${at.kind === "fleet" ? "page" : null}>The fleet</a>
+        <a href="#/letters" aria-current=${at.kind === "letters" ? "page" : null}>Dead letters</a>
       </nav>
       <p role="status" class=${`link ${state}`}>${state === "connected" ? "connected" : "NATS is away: what is shown may be old"}</p>
     </header>
@@ -67,14 +70,14 @@ function Page() {
 }
 
 // One list for all of them: it is read once.
-const OWN = { task: (link, id) => new Task(link, id), fleet: (link) => new Fleet(link) };
-const VIEWS = { task: TaskView, fleet: FleetView, cost: CostView };
+const OWN = { task: (link, id) => new Task(link, id), fleet: (link) => new Fleet(link), letters: (link) => new Letters(link) };
+const VIEWS = { task: TaskView, fleet: FleetView, letters: LettersView, cost: CostView };
 
 function Shown({ link, list, at }) {
   const own = useOwn(() => OWN[at.kind]?.(link, at.id) ?? null, at);
   const store = at.kind in OWN ? own : list;
   const View = VIEWS[at.kind] ?? ListView;
-  return store && html`<${View} store=${store} link=${link} />`;
+  return store && list && html`<${View} store=${store} link=${link} list=${list} />`;
 }
 
 function Login({ problem, connect }) {

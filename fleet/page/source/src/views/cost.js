@@ -5,7 +5,7 @@ import { grouped, keysOf, PERIODS, sum, within } from "../periods.js";
 import { useNow, useStore } from "../use.js";
 import { visible } from "../visible.js";
 import { count, money, since } from "../words.js";
-import { Grid } from "./list.js";
+import { Grid } from "./grid.js";
 
 const BY = { tenant: "Tenant", role: "Role", status: "Outcome" };
 

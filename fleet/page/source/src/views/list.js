@@ -5,6 +5,7 @@ import { sum } from "../periods.js";
 import { shortly } from "../reasons.js";
 import { useNow, useStore } from "../use.js";
 import { visible } from "../visible.js";
+import { Grid } from "./grid.js";
 import { count, money, phaseName, points, seconds, since, STATUS } from "../words.js";
 
 const SHOWN = 100;
@@ -48,7 +49,7 @@ function Running({ rows, now }) {
   return html`<${Grid} label="Deliberations at work" head=${["Deliberation", "Phase", "Since", "Time left", "!Tokens", "!Cost so far"]}>
     ${rows.map((row) => {
       const quiet = now - (row.heard ?? row.at);
-      const { done, expected } = row.progress?.phase === row.phase ? row.progress : {};
+      const { done, expected } = (row.progress?.phase === row.phase && row.progress) || {};
       return html`<tr key=${row.id}><${Name} row=${row} />
         <td>${row.phase ? phaseName(row.phase, row.round) : "Not begun: its calls wait for a worker"}${expected ? html` <span class="why">${done} of ${expected}</span>` : ""}
           ${quiet > QUIET_MS && html`<span class="why busy">nothing heard for ${seconds(quiet)}</span>`}</td>
@@ -82,11 +83,4 @@ function Name({ row }) {
   return html`<td class="name"><a href=${`#/task/${encodeURIComponent(row.id)}`}>${visible(row.id)}</a>
     ${row.question && html`<span class="why line">${visible(row.question).slice(0, 120)}</span>`}
     ${more.length > 0 && html`<span class="why line">${visible(more.join(" · "))}</span>`}</td>`;
-}
-
-// A table that scrolls by itself; `!` marks a column of numbers.
-export function Grid({ label, head, children }) {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}><table>
-    <thead><tr>${head.map((name) => (name.startsWith("!") ? html`<th class="n">${name.slice(1)}</th>` : html`<th>${name}</th>`))}</tr></thead>
-    <tbody>${children}</tbody></table></div>`;
 }

@@ -3,6 +3,7 @@ import { diffWordsWithSpace } from "diff";
 import { html } from "../html.js";
 import { degradedBecause, reason } from "../reasons.js";
 import { visible } from "../visible.js";
+import { Grid } from "./grid.js";
 import { count, money, phaseName, points, verdict } from "../words.js";
 
 export function Result({ result }) {
@@ -22,15 +23,14 @@ export function Result({ result }) {
 }
 
 function Ranking({ results }) {
-  return html`<section><h2>Ranking</h2><div class="scroll" tabindex="0" role="region" aria-label="Ranking"><table>
-    <thead><tr><th class="n">Place</th><th>Agent</th><th>Role</th><th class="n">Points</th><th class="n">Chance to be the best</th><th class="n">Taken off</th><th>Model</th><th>Checks</th></tr></thead>
-    <tbody>${results.map(
+  return html`<section><h2>Ranking</h2><${Grid} label="Ranking" head=${["!Place", "Agent", "Role", "!Points", "!Chance to be the best", "!Taken off", "Model", "Failed checks"]}>
+    ${results.map(
       (each) => html`<tr key=${each.agent_id}><td class="n">${each.rank}</td><td>${visible(each.agent_id)}${each.shadow ? " (on trial: cannot win)" : ""}</td><td>${visible(each.role)}</td>
         <td class="n">${each.votes != null ? `${each.votes} votes` : points(each.score)}</td>
         <td class="n">${each.p_best == null ? "–" : `${Math.round(100 * each.p_best)} %`}</td>
         <td class="n">${each.penalty ? points(each.penalty) : ""}</td><td>${visible(each.proposal.model)}</td>
         <td>${Object.entries(each.checks ?? {}).filter(([, check]) => check.status === "failed").map(([name]) => visible(name)).join(", ") || "–"}</td></tr>`,
-    )}</tbody></table></div></section>`;
+    )}</${Grid}></section>`;
 }
 
 // Who gave whom how many points: rows are reviewers, columns authors; on hovering or focus by criterion.
@@ -88,9 +88,8 @@ function Difference({ before, after }) {
 function Models({ usage }) {
   const rows = Object.entries(usage);
   if (rows.length === 0) return null;
-  return html`<section><h2>What it cost</h2><div class="scroll" tabindex="0" role="region" aria-label="Usage by model"><table>
-    <thead><tr><th>Model</th><th class="n">Calls</th><th class="n">Tokens read</th><th class="n">Cached</th><th class="n">Tokens written</th><th class="n">Cost</th></tr></thead>
-    <tbody>${rows.map(([model, each]) => html`<tr><td>${visible(model)}</td><td class="n">${count(each.calls)}</td><td class="n">${count(each.prompt_tokens)}</td><td class="n">${count(each.cached_tokens)}</td><td class="n">${count(each.completion_tokens)}</td><td class="n">${money(each.cost) ?? "–"}</td></tr>`)}</tbody></table></div></section>`;
+  return html`<section><h2>What it cost</h2><${Grid} label="Usage by model" head=${["Model", "!Calls", "!Tokens read", "!Cached", "!Tokens written", "!Cost"]}>
+    ${rows.map(([model, each]) => html`<tr><td>${visible(model)}</td><td class="n">${count(each.calls)}</td><td class="n">${count(each.prompt_tokens)}</td><td class="n">${count(each.cached_tokens)}</td><td class="n">${count(each.completion_tokens)}</td><td class="n">${money(each.cost) ?? "–"}</td></tr>`)}</${Grid}></section>`;
 }
 
 function Failures({ calls }) {

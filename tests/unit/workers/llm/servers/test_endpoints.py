@@ -292,3 +292,19 @@ async def test_a_call_waits_for_its_own_endpoint_while_that_may_have_room() -> N
     for task, home in homes.items():
         assert (await endpoints.ready(search(task_id=task))).endpoint is home
     await endpoints.room.close()
+
+
+def test_a_status_says_why_an_endpoint_is_sick() -> None:
+    """The last failure that was the server's, and how long ago; what a model did wrong is none."""
+    clock = Time()
+    endpoints = two(clock)
+    sick, well = endpoints.all
+    fail(endpoints, sick, AttemptError("ServerError", "HTTP 503: " + "x" * 999, fault="server"))
+    fail(endpoints, well, AttemptError("InvalidAnswer", "no JSON", fault="answer"))
+    clock.now = 7.0
+    status, other = endpoints.status()
+    assert (status.last_error_type, status.last_error_age_s) == ("ServerError", 7.0)
+    assert status.last_error is not None
+    assert status.last_error.startswith("HTTP 503: ")
+    assert len(status.last_error) <= 200
+    assert other.last_error_type is None
