@@ -36,7 +36,7 @@ POINTS: Final = (*CONTROL_PLANE, *DISPATCHER, *WORKER)
 VARIABLE: Final = "FLEET_CRASH_AT"
 
 
-class _Armed:
+class _CrashPoint:
     """One point, and how often it may still be reached."""
 
     def __init__(self, point: str, nth: int) -> None:
@@ -64,7 +64,7 @@ def parse(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 _point = parse(os.environ)
-_armed = _Armed(*_point) if _point else None
+_armed = _CrashPoint(*_point) if _point else None
 
 
 def reach(point: str) -> None:

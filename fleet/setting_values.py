@@ -9,17 +9,17 @@ from fleet.model_servers import base_url
 
 def endpoints(value: str | list[str]) -> tuple[str, ...]:
     """`http://a:8000/v1, http://b:8000` -> URLs, without a `/v1` that follows the host. Raises `ConfigError`."""
-    urls = value.split(",") if isinstance(value, str) else value
-    found = []
-    for url in (each.strip() for each in urls):
+    listed = value.split(",") if isinstance(value, str) else value
+    urls = []
+    for url in (each.strip() for each in listed):
         try:
             if url:
                 base_url(url)
         except ValueError as error:
             raise ConfigError(f"VLLM_URL: {error}") from None
         bare = url.rstrip("/").removesuffix("/v1")
-        found.append(bare if bare.count("/") == 2 else url.rstrip("/"))
-    return tuple(url for url in found if url)
+        urls.append(bare if bare.count("/") == 2 else url.rstrip("/"))
+    return tuple(url for url in urls if url)
 
 
 def port(value: str | int) -> int:

@@ -186,10 +186,10 @@ def is_key(task_id: str) -> bool:
 
 def covers(pattern: str, subject: str) -> bool:
     """Whether a pattern of NATS' covers a subject, or all that another pattern covers: `*` is a token, `>` the rest."""
-    wanted, asked = pattern.split("."), subject.split(".")
-    for position, token in enumerate(wanted):
+    expected, tokens = pattern.split("."), subject.split(".")
+    for position, token in enumerate(expected):
         if token == ">":
-            return len(asked) > position
-        if position >= len(asked) or asked[position] == ">" or token not in ("*", asked[position]):
+            return len(tokens) > position
+        if position >= len(tokens) or tokens[position] == ">" or token not in ("*", tokens[position]):
             return False
-    return len(wanted) == len(asked)
+    return len(expected) == len(tokens)

@@ -20,7 +20,7 @@ from fleet import crashpoints, subjects
 from fleet.chaos.nats_servers import NatsServers
 from fleet.chaos.proxy import Proxy
 from fleet.local.process_titles import descendants, is_a
-from fleet.local.started import Started
+from fleet.local.startable import Startable
 from fleet.local.supervisor import Child
 from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 
@@ -57,7 +57,7 @@ WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, 
 LOOK_S = 0.5
 
 
-class Cluster(Started):
+class Cluster(Startable):
     """`async with Cluster(data_dir) as cluster:` everything answers inside; nothing is left afterwards."""
 
     def __init__(self, data_dir: Path, nats_servers: int = 1) -> None:

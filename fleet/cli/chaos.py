@@ -82,7 +82,7 @@ def chaos(
     if nats_servers % 2 == 0:
         raise typer.BadParameter("--nats-servers: expected 1, 3 or 5, for a cluster needs a majority")
     directory = data_dir or Path(tempfile.mkdtemp(prefix="fleet-chaos-"))
-    found = None
+    report = None
     try:
         if nats_url is not None:
             settings = config.load(overlaid(os.environ, NATS_URL=nats_url))
@@ -98,21 +98,21 @@ def chaos(
                 note=_note,
                 nats_servers=nats_servers,
             )
-        found = run_until_signalled(running)
+        report = run_until_signalled(running)
     finally:
-        if data_dir is None and (found is None or found.holds):
+        if data_dir is None and (report is None or report.holds):
             shutil.rmtree(directory, ignore_errors=True)
-    if found is not None and not found.holds:
+    if report is not None and not report.holds:
         _note(f"the record of this run is in {directory}")
-    if found is None:
+    if report is None:
         raise typer.Exit(Exit.INTERRUPTED)
     if json_output:
-        print(found.json())
+        print(report.json())
     else:
         from rich.console import Console
 
-        found.show(Console())
-    raise typer.Exit(Exit.DONE if found.holds else Exit.FAILED)
+        report.show(Console())
+    raise typer.Exit(Exit.DONE if report.holds else Exit.FAILED)
 
 
 def _note(text: str) -> None:

@@ -158,8 +158,8 @@ async def _noted(js: JetStreamContext, sequence: int) -> dict[str, Any] | None:
         note = await js.get_last_msg(subjects.DEAD_LETTERS, subjects.replayed(sequence))
     except NotFoundError:
         return None
-    found: dict[str, Any] = json.loads(note.data or b"{}")
-    return found
+    fields: dict[str, Any] = json.loads(note.data or b"{}")
+    return fields
 
 
 async def _at(js: JetStreamContext, sequence: int, *, onwards: bool = False) -> DeadLetter | None:

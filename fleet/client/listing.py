@@ -75,20 +75,20 @@ async def summaries(
     subjects_of = {subject for subject, those in STATUSES.items() if not wanted or wanted & set(those)}
     places = {task_id: place for task_id, place in (await _places(caller)).items() if place.subject in subjects_of}
     newest = sorted(places.items(), key=lambda item: max(item[1].accepted, item[1].ended), reverse=True)
-    found: list[Summary] = []
+    listed: list[Summary] = []
     async with aclosing(_read(caller, newest)) as reading:
         async for summary in reading:
             if (not wanted or summary.status in wanted) and tenant in (None, summary.tenant):
-                found.append(summary)
-                if limit is not None and len(found) >= limit:
+                listed.append(summary)
+                if limit is not None and len(listed) >= limit:
                     break
-    return found[::-1]
+    return listed[::-1]
 
 
 async def _places(caller: Caller) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
-    async with aclosing(events(caller.js, tuple(STATUSES), None, headers_only=True, may_delete=False)) as told:
-        async for msg in told:
+    async with aclosing(events(caller.js, tuple(STATUSES), None, headers_only=True, may_delete=False)) as messages:
+        async for msg in messages:
             task_id, sequence = (msg.headers or {}).get("Task-Id", ""), msg.metadata.sequence.stream
             place = places.get(task_id, _Place())
             if msg.subject == subjects.ACCEPTED:  # it may come after the end
@@ -136,7 +136,7 @@ async def _state(caller: Caller, task_id: str) -> dict[str, Any]:
 def _ended(event: dict[str, Any]) -> Summary:
     task, results = event.get("task") or {}, event.get("results") or [{}]
     usage = event.get("usage") or {}
-    told = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "estimated_tokens")]
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "estimated_tokens")]
     return Summary(
         task_id=event["task_id"],
         status=event["status"],
@@ -150,7 +150,7 @@ def _ended(event: dict[str, Any]) -> Summary:
         degraded=event.get("degraded"),
         winner_id=event.get("winner_id"),
         score=results[0].get("score"),
-        tokens=sum(count or 0 for count in told),
+        tokens=sum(count or 0 for count in counts),
         cost=event.get("cost"),
         error=event.get("error") or event.get("reason"),
     )
@@ -158,7 +158,7 @@ def _ended(event: dict[str, Any]) -> Summary:
 
 def _running(accepted: dict[str, Any], state: dict[str, Any]) -> Summary:
     calls, usage = state.get("calls") or {}, state.get("usage") or {}
-    told = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "estimated_tokens")]
+    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens", "estimated_tokens")]
     return Summary(
         task_id=accepted["task_id"],
         status="IN_PROGRESS",
@@ -172,5 +172,5 @@ def _running(accepted: dict[str, Any], state: dict[str, Any]) -> Summary:
         round=state.get("round"),
         done=sum(call != "open" for call in calls.values()) if state else None,
         expected=len(calls) if state else None,
-        tokens=sum(count or 0 for count in told) if usage else None,
+        tokens=sum(count or 0 for count in counts) if usage else None,
     )

@@ -25,11 +25,11 @@ class Refusals:
         self._refused: str | None = None
 
     async def hear(self, error: Exception) -> None:
-        found = _REFUSAL.search(str(error))
-        if found is None or self._task is None or self._refused is not None:
+        match = _REFUSAL.search(str(error))
+        if match is None or self._task is None or self._refused is not None:
             return
-        verb = "publish" if found[1].lower() == "publish" else "subscribe to"
-        self._refused = f"{self._user} may not {verb} {found[2].strip(chr(34))}: NATS refuses it (see its permissions)"
+        verb = "publish" if match[1].lower() == "publish" else "subscribe to"
+        self._refused = f"{self._user} may not {verb} {match[2].strip(chr(34))}: NATS refuses it (see its permissions)"
         self._task.cancel()
 
     def __enter__(self) -> None:

@@ -27,7 +27,7 @@ from fleet.jetstream.declaring.capacity import shortage
 from fleet.killable import JobFailed, Processes
 from fleet.messages import DeliberationRejected
 from fleet.messages.trace_ids import TraceContext, context_of, digest
-from fleet.observability.health import Seen
+from fleet.observability.health import Observation
 from fleet.observability.metrics import Metrics
 from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
@@ -236,14 +236,14 @@ async def run(
         await lifecycle.run(parts, ready)
 
 
-def _ray(launcher: Launcher) -> Seen:
+def _ray(launcher: Launcher) -> Observation:
     answers = launcher.answering() is not None
-    return Seen(answers, "" if answers else "Ray has not answered lately, or not yet")
+    return Observation(answers, "" if answers else "Ray has not answered lately, or not yet")
 
 
-def _workers(launcher: Launcher, count: int) -> Seen:
+def _workers(launcher: Launcher, count: int) -> Observation:
     answering = launcher.answering() or 0
-    return Seen(answering > 0, "" if answering >= count else f"{answering} of {count} workers answer")
+    return Observation(answering > 0, "" if answering >= count else f"{answering} of {count} workers answer")
 
 
 def _rejection(error: BadRequest, message: IncomingMessage) -> DeliberationRejected:

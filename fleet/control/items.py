@@ -46,7 +46,7 @@ class Adopt:
     event: TerminalEvent
 
 
-Owed = PublishAgain | Reissue | FailLost | Adopt
+Demand = PublishAgain | Reissue | FailLost | Adopt
 """What recovery demands. The runner decides what it means for the state as it is then."""
 
 
@@ -66,7 +66,7 @@ class Delivery(Protocol):
 class Item:
     """An event or a demand, and the delivery that carried it."""
 
-    event: Event | Owed
+    event: Event | Demand
     delivery: Delivery
 
 

@@ -24,7 +24,7 @@ from fleet.control.telemetry.metering import Meter
 from fleet.errors import Unreachable
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
 from fleet.jetstream.origin import CONTROL_INBOX
-from fleet.observability.health import Health, Seen, listen
+from fleet.observability.health import Health, Observation, listen
 from fleet.observability.metrics import Metrics
 from fleet.observability.retries import again
 
@@ -145,6 +145,7 @@ async def _closings(clients: Sequence[Connection]) -> None:
     raise Unreachable("a connection to NATS was closed for good: a new process connects anew")
 
 
-def _writes(runner: Runner) -> Seen:
+def _writes(runner: Runner) -> Observation:
     failing = runner.write_failing
-    return Seen(not failing, "NATS did not take what had to be written: a full disk or stream?" if failing else "")
+    detail = "NATS did not take what had to be written: a full disk or stream?" if failing else ""
+    return Observation(not failing, detail)

@@ -11,7 +11,7 @@ from fleet.config import Settings
 from fleet.jetstream.origin import published
 from fleet.messages import UNDECODABLE, decode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
-from fleet.observability.health import Seen
+from fleet.observability.health import Observation
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Models:
             return  # it is forgotten, or of a later version
         self._told[status.name] = time.monotonic(), status
 
-    def seen(self) -> Seen:
+    def seen(self) -> Observation:
         """A problem where some model has no server left, its fallbacks included."""
         answering = self._answering()
         silent = sorted(name for name, answers in answering.items() if not answers)
@@ -47,18 +47,18 @@ class Models:
         }
         if missing:
             text = "; ".join(f"{model}: {', '.join(sorted(servers))}" for model, servers in missing.items())
-            return Seen(False, f"no model server answers for {text}")
-        return Seen(True, f"model servers that do not answer: {', '.join(silent)}" if silent else "")
+            return Observation(False, f"no model server answers for {text}")
+        return Observation(True, f"model servers that do not answer: {', '.join(silent)}" if silent else "")
 
     def _answering(self) -> dict[str, bool]:
         """Server -> whether it answers some worker that has told of it lately."""
         now = time.monotonic()
         self._told = {name: (at, status) for name, (at, status) in self._told.items() if now - at < SILENT_S}
-        found: dict[str, bool] = {}
+        answering: dict[str, bool] = {}
         for _, status in self._told.values():
             for endpoint in status.endpoints:
-                found[endpoint.name] = found.get(endpoint.name, False) or _may_answer(endpoint)
-        return found
+                answering[endpoint.name] = answering.get(endpoint.name, False) or _may_answer(endpoint)
+        return answering
 
     def _needed(self) -> set[str | None]:
         """None: whatever a server lists first."""

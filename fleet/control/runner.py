@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Collection, Sequence
 
 import structlog
 
-from fleet.control.items import FailLost, Item, Owed, Ticket
+from fleet.control.items import Demand, FailLost, Item, Ticket
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.publishing.terminal_events import Publisher
 from fleet.control.states.saves import Saved
@@ -95,10 +95,10 @@ class Runner:
         queue.put(item)
         self._start(self._work(task_id))
 
-    async def recover(self, task_id: str, owed: Owed) -> None:
+    async def recover(self, task_id: str, demand: Demand) -> None:
         """Submits a demand of recovery, and waits until it was applied. Raises what prevented it."""
         ticket = Ticket()
-        self.submit(task_id, Item(owed, ticket))
+        self.submit(task_id, Item(demand, ticket))
         await ticket.outcome
 
     def forget_all(self) -> None:

@@ -15,7 +15,7 @@ FADES = 0.98
 MOST_TASKS = 100_000
 
 
-class Left(NamedTuple):
+class CallsLeft(NamedTuple):
     """Calls that a deliberation still needs."""
 
     writing: int
@@ -26,7 +26,7 @@ class WorkAhead:
     """As far as this process knows. A task that another process moves on is taken for an average one."""
 
     def __init__(self) -> None:
-        self._left: dict[str, Left] = {}
+        self._left: dict[str, CallsLeft] = {}
         self._calls: dict[bool, defaultdict[str, float]] = {True: defaultdict(float), False: defaultdict(float)}
         self._tokens: dict[bool, defaultdict[str, float]] = {True: defaultdict(float), False: defaultdict(float)}
 
@@ -61,7 +61,7 @@ class WorkAhead:
         return dict(ahead)
 
 
-def calls_left(state: Deliberation) -> Left:
+def calls_left(state: Deliberation) -> CallsLeft:
     """Those that are open, and those of the phases to come if all rounds are run."""
     phase, task = state.phase, state.task
     open_ = sum(status == "open" for status in state.calls.values())
@@ -72,4 +72,4 @@ def calls_left(state: Deliberation) -> Left:
         rounds, scores = task.rounds - state.round, 0 if task.selection == "checks" else authors
     writing = rounds * authors + (authors if phase == "critique" else 0)
     judging = rounds * authors + scores
-    return Left(writing, judging + open_) if phase in JUDGING else Left(writing + open_, judging)
+    return CallsLeft(writing, judging + open_) if phase in JUDGING else CallsLeft(writing + open_, judging)

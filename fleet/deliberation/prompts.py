@@ -212,8 +212,8 @@ def _shown(state: Deliberation, labels: Mapping[str, str]) -> list[str]:
         return _proposals(state, labels)
     findings = [_findings(state, author) for author in labels.values()]
     frame = _frame(state, [*_texts(state, labels).values(), *findings, reference])
-    told = "The reference below is from those who ask; it is right, but not the only right answer."
-    return [*_proposals(state, labels), told, _framed("reference", frame, reference)]
+    note = "The reference below is from those who ask; it is right, but not the only right answer."
+    return [*_proposals(state, labels), note, _framed("reference", frame, reference)]
 
 
 def _texts(state: Deliberation, labels: Mapping[str, str]) -> dict[str, str]:
@@ -250,8 +250,8 @@ def _findings(state: Deliberation, author: str) -> str:
     """What checks found in a proposal; empty: nothing."""
     if author == SYNTHESIS:
         return ""
-    found = list(findings_of(checks_of(state, author)))[:MOST_FINDINGS]
-    return "\n".join(finding[:FINDING_CHARACTERS] for finding in found)
+    findings = list(findings_of(checks_of(state, author)))[:MOST_FINDINGS]
+    return "\n".join(finding[:FINDING_CHARACTERS] for finding in findings)
 
 
 def _frame(state: Deliberation, texts: Iterable[str]) -> str:

@@ -60,7 +60,7 @@ class Connection(LastingClient):
 
 def options(settings: Settings) -> dict[str, Any]:
     """How every connection is made: credentials, TLS, endless reconnects. Raises `ConfigError`."""
-    given: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": RECONNECT_WAIT_S,
         "connect_timeout": 5,
@@ -71,16 +71,16 @@ def options(settings: Settings) -> dict[str, Any]:
         **_logins(settings),
     }
     if settings.nats_creds:
-        given["user_credentials"] = _readable("NATS_CREDS", settings.nats_creds)
+        arguments["user_credentials"] = _readable("NATS_CREDS", settings.nats_creds)
     if settings.nats_nkey_seed_file:
-        given["nkeys_seed"] = _readable("NATS_NKEY_SEED_FILE", settings.nats_nkey_seed_file)
+        arguments["nkeys_seed"] = _readable("NATS_NKEY_SEED_FILE", settings.nats_nkey_seed_file)
     if settings.nats_ca or settings.nats_cert:
         try:
             certificates = Certificates(settings.nats_ca, settings.nats_cert, settings.nats_key)
         except OSError as error:
             raise ConfigError(f"NATS_CA, NATS_CERT, NATS_KEY: {error}") from None
-        given["tls"] = certificates.context  # what can be called is, for each connection: see `LastingClient`
-    return given
+        arguments["tls"] = certificates.context  # what can be called is, for each connection: see `LastingClient`
+    return arguments
 
 
 def _logins(settings: Settings) -> dict[str, Any]:
@@ -120,16 +120,16 @@ def _login(settings: Settings) -> dict[str, str]:
     """
     each = (("user", settings.nats_user), ("password", settings.nats_password), ("token", settings.nats_token))
     named = {name: value for name, value in each if value is not None}
-    found = {userinfo for userinfo, _ in _urls(settings) if userinfo}
-    if len(found) > 1:
+    userinfos = {userinfo for userinfo, _ in _urls(settings) if userinfo}
+    if len(userinfos) > 1:
         raise ConfigError("NATS_URL: all servers must have the same user and password, they are one cluster")
     if named:
-        if found:
+        if userinfos:
             raise ConfigError("NATS_URL: it has a user or token, and so have NATS_USER, NATS_PASSWORD or NATS_TOKEN")
         if set(named) not in ({"user", "password"}, {"token"}):
             raise ConfigError(f"NATS_USER and NATS_PASSWORD, or NATS_TOKEN: only {_settings(named)} set")
         return named
-    for userinfo in found:
+    for userinfo in userinfos:
         user, colon, password = userinfo.partition(":")
         return {"user": unquote(user), "password": unquote(password)} if colon else {"token": unquote(user)}
     return {}

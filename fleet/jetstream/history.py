@@ -25,14 +25,14 @@ def terminal_id(task_id: str, run: str) -> str:
 
 async def events(
     js: JetStreamContext,
-    wanted: Sequence[str],
+    subjects_: Sequence[str],
     since: datetime | None,
     *,
     headers_only: bool = False,
     stream: str = subjects.DELIBERATIONS,
     may_delete: bool = True,
 ) -> AsyncGenerator[Msg, None]:
-    """The events of the subjects `wanted` that the stream holds now, oldest first; `since` None: all of them.
+    """The events of the `subjects_` that the stream holds now, oldest first; `since` None: all of them.
 
     It reads by a consumer, which it deletes afterwards, or, where it may not, leaves to end by itself.
 
@@ -42,7 +42,7 @@ async def events(
     consumer = await js.add_consumer(
         stream,
         ConsumerConfig(
-            filter_subject=wanted[0] if len(wanted) == 1 else None,
+            filter_subject=subjects_[0] if len(subjects_) == 1 else None,
             deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
             opt_start_time=since,
             ack_policy=AckPolicy.NONE,
@@ -59,7 +59,7 @@ async def events(
             batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
             left -= len(batch)
             for msg in batch:
-                if msg.subject in wanted and not is_copy(msg):
+                if msg.subject in subjects_ and not is_copy(msg):
                     yield msg
     finally:
         await sub.unsubscribe()

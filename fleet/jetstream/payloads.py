@@ -99,10 +99,10 @@ class Texts:
         """
         digest = hashlib.sha256(body)
         unique = f"{name}-{digest.hexdigest()[:32]}"
-        found = await self._find(unique)
-        if found is None or (renew_after_s is not None and _age_s(found) > renew_after_s):
+        object_ = await self._find(unique)
+        if object_ is None or (renew_after_s is not None and _age_s(object_) > renew_after_s):
             ttl = {"Nats-TTL": f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"}
-            found = _Object(
+            object_ = _Object(
                 name=unique,
                 bucket=subjects.TEXTS,
                 nuid=uuid.uuid4().hex,
@@ -112,25 +112,25 @@ class Texts:
                 mtime=rfc3339(now_ms()),
             )
             for start in range(0, len(body), self._chunk):
-                await self._js.publish(_chunks(found.nuid), body[start : start + self._chunk], headers=ttl)
-            await self._js.publish(_meta(unique), encode(found), headers={**ttl, "Nats-Rollup": "sub"})
+                await self._js.publish(_chunks(object_.nuid), body[start : start + self._chunk], headers=ttl)
+            await self._js.publish(_meta(unique), encode(object_), headers={**ttl, "Nats-Rollup": "sub"})
         return ContentRef(bucket=subjects.TEXTS, name=unique, bytes=len(body))
 
     async def get(self, ref: ContentRef, most_bytes: int = MAX_BYTES) -> bytes:
         """Raises `MissingText`, also for what is longer."""
-        found = await self._find(ref.name) if ref.bucket == subjects.TEXTS else None
-        if found is not None and found.size > most_bytes:
-            raise MissingText(f"{ref.bucket}/{ref.name} has {found.size} bytes, more than {most_bytes}")
+        object_ = await self._find(ref.name) if ref.bucket == subjects.TEXTS else None
+        if object_ is not None and object_.size > most_bytes:
+            raise MissingText(f"{ref.bucket}/{ref.name} has {object_.size} bytes, more than {most_bytes}")
         body, sequence = bytearray(), 0
         try:
-            while found is not None and len(body) < found.size:
-                chunk = await self._js.get_msg(_STREAM, sequence + 1, subject=_chunks(found.nuid), next=True)
+            while object_ is not None and len(body) < object_.size:
+                chunk = await self._js.get_msg(_STREAM, sequence + 1, subject=_chunks(object_.nuid), next=True)
                 body += chunk.data or b""
                 sequence = chunk.seq or sequence + 1
         except NotFoundError:
-            found = None
+            object_ = None
         digest = hashlib.sha256(body)
-        if found is None or _digest(digest.digest()) != found.digest:
+        if object_ is None or _digest(digest.digest()) != object_.digest:
             raise MissingText(f"{ref.bucket}/{ref.name} is gone")
         if not ref.name.startswith(CLIENTS_OWN) and not ref.name.endswith(digest.hexdigest()[:32]):
             raise MissingText(f"{ref.bucket}/{ref.name} is not what was stored")
@@ -139,9 +139,9 @@ class Texts:
     async def delete(self, ref: ContentRef) -> None:
         """Nobody refers to it any more; it may be gone already. What cannot be deleted now expires."""
         try:
-            if (found := await self._find(ref.name)) is not None:
+            if (object_ := await self._find(ref.name)) is not None:
                 await self._js.purge_stream(_STREAM, subject=_meta(ref.name))
-                await self._js.purge_stream(_STREAM, subject=_chunks(found.nuid))
+                await self._js.purge_stream(_STREAM, subject=_chunks(object_.nuid))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             log.info("text.not_deleted", name=ref.name, error=repr(error))
 
@@ -152,13 +152,13 @@ class Texts:
     async def note(self, name: str, text: str) -> None:
         """A short text that may be written again, as an object without a body."""
         ttl = f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"
-        found = _Object(name=name, bucket=subjects.TEXTS, nuid="", size=0, mtime=rfc3339(now_ms()), description=text)
-        await self._js.publish(_meta(name), encode(found), headers={"Nats-TTL": ttl, "Nats-Rollup": "sub"})
+        object_ = _Object(name=name, bucket=subjects.TEXTS, nuid="", size=0, mtime=rfc3339(now_ms()), description=text)
+        await self._js.publish(_meta(name), encode(object_), headers={"Nats-TTL": ttl, "Nats-Rollup": "sub"})
 
     async def noted(self, name: str) -> str | None:
         """What `note` wrote last; None: nothing."""
-        found = await self._find(name)
-        return None if found is None else found.description
+        object_ = await self._find(name)
+        return None if object_ is None else object_.description
 
     async def preserve(self, name: str, body: bytes) -> bytes:
         """`body` as a dead letter keeps it: what it refers to lives as long as that."""
@@ -190,10 +190,10 @@ class Texts:
     async def _find(self, name: str) -> _Object | None:
         try:
             meta = await self._js.get_last_msg(_STREAM, _meta(name))
-            found = msgspec.json.decode(meta.data or b"", type=_Object)
+            object_ = msgspec.json.decode(meta.data or b"", type=_Object)
         except (NotFoundError, msgspec.MsgspecError):
             return None
-        return None if found.deleted else found
+        return None if object_.deleted else object_
 
 
 def reference(body: bytes) -> ContentRef | None:
@@ -209,10 +209,10 @@ def reference(body: bytes) -> ContentRef | None:
 _STREAM = subjects.TEXTS_STREAM
 
 
-def _age_s(found: _Object) -> float:
+def _age_s(object_: _Object) -> float:
     """Since it was stored; one whose time cannot be read is old."""
     try:
-        return (now_ms() - from_rfc3339(found.mtime)) / 1000
+        return (now_ms() - from_rfc3339(object_.mtime)) / 1000
     except ValueError:
         return math.inf
 

@@ -47,8 +47,8 @@ class StreamSpec:
     @property
     def delivered(self) -> tuple[str, ...]:
         """The subjects that its consumer delivers."""
-        wanted = self.consumer.filter if self.consumer is not None else ""
-        return tuple(subject for subject in self.subjects if subjects.covers(wanted, subject))
+        pattern = self.consumer.filter if self.consumer is not None else ""
+        return tuple(subject for subject in self.subjects if subjects.covers(pattern, subject))
 
 
 _EVENTS = (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)

@@ -1,6 +1,6 @@
 """Declares streams, consumers and buckets. Nothing else does.
 
-What exists is compared with what is wanted: NATS leaves the settings of an existing durable silently as they were.
+What exists is compared with its declaration: NATS leaves the settings of an existing durable silently as they were.
 """
 
 from collections.abc import Collection, Iterator
@@ -48,7 +48,7 @@ what they lead to is looked for before it is published, which is slow, so that s
 
 
 def streams(settings: Settings) -> tuple[StreamConfig, ...]:
-    """Every stream, as wanted."""
+    """The declaration of every stream."""
     limits = settings.limits
     keep_s = limits.results_days * DAY_S
     more: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
 
 
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
-    """(stream, consumer), as wanted. Push with a queue group for the control plane, pull for the workers."""
+    """(stream, consumer declaration). Push with a queue group for the control plane, pull for the workers."""
     for spec, consumer in consumed():
         yield spec.name, _consumer(consumer, settings)
 
@@ -124,8 +124,8 @@ def _consumer(spec: ConsumerSpec, settings: Settings) -> ConsumerConfig:
 
 
 def all_streams(settings: Settings) -> dict[str, Any]:
-    """Name -> as wanted, of every stream and of those behind buckets, as far as the fleet has an opinion."""
-    behind = {spec.stream: SimpleNamespace(**buckets.wanted(spec, settings)) for spec in BUCKETS}
+    """Name -> declaration, of every stream and of those behind buckets: the settings that the fleet cares about."""
+    behind = {spec.stream: SimpleNamespace(**buckets.config_of(spec, settings)) for spec in BUCKETS}
     return {str(stream.name): stream for stream in streams(settings)} | behind
 
 
@@ -152,39 +152,39 @@ async def declare(
 
 
 async def _check_ownership(js: JetStreamContext, settings: Settings, known: Collection[str]) -> None:
-    wanted = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
-    wanted[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
+    declared = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
+    declared[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
     stores = {spec.stream: subjects.DESCRIPTIONS[spec.name] for spec in BUCKETS}
-    await ownership.check(js, settings.fleet_name, wanted, stores, known)
+    await ownership.check(js, settings.fleet_name, declared, stores, known)
 
 
-async def _declare_stream(js: JetStreamContext, wanted: StreamConfig) -> bool:
+async def _declare_stream(js: JetStreamContext, declared: StreamConfig) -> bool:
     """Whether it was missing."""
-    assert wanted.name is not None
+    assert declared.name is not None
     try:
-        existing = (await js.stream_info(wanted.name)).config
+        existing = (await js.stream_info(declared.name)).config
     except NotFoundError:
-        await _add_stream(js, wanted)
+        await _add_stream(js, declared)
         return True
-    if changes := drift(existing, wanted):
-        log.warning("stream.updated", stream=wanted.name, changes=changes)
-        refuse_other_storage(wanted.name, changes)
+    if changes := drift(existing, declared):
+        log.warning("stream.updated", stream=declared.name, changes=changes)
+        refuse_other_storage(declared.name, changes)
         await js.update_stream(changed(existing, changes))
     return False
 
 
-async def _add_stream(js: JetStreamContext, wanted: StreamConfig) -> None:
+async def _add_stream(js: JetStreamContext, declared: StreamConfig) -> None:
     """Numbers name things: a request's its task, any message's its dead letter. In a stream that replaces a lost one
     they go on, beyond all that there were: milliseconds since 1970. (The buckets are what a new fleet creates last.)
     """
     if await _exists(js, subjects.STATES) or await _exists(js, subjects.TEXTS_STREAM):
-        wanted = wanted.evolve(first_seq=now_ms())
+        declared = declared.evolve(first_seq=now_ms())
     try:
-        await js.add_stream(wanted)
+        await js.add_stream(declared)
     except BadRequestError as error:
-        if not await _exists(js, str(wanted.name)):
+        if not await _exists(js, str(declared.name)):
             raise
-        log.info("stream.declared_elsewhere", stream=wanted.name, reason=str(error))
+        log.info("stream.declared_elsewhere", stream=declared.name, reason=str(error))
 
 
 async def _exists(js: JetStreamContext, stream: str) -> bool:
@@ -195,20 +195,20 @@ async def _exists(js: JetStreamContext, stream: str) -> bool:
     return True
 
 
-async def _declare_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:
-    assert wanted.durable_name is not None
+async def _declare_consumer(js: JetStreamContext, stream: str, declared: ConsumerConfig) -> None:
+    assert declared.durable_name is not None
     try:
-        existing = (await js.consumer_info(stream, wanted.durable_name)).config
+        existing = (await js.consumer_info(stream, declared.durable_name)).config
     except NotFoundError:
         pass
     else:
-        changes = drift(existing, wanted)
+        changes = drift(existing, declared)
         if not changes:
             return
-        log.warning("consumer.updated", stream=stream, consumer=wanted.durable_name, changes=changes)
-        wanted = changed(existing, changes)
+        log.warning("consumer.updated", stream=stream, consumer=declared.durable_name, changes=changes)
+        declared = changed(existing, changes)
     try:
-        await js.add_consumer(stream, wanted)
+        await js.add_consumer(stream, declared)
     except (BadRequestError, ServerError) as error:
         # Another replica declared it in between: the same settings, or its own newer ones.
-        log.info("consumer.declared_elsewhere", consumer=wanted.durable_name, reason=str(error))
+        log.info("consumer.declared_elsewhere", consumer=declared.durable_name, reason=str(error))

@@ -19,8 +19,8 @@ async def look(nc: Any) -> tuple[WorkerStatus, ...] | None:
     try:
         question = json.dumps({"subjects_filter": f"{_KEYS}>"}).encode()
         info = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{_STREAM}", question, timeout=WITHIN_S)).data)
-        found = (info.get("state") or {}).get("subjects") or {}
-        gets = (nc.request(f"$JS.API.DIRECT.GET.{_STREAM}.{key}", b"", timeout=WITHIN_S) for key in sorted(found))
+        keys = (info.get("state") or {}).get("subjects") or {}
+        gets = (nc.request(f"$JS.API.DIRECT.GET.{_STREAM}.{key}", b"", timeout=WITHIN_S) for key in sorted(keys))
         answers = await asyncio.gather(*gets)
     except Exception:  # permissions, an older fleet: nobody else's concern
         return None

@@ -57,16 +57,16 @@ def running(data_dir: Path) -> dict[str, Any]:
     elsewhere. Raises `ConfigError` where that is none in particular."""
     if (known := recall(data_dir)) or data_dir != DEFAULT_DATA_DIR:
         return known
-    found = {directory: facts for directory in _noted() if (facts := recall(directory))}
-    if len(found) > 1:
+    fleets = {directory: facts for directory in _noted() if (facts := recall(directory))}
+    if len(fleets) > 1:
         default = f":{DEFAULT_PORT}"
-        found = {
-            where: facts for where, facts in found.items() if str(facts.get("nats_url")).endswith(default)
-        } or found
-    if len(found) > 1:
-        places = ", ".join(map(str, found))
+        fleets = {
+            where: facts for where, facts in fleets.items() if str(facts.get("nats_url")).endswith(default)
+        } or fleets
+    if len(fleets) > 1:
+        places = ", ".join(map(str, fleets))
         raise ConfigError(f"several fleets run on this machine: say which one with --data-dir ({places})")
-    return next(iter(found.values()), {})
+    return next(iter(fleets.values()), {})
 
 
 def _note(data_dir: Path, pid: int) -> None:

@@ -13,11 +13,11 @@ from msgspec import structs
 from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
-from fleet.local import launcher, others, ray_head
+from fleet.local import launcher, other_fleets, ray_head
 from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats, WebSocket
 from fleet.local.ports import free_port, health_ports, is_free, preferred
-from fleet.local.started import Started, all_of
+from fleet.local.startable import Startable, all_of
 from fleet.local.supervisor import Child, ChildFailed
 from fleet.model_servers import shown
 from fleet.page.server import PageServer, serving
@@ -37,7 +37,7 @@ LOCAL_MODEL_TOKENS = 200
 ModelSource = Literal["given", "simulated", "local"]
 
 
-class LocalFleet(Started):
+class LocalFleet(Startable):
     """`async with LocalFleet(...) as fleet:` everything answers inside; afterwards nothing it started is left.
 
     `default_port`: the embedded NATS takes 4222 where that is free. `page`: it is served, and the
@@ -162,7 +162,7 @@ class LocalFleet(Started):
             nc = await connect(self.settings, "fleet-up")
             try:
                 if not self._joins:
-                    await others.refuse(nc, without_userinfo(self.nats_url))
+                    await other_fleets.refuse(nc, without_userinfo(self.nats_url))
             finally:
                 await disconnect(nc)
 

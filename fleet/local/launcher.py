@@ -44,7 +44,7 @@ class LauncherProcess:
         self._child = Child("launcher", lambda: command, environ=lambda: environ, on_line=self._heard)
         self._wanted = workers
         self._answering = 0
-        self._heard_at: float | None = None
+        self._reported_at: float | None = None
         self._some, self._all = asyncio.Event(), asyncio.Event()
 
     async def start(self) -> None:
@@ -69,13 +69,13 @@ class LauncherProcess:
 
     def answering(self) -> int | None:
         """How many workers have answered lately; None where Ray's control plane, or the launcher, has not."""
-        heard = self._heard_at is not None and time.monotonic() - self._heard_at < STALE_S
-        return self._answering if heard else None
+        fresh = self._reported_at is not None and time.monotonic() - self._reported_at < STALE_S
+        return self._answering if fresh else None
 
     def _heard(self, line: str) -> None:
         if line.strip().isdecimal():
             self._answering = int(line)
-            self._heard_at = time.monotonic()
+            self._reported_at = time.monotonic()
             if self._answering > 0:
                 self._some.set()
             if self._answering >= self._wanted:

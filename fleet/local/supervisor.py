@@ -81,9 +81,9 @@ class Child:
 
     async def start(self) -> str:
         """Returns what it said when ready; from then on it is kept running. Raises `ChildFailed`."""
-        said = await self._launch(READY_WITHIN_S)
+        ready_line = await self._launch(READY_WITHIN_S)
         self._keeper = asyncio.create_task(self._keep())
-        return said
+        return ready_line
 
     async def defect(self) -> None:
         """Waits until supervising fails by a defect, which it raises: the child would not be started again."""
@@ -127,7 +127,7 @@ class Child:
                 log_to.close()
         try:
             async with asyncio.timeout(within_s):
-                said = await self._ready(process)
+                ready_line = await self._ready(process)
         except TimeoutError:
             await _end(self.name, process, 0)
             raise ChildFailed(self._explain(f"was not ready after {within_s:.0f} s")) from None
@@ -136,7 +136,7 @@ class Child:
             raise ChildFailed(self._explain(str(error))) from None
         self._drain = asyncio.create_task(self._forward(process))
         log.info("child.ready", child=self.name, pid=process.pid)
-        return said
+        return ready_line
 
     async def _keep(self) -> None:
         pause_s = FIRST_PAUSE_S

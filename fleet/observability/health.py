@@ -32,7 +32,7 @@ PROBLEMS_BEGIN = {
 OTHER_PROBLEM = "other"
 
 
-class Seen(NamedTuple):
+class Observation(NamedTuple):
     """What a probe saw. `detail` is a sentence; it is shown for a problem, and for what is fine but worth telling."""
 
     ok: bool
@@ -46,8 +46,8 @@ class Health:
         self.component = component
         self.metrics = metrics or Metrics()
         self._beat = time.monotonic()
-        self._facts: dict[str, tuple[Seen, float]] = {}
-        self._probes: dict[str, Callable[[], Seen]] = {}
+        self._facts: dict[str, tuple[Observation, float]] = {}
+        self._probes: dict[str, Callable[[], Observation]] = {}
         self.metrics["fleet_ready"].at().set_function(lambda: float(not self.problems()))
 
     def beat(self) -> None:
@@ -66,13 +66,13 @@ class Health:
 
     def set(self, problem: str, *, ok: bool, detail: str = "") -> None:
         """The outcome of a probe, now."""
-        self._facts[problem] = (Seen(ok, detail), time.monotonic())
+        self._facts[problem] = (Observation(ok, detail), time.monotonic())
 
     def forget(self, problem: str) -> None:
         """There is no such probe any more."""
         self._facts.pop(problem, None)
 
-    def watch(self, problem: str, probe: Callable[[], Seen]) -> None:
+    def watch(self, problem: str, probe: Callable[[], Observation]) -> None:
         """Asks `probe` whenever readiness is asked for."""
         self._probes[problem] = probe
 
@@ -101,7 +101,7 @@ class Health:
         }
         return {"ready": not problems, "problems": problems, "details": details}
 
-    def _seen(self) -> dict[str, Seen]:
+    def _seen(self) -> dict[str, Observation]:
         now = time.monotonic()
         seen = {problem: _aged(fact, now - at) for problem, (fact, at) in self._facts.items()}
         return seen | {problem: probe() for problem, probe in self._probes.items()}
@@ -113,9 +113,9 @@ def _kind_of(problem: str) -> str:
     return next((kind for begin, kind in PROBLEMS_BEGIN.items() if problem.startswith(begin)), OTHER_PROBLEM)
 
 
-def _aged(seen: Seen, age_s: float) -> Seen:
+def _aged(seen: Observation, age_s: float) -> Observation:
     """An old good answer is none."""
-    return Seen(False, f"not seen to work for {age_s:.0f} s") if seen.ok and age_s > STALE_S else seen
+    return Observation(False, f"not seen to work for {age_s:.0f} s") if seen.ok and age_s > STALE_S else seen
 
 
 async def listen(health: Health, host: str | None, port: int) -> Coroutine[Any, Any, None]:

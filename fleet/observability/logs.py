@@ -14,7 +14,7 @@ from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from fleet.config import without_userinfo
 from fleet.errors import ConfigError
-from fleet.observability.retries import tell_of_retries
+from fleet.observability.retries import report_retries
 from fleet.observability.visible import visible
 from fleet.secret_files import SECRETS, content, file_of
 
@@ -35,8 +35,8 @@ def configure_logging(component: str, *, json: bool | None = None, level: str = 
     `FLEET_LOG_LEVEL` filters, else `level`; info for a level that does not exist.
     """
     if json is None:
-        wanted = os.environ.get("FLEET_LOG", "").strip().lower()
-        json = wanted == "json" or (wanted not in HUMAN and not sys.stderr.isatty())
+        format_ = os.environ.get("FLEET_LOG", "").strip().lower()
+        json = format_ == "json" or (format_ not in HUMAN and not sys.stderr.isatty())
     least = logging.getLevelNamesMapping().get(os.environ.get("FLEET_LOG_LEVEL", level).upper(), logging.INFO)
     structlog.configure(
         processors=[
@@ -50,7 +50,7 @@ def configure_logging(component: str, *, json: bool | None = None, level: str = 
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(component=component)
-    tell_of_retries()
+    report_retries()
     # Libraries that use the standard library's logging speak up for warnings only.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Plain(os.environ))
@@ -73,8 +73,8 @@ def renderers(json: bool, environ: Mapping[str, str]) -> list[Any]:
 
 def masking(environ: Mapping[str, str]) -> Callable[[str], str]:
     """Takes the secrets that stand in `environ`, and whoever's name and password in any URL, out of a text."""
-    found = {form for secret in _secrets(environ) for form in (secret, dumps(secret)[1:-1])}
-    secrets = re.compile("|".join(map(re.escape, sorted(found, key=len, reverse=True)))) if found else None
+    forms = {form for secret in _secrets(environ) for form in (secret, dumps(secret)[1:-1])}
+    secrets = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
 
     def mask(text: str) -> str:
         text = _USERINFO.sub("", text)

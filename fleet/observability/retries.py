@@ -41,7 +41,7 @@ async def again(
     raise AssertionError("stamina raises the last error")
 
 
-def tell_of_retries() -> None:
+def report_retries() -> None:
     """From now on, in this process. stamina's own hooks would show the arguments of what is tried again."""
     set_on_retry_hooks((_tell,))
 

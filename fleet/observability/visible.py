@@ -22,7 +22,7 @@ def visible(text: str) -> str:
 def json_text(body: bytes | str) -> str:
     """JSON that means the same to the bit, with every control escaped, those that turn or hide text too."""
     text = body.decode() if isinstance(body, bytes) else body
-    return _IN_JSON.sub(lambda found: json.dumps(found[0])[1:-1] if found[0] > "\x7f" else r"\u007f", text)
+    return _IN_JSON.sub(lambda match: json.dumps(match[0])[1:-1] if match[0] > "\x7f" else r"\u007f", text)
 
 
 def to_json(value: Any) -> str:
@@ -30,6 +30,6 @@ def to_json(value: Any) -> str:
     return json_text(json.dumps(value))
 
 
-def _shown(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
     return f"\\x{code:02x}" if code <= LAST_ESCAPED_BY_BYTE else f"‹U+{code:04X}›"

@@ -185,19 +185,19 @@ class _Expansion:
     def _target(self, reference: str, base: str) -> Any:
         """None where it leads out of the document, or nowhere: to compile it will say so."""
         uri, fragment = urldefrag(_joined(base, reference))
-        found = self._resources.get(uri)
+        node = self._resources.get(uri)
         if fragment and not fragment.startswith("/"):
             return self._anchors.get((uri, fragment))
         for step in unquote(fragment).split("/")[1:]:
             self._measured += 1
             step = step.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict):
-                found = found.get(step)
-            elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
-                found = found[int(step)]
+            if isinstance(node, dict):
+                node = node.get(step)
+            elif isinstance(node, list) and step.isdecimal() and int(step) < len(node):
+                node = node[int(step)]
             else:
                 return None
-        return found if isinstance(found, dict) else None
+        return node if isinstance(node, dict) else None
 
 
 def _joined(base: str, reference: str) -> str:

@@ -73,20 +73,20 @@ def chats(
 
 def _chat(parent: TraceContext, attempt: Attempt, asked: ModelRequest | None, now_ns: int, with_content: bool) -> Span:
     assert attempt.route is not None
-    endpoint, heard = attempt.route.endpoint, attempt.heard
+    endpoint, streamed = attempt.route.endpoint, attempt.streamed
     outcome = attempt.outcome or LATE
     address = urlsplit(endpoint.url)
-    usage = heard.usage
+    usage = streamed.usage
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": PROVIDERS.get(endpoint.config.kind, endpoint.config.kind),
         "gen_ai.request.model": attempt.model or None,
-        "gen_ai.response.model": heard.model,
-        "gen_ai.response.finish_reasons": [heard.finish_reason] if heard.finish_reason else None,
+        "gen_ai.response.model": streamed.model,
+        "gen_ai.response.finish_reasons": [streamed.finish_reason] if streamed.finish_reason else None,
         "gen_ai.request.max_tokens": attempt.max_tokens or None,
-        "gen_ai.usage.input_tokens": usage.prompt_tokens if heard.began else None,
-        "gen_ai.usage.output_tokens": usage.completion_tokens if heard.began else None,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if heard.began else None,
+        "gen_ai.usage.input_tokens": usage.prompt_tokens if streamed.began else None,
+        "gen_ai.usage.output_tokens": usage.completion_tokens if streamed.began else None,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if streamed.began else None,
         "server.address": address.hostname,
         "server.port": address.port,
         "fleet.endpoint": endpoint.name,
@@ -98,10 +98,10 @@ def _chat(parent: TraceContext, attempt: Attempt, asked: ModelRequest | None, no
         attributes["gen_ai.request.temperature"] = asked.temperature
         attributes["gen_ai.request.seed"] = asked.seed
     if with_content:
-        said = attempt.content or heard.content
+        content = attempt.content or streamed.content
         messages = asked.messages[:_SHOWN_MESSAGES] if asked is not None else ()
         attributes["gen_ai.input.messages"] = _shown([(message.role, message.content) for message in messages])
-        attributes["gen_ai.output.messages"] = _shown([("assistant", said)])
+        attributes["gen_ai.output.messages"] = _shown([("assistant", content)])
     return Span(
         name=f"chat {attempt.model}".rstrip(),
         context=chat_context(parent, attempt.number),

@@ -13,7 +13,7 @@ from fleet.killable import Exhausted, Processes
 from fleet.messages import AgentRequested, Check, Policy, decode, encode
 from fleet.requests.schemas import is_cheap
 from workers import checks
-from workers.calls.reading.answers import AnswerReader, Checked
+from workers.calls.reading.answers import AnswerReader, CheckedAnswer
 
 VALIDATE_WITHIN_S = 2
 CHECK_WITHIN_S = 10
@@ -32,7 +32,7 @@ class IsolatedChecks:
     async def close(self) -> None:
         await self._processes.close()
 
-    async def answer(self, reader: AnswerReader, content: str) -> Checked:
+    async def answer(self, reader: AnswerReader, content: str) -> CheckedAnswer:
         """As `reader` does; what is surely quick is done here. Raises `AgentCallError`.
 
         Only texts are held against a schema that a client has sent; the others are the fleet's own.
@@ -43,27 +43,28 @@ class IsolatedChecks:
             return reader(content)
         asked = encode(structs.replace(request, messages=())).decode()
         try:
-            found = await self._processes.run(f"{__name__}:answer", asked, content, cpu_s=VALIDATE_WITHIN_S)
+            outcome = await self._processes.run(f"{__name__}:answer", asked, content, cpu_s=VALIDATE_WITHIN_S)
         except Exhausted as error:
             what = f"the answer could not be checked against its schema within {VALIDATE_WITHIN_S} s: the check {error}"
             raise AgentCallError(UNCHECKED, what, retryable=False) from None
-        if "error" in found:
-            raise AgentCallError(found["error_type"], found["error"], retryable=found["retryable"])
-        return msgspec.convert(found, Checked)
+        if "error" in outcome:
+            raise AgentCallError(outcome["error_type"], outcome["error"], retryable=outcome["retryable"])
+        return msgspec.convert(outcome, CheckedAnswer)
 
     async def checks(self, text: str, policy: Policy) -> dict[str, Check]:
         """As `checks.check`. A part that runs out of its limits says so, and is never passed."""
-        found = dict.fromkeys(checks.NAMES, checks.NOTHING)
+        results = dict.fromkeys(checks.NAMES, checks.NOTHING)
         text = text.encode(errors="replace").decode()  # half of a surrogate pair cannot be sent
         for part in checks.parts(text, policy):
             try:
                 result = await self._processes.run(
                     f"{__name__}:check", part, text, structs.asdict(policy), cpu_s=CHECK_WITHIN_S
                 )
-                found |= msgspec.convert(result, dict[str, Check])
+                results |= msgspec.convert(result, dict[str, Check])
             except Exhausted as error:
-                found |= checks.not_finished(part, f"could not be checked within {CHECK_WITHIN_S} s: the check {error}")
-        return found
+                reason = f"could not be checked within {CHECK_WITHIN_S} s: the check {error}"
+                results |= checks.not_finished(part, reason)
+        return results
 
 
 def answer(request: str, content: str) -> Any:

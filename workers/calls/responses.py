@@ -5,10 +5,10 @@ from fleet.errors import AgentCallError
 from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, CallFacts, Check, Proposal, Synthesis
 from fleet.times import rfc3339
 from workers.calls.call_names import slot_of
-from workers.calls.reading.answers import Checked
+from workers.calls.reading.answers import CheckedAnswer
 from workers.llm.client import Answer, GaveUp
 from workers.llm.requests import ModelRequest
-from workers.llm.spending import Spent
+from workers.llm.spending import Spending
 
 
 def completed(
@@ -20,7 +20,7 @@ def completed(
     delivery: int = 1,
 ) -> AgentCompleted:
     """`checks`: what was found in the proposal. `delivery`: of the call, from 1."""
-    checked: Checked = answer.checked
+    checked: CheckedAnswer = answer.checked
     return AgentCompleted(
         **slot_of(request),
         attempt=answer.attempt,
@@ -51,7 +51,7 @@ def failed(
     request: AgentRequested, error: AgentCallError, first_attempt: int, duration_ms: int, delivery: int = 1
 ) -> AgentFailed:
     """`first_attempt` is the attempt of a call that came to none."""
-    spent = error.spent if isinstance(error, GaveUp) else Spent()
+    spent = error.spent if isinstance(error, GaveUp) else Spending()
     return AgentFailed(
         **slot_of(request),
         attempt=error.attempt if isinstance(error, GaveUp) else first_attempt,

@@ -59,9 +59,9 @@ class SharedLedger:
         """By what NATS says of the time of a message that was just sent."""
         sent_ms = now_ms()
         await self._js.publish(self._clock, b"")
-        found = await self._js.get_last_msg(_STREAM, self._clock, direct=True)
-        if found.time is not None:
-            self._behind_ms = round(found.time.timestamp() * 1000) - sent_ms
+        msg = await self._js.get_last_msg(_STREAM, self._clock, direct=True)
+        if msg.time is not None:
+            self._behind_ms = round(msg.time.timestamp() * 1000) - sent_ms
             self._set_at = time.monotonic()
 
     async def _try(self, step: Callable[[Records, int], Records]) -> bool:
@@ -80,10 +80,10 @@ class SharedLedger:
 
     async def _read(self) -> tuple[Records, int]:
         try:
-            found = await self._js.get_last_msg(_STREAM, _SUBJECT, direct=True)
+            msg = await self._js.get_last_msg(_STREAM, _SUBJECT, direct=True)
         except NotFoundError:
             return {}, 0
         try:
-            return msgspec.json.decode(found.data or b"", type=Records), found.seq or 0
+            return msgspec.json.decode(msg.data or b"", type=Records), msg.seq or 0
         except UNDECODABLE:
-            return {}, found.seq or 0  # nobody can work with it: it is written anew
+            return {}, msg.seq or 0  # nobody can work with it: it is written anew

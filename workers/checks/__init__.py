@@ -22,10 +22,10 @@ NAMES = tuple(name for names in _NAMES.values() for name in names)
 
 async def check(text: str, policy: Policy) -> dict[str, Check]:
     """By check: `python`, `json`, `yaml`, `toml`, `kubernetes`, `policy`, always all of them. Raises nothing."""
-    found = dict.fromkeys(NAMES, NOTHING)
+    results = dict.fromkeys(NAMES, NOTHING)
     for each in parts(text, policy):
-        found |= await part(each, text, policy)
-    return found
+        results |= await part(each, text, policy)
+    return results
 
 
 def parts(text: str, policy: Policy) -> tuple[Part, ...]:
@@ -62,9 +62,9 @@ def _data(blocks: list[fences.Block], text: str) -> dict[str, Check]:
     from workers.checks import data
 
     checked = data.check(blocks)
-    found = {name: findings.check() for name, findings in checked.findings.items()}
+    results = {name: findings.check() for name, findings in checked.findings.items()}
     if checked.documents:
         from workers.checks import kubernetes
 
-        found["kubernetes"] = kubernetes.check(checked.documents, text)
-    return found
+        results["kubernetes"] = kubernetes.check(checked.documents, text)
+    return results

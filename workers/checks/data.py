@@ -28,14 +28,14 @@ class Document(NamedTuple):
     node: yaml.Node | None = None
 
 
-class Checked(NamedTuple):
+class CheckedData(NamedTuple):
     """The findings by check, and what was parsed."""
 
     findings: dict[str, Findings]
     documents: list[Document]
 
 
-def check(blocks: list[Block]) -> Checked:
+def check(blocks: list[Block]) -> CheckedData:
     """Every block of a language of ours."""
     findings = {"json": Findings(), "yaml": Findings(), "toml": Findings()}
     parsers = {"json": _json, "yaml": _yaml, "toml": _toml}
@@ -43,20 +43,20 @@ def check(blocks: list[Block]) -> Checked:
     for block in blocks:
         if block.language not in parsers or (block.language == "yaml" and block.templated):
             continue
-        found = findings[block.language]
+        of_block = findings[block.language]
         if block.too_large:
-            found.unchecked(f"the block is larger than {MAX_BLOCK_BYTES // 1024} KiB", block)
+            of_block.unchecked(f"the block is larger than {MAX_BLOCK_BYTES // 1024} KiB", block)
             continue
         try:
             documents += parsers[block.language](block)
-            found.applied = True
+            of_block.applied = True
         except _NotParsed as error:
             if not (block.templated or block.elided):
-                found.applied = True
-                found.wrong(str(error), block, error.line)
+                of_block.applied = True
+                of_block.wrong(str(error), block, error.line)
         except _NotChecked as error:
-            found.unchecked(str(error), block)
-    return Checked(findings, documents)
+            of_block.unchecked(str(error), block)
+    return CheckedData(findings, documents)
 
 
 class _NotParsed(Exception):

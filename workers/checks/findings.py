@@ -32,14 +32,14 @@ class Findings:
         self._add(f"not checked: {what}", block, line)
 
     def check(self) -> Check:
-        found = tuple(self._first)
+        shown = tuple(self._first)
         if self._count > MAX_FINDINGS:
-            found = (*found[: MAX_FINDINGS - 1], f"and {self._count - MAX_FINDINGS + 1} more findings")
+            shown = (*shown[: MAX_FINDINGS - 1], f"and {self._count - MAX_FINDINGS + 1} more findings")
         if self._failed:
-            return Check(status="failed", findings=found)
+            return Check(status="failed", findings=shown)
         if self.applied and not self._unchecked:
             return Check(status="passed")
-        return Check(status="not_applicable", findings=found)
+        return Check(status="not_applicable", findings=shown)
 
     def _add(self, what: str, block: Block | None, line: int) -> None:
         self._count += 1

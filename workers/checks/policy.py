@@ -16,14 +16,14 @@ def check(text: str, policy: Policy) -> Check:
     findings = Findings()
     text = text.replace("\r\n", "\n")
     ends_at = time.monotonic() + ALL_WITHIN_S
-    for wanted, each in ((True, policy.required), (False, policy.forbidden)):
+    for is_required, each in ((True, policy.required), (False, policy.forbidden)):
         for pattern in each:
-            _search(text, pattern, wanted, ends_at, findings)
+            _search(text, pattern, is_required, ends_at, findings)
     return findings.check()
 
 
-def _search(text: str, pattern: str, wanted: bool, ends_at: float, findings: Findings) -> None:
-    name = f"{'required' if wanted else 'forbidden'} pattern {pattern!r}"
+def _search(text: str, pattern: str, is_required: bool, ends_at: float, findings: Findings) -> None:
+    name = f"{'required' if is_required else 'forbidden'} pattern {pattern!r}"
     try:
         compiled = patterns.compile_pattern(pattern)
     except ValueError as error:
@@ -41,8 +41,8 @@ def _search(text: str, pattern: str, wanted: bool, ends_at: float, findings: Fin
     except MemoryError:
         findings.wrong(f"ran out of memory: {name}")
         return
-    if wanted and match is None:
+    if is_required and match is None:
         findings.wrong(f"not found: {name}")
-    elif match is not None and not wanted:
+    elif match is not None and not is_required:
         line = text.count("\n", 0, match.start()) + 1
         findings.wrong(f"found at line {line} of the proposal: {name}")

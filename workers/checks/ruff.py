@@ -58,10 +58,10 @@ class Problem(NamedTuple):
 
 def find() -> Path:
     """Beside the interpreter, then on the PATH. Raises `RuffFailed`."""
-    found = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
-    if found is None:
+    path = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
+    if path is None:
         raise RuffFailed("no ruff was found")
-    return Path(found)
+    return Path(path)
 
 
 async def lint(code: str) -> list[Problem]:
@@ -127,11 +127,11 @@ def _notebook(code: str) -> bytes:
     return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).encode()
 
 
-def _problem(found: dict[str, Any]) -> Problem:
-    begin, end = found["location"], found["end_location"]
+def _problem(finding: dict[str, Any]) -> Problem:
+    begin, end = finding["location"], finding["end_location"]
     return Problem(
-        code=found["code"] or SYNTAX,
-        message=found["message"],
+        code=finding["code"] or SYNTAX,
+        message=finding["message"],
         line=begin["row"],
         column=begin["column"],
         ends_at=end["column"],

@@ -68,15 +68,15 @@ class Snippet:
     def defects(self, known: set[str]) -> list[Problem]:
         """All but the syntax errors; one for each undefined name that is not `known`."""
         missed = {name for name in self.missing if name not in known and self._has_to_define(name)}
-        found: list[Problem] = []
+        problems: list[Problem] = []
         for problem in self.problems:
             if problem.code == UNDEFINED:
                 if problem.name in missed:
                     missed.remove(problem.name)
-                    found.append(problem)
+                    problems.append(problem)
             elif problem.code != SYNTAX:
-                found.append(problem)
-        return found
+                problems.append(problem)
+        return problems
 
     def _has_to_define(self, name: str) -> bool:
         if not (self._whole and self._functions):

@@ -60,15 +60,15 @@ def value(node: yaml.Node) -> Any:
 
 def scalar(node: yaml.Node, key: str) -> str | None:
     """The string under `key` of a mapping; None if it is none."""
-    found = child(node, key)
-    return found.value if isinstance(found, yaml.ScalarNode) and found.tag.endswith(":str") else None
+    child_node = child(node, key)
+    return child_node.value if isinstance(child_node, yaml.ScalarNode) and child_node.tag.endswith(":str") else None
 
 
 def child(node: yaml.Node, step: str | int) -> yaml.Node | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
         return node.value[step] if step < len(node.value) else None
     if isinstance(node, yaml.MappingNode):
-        return next((found for key, found in node.value if key.value == step), None)
+        return next((child_node for key, child_node in node.value if key.value == step), None)
     return None
 
 
@@ -78,12 +78,12 @@ def line(node: yaml.Node, path: Sequence[str | int]) -> int:
     for step in path:
         if isinstance(node, yaml.MappingNode):
             at = next((key.start_mark.line + 1 for key, _ in node.value if key.value == step), at)
-        found = child(node, step)
-        if found is None:
+        child_node = child(node, step)
+        if child_node is None:
             break
         if isinstance(node, yaml.SequenceNode):
-            at = found.start_mark.line + 1
-        node = found
+            at = child_node.start_mark.line + 1
+        node = child_node
     return at
 
 

@@ -44,7 +44,7 @@ class Attempt:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.heard = StreamedAnswer()
+        self.streamed = StreamedAnswer()
         self.route: Route | None = None
         self.model = ""
         self.max_tokens = 0
@@ -69,7 +69,7 @@ def chat_context(parent: TraceContext, number: int) -> TraceContext:
     return parent.child(parent.span_id, "chat", number)
 
 
-class Misplaced(AttemptError):
+class WrongEndpoint(AttemptError):
     """The endpoint's list, just learned, lacks the model: the call is placed anew before anything is sent."""
 
 
@@ -99,7 +99,7 @@ class Attempts:
             await self._learn(endpoint)
         except AttemptError as failed:
             error = failed
-        endpoint.heard(error is None or error.error_type not in NO_ANSWER, clock())
+        endpoint.note_answer(error is None or error.error_type not in NO_ANSWER, clock())
 
     async def make(
         self,
@@ -116,7 +116,7 @@ class Attempts:
         `prompt_tokens`: what the endpoint has said of this very prompt.
         """
         assert attempt.route is not None
-        endpoint, heard = attempt.route.endpoint, attempt.heard
+        endpoint, streamed = attempt.route.endpoint, attempt.streamed
         silence = Silence(first_token_s, endpoint.config.stall_timeout_s or self._limits.stall_timeout_s)
         try:
             async with silence:
@@ -124,14 +124,14 @@ class Attempts:
         except AttemptError as error:
             raise self._http.hide(endpoint, error) from None
         except TimeoutError:
-            if heard.finished:
+            if streamed.finished:
                 return
-            if not heard.began:
+            if not streamed.began:
                 attempt.waited_for_first = True
                 text = f"no response within {silence.limit_s:g} s"
                 raise AttemptError("Timeout", text, fault="server") from None
-            attempt.waited_for_first = heard.pieces == 0
-            text = f"silent for {silence.limit_s:g} s after {heard.pieces} pieces of text"
+            attempt.waited_for_first = streamed.pieces == 0
+            text = f"silent for {silence.limit_s:g} s after {streamed.pieces} pieces of text"
             raise AttemptError("StreamStalled", text, fault="server") from None
         finally:
             attempt.first_token_s = silence.first_after_s
@@ -146,7 +146,7 @@ class Attempts:
         silence: Silence,
         prompt_tokens: int | None,
     ) -> None:
-        endpoint, heard = route.endpoint, attempt.heard
+        endpoint, streamed = route.endpoint, attempt.streamed
         card = await self._card(route)
         attempt.model = card.id
         attempt.form = form = endpoint.form(card.id)
@@ -156,12 +156,12 @@ class Attempts:
         if request.more_than and attempt.sent.get(form.max_tokens_field, max_tokens) <= request.more_than:
             text = f"the text was cut off at max_tokens {request.more_than}, and there is no more room for it"
             raise AttemptError("Truncated", text, fault="answer", begun=False)
-        heard.prompt_bytes = sum(len(message.content) for message in request.messages)
+        streamed.prompt_bytes = sum(len(message.content) for message in request.messages)
         async with self._http.chat(endpoint, attempt.sent, headers) as response:
-            heard.began = True
+            streamed.began = True
             with self._pacing.stream() as stream:
-                await _read(response, heard, silence, stream, lambda text: sink.wrote(text, heard.pieces, max_tokens))
-            if heard.done:
+                await _read(response, streamed, silence, stream, sink, max_tokens)
+            if streamed.done:
                 await self._http.read_rest(response)
 
     async def _card(self, route: Route) -> ModelCard:
@@ -178,7 +178,7 @@ class Attempts:
                     raise
                 endpoint.list_failed = True
             if endpoint.lacks(name):
-                raise Misplaced("NotFound", f"the model {name} is not on its list", fault="endpoint", begun=False)
+                raise WrongEndpoint("NotFound", f"the model {name} is not on its list", fault="endpoint", begun=False)
         if endpoint.may_load(name, route.target.base, route.target.adapter):
             await self._load(endpoint, route.target)
         card = endpoint.card(name)
@@ -205,7 +205,7 @@ class Attempts:
             if endpoint.lacks(target.name):
                 endpoint.not_loaded(target.name)
                 text = f"the adapter {target.name} is not there, and is not loaded"
-                raise Misplaced("NotFound", text, fault="endpoint", begun=False)
+                raise WrongEndpoint("NotFound", text, fault="endpoint", begun=False)
 
     async def _learn(self, endpoint: Endpoint) -> None:
         task = self._learning.get(endpoint)
@@ -254,42 +254,43 @@ class Attempts:
 
 async def _read(
     response: aiohttp.ClientResponse,
-    heard: StreamedAnswer,
+    streamed: StreamedAnswer,
     silence: Silence,
     stream: Stream,
-    told: Callable[[str], None],
+    sink: TextSink,
+    max_tokens: int,
 ) -> None:
     """Until the text has ended, and a little longer for the counts of tokens. Raises `AttemptError`."""
     decoder = SseDecoder()
     lost: aiohttp.ClientError | None = None
     while lost is None:
         try:
-            chunk = await (_read_after_end(response, heard) if heard.finished else response.content.readany())
+            chunk = await (_read_after_end(response, streamed) if streamed.finished else response.content.readany())
         except aiohttp.ClientError as error:
             chunk, lost = b"", error
         if not chunk:
             break
-        pieces = heard.pieces
-        text = "".join([heard.take(event) for event in decoder.feed(chunk) if not heard.done])
-        if heard.pieces != pieces:
+        pieces = streamed.pieces
+        text = "".join([streamed.take(event) for event in decoder.feed(chunk) if not streamed.done])
+        if streamed.pieces != pieces:
             silence.broken()
         if text:
-            told(text)
-        if heard.done:
+            sink.wrote(text, streamed.pieces, max_tokens)
+        if streamed.done:
             return
-        if not heard.finished:
-            await stream.rest(response, heard.pieces)
-    text = "".join([heard.take(event) for event in decoder.finish()])
+        if not streamed.finished:
+            await stream.rest(response, streamed.pieces)
+    text = "".join([streamed.take(event) for event in decoder.finish()])
     if text:
-        told(text)
-    if lost is not None and not heard.finished:
-        raise heard.cut_off() if heard.pieces else of_client_error(lost, 0.0)
+        sink.wrote(text, streamed.pieces, max_tokens)
+    if lost is not None and not streamed.finished:
+        raise streamed.cut_off() if streamed.pieces else of_client_error(lost, 0.0)
 
 
-async def _read_after_end(response: aiohttp.ClientResponse, heard: StreamedAnswer) -> bytes:
+async def _read_after_end(response: aiohttp.ClientResponse, streamed: StreamedAnswer) -> bytes:
     """What comes within the grace; nothing is the end."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(AFTER_ALL_S if heard.counts is not None else AFTER_END_S):
+        async with asyncio.timeout(AFTER_ALL_S if streamed.counts is not None else AFTER_END_S):
             return await response.content.readany()
     return b""
 

@@ -8,7 +8,7 @@ from random import Random
 from fleet.clock import now_ms
 from fleet.config import Workers
 from fleet.errors import AgentCallError
-from workers.llm.attempt import Attempt, Attempts, Check, Misplaced, TextSink, chat_context
+from workers.llm.attempt import Attempt, Attempts, Check, TextSink, WrongEndpoint, chat_context
 from workers.llm.call_history import CallHistory
 from workers.llm.failures import AttemptError, of
 from workers.llm.hedging import OVERTAKEN, AttemptCoroutine, BufferedText, Durations, race
@@ -17,7 +17,7 @@ from workers.llm.requests import ModelRequest
 from workers.llm.retry import MAX_HEDGES, next_step
 from workers.llm.servers.endpoints import Endpoints
 from workers.llm.servers.search import Nowhere, Route, Search
-from workers.llm.spending import Spent
+from workers.llm.spending import Spending
 from workers.llm.tally import Tally
 from workers.llm.verdict import judge
 
@@ -50,7 +50,7 @@ class ModelCall:
         self._watcher = watcher
         self._next = first
         self._history = CallHistory(shared.endpoints)
-        self._spent = Spent()
+        self._spent = Spending()
         self._tally = tally
         self._hedges = 0
         self._told: Attempt | None = None
@@ -75,13 +75,13 @@ class ModelCall:
     async def _after(self, attempt: Attempt, error: AttemptError, request: ModelRequest) -> ModelRequest:
         """Waits, and says what to ask next. Raises `GaveUp`."""
         history = self._history
-        if isinstance(error, Misplaced) or history.adapted(attempt, error, request):
+        if isinstance(error, WrongEndpoint) or history.adapted(attempt, error, request):
             return request
         history.note(attempt, error)
         step = next_step(
             history.errors,
             request,
-            attempt.content or attempt.heard.content,
+            attempt.content or attempt.streamed.content,
             max_tokens=attempt.max_tokens,
             max_attempts=self._shared.limits.max_attempts,
             remaining_s=_remaining_s(request),
@@ -123,11 +123,11 @@ class ModelCall:
             attempt = await race(making, hedge, late_after_s)
             self._tally.raced(first, attempt)
             if attempt is not first:
-                self._watcher.ended(first.heard.tokens, first.error or OVERTAKEN)
+                self._watcher.ended(first.streamed.tokens, first.error or OVERTAKEN)
                 self._tell(attempt, first.error or OVERTAKEN)
                 second.pass_on(self._watcher)
         self._told = None
-        self._watcher.ended(attempt.heard.tokens, attempt.error)
+        self._watcher.ended(attempt.streamed.tokens, attempt.error)
         return attempt
 
     def _begin(self) -> Attempt:
@@ -160,7 +160,7 @@ class ModelCall:
                     )
                     await judge(attempt, request, self._check)
                 finally:
-                    open_call.used_tokens = attempt.heard.usage.total
+                    open_call.used_tokens = attempt.streamed.usage.total
             shared.durations.add(request.phase, time.monotonic() - began)
             self._history.note_success(route)
             attempt.outcome = "completed"
@@ -169,8 +169,8 @@ class ModelCall:
             self._tally.failed(attempt, error)
         finally:
             attempt.ended_ns = time.time_ns()
-            model, price = attempt.heard.model or attempt.model, route.endpoint.config.price
-            self._spent = self._spent.plus(model, attempt.heard.usage, price)
+            model, price = attempt.streamed.model or attempt.model, route.endpoint.config.price
+            self._spent = self._spent.plus(model, attempt.streamed.usage, price)
         return attempt
 
     def _first_token_s(self, route: Route, request: ModelRequest, search: Search) -> float:
@@ -192,22 +192,22 @@ class ModelCall:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _answer(self, attempt: Attempt) -> Answer:
-        heard, route = attempt.heard, attempt.route
+        streamed, route = attempt.streamed, attempt.route
         assert route is not None
         notes = list(attempt.form.notes if attempt.form else ())
         if route.target.stands_in:
             notes.append(route.target.stands_in)
         if attempt.truncated:
-            notes.append(f"a text was cut off (finish_reason {heard.finish_reason}) and taken as it is")
+            notes.append(f"a text was cut off (finish_reason {streamed.finish_reason}) and taken as it is")
         return Answer(
             content=attempt.content,
             checked=attempt.checked,
-            reasoning=heard.reasoning or None,
-            model=heard.model or attempt.model,
-            tokens=heard.tokens,
+            reasoning=streamed.reasoning or None,
+            model=streamed.model or attempt.model,
+            tokens=streamed.tokens,
             spent=self._spent,
             attempt=attempt.number,
-            finish_reason=heard.finish_reason,
+            finish_reason=streamed.finish_reason,
             truncated=attempt.truncated,
             endpoint=route.endpoint.name,
             facts=self._tally.facts(attempt),
@@ -223,7 +223,7 @@ class ModelCall:
         where = " while every endpoint's breaker was open, or had no room" if waiting else ""
         late = AgentCallError("DeadlineExceeded", f"the task's deadline has passed{where}{before}", retryable=False)
         if self._told is not None:
-            self._watcher.ended(self._told.heard.tokens, late)
+            self._watcher.ended(self._told.streamed.tokens, late)
         return late
 
 

@@ -90,10 +90,10 @@ class _Access:
 
 def _secrets(key: str | None, userinfo: str, headers: Iterable[str]) -> tuple[str, ...]:
     """Longest first. Values of headers count by their words, too: `Bearer …`."""
-    found = {key, *headers, *(word for value in headers for word in value.split())}
+    candidates = {key, *headers, *(word for value in headers for word in value.split())}
     if userinfo:
-        found |= {unquote(userinfo.partition(":")[2]), b64encode(unquote(userinfo).encode()).decode()}
-    secrets = {each for each in found if each and len(each) >= SHORTEST_SECRET}
+        candidates |= {unquote(userinfo.partition(":")[2]), b64encode(unquote(userinfo).encode()).decode()}
+    secrets = {each for each in candidates if each and len(each) >= SHORTEST_SECRET}
     return tuple(sorted(secrets, key=len, reverse=True))
 
 
@@ -209,12 +209,12 @@ class Http:
         if response.status in (200, 201):
             return response
         try:
-            said = await self._text(response, access)
+            body = await self._text(response, access)
         finally:
             response.close()
-        wait_s = asked_wait_s(response.headers, said, datetime.now(UTC))
-        status = status_within(response.status, said)
-        error = of_status(status, said, wait_s, response.headers.get("Location"))
+        wait_s = asked_wait_s(response.headers, body, datetime.now(UTC))
+        status = status_within(response.status, body)
+        error = of_status(status, body, wait_s, response.headers.get("Location"))
         if error.error_type == "NotFound":
             error = error.at(f"{method} {urlsplit(url).path}")
         raise error

@@ -7,7 +7,7 @@ from msgspec import Struct
 from fleet.errors import AgentCallError
 from fleet.messages import CallFacts
 from workers.llm.attempt import TextSink
-from workers.llm.spending import Spent
+from workers.llm.spending import Spending
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     reasoning: str | None
     model: str
     tokens: int
-    spent: Spent
+    spent: Spending
     attempt: int
     finish_reason: str | None = None
     truncated: bool = False
@@ -38,7 +38,7 @@ class GaveUp(AgentCallError):
         self,
         error: AgentCallError,
         attempt: int,
-        spent: Spent,
+        spent: Spending,
         invalid: Answer | None = None,
         facts: CallFacts | None = None,
     ) -> None:

@@ -91,15 +91,15 @@ def of_status(
     status: int, body: str, retry_after_s: float | None = None, location: str | None = None, *, told_as: str = ""
 ) -> AttemptError:
     """A response that is not 200, or an error in the midst of one that was."""
-    said = message_of(body)
-    shown = f"HTTP {status}: {shorten(said)}" if said else f"HTTP {status}"
+    message = message_of(body)
+    shown = f"HTTP {status}: {shorten(message)}" if message else f"HTTP {status}"
     text = told_as + shown if told_as else shown
     if 300 <= status < 400:
         text += f", which redirects to {location}: give that URL" if location else ""
         return AttemptError("UnexpectedStatus", text, fault="endpoint", begun=False)
-    if status in (400, 413, 422, 500) and _OVERFLOW.search(body) and not _NO_OVERFLOW.search(said):
+    if status in (400, 413, 422, 500) and _OVERFLOW.search(body) and not _NO_OVERFLOW.search(message):
         return _overflow(text, body)
-    if status in (400, 422) and _NO_MODEL.search(said):
+    if status in (400, 422) and _NO_MODEL.search(message):
         status = 404
     name, fault = _NAMES.get(status) or (
         ("ServerError", "server") if status >= 500 else ("UnexpectedStatus", "endpoint")
@@ -108,7 +108,7 @@ def of_status(
         fault = "busy"
     if status == 429 and _QUOTA.search(body) and not re.search(r"per minute|try again in", body, re.IGNORECASE):
         fault = "endpoint"  # Money does not come back within a deadline.
-    begun = status not in _NOT_BEGUN and fault != "endpoint" and not (status == 500 and _UPSTREAM_AWAY.search(said))
+    begun = status not in _NOT_BEGUN and fault != "endpoint" and not (status == 500 and _UPSTREAM_AWAY.search(message))
     error = AttemptError(name, text, fault=fault, begun=begun, retry_after_s=retry_after_s)
     error.body = body
     return error
@@ -131,17 +131,17 @@ def _number(patterns: tuple[str, ...], text: str) -> int | None:
 def of_error_object(error: Any, status: int = 200) -> AttemptError:
     """An error in a body or stream whose status was 200, however it is wrapped."""
     body = msgspec.json.encode({"error": error}).decode()
-    found = of_status(_status_in(error) or 500, body)
+    inner = of_status(_status_in(error) or 500, body)
     where = "in the stream: " if status == 200 else ""
     plain = AttemptError(
-        found.error_type,
-        where + found.error,
-        fault=found.fault,
-        begun=found.begun,
-        retry_after_s=asked_wait_s({}, body, datetime.now(UTC)) if found.fault == "busy" else None,
-        retryable=found.retryable,
+        inner.error_type,
+        where + inner.error,
+        fault=inner.fault,
+        begun=inner.begun,
+        retry_after_s=asked_wait_s({}, body, datetime.now(UTC)) if inner.fault == "busy" else None,
+        retryable=inner.retryable,
     )
-    plain.window, plain.prompt_tokens, plain.body = found.window, found.prompt_tokens, body
+    plain.window, plain.prompt_tokens, plain.body = inner.window, inner.prompt_tokens, body
     return plain
 
 
@@ -173,10 +173,10 @@ def status_within(status: int, body: str) -> int:
     if status != 500:
         return status
     try:
-        found = _status_in(msgspec.json.decode(body))
+        inner = _status_in(msgspec.json.decode(body))
     except (msgspec.MsgspecError, RecursionError):
         return status
-    return found if found is not None and found < 500 and found != 408 else status
+    return inner if inner is not None and inner < 500 and inner != 408 else status
 
 
 def of_page(body: str) -> AttemptError:
@@ -196,18 +196,18 @@ _SPOKEN = ("error", "message", "detail", "msg", "error_message", "reason", "desc
 def message_of(body: str) -> str:
     """The message in an error body: OpenAI's, vLLM's, llama.cpp's, FastAPI's or a proxy's."""
     try:
-        found = msgspec.json.decode(body)
+        inner = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError):
         match = _TITLE.search(body) if is_page(body) else None
         return match[1] if match else body
     for _ in range(5):
-        if isinstance(found, list) and found:
-            found = found[0]
-        elif isinstance(found, dict):
-            place = found.get("loc")
-            found = next((found[key] for key in _SPOKEN if found.get(key)), body)
-            if isinstance(place, list) and isinstance(found, str):
-                found = f"{'.'.join(str(step) for step in place)}: {found}"
+        if isinstance(inner, list) and inner:
+            inner = inner[0]
+        elif isinstance(inner, dict):
+            place = inner.get("loc")
+            inner = next((inner[key] for key in _SPOKEN if inner.get(key)), body)
+            if isinstance(place, list) and isinstance(inner, str):
+                inner = f"{'.'.join(str(step) for step in place)}: {inner}"
         else:
             break
-    return found if isinstance(found, str) else body
+    return inner if isinstance(inner, str) else body

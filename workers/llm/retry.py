@@ -41,7 +41,7 @@ class Step(Struct, frozen=True):
 def next_step(
     errors: Sequence[AttemptError],
     request: ModelRequest,
-    said: str,
+    answer: str,
     *,
     max_tokens: int,
     max_attempts: int,
@@ -59,7 +59,7 @@ def next_step(
     if error.fault == "endpoint":
         return Step(0.0, request) if elsewhere else None
     if error.fault == "answer":
-        return _after_an_answer(errors, request, said, max_tokens, max_attempts)
+        return _after_an_answer(errors, request, answer, max_tokens, max_attempts)
     failures = [each for each in errors if each.fault == "server" and each.begun]
     if error.begun and len(failures) >= max_attempts:
         return None
@@ -81,13 +81,13 @@ def _unbegun_in_a_row(errors: Sequence[AttemptError]) -> int:
 
 
 def _after_an_answer(
-    errors: Sequence[AttemptError], request: ModelRequest, said: str, max_tokens: int, max_attempts: int
+    errors: Sequence[AttemptError], request: ModelRequest, answer: str, max_tokens: int, max_attempts: int
 ) -> Step | None:
     """Something else is asked: the same again would be answered the same."""
     error, kinds = errors[-1], [each.error_type for each in errors]
     match error.error_type:
         case "InvalidAnswer" if kinds.count("InvalidAnswer") <= MAX_REPAIRS:
-            return Step(0.0, _repair(request, error, said))
+            return Step(0.0, _repair(request, error, answer))
         case "EmptyResponse" if kinds.count("EmptyResponse") < max_attempts:
             return Step(0.0, structs.replace(request, seed=_next(request.seed)))
         case "Truncated" if kinds.count("Truncated") <= MAX_ENLARGED and not error.retryable:
@@ -103,14 +103,14 @@ def _with_more_room(request: ModelRequest, max_tokens: int) -> ModelRequest:
     return structs.replace(request, max_tokens=MORE_ROOM * request.max_tokens, more_than=max_tokens)
 
 
-def _repair(request: ModelRequest, error: AttemptError, said: str) -> ModelRequest:
+def _repair(request: ModelRequest, error: AttemptError, answer: str) -> ModelRequest:
     """The question goes on where the answer ended, with what is wrong with it. An answer that is very long (a loop, as
     a rule) is not shown again.
     """
     what = error.error.partition(": ")[2] or error.error
     form = "" if request.answer_schema is None else f" {schema_in_words(request.answer_schema)}"
     complaint = f"That answer is not valid: {what}\nAnswer again.{form}"
-    shown = said if said.strip() and len(said) <= MAX_SHOWN_CHARACTERS else "(an answer that was not valid)"
+    shown = answer if answer.strip() and len(answer) <= MAX_SHOWN_CHARACTERS else "(an answer that was not valid)"
     return structs.replace(
         request,
         seed=_next(request.seed),

@@ -51,12 +51,12 @@ def asked_wait_s(headers: Mapping[str, str], body: str, now: datetime) -> float 
     if milliseconds is not None:
         return milliseconds / 1000
     for name in ("retry-after", "x-retry-after", "x-ratelimit-retry-after", "x-ratelimit-reset-after"):
-        if (found := seconds_in(lower.get(name), now)) is not None:
-            return found
+        if (seconds := seconds_in(lower.get(name), now)) is not None:
+            return seconds
     resets = {name: seconds_in(value, now) for name, value in lower.items() if "ratelimit" in name and "reset" in name}
-    known = {name: found for name, found in resets.items() if found is not None}
+    known = {name: seconds for name, seconds in resets.items() if seconds is not None}
     if known:
-        spent = [found for name, found in known.items() if lower.get(name.replace("reset", "remaining")) == "0"]
+        spent = [seconds for name, seconds in known.items() if lower.get(name.replace("reset", "remaining")) == "0"]
         # Which limit was met is told by what remains; where that is not told, the nearest one is worth a look.
         return max(spent) if spent else min(known.values())
     match = _IN_WORDS.search(body)

@@ -10,20 +10,20 @@ PRICED_TOKENS = 1_000_000
 """Prices are per this many."""
 
 
-class Spent(Struct, frozen=True):
+class Spending(Struct, frozen=True):
     """What a call has used so far."""
 
     usage: Usage = Usage()
     by_model: dict[str, ModelUsage] = {}
 
-    def plus(self, model: str, usage: Usage, price: Price | None) -> "Spent":
+    def plus(self, model: str, usage: Usage, price: Price | None) -> "Spending":
         """One more attempt. One that never reached a model used nothing of it."""
         if usage == Usage():
             return self
         used = ModelUsage(**structs.asdict(usage), cost=cost(usage, price))
         if (before := self.by_model.get(model)) is not None:
             used += before
-        return Spent(self.usage + usage, {**self.by_model, model: used.change(calls=1)})
+        return Spending(self.usage + usage, {**self.by_model, model: used.change(calls=1)})
 
     def of_call(self, *, failed: bool) -> dict[str, ModelUsage]:
         """By model, once the call has ended."""

@@ -3,7 +3,7 @@
 from fleet.errors import AgentCallError
 from fleet.messages import AttemptTally, CallFacts, Usage
 from fleet.messages.usage import total_cost
-from workers.llm.attempt import Attempt, Misplaced
+from workers.llm.attempt import Attempt, WrongEndpoint
 from workers.llm.spending import cost
 
 OVERTAKEN = "Overtaken"
@@ -30,7 +30,7 @@ class Tally:
     def failed(self, attempt: Attempt, error: AgentCallError) -> None:
         """One that was misplaced was none: nothing was sent."""
         attempt.outcome = error.error_type
-        if isinstance(error, Misplaced):
+        if isinstance(error, WrongEndpoint):
             self._attempts.remove(attempt)
 
     def raced(self, first: Attempt, winner: Attempt) -> None:
@@ -61,10 +61,10 @@ class Tally:
 
     def _count(self, attempt: Attempt, tallies: dict[tuple[str, str, str], AttemptTally]) -> None:
         assert attempt.route is not None
-        endpoint, outcome, heard = attempt.route.endpoint, attempt.outcome or LATE, attempt.heard
-        key, usage = (endpoint.name, attempt.model, outcome), heard.usage
+        endpoint, outcome, streamed = attempt.route.endpoint, attempt.outcome or LATE, attempt.streamed
+        key, usage = (endpoint.name, attempt.model, outcome), streamed.usage
         costs = 0.0 if usage == Usage() else cost(usage, endpoint.config.price)
-        reasoning = (heard.counts.reasoning or 0) if heard.counts else 0
+        reasoning = (streamed.counts.reasoning or 0) if streamed.counts else 0
         if (before := tallies.get(key)) is not None:
             tallies[key] = before.change(
                 count=before.count + 1,

@@ -14,22 +14,22 @@ async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:
     Sets `content`, `checked` and `truncated` of the attempt.
     """
     assert attempt.route is not None
-    heard = attempt.heard
-    if (error := heard.why_not_begun()) is not None:
+    streamed = attempt.streamed
+    if (error := streamed.why_not_begun()) is not None:
         raise error
-    told = heard.counts.prompt if heard.counts else None
-    if told and window.is_cut(request.messages, told):
+    counted = streamed.counts.prompt if streamed.counts else None
+    if counted and window.is_cut(request.messages, counted):
         raise AttemptError(
             "PromptTruncated",
-            f"the server counted {told} tokens of a prompt of {heard.prompt_bytes} characters: it has cut it to its "
-            "window; raise the server's (Ollama: num_ctx), or set context_window so that the prompt is refused",
+            f"the server counted {counted} tokens of a prompt of {streamed.prompt_bytes} characters: it has cut it to "
+            "its window; raise the server's (Ollama: num_ctx), or set context_window so that the prompt is refused",
             fault="endpoint",
         )
-    content = heard.content
-    if request.answer_schema is not None and is_blank(content) and heard.reasoning:
-        content = await _json_among_thoughts(heard.reasoning, check) or content
-    if heard.refusal and is_blank(content):
-        raise AttemptError("Refused", f"the model refused: {heard.refusal}", fault="answer")
+    content = streamed.content
+    if request.answer_schema is not None and is_blank(content) and streamed.reasoning:
+        content = await _json_among_thoughts(streamed.reasoning, check) or content
+    if streamed.refusal and is_blank(content):
+        raise AttemptError("Refused", f"the model refused: {streamed.refusal}", fault="answer")
     _judge_end(attempt, request, content)
     attempt.content = content
     try:
@@ -44,11 +44,11 @@ async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:
 def _judge_end(attempt: Attempt, request: ModelRequest, content: str) -> None:
     """Raises `AttemptError` unless the text is whole, or may be cut."""
     assert attempt.route is not None
-    heard = attempt.heard
+    streamed = attempt.streamed
     empty = is_blank(content)
-    reason = f"finish_reason {heard.finish_reason}"
-    thought = f", after {len(heard.reasoning)} characters of reasoning" if heard.reasoning else ""
-    match heard.ending:
+    reason = f"finish_reason {streamed.finish_reason}"
+    thought = f", after {len(streamed.reasoning)} characters of reasoning" if streamed.reasoning else ""
+    match streamed.ending:
         case "whole":
             if empty:
                 raise AttemptError("EmptyResponse", f"no text ({reason}){thought}", fault="answer", retryable=True)
@@ -66,15 +66,15 @@ def _judge_end(attempt: Attempt, request: ModelRequest, content: str) -> None:
             error = AttemptError("Truncated" if not empty else "EmptyResponse", text, fault="answer", retryable=True)
         case "aborted":
             error = AttemptError("Truncated", f"the server gave the text up ({reason})", fault="server")
-        case "none" if heard.done and attempt.route.endpoint.config.ends_without_reason:
+        case "none" if streamed.done and attempt.route.endpoint.config.ends_without_reason:
             if empty:
                 raise AttemptError("EmptyResponse", f"no text{thought}", fault="answer", retryable=True)
             return
         case "none":
-            error = heard.cut_off()
+            error = streamed.cut_off()
         case "unknown":
             error = AttemptError("Truncated", f"no known end of a whole text ({reason})", fault="server")
-    if empty or not request.accept_truncated or request.answer_schema is not None or heard.ending == "refused":
+    if empty or not request.accept_truncated or request.answer_schema is not None or streamed.ending == "refused":
         raise error
     attempt.truncated = True
 

@@ -27,10 +27,10 @@ class WorkerActor:
         from fleet.observability.logs import configure_logging
         from workers.ray_pool.node_drain import watch
         from workers.ray_pool.shared_pause import SharedPause
-        from workers.ray_pool.told_lines import ToldLines
+        from workers.ray_pool.stderr_lines import StderrLines
         from workers.ray_pool.worker_thread import WorkerThread
 
-        sys.stderr = self._lines = ToldLines(sys.stderr)
+        sys.stderr = self._lines = StderrLines(sys.stderr)
         configure_logging("worker")
         # The node supplies credentials: a worker may publish what a dispatcher may not, and need not know its secrets.
         own_settings = with_own_secrets(settings, os.environ)

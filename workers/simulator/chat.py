@@ -176,15 +176,15 @@ def spoil(answers: list[Answer], fault: FaultKind | None) -> list[Answer]:
             return answers
 
 
-def _schema(wanted: wire.ResponseFormat | None) -> Schema | bool | None:
+def _schema(format_: wire.ResponseFormat | None) -> Schema | bool | None:
     """The schema the answer has to follow, None for plain text. Raises ApiError."""
-    if wanted is None or wanted.type == "text":
+    if format_ is None or format_.type == "text":
         return None
-    if wanted.type == "json_object":
+    if format_.type == "json_object":
         return _ANY_OBJECT
-    if wanted.json_schema is None:
+    if format_.json_schema is None:
         raise wire.bad_request("`json_schema` is required for the type json_schema", "response_format")
-    return wanted.json_schema.schema
+    return format_.json_schema.schema
 
 
 def opening(job: Job) -> bytes:
@@ -208,8 +208,8 @@ def content(job: Job, low: int, high: int, step: int) -> bytes:
 def _deltas(answer: Answer, low: int, high: int) -> Iterator[wire.Delta]:
     if thought := answer.reasoning(low, high):
         yield wire.Delta(reasoning_content=thought)
-    if said := answer.text(low, high):
-        yield wire.Delta(content=said)
+    if piece := answer.text(low, high):
+        yield wire.Delta(content=piece)
 
 
 def ending(job: Job) -> bytes:

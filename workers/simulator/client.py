@@ -20,8 +20,8 @@ async def calls(url: str, limit: int = ALL) -> list[dict[str, Any]]:
     asked = {"limit": str(limit), "bodies": "no"}
     async with _session() as session, session.get(f"{url}/simulator/calls", params=asked) as response:
         response.raise_for_status()
-        found: list[dict[str, Any]] = (await response.json())["calls"]
-        return found
+        calls_: list[dict[str, Any]] = (await response.json())["calls"]
+        return calls_
 
 
 def _session() -> aiohttp.ClientSession:

@@ -111,11 +111,11 @@ class _InstanceBuilder:
     def _resolve(self, reference: str) -> Schema:
         if not reference.startswith("#"):
             raise UnsupportedSchema(f"$ref outside the document: {reference}")
-        found: Any = self._root
+        node: Any = self._root
         for part in reference.removeprefix("#").split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
-            found = found[int(name)] if isinstance(found, list) else found[name]
-        return found if isinstance(found, Mapping) else {}
+            node = node[int(name)] if isinstance(node, list) else node[name]
+        return node if isinstance(node, Mapping) else {}
 
     def _object(self, schema: Schema, depth: int, largest: bool) -> dict[str, Any]:
         properties: Schema = schema.get("properties", {})
@@ -127,8 +127,8 @@ class _InstanceBuilder:
             optional = optional[: max(0, fewest - len(required))]
         elif len(required) + len(optional) > most:
             optional = optional[: max(0, most - len(required))]
-        wanted = {*required, *optional}
-        names = [name for name in properties if name in wanted]
+        chosen = {*required, *optional}
+        names = [name for name in properties if name in chosen]
         names += [name for name in required if name not in properties]
         names += [f"simulated_{number}" for number in range(1, fewest - len(names) + 1)]
         return {

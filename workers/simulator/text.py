@@ -89,7 +89,7 @@ def keywords(messages: Sequence[Message]) -> list[str]:
     """
     for _, text in reversed(messages):
         head = text[:_LOOK_AT_CHARACTERS]
-        if (found := _TASK.search(head) or _TASK_LINE.search(head)) and (phrases := _telling(found.group(1))):
+        if (match := _TASK.search(head) or _TASK_LINE.search(head)) and (phrases := _telling(match.group(1))):
             return phrases
     asked = next((text for role, text in reversed(messages) if role == "user"), "")
     return _telling(asked[:_LOOK_AT_CHARACTERS]) or ["design", "service"]
@@ -98,17 +98,17 @@ def keywords(messages: Sequence[Message]) -> list[str]:
 def _telling(text: str) -> list[str]:
     phrases: list[list[str]] = []
     end = -1
-    for found in _WORD.finditer(text):
-        word = found.group()
+    for match in _WORD.finditer(text):
+        word = match.group()
         if word.casefold() in _DULL or (len(word) < 4 and not word.isupper()):
             continue
-        if phrases and len(phrases[-1]) < 3 and text[end : found.start()] == " ":
+        if phrases and len(phrases[-1]) < 3 and text[end : match.start()] == " ":
             phrases[-1].append(word)
         elif len(phrases) == _MOST_PHRASES:
             break
         else:
             phrases.append([word])
-        end = found.end()
+        end = match.end()
     return list(dict.fromkeys(" ".join(phrase) for phrase in phrases))
 
 

@@ -26,14 +26,14 @@ def obeyed(messages: Sequence[Message], whim: Random, config: SimulatorConfig) -
     """The labels of the proposals shown whose injections the model follows."""
     if not config.obedience:
         return []
-    shown = [frame for role, said in messages if role == "user" for frame in _FRAME.findall(said)]
-    return [label for label, _, said in shown if _LIKE_INJECTION.search(said) and whim.random() < config.obedience]
+    shown = [frame for role, text in messages if role == "user" for frame in _FRAME.findall(text)]
+    return [label for label, _, text in shown if _LIKE_INJECTION.search(text) and whim.random() < config.obedience]
 
 
 def thoughts(words: Sequence[str], whim: Random, tokens: int) -> list[str]:
     """Reasoning of exactly so many tokens."""
     made: list[str] = []
-    told = sentences(words, whim)
+    lines = sentences(words, whim)
     while len(made) < tokens:
-        made += split_tokens(f"{'' if made else MARK} {next(told)}")
+        made += split_tokens(f"{'' if made else MARK} {next(lines)}")
     return made[:tokens]

@@ -135,8 +135,8 @@ def decode(kind: type[_Request], body: bytes) -> _Request:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error)) or _MISSING.search(str(error))
-        raise bad_request(str(error), found.group(1) if found else None) from error
+        match = _FIELD.search(str(error)) or _MISSING.search(str(error))
+        raise bad_request(str(error), match.group(1) if match else None) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_request(f"JSON decode error: {error}", None) from error
 

@@ -17,7 +17,7 @@ from fleet.messages import AgentRequested, AgentResponse
 from fleet.model_servers import EndpointConfig
 from fleet.requests.task import Task
 from workers.calls import responses
-from workers.calls.reading.answers import AnswerReader, Checked
+from workers.calls.reading.answers import AnswerReader, CheckedAnswer
 from workers.llm.client import ModelClient
 from workers.llm.requests import resolve
 from workers.llm.servers.room import OwnLedger
@@ -30,7 +30,7 @@ _WORDS = 150
 """Of a task."""
 
 
-class Unheard:
+class NoWatcher:
     """Nobody watches these calls."""
 
     def began(self, attempt: int, after: AgentCallError | None) -> None:
@@ -124,7 +124,7 @@ class Servers:
         client = self._rng.choice(self._clients)
         reader = AnswerReader(call)
 
-        async def check(content: str) -> Checked:
+        async def check(content: str) -> CheckedAnswer:
             return reader(content)
 
         request = resolve(self._settings, call)
@@ -132,7 +132,7 @@ class Servers:
             request = structs.replace(request, task_id="")
         began = time.monotonic()
         try:
-            answer = await client.complete(request, request_id=call.call_id, check=check, watcher=Unheard())
+            answer = await client.complete(request, request_id=call.call_id, check=check, watcher=NoWatcher())
         except AgentCallError as error:
             self.failed[error.error_type] += 1
             return responses.failed(call, error, 1, 0)

@@ -17,7 +17,7 @@ import nats
 from nats.aio.client import Client
 
 from fleet.local.nats_server import EmbeddedNats
-from fleet.local.started import Started
+from fleet.local.startable import Startable
 from fleet.local.supervisor import Child
 from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
 from workers.simulator import client as simulator_client
@@ -25,7 +25,7 @@ from workers.simulator import client as simulator_client
 MOST_RECORDED = 1_000_000
 
 
-class Rig(Started):
+class Rig(Startable):
     """`async with Rig(data_dir) as rig:` all that it has answers inside; nothing is left afterwards.
 
     `vllm_url`: a model server that is there; without one the simulated one is started with `pace`. `config`: the

@@ -90,7 +90,7 @@ def quality(
     biases = _given(
         position_bias=position_bias, self_preference=self_preference, flattery=sycophancy, deference=deference
     )
-    found = None
+    real_run = None
     if settings is None:
         shared.note("no VLLM_URL: real tasks are left out")
     else:
@@ -98,12 +98,12 @@ def quality(
 
         # First, for it may fail.
         bounds = Bounds(at_once, max_seconds, max_tokens)
-        found = receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=shared.note)
+        real_run = receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=shared.note)
     receipt = receipts.simulated(
         receipts.scenarios(both, biases), trials=trials, agents=agents, seed=seed, note=shared.note
     )
-    if found is not None:
-        receipt = receipts.with_real(receipt, found)
+    if real_run is not None:
+        receipt = receipts.with_real(receipt, real_run)
     if plot is not None:
         plots.quality(receipt, plot)
     shared.show(receipt.report, json_output=json_output)

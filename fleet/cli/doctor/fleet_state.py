@@ -49,7 +49,7 @@ class FleetState(Struct, frozen=True, kw_only=True):
 async def look(nc: Any) -> FleetState:
     """Raises what nats-py raises, and KeyError where a stream or a consumer is missing."""
     schedules = f"{subjects.CONTROL_SCHEDULE}."
-    requests, letters, deadlines, instances, told, *consumers = await asyncio.gather(
+    requests, letters, deadlines, instances, statuses, *consumers = await asyncio.gather(
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_REQUESTS}"),
         _api(nc, f"STREAM.INFO.{subjects.DEAD_LETTERS}", {"subjects_filter": f"{subjects.DEADLETTER}.>"}),
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_CONTROL}", {"subjects_filter": f"{schedules}>"}),
@@ -68,7 +68,7 @@ async def look(nc: Any) -> FleetState:
         requests=waiting,
         oldest_s=_age_s(requests["state"]["first_ts"], now) if waiting else 0.0,
         dead_letters=letters["state"]["messages"] - notes,
-        workers=told,
+        workers=statuses,
     )
 
 
@@ -101,14 +101,14 @@ async def _api(nc: Any, what: str, question: dict[str, Any] | None = None) -> di
 
 async def _instances(nc: Any) -> Sequence[str]:
     """Who answers within a second; a fleet that has many needs no longer than one that has one."""
-    found: list[str] = []
+    ids: list[str] = []
     inbox = nc.new_inbox()
 
     async def hear(msg: Any) -> None:
-        found.append(json.loads(msg.data)["id"])
+        ids.append(json.loads(msg.data)["id"])
 
     subscription = await nc.subscribe(inbox, cb=hear)
     await nc.publish(f"$SRV.PING.{subjects.SERVICE}", b"", reply=inbox)
     await asyncio.sleep(INSTANCES_WITHIN_S)
     await subscription.unsubscribe()
-    return sorted(found)
+    return sorted(ids)

@@ -8,7 +8,7 @@ from fleet.cli.doctor.findings import Finding
 from fleet.config import Settings
 
 if TYPE_CHECKING:
-    from workers.llm.servers.probe import Answered
+    from workers.llm.servers.probe import ProbeResult
 
 MODEL_WITHIN_S = 15.0
 LEAST_CONTEXT_TOKENS = 8192
@@ -27,7 +27,7 @@ async def model_servers(settings: Settings, known: dict[str, Any]) -> list[Findi
     return [_model_server(each, alone=none) for each in asked]
 
 
-def _model_server(asked: "Answered", *, alone: bool) -> Finding:
+def _model_server(asked: "ProbeResult", *, alone: bool) -> Finding:
     what = f"{asked.kind} {asked.name}"
     if asked.error:
         return Finding("fail" if alone else "warn", what, asked.error, _REMEDIES.get(asked.error_type or "", _REMEDY))

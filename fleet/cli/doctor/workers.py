@@ -28,14 +28,14 @@ def findings(workers: Sequence[WorkerStatus] | None) -> list[Finding]:
 
 def _worker(worker: WorkerStatus) -> Finding:
     age = _age((now_ms() - from_rfc3339(worker.started_at)) / 1000)
-    found = f"runs for {age}, {worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
+    facts = f"runs for {age}, {worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
     what = f"worker {worker.name}"
     if (silent_s := told_s(worker)) >= SILENT_S:
-        return Finding("warn", what, f"{found}; silent for {silent_s:,.0f} s", "it hangs, or has ended: see its log")
+        return Finding("warn", what, f"{facts}; silent for {silent_s:,.0f} s", "it hangs, or has ended: see its log")
     if worker.last_fetch_age_s >= SILENT_S:
         todo = "does the consumer `workers` exist, may it pull? See its log"
-        return Finding("warn", what, f"{found}; NATS has not served it for {worker.last_fetch_age_s:,.0f} s", todo)
-    return Finding("ok", what, found)
+        return Finding("warn", what, f"{facts}; NATS has not served it for {worker.last_fetch_age_s:,.0f} s", todo)
+    return Finding("ok", what, facts)
 
 
 def _breakers(workers: Sequence[WorkerStatus]) -> list[Finding]:
@@ -58,8 +58,8 @@ def _breaker(name: str, statuses: Sequence[EndpointStatus], opened: int, *, none
         times = max(each.opened for each in statuses)
         return Finding("fail" if none else "warn", what, f"breaker open{where} (opened {times} times); {load}", todo)
     if refused := {model: why for each in statuses for model, why in each.refuses.items()}:
-        said = "; ".join(f"{model}: {why}" for model, why in refused.items())
-        return Finding("warn", what, f"refuses {said}; {load}", "correct the key, the model's name or the URL")
+        refusals = "; ".join(f"{model}: {why}" for model, why in refused.items())
+        return Finding("warn", what, f"refuses {refusals}; {load}", "correct the key, the model's name or the URL")
     return Finding("ok", what, f"breaker closed, {load}")
 
 

@@ -54,8 +54,8 @@ def list_(
     asyncio.run(_list(client_settings(data_dir, nats_url), _statuses(status), tenant, limit or None, json_output))
 
 
-def _statuses(given: list[str] | None) -> "list[Status]":
-    statuses = [status.upper().replace("-", "_") for status in given or ()]
+def _statuses(names: list[str] | None) -> "list[Status]":
+    statuses = [status.upper().replace("-", "_") for status in names or ()]
     for status in statuses:
         if status not in COLOURS:
             raise BadRequest("invalid", "--status", f"--status {status}: expected one of {', '.join(COLOURS)}")
@@ -70,12 +70,12 @@ async def _list(
     from fleet.client.session import session
 
     async with session(settings) as fleet:
-        found = await fleet.deliberations(*statuses, tenant=tenant, limit=limit)
+        summaries = await fleet.deliberations(*statuses, tenant=tenant, limit=limit)
     if json_output:
-        for each in found:
+        for each in summaries:
             print_json(to_builtins(each))
-    elif found:
-        screen().print(table(found, datetime.now(UTC)))
+    elif summaries:
+        screen().print(table(summaries, datetime.now(UTC)))
 
 
 def screen() -> "Console":
@@ -84,7 +84,7 @@ def screen() -> "Console":
     return terminal if terminal.is_terminal else console(highlight=False, width=NOT_CUT)
 
 
-def table(found: Sequence["Summary"], now: datetime) -> "Table":
+def table(summaries: Sequence["Summary"], now: datetime) -> "Table":
     """One row each."""
     from rich import box
     from rich.table import Table
@@ -94,7 +94,7 @@ def table(found: Sequence["Summary"], now: datetime) -> "Table":
         shown.add_column(name, no_wrap=True, justify="right" if name in ("took", "tokens", "cost") else "left")
     shown.add_column("outcome")  # these two wrap where it is narrow, before an id is cut
     shown.add_column("question")
-    for each in found:
+    for each in summaries:
         began = _time(each.accepted_at)
         shown.add_row(
             literal(each.task_id),

@@ -75,10 +75,10 @@ def facts(state: FleetState) -> "Table":
         table.add_row(each.name, verdict, f"{each.waiting:,} wait, {each.open:,} in hand")
     for worker in state.workers or ():
         sick = ", ".join(f"{each.name} {each.breaker}" for each in worker.endpoints if each.breaker != "closed")
-        told = f"{worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
+        calls = f"{worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
         silent_s = told_s(worker)
         verdict = Text("silent", style="red") if silent_s >= SILENT_S else Text("at work", style="green")
-        table.add_row(worker.name, verdict, f"{told}; breakers: {sick}" if sick else told)
+        table.add_row(worker.name, verdict, f"{calls}; breakers: {sick}" if sick else calls)
     table.add_row("service", f"{len(state.instances)}", Text(" ".join(state.instances)))
     table.add_row("dead letters", f"{state.dead_letters}", "see `fleet deadletter list`" if state.dead_letters else "")
     return table

@@ -46,15 +46,15 @@ async def _top(settings: Settings, every_s: float, once: bool, json_output: bool
 
     screen = wide_screen()
     async with session(settings) as fleet:
-        state, found = await _look(fleet)
+        state, summaries = await _look(fleet)
         if json_output or once or not screen.is_terminal:
             while True:
-                _print(screen, state, found, json_output)
+                _print(screen, state, summaries, json_output)
                 if once or not json_output:
                     return
                 await asyncio.sleep(every_s)
-                state, found = await _look(fleet)
-        with Live(_picture(state, found), console=screen, screen=True, auto_refresh=False) as live:
+                state, summaries = await _look(fleet)
+        with Live(_picture(state, summaries), console=screen, screen=True, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(every_s)
                 live.update(_picture(*await _look(fleet)), refresh=True)
@@ -66,26 +66,26 @@ async def _look(fleet: Any) -> tuple[FleetState, "Sequence[Summary]"]:
     from fleet.cli.doctor import fleet_state
 
     try:
-        state, found = await asyncio.gather(fleet_state.look(fleet.nc), fleet.deliberations(limit=SHOWN))
+        state, summaries = await asyncio.gather(fleet_state.look(fleet.nc), fleet.deliberations(limit=SHOWN))
     except KeyError:
         raise NotFoundError from None  # there is no fleet, and the session says so
-    return state, found
+    return state, summaries
 
 
-def _print(screen: Any, state: FleetState, found: "Sequence[Summary]", json_output: bool) -> None:
+def _print(screen: Any, state: FleetState, summaries: "Sequence[Summary]", json_output: bool) -> None:
     from msgspec import to_builtins
 
     if json_output:
-        print_json({**to_builtins(state), "deliberations": to_builtins(found)})
+        print_json({**to_builtins(state), "deliberations": to_builtins(summaries)})
     else:
-        screen.print(_picture(state, found))
+        screen.print(_picture(state, summaries))
 
 
-def _picture(state: FleetState, found: "Sequence[Summary]") -> "RenderableType":
+def _picture(state: FleetState, summaries: "Sequence[Summary]") -> "RenderableType":
     from rich.console import Group
 
     from fleet.cli.overview.listing import table
     from fleet.cli.overview.status import facts
 
-    newest_first = sorted(found, key=lambda each: each.status != "IN_PROGRESS")
+    newest_first = sorted(summaries, key=lambda each: each.status != "IN_PROGRESS")
     return Group(facts(state), table(newest_first, datetime.now(UTC)))

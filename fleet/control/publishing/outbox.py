@@ -136,9 +136,9 @@ class Outbox:
                 await self.reject(rejected, traceparent)
             case StopCalls():
                 msg_id = of_run(f"{task_id}.stop", state.run)
-                given = self._headers(subjects.AGENT_STOP, msg_id, task_id, root_context(state))
+                all_headers = self._headers(subjects.AGENT_STOP, msg_id, task_id, root_context(state))
                 stop = AgentStop(task_id=task_id, run=state.run)
-                await self._nc.publish(subjects.AGENT_STOP, encode(stop), headers=given)
+                await self._nc.publish(subjects.AGENT_STOP, encode(stop), headers=all_headers)
             case Conclude(event):
                 reach("outbox.stopped")
                 await self._conclude(state, event)
@@ -249,8 +249,8 @@ class Outbox:
             facts = msgspec.json.decode(body)
             top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
             body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
-        given = {**self._headers(subject, msg_id, task_id, trace), **(more or {})}
-        return await self._js.publish(subject, body, headers=given, timeout=PUBLISH_TIMEOUT_S)
+        all_headers = {**self._headers(subject, msg_id, task_id, trace), **(more or {})}
+        return await self._js.publish(subject, body, headers=all_headers, timeout=PUBLISH_TIMEOUT_S)
 
     def _headers(self, subject: str, msg_id: str, task_id: str, trace: TraceContext) -> dict[str, str]:
         return headers(subject, msg_id, self._source, task_id, str(trace))

@@ -115,8 +115,8 @@ class DeadLetters:
         sequence = 0
         while sequence < floor:
             try:
-                found = await self._js.get_msg(stream, sequence + 1, next=True, subject=consumer.filter)
-                sequence = found.seq or sequence + 1
+                msg = await self._js.get_msg(stream, sequence + 1, next=True, subject=consumer.filter)
+                sequence = msg.seq or sequence + 1
             except NotFoundError:
                 return
             if sequence > floor:
@@ -192,7 +192,7 @@ class DeadLetters:
                 failed = failed_call(message.headers, message.body, reason, now_ms())
                 if failed is not None:
                     await self._outbox.fail_call(failed)
-                await self._publish_owed_end(readable(message.body).get("task_id"))
+                await self._publish_missing_end(readable(message.body).get("task_id"))
 
     async def _recover_or_reject(self, message: UndeliverableMessage, reason: str) -> None:
         """A request that was recorded has its effects published. Another one is rejected, though its client did nothing
@@ -221,7 +221,7 @@ class DeadLetters:
         )
         await self._outbox.reject(rejected, (message.headers or {}).get("traceparent"))
 
-    async def _publish_owed_end(self, task_id: object) -> None:
+    async def _publish_missing_end(self, task_id: object) -> None:
         """The message may be the one that led to the end of the task, and was given up before that was published."""
         if isinstance(task_id, str):
             await self._runner.recover(task_id, PublishAgain())
@@ -238,7 +238,7 @@ class DeadLetters:
         named = readable(message.body).get("task_id")
         stored = await self._known(named) if isinstance(named, str) else None
         if stored is None or stored.state.ended:
-            await self._publish_owed_end(named)
+            await self._publish_missing_end(named)
             return
         msg_id = f"{message.stream}.{message.sequence}.{message.run}.again"
         if message.subject == subjects.CONTROL_DEADLINE:

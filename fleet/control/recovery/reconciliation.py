@@ -24,11 +24,11 @@ from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.clock import now_ms
-from fleet.control.items import Adopt, Owed, PublishAgain, Reissue
+from fleet.control.items import Adopt, Demand, PublishAgain, Reissue
 from fleet.control.lost_tasks import ended_state
 from fleet.control.runner import Runner
-from fleet.control.states.owed import MOST_ATTEMPTS, missing
 from fleet.control.states.store import StateStore
+from fleet.control.states.unpublished import MOST_ATTEMPTS, missing
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, StoreConflict, UnreadableState
 from fleet.jetstream.history import acceptances, events, terminal_id
@@ -81,7 +81,7 @@ class Reconciliation:
         running: list[str] = []
         for task_id, outline in outlines.items():
             told = ends.get(terminal_id(task_id, outline.run))
-            demand: Owed | None = None
+            demand: Demand | None = None
             if outline.result is not None:
                 ended_ms = from_rfc3339(outline.result.completed_at) if outline.result.completed_at else 0
                 # Events before the last one were there, whatever has become of them since.
@@ -144,7 +144,7 @@ class Reconciliation:
                 found[task_id] = names
         return found
 
-    async def _demand(self, task_id: str, demand: Owed) -> None:
+    async def _demand(self, task_id: str, demand: Demand) -> None:
         try:
             await self._runner.recover(task_id, demand)
         except (NewerState, UnreadableState) as error:

@@ -33,7 +33,7 @@ class _Purge(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _StreamPosition:
     created: datetime | None
     last_sequence: int
 
@@ -43,11 +43,11 @@ class RestoredStreams:
 
     def __init__(self, lost_streams: LostStreams) -> None:
         self._lost_streams = lost_streams
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _StreamPosition] = {}
 
     def look(self, name: str, info: StreamInfo) -> None:
         """Compares what NATS says of a stream with what it said at the last look."""
-        now, before = _Seen(info.created, info.state.last_seq), self._seen.get(name)
+        now, before = _StreamPosition(info.created, info.state.last_seq), self._seen.get(name)
         self._seen[name] = now
         if name not in WATCHED or before is None:
             return

@@ -104,7 +104,8 @@ class Watchdog:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 streams = (
-                    self._missing_stream(name, wanted) for name, wanted in topology.all_streams(self._settings).items()
+                    self._missing_stream(name, declared)
+                    for name, declared in topology.all_streams(self._settings).items()
                 )
                 durables = (
                     self._missing_consumer(stream, consumer) for stream, consumer in topology.consumers(self._settings)
@@ -157,7 +158,7 @@ class Watchdog:
         elif now - self._wrong_since.setdefault(problem, now) > GIVEN_UP_AFTER_S:
             raise Unreachable(f"{problem}, for {GIVEN_UP_AFTER_S:.0f} s: a new process connects anew")
 
-    async def _missing_stream(self, name: str, wanted: Any) -> str | None:
+    async def _missing_stream(self, name: str, declared: Any) -> str | None:
         try:
             info = await self._js.stream_info(name)
         except NotFoundError:
@@ -167,20 +168,20 @@ class Watchdog:
         owner = ownership.owner(config)
         if owner is not None:
             (self._ours.add if owner == self._settings.fleet_name else self._ours.discard)(name)
-        if changes := drift(config, wanted):
+        if changes := drift(config, declared):
             self._changed[name] = sorted(changes)
         limits = ((state.messages, config.max_msgs), (state.bytes, config.max_bytes))
         full = config.discard == DiscardPolicy.NEW and any(0 < (most or 0) <= now for now, most in limits)
         self._report(f"stream {name} is full", wrong=full, messages=state.messages, bytes=state.bytes)
         return None
 
-    async def _missing_consumer(self, stream: str, wanted: ConsumerConfig) -> str | None:
-        name = wanted.durable_name or ""
+    async def _missing_consumer(self, stream: str, declared: ConsumerConfig) -> str | None:
+        name = declared.durable_name or ""
         try:
             info = await self._js.consumer_info(stream, name)
         except NotFoundError:
             return f"{stream}/{name}"
-        if changes := drift(info.config, wanted):
+        if changes := drift(info.config, declared):
             self._changed[f"{stream}/{name}"] = sorted(changes)
         self._health.metrics["fleet_consumer_pending"].at(name).set(info.num_pending or 0)
         self._health.metrics["fleet_consumer_unacked"].at(name).set(info.num_ack_pending or 0)

@@ -16,14 +16,14 @@ TAKEN_OVER = "Fleet-Taken-Over"
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Receipt:
     """A request in its stream. `message_id` is its own: another request may be given the same sequence one day."""
 
     sequence: int
     message_id: str
 
 
-NOT_PUBLISHED = Published(0, "")
+NO_RECEIPT = Receipt(0, "")
 """The task was named by its id alone, so whatever state has this id is meant."""
 
 
@@ -40,7 +40,7 @@ class ServiceFault(Exception):
 class HandOver(Exception):
     """This instance goes away: another one is to answer `body`."""
 
-    def __init__(self, body: bytes, published: Published = NOT_PUBLISHED) -> None:
+    def __init__(self, body: bytes, published: Receipt = NO_RECEIPT) -> None:
         super().__init__("this instance is shutting down")
         self.body = body
         self.headers = {TAKEN_OVER: f"{published.sequence} {published.message_id}".strip()}
@@ -50,10 +50,10 @@ def fault(code: int, text: str, **facts: Any) -> ServiceFault:
     return ServiceFault(code, text, {**facts, "error": text})
 
 
-def taken_over(request: Request) -> Published | None:
+def taken_over(request: Request) -> Receipt | None:
     """What another instance says of a request that it began to serve; None for a caller's own."""
     sequence, _, message_id = (request.headers or {}).get(TAKEN_OVER, "").partition(" ")
-    return Published(int(sequence), message_id) if sequence.isdecimal() else None
+    return Receipt(int(sequence), message_id) if sequence.isdecimal() else None
 
 
 def decoded(data: bytes, kind: type[Any]) -> Any:

@@ -14,8 +14,8 @@ from nats.micro.request import Request
 
 from fleet import subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import HandOver, Published, decoded, fault, taken_over
-from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
+from fleet.control.service.calls import HandOver, Receipt, decoded, fault, taken_over
+from fleet.control.service.lookup import LONGEST_CALL_S, Lookup, Submission, result_of
 from fleet.control.service.waiters import Closed, Waiters
 from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import root_context
@@ -42,37 +42,37 @@ class Endpoints:
 
     async def ask(self, request: Request) -> TerminalEvent:
         """Publishes the body to `deliberation.requested`; the terminal event, or faults 400 and 409."""
-        asked = await self.submit(request)
-        until, heard = time.monotonic() + LONGEST_CALL_S, True
-        with self._waiters.registered(*asked.keys) as waiter:
+        submission = await self.submit(request)
+        until, woken = time.monotonic() + LONGEST_CALL_S, True
+        with self._waiters.registered(*submission.keys) as waiter:
             while (left := until - time.monotonic()) > 0:
-                state = await asked.state(missed=not heard)
+                state = await submission.state(missed=not woken)
                 if state is not None and state.result is not None:
                     return state.result
                 try:
-                    heard = await waiter.wait(min(left, POLL_S))
+                    woken = await waiter.wait(min(left, POLL_S))
                 except Closed:
-                    raise HandOver(request.data, asked.published) from None
-        raise fault(504, f"{asked.task_id} has not ended", task_id=asked.task_id)
+                    raise HandOver(request.data, submission.receipt) from None
+        raise fault(504, f"{submission.task_id} has not ended", task_id=submission.task_id)
 
-    async def submit(self, request: Request) -> Asked:
+    async def submit(self, request: Request) -> Submission:
         """Publishes the request, unless another instance has done so before it handed the call over."""
         named = await self._lookup.named(request.data)
-        published = taken_over(request)
-        if published is None or not published.sequence:
-            published = await self._publish(request.data, request.headers or {})
-        return Asked(self._lookup, named or await self._made(published), published)
+        receipt = taken_over(request)
+        if receipt is None or not receipt.sequence:
+            receipt = await self._publish(request.data, request.headers or {})
+        return Submission(self._lookup, named or await self._made(receipt), receipt)
 
-    async def _made(self, published: Published) -> str:
+    async def _made(self, receipt: Receipt) -> str:
         """The id that the fleet makes for this request, as the dispatcher does."""
-        asked = Asked(self._lookup, subjects.generated_id(published.sequence), published)
+        submission = Submission(self._lookup, subjects.generated_id(receipt.sequence), receipt)
         try:
-            state = await self._lookup.load(asked.task_id)
+            state = await self._lookup.load(submission.task_id)
         except UnreadableState:
-            return asked.task_id
-        if state is None or asked.began(state):
-            return asked.task_id
-        return subjects.second_id(published.sequence, published.message_id)
+            return submission.task_id
+        if state is None or submission.began(state):
+            return submission.task_id
+        return subjects.second_id(receipt.sequence, receipt.message_id)
 
     async def result(self, request: Request) -> ResultReply:
         """Status now, or after at most `wait_seconds`."""
@@ -122,19 +122,19 @@ class Endpoints:
             raise fault(404, f"no task {call.task_id}", task_id=call.task_id, status="UNKNOWN")
         return state
 
-    async def _publish(self, data: bytes, sent: Mapping[str, str]) -> Published:
+    async def _publish(self, data: bytes, sent: Mapping[str, str]) -> Receipt:
         """What was stored. Tried again while the stream has no leader: stored once.
 
         A caller's own `Nats-Msg-Id` is kept, so that an ask that is repeated within two minutes is the same request.
         """
-        given = {"Nats-Msg-Id": sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"}
+        sent_headers = {"Nats-Msg-Id": sent.get("Nats-Msg-Id") or f"ask.{uuid.uuid4().hex}"}
         if traceparent := traceparent_in(sent):
-            given["traceparent"] = traceparent
+            sent_headers["traceparent"] = traceparent
         body = await by_reference(data, self._component.texts)
         try:
             ack = await again(
                 "request.publish",
-                lambda: self._component.js.publish(subjects.REQUESTED, body, headers=given),
+                lambda: self._component.js.publish(subjects.REQUESTED, body, headers=sent_headers),
                 on=_may_pass,
                 within_s=PUBLISH_WITHIN_S,
                 first_s=FIRST_PAUSE_S,
@@ -144,17 +144,17 @@ class Endpoints:
             raise fault(503, f"the request was not taken: {error.description}") from None
         except (nats.errors.Error, TimeoutError) as error:
             raise fault(503, f"the request was not taken: {error or type(error).__name__}") from None
-        return Published(int(ack.seq), given["Nats-Msg-Id"])
+        return Receipt(int(ack.seq), sent_headers["Nats-Msg-Id"])
 
     async def _publish_cancel(self, call: CancelRequest, state: Deliberation) -> None:
-        given = headers(
+        sent_headers = headers(
             subjects.CONTROL_CANCEL,
             of_run(f"{call.task_id}.cancel", state.run),
             f"/fleet/{self._component.name}",
             call.task_id,
             str(root_context(state)),
         )
-        await self._component.js.publish(subjects.CONTROL_CANCEL, encode(call), headers=given)
+        await self._component.js.publish(subjects.CONTROL_CANCEL, encode(call), headers=sent_headers)
 
 
 def _may_pass(error: Exception) -> bool:

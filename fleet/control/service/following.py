@@ -19,10 +19,10 @@ from nats.micro.request import Request
 
 from fleet import subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import NOT_PUBLISHED, HandOver, decoded, fault, taken_over
+from fleet.control.service.calls import NO_RECEIPT, HandOver, decoded, fault, taken_over
 from fleet.control.service.endpoints import Endpoints
-from fleet.control.service.lookup import LONGEST_CALL_S, Asked, Lookup, result_of
-from fleet.control.service.updates import Seen, progress_reply, seen_of, updates
+from fleet.control.service.lookup import LONGEST_CALL_S, Lookup, Submission, result_of
+from fleet.control.service.updates import FollowPosition, progress_reply, seen_of, updates
 from fleet.control.service.waiters import Closed, Waiter, Waiters
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import UNDECODABLE, Message, ResultReply, decode, encode
@@ -38,7 +38,7 @@ class FollowCall(Message, frozen=True, kw_only=True):
     """A task by its id. `seen`: what it was told by an instance that shuts down."""
 
     task_id: str
-    seen: Seen | None = None
+    seen: FollowPosition | None = None
 
 
 class Following:
@@ -54,13 +54,13 @@ class Following:
         """The status, then what happens, then the terminal event. Faults as `ask` and `result` do."""
         call = follow_call(request.data)
         if call is None:
-            asked = await self._endpoints.submit(request)
+            submission = await self._endpoints.submit(request)
         else:
-            asked = Asked(self._lookup, call.task_id, taken_over(request) or NOT_PUBLISHED)
-        with self._waiters.registered(*asked.keys) as waiter:
-            state = await asked.state(missed=call is not None)
-            yield result_of(state) if state else ResultReply(task_id=asked.task_id, status="PENDING")
-            follower = _Follower(self._component, asked, waiter)
+            submission = Submission(self._lookup, call.task_id, taken_over(request) or NO_RECEIPT)
+        with self._waiters.registered(*submission.keys) as waiter:
+            state = await submission.state(missed=call is not None)
+            yield result_of(state) if state else ResultReply(task_id=submission.task_id, status="PENDING")
+            follower = _Follower(self._component, submission, waiter)
             if call is not None:
                 # The first reply tells what was before.
                 follower.seen = call.seen or (seen_of(state) if state else None)
@@ -69,27 +69,27 @@ class Following:
                     async for reply in follower.replies():
                         yield reply
                 except Closed:
-                    left = FollowCall(task_id=asked.task_id, seen=follower.seen)
-                    raise HandOver(encode(left), asked.published) from None
+                    left = FollowCall(task_id=submission.task_id, seen=follower.seen)
+                    raise HandOver(encode(left), submission.receipt) from None
 
 
 class _Follower:
     """One call: what it was told, and how it is woken."""
 
-    def __init__(self, component: Component, asked: Asked, waiter: Waiter) -> None:
+    def __init__(self, component: Component, submission: Submission, waiter: Waiter) -> None:
         self._component = component
-        self._asked = asked
+        self._submission = submission
         self._waiter = waiter
         self._consumer = f"follow-{uuid.uuid4().hex}"
         self._inbox = component.nc.new_inbox()
-        self.seen: Seen | None = None
+        self.seen: FollowPosition | None = None
 
     async def replies(self) -> AsyncGenerator[Any]:
         """What is new, as it happens; a sign of life at least every `REPLY_EVERY_S`; the terminal event."""
         until = time.monotonic() + LONGEST_CALL_S
-        replied_at, heard = time.monotonic(), True
+        replied_at, woken = time.monotonic(), True
         while time.monotonic() < until:
-            state = await self._asked.state_within(READ_WITHIN_S, missed=not heard)
+            state = await self._submission.state_within(READ_WITHIN_S, missed=not woken)
             if state is not None:
                 for reply in updates(self.seen, state):
                     replied_at = time.monotonic()
@@ -102,11 +102,11 @@ class _Follower:
                 replied_at = time.monotonic()
                 yield self._sign_of_life()
                 await self._listen()
-            heard = await self._waiter.wait(max(0.0, replied_at + REPLY_EVERY_S - time.monotonic()))
-        raise fault(504, f"{self._asked.task_id} has not ended", task_id=self._asked.task_id)
+            woken = await self._waiter.wait(max(0.0, replied_at + REPLY_EVERY_S - time.monotonic()))
+        raise fault(504, f"{self._submission.task_id} has not ended", task_id=self._submission.task_id)
 
     def _sign_of_life(self) -> Message:
-        task_id = self._asked.task_id
+        task_id = self._submission.task_id
         if self.seen is None:
             return ResultReply(task_id=task_id, status="PENDING")
         return progress_reply(task_id, self.seen.progress)
@@ -129,14 +129,14 @@ class _Follower:
 
     async def _listen(self) -> None:
         """Has NATS tell of writes. Called again and again: it changes nothing unless the consumer was lost."""
-        if not subjects.is_key(self._asked.task_id):
+        if not subjects.is_key(self._submission.task_id):
             return
         consumer = ConsumerConfig(
             name=self._consumer,
             description="Tells an instance of the service that a state was written, for a call that follows it.",
             deliver_subject=self._inbox,
             deliver_policy=DeliverPolicy.NEW,
-            filter_subject=f"$KV.{subjects.BUCKET}.{self._asked.task_id}",
+            filter_subject=f"$KV.{subjects.BUCKET}.{self._submission.task_id}",
             ack_policy=AckPolicy.NONE,
             headers_only=True,
             mem_storage=True,
@@ -146,7 +146,7 @@ class _Follower:
         try:
             await self._component.js.add_consumer(subjects.STATES, consumer)
         except OUTAGES as error:
-            log.info("follow.not_told", task_id=self._asked.task_id, error=repr(error))
+            log.info("follow.not_told", task_id=self._submission.task_id, error=repr(error))
 
 
 def follow_call(data: bytes) -> FollowCall | None:

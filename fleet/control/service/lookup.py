@@ -10,7 +10,7 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.items import Item, PublishAgain, Ticket
-from fleet.control.service.calls import NOT_PUBLISHED, Published, ServiceFault, fault, task_id_of
+from fleet.control.service.calls import NO_RECEIPT, Receipt, ServiceFault, fault, task_id_of
 from fleet.control.service.waiters import Waiters
 from fleet.control.service.waiting import WaitingRequests
 from fleet.deliberation.conclusion import spent
@@ -120,20 +120,20 @@ class Lookup:
         return False
 
 
-class Asked:
+class Submission:
     """A request that was published, and the state that answers it."""
 
-    def __init__(self, lookup: Lookup, task_id: str, published: Published = NOT_PUBLISHED) -> None:
+    def __init__(self, lookup: Lookup, task_id: str, receipt: Receipt = NO_RECEIPT) -> None:
         self._lookup = lookup
         self._accepted = False
-        self._compared = published.sequence == 0
+        self._compared = receipt.sequence == 0
         self.task_id = task_id
-        self.published = published
+        self.receipt = receipt
 
     @property
     def keys(self) -> tuple[str, str]:
         """What to register a waiter for."""
-        return self.task_id, f"#{self.published.message_id}"
+        return self.task_id, f"#{self.receipt.message_id}"
 
     async def state_within(self, seconds: float, *, missed: bool) -> Deliberation | None:
         """`state`; None also while NATS does not answer."""
@@ -148,7 +148,7 @@ class Asked:
 
         `missed`: its event may have been missed, so look for what became of the request.
         """
-        self._lookup.refuse_rejected(self.published.message_id)
+        self._lookup.refuse_rejected(self.receipt.message_id)
         try:
             state = await self._lookup.load(self.task_id)
         except UnreadableState:
@@ -164,9 +164,9 @@ class Asked:
 
     def began(self, state: Deliberation) -> bool:
         """Whether the state is that of this very request."""
-        if state.run and self.published.message_id:
-            return state.message_id == self.published.message_id
-        return state.stream_sequence == self.published.sequence  # from an older version, which tells no more
+        if state.run and self.receipt.message_id:
+            return state.message_id == self.receipt.message_id
+        return state.stream_sequence == self.receipt.sequence  # from an older version, which tells no more
 
     async def _is_the_same(self) -> bool:
         """Whether an older task of that id answers this request: not while that may yet be a conflict.
@@ -175,27 +175,27 @@ class Asked:
         made of the sequence it is another one's, always.
         """
         until = time.monotonic() + COMPARED_WITHIN_S
-        while await self._lookup.is_stored(self.published.sequence):
+        while await self._lookup.is_stored(self.receipt.sequence):
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(COMPARED_PAUSE_S)
-        await self._lookup.look_for_rejection(self.published.message_id)
-        self._lookup.refuse_rejected(self.published.message_id)
-        return self.task_id != subjects.generated_id(self.published.sequence)
+        await self._lookup.look_for_rejection(self.receipt.message_id)
+        self._lookup.refuse_rejected(self.receipt.message_id)
+        return self.task_id != subjects.generated_id(self.receipt.sequence)
 
     async def _find_out(self) -> None:
         """Ends a call whose request is gone: it was rejected, or somebody took it off the stream."""
-        if not self.published.sequence:
+        if not self.receipt.sequence:
             await self._lookup.pending(self.task_id)
             return
-        if self._accepted or await self._lookup.is_stored(self.published.sequence):
+        if self._accepted or await self._lookup.is_stored(self.receipt.sequence):
             return
         if await self._lookup.load(self.task_id) is not None:
             return  # recorded just now
-        await self._lookup.look_for_rejection(self.published.message_id)
-        self._lookup.refuse_rejected(self.published.message_id)
+        await self._lookup.look_for_rejection(self.receipt.message_id)
+        self._lookup.refuse_rejected(self.receipt.message_id)
         # Its state may have been lost: then it fails at its deadline.
         self._accepted = await self._lookup.was_accepted(self.task_id)
         if not self._accepted:
-            text = f"request {self.published.sequence} was taken off its stream before it was accepted"
+            text = f"request {self.receipt.sequence} was taken off its stream before it was accepted"
             raise fault(404, text, task_id=self.task_id, status="UNKNOWN")

@@ -154,9 +154,9 @@ class Service:
 
     async def _hand_over(self, request: Request, leaving: HandOver) -> None:
         msg = message_of(request)
-        given = {**republishable(request.headers), **leaving.headers}
+        kept_headers = {**republishable(request.headers), **leaving.headers}
         body = await by_reference(leaving.body, self._component.texts)
-        await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=given)
+        await self._component.nc.publish(msg.subject, body, reply=msg.reply, headers=kept_headers)
 
     async def _refuse(self, request: Request, refused: ServiceFault) -> None:
         """Whatever the caller has sent: NATS closes a connection over a reply beyond `max_payload`."""

@@ -7,7 +7,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.messages import FollowReply, Message, Phase, Progress
 
 
-class Seen(Message, frozen=True, kw_only=True):
+class FollowPosition(Message, frozen=True, kw_only=True):
     """How far a follower was told: the phase, how many calls it has, and which of them had not ended."""
 
     phase: Phase
@@ -22,13 +22,13 @@ class Seen(Message, frozen=True, kw_only=True):
         return Progress(phase=self.phase, round=self.round, done=done, expected=self.expected)
 
 
-def seen_of(state: Deliberation) -> Seen:
+def seen_of(state: Deliberation) -> FollowPosition:
     """Everything that the state shows."""
     still_open = tuple(slot for slot, status in state.calls.items() if status == "open")
-    return Seen(phase=state.phase, round=state.round, expected=len(state.calls), open=still_open)
+    return FollowPosition(phase=state.phase, round=state.round, expected=len(state.calls), open=still_open)
 
 
-def updates(seen: Seen | None, state: Deliberation) -> Iterator[FollowReply]:
+def updates(seen: FollowPosition | None, state: Deliberation) -> Iterator[FollowReply]:
     """In order. A state may be several phases ahead of what was seen: the calls of a phase follow from the state."""
     for phase in _phases_since(seen, state):
         here = state.change(phase=phase[0], round=phase[1])
@@ -59,7 +59,7 @@ def _reply(here: Deliberation, done: int, expected: int) -> FollowReply:
     return progress_reply(here.task_id, progress)
 
 
-def _phases_since(seen: Seen | None, state: Deliberation) -> list[tuple[Phase, int]]:
+def _phases_since(seen: FollowPosition | None, state: Deliberation) -> list[tuple[Phase, int]]:
     """The phase that was seen last, and all that began after it."""
     begun: list[tuple[Phase, int]] = [(record.phase, record.round) for record in state.phases]
     if not begun:

@@ -88,7 +88,7 @@ class WaitingRequests:
             run_of(msg),
             sent.get("Nats-Msg-Id"),
         )
-        delivery = _Applied(id=f"{subjects.DELIBERATION_REQUESTS}:{sequence}")
+        delivery = _StandInDelivery(id=f"{subjects.DELIBERATION_REQUESTS}:{sequence}")
         self._component.runner.submit(task_id, Item(requested, delivery))
         self._component.runner.submit(task_id, Item(CancelAsked(reason, now_ms()), delivery))
         await delivery.done
@@ -141,7 +141,7 @@ class WaitingRequests:
 
 
 @dataclass(slots=True)
-class _Applied:
+class _StandInDelivery:
     """Stands for the request's own delivery, which may be anywhere, or nowhere yet."""
 
     id: str

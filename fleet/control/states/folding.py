@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleet.control.items import Adopt, FailLost, Item, PublishAgain, Reissue
-from fleet.control.states.saves import Applied
+from fleet.control.states.saves import AppliedEvent
 from fleet.control.states.store import Stored
 from fleet.deliberation.events import Reject, Requested
 from fleet.deliberation.machine import decide, renamed
@@ -35,7 +35,7 @@ class Change:
     state: Deliberation | None
     moved: bool
     rejections: tuple[Reject, ...] = ()
-    applied: tuple[Applied, ...] = ()
+    applied: tuple[AppliedEvent, ...] = ()
     elsewhere: tuple[tuple[Item, Item], ...] = ()
 
     def applicable(self, batch: Sequence[Item]) -> list[Item]:
@@ -48,7 +48,7 @@ def fold(read: Read, batch: Sequence[Item]) -> Change:
     state = read.state or read.begun
     moved = read.begun is not None
     rejections: list[Reject] = []
-    applied: list[Applied] = []
+    applied: list[AppliedEvent] = []
     elsewhere: list[tuple[Item, Item]] = []
     if state is None and read.revision:  # it cannot be read, and its time has not come
         return Change(None, moved=False)
@@ -65,7 +65,7 @@ def fold(read: Read, batch: Sequence[Item]) -> Change:
             continue
         decision = decide(state, event)
         if decision.state is not state:
-            applied.append(Applied(event, state, decision.state))
+            applied.append(AppliedEvent(event, state, decision.state))
         state = decision.state
         rejected = [effect for effect in decision.outbox if isinstance(effect, Reject)]
         rejections += rejected

@@ -16,7 +16,7 @@ LOOK_AGAIN_AFTER_S = (0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedEvent:
     """An event that has changed the state. `before` None: it began the task."""
 
     event: Event
@@ -24,7 +24,7 @@ class Applied:
     after: Deliberation
 
 
-Saved = Callable[[Deliberation | None, Deliberation, Sequence[Applied]], None]
+Saved = Callable[[Deliberation | None, Deliberation, Sequence[AppliedEvent]], None]
 """Is told of each change once, by the process whose save has won: the state before (None: there was none that could be
 read), the state that was saved, and the events that led there."""
 
@@ -37,13 +37,13 @@ class DoubtfulSaves:
         self._saved = saved
         self._looking: set[asyncio.Task[None]] = set()
 
-    def check(self, before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+    def check(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
         """Looks whether `after` is stored, and tells it then."""
         task = asyncio.create_task(self._look(before, after, applied))
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
 
-    async def _look(self, before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+    async def _look(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
         for pause_s in LOOK_AGAIN_AFTER_S:
             await asyncio.sleep(pause_s)
             try:

@@ -33,10 +33,10 @@ from fleet.control.items import Adopt, FailLost, Item, PublishAgain
 from fleet.control.lost_tasks import state_for_lost_task
 from fleet.control.publishing.terminal_events import Publisher, publish_end
 from fleet.control.states.folding import Change, Read, fold
-from fleet.control.states.owed import owes, recovered, reissued
-from fleet.control.states.saves import Applied, DoubtfulSaves, Saved
+from fleet.control.states.saves import AppliedEvent, DoubtfulSaves, Saved
 from fleet.control.states.state_cache import StateCache
 from fleet.control.states.store import StateStore, Stored
+from fleet.control.states.unpublished import may_be_unpublished, recovered, reissued
 from fleet.crashpoints import reach
 from fleet.deliberation.events import DeadlinePassed, Effect, Requested
 from fleet.deliberation.machine import due, recover
@@ -84,8 +84,8 @@ class Transitions:
         saved: Saved | None = None,
         ended: Ended | None = None,
     ) -> None:
-        self._told = saved or _nobody
-        self._ended = ended or _unheard
+        self._told = saved or _ignore_save
+        self._ended = ended or _ignore_end
         self._told_later = DoubtfulSaves(store, self._told)
         self._store = store
         self._publisher = publisher
@@ -190,8 +190,8 @@ class Transitions:
         if read.begun is not None:
             log.error("task.lost", task_id=state.task_id)
         # What came again together with something new may not have been published for.
-        owed = [] if read.state is None else [item for item in batch if owes(read.state, item)]
-        effects = recovered(state, owed) if owed else due(state) if change.moved else ()
+        unpublished = [] if read.state is None else [item for item in batch if may_be_unpublished(read.state, item)]
+        effects = recovered(state, unpublished) if unpublished else due(state) if change.moved else ()
         if state.ended and read.state is None and read.begun is None:
             effects = recover(state, request_redelivered=True)  # accepted and ended in one step
         kind = Publication.FIRST
@@ -207,8 +207,8 @@ class Transitions:
         the deadline of a task comes that has ended: it is taken back once the end is published.
         """
         state = stored.state
-        owed = [item for item in batch if owes(state, item)]
-        effects = (*(recovered(state, owed) if owed else ()), *reissued(state, batch))
+        unpublished = [item for item in batch if may_be_unpublished(state, item)]
+        effects = (*(recovered(state, unpublished) if unpublished else ()), *reissued(state, batch))
         if effects:
             log.info("effects.published_again", task_id=state.task_id, phase=state.phase, round=state.round)
             if state.ended:
@@ -231,11 +231,11 @@ class Transitions:
             await self._publisher.publish(change.state, change.rejections)
 
 
-def _nobody(before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+def _ignore_save(before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
     """Nothing is counted."""
 
 
-def _unheard(state: Deliberation) -> None:
+def _ignore_end(state: Deliberation) -> None:
     """Nobody is told of the end."""
 
 

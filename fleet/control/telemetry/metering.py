@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import Settings
-from fleet.control.states.saves import Applied
+from fleet.control.states.saves import AppliedEvent
 from fleet.control.work_ahead import WorkAhead
 from fleet.deliberation.events import DeadlinePassed, Requested, Responded
 from fleet.deliberation.state import Deliberation
@@ -35,7 +35,7 @@ class Meter:
         self.ahead = WorkAhead()
         self.labels = Labels(settings)
 
-    def saved(self, before: Deliberation | None, after: Deliberation, applied: Sequence[Applied]) -> None:
+    def saved(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
         """See `transitions.Saved`."""
         for one in applied:
             match one.event:
@@ -159,12 +159,12 @@ def kind_of_letter(reason: str) -> str:
     return next((kind for begin, kind in _LETTERS.items() if reason.startswith(begin)), "undecodable")
 
 
-def _failures(applied: Applied) -> Sequence[FailedCall]:
+def _failures(applied: AppliedEvent) -> Sequence[FailedCall]:
     """Those that this event has added."""
     return applied.after.failures[len(applied.before.failures) if applied.before is not None else 0 :]
 
 
-def _failure(applied: Applied) -> FailedCall | None:
+def _failure(applied: AppliedEvent) -> FailedCall | None:
     return next(iter(_failures(applied)), None)
 
 

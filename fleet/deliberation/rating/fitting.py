@@ -63,16 +63,16 @@ def fit(scores: Sequence[Score]) -> Fit:
 @lru_cache(maxsize=64)
 def _fit(scores: tuple[Score, ...]) -> Fit:
     table = _Table(scores)
-    said = [one.score for one in scores]
+    raw = [one.score for one in scores]
     error, leniency = ERROR, ERROR  # From below, differences between few reviewers would be taken for errors.
-    counted = said
+    counted = raw
     before: Sequence[float] = ()
     for _ in range(_MOST_TURNS):
         inverse = table.inverse(error / leniency, error / SAME_MODEL)
         solution = table.solve(inverse, counted)
-        residual = table.residual(solution, said, counted)
+        residual = table.residual(solution, raw, counted)
         limit = CLAMP * sqrt(error)
-        counted = [score - rest + max(-limit, min(limit, rest)) for score, rest in zip(said, residual, strict=True)]
+        counted = [score - rest + max(-limit, min(limit, rest)) for score, rest in zip(raw, residual, strict=True)]
         after = (error, leniency, *solution)
         if before and max(abs(one - other) for one, other in zip(before, after, strict=True)) < _STEADY:
             break
@@ -143,11 +143,11 @@ class _Table:
         of = dict(zip(self.by_reviewer, leniency, strict=True))
         return [of[name] + same_model * y for name, y in zip(self.reviewer, self.y, strict=True)]
 
-    def residual(self, solution: Sequence[float], said: Sequence[float], counted: Sequence[float]) -> list[float]:
+    def residual(self, solution: Sequence[float], raw: Sequence[float], counted: Sequence[float]) -> list[float]:
         """What neither quality nor reviewer explains of what was said, less its mean at each place."""
         explained = self.explained(solution)
         rest = self._less_author([value - part for value, part in zip(counted, explained, strict=True)])
-        cut = [value - other for value, other in zip(said, counted, strict=True)]
+        cut = [value - other for value, other in zip(raw, counted, strict=True)]
         return self.less_place([value + other for value, other in zip(rest, cut, strict=True)])
 
     def variances(

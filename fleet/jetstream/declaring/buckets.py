@@ -20,7 +20,7 @@ from fleet.jetstream.streams import BUCKETS, BucketSpec
 log = structlog.get_logger(__name__)
 
 
-def wanted(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
+def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
     """The settings of the stream behind it, as far as the fleet has an opinion."""
     limits = settings.limits
     keep_s = limits.results_days * DAY_S
@@ -45,7 +45,7 @@ def wanted(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
 async def declare(js: JetStreamContext, settings: Settings, created: list[str]) -> None:
     """Creates what is missing and updates what differs. Streams that were missing are added to `created`."""
     for spec in BUCKETS:
-        config = wanted(spec, settings)
+        config = config_of(spec, settings)
         with told(f"the bucket of {spec.stream}"):
             try:
                 existing = (await js.stream_info(spec.stream)).config

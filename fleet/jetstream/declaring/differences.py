@@ -11,10 +11,10 @@ from fleet.jetstream.declaring import ownership
 from fleet.stream_limits import DEFAULTS
 
 
-def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
-    """Field -> (as it is, as it should be), for the fields that are set in `wanted`."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for field, value in vars(wanted).items():
+def differences(existing: Any, declared: Any) -> Mapping[str, tuple[Any, Any]]:
+    """Field -> (as it is, as it should be), for the fields that are set in `declared`."""
+    differing: dict[str, tuple[Any, Any]] = {}
+    for field, value in vars(declared).items():
         if value is None or field == "name":
             continue
         actual = getattr(existing, field)
@@ -28,37 +28,37 @@ def differences(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
         else:
             same = actual == value or (not actual and not value)
         if not same:
-            found[field] = (actual, value)
-    return found
+            differing[field] = (actual, value)
+    return differing
 
 
-def drift(existing: Any, wanted: Any) -> Mapping[str, tuple[Any, Any]]:
+def drift(existing: Any, declared: Any) -> Mapping[str, tuple[Any, Any]]:
     """`differences` that are mended. What an operator has set of a stream stays: another description, more replicas,
     another limit of bytes where no setting names one.
     """
-    found = dict(differences(existing, wanted))
+    differing = dict(differences(existing, declared))
     if existing.description:
-        found.pop("description", None)
+        differing.pop("description", None)
     if not isinstance(existing, StreamConfig):
-        return found
+        return differing
     default = DEFAULTS.get(str(existing.name))
-    if (existing.max_bytes or 0) > 0 and (default is None or wanted.max_bytes == default.max_bytes):
-        found.pop("max_bytes", None)
-    if (existing.num_replicas or 1) > (wanted.num_replicas or 1):
-        found.pop("num_replicas", None)
+    if (existing.max_bytes or 0) > 0 and (default is None or declared.max_bytes == default.max_bytes):
+        differing.pop("max_bytes", None)
+    if (existing.num_replicas or 1) > (declared.num_replicas or 1):
+        differing.pop("num_replicas", None)
         if existing.name == subjects.STATES:  # then a direct get may answer with an old state
-            found.pop("allow_direct", None)
+            differing.pop("allow_direct", None)
             if existing.allow_direct:
-                found["allow_direct"] = (True, False)
-    return found
+                differing["allow_direct"] = (True, False)
+    return differing
 
 
 def refuse_other_storage(stream: str, changes: Mapping[str, tuple[Any, Any]]) -> None:
     """Raises `ConfigError` for what NATS would refuse."""
     if "storage" in changes:
-        existing, wanted = (StorageType(value).value for value in changes["storage"])
+        existing, declared = (StorageType(value).value for value in changes["storage"])
         raise ConfigError(
-            f"streams.{stream}.storage: it lies in {existing} and should in {wanted}, which NATS cannot change: "
+            f"streams.{stream}.storage: it lies in {existing} and should in {declared}, which NATS cannot change: "
             "set it as it is, or delete the stream and what is in it"
         )
 
@@ -68,9 +68,9 @@ Config = TypeVar("Config", StreamConfig, ConsumerConfig)
 
 def changed(existing: Config, changes: Mapping[str, tuple[Any, Any]]) -> Config:
     """What differs, and nothing else: an operator may have set what the fleet has no opinion on."""
-    wanted = {field: value for field, (_, value) in changes.items()}
-    if "metadata" in wanted:
-        wanted["metadata"] = ownership.with_mark(existing.metadata, wanted["metadata"][ownership.MARK])
-    if "filter_subject" in wanted:
-        wanted["filter_subjects"] = None
-    return existing.evolve(**wanted)
+    declared = {field: value for field, (_, value) in changes.items()}
+    if "metadata" in declared:
+        declared["metadata"] = ownership.with_mark(existing.metadata, declared["metadata"][ownership.MARK])
+    if "filter_subject" in declared:
+        declared["filter_subjects"] = None
+    return existing.evolve(**declared)

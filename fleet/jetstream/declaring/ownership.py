@@ -35,36 +35,36 @@ def with_mark(existing: Mapping[str, str] | None, fleet: str) -> dict[str, str]:
 async def check(
     js: JetStreamContext,
     fleet: str,
-    wanted: Mapping[str, Collection[frozenset[str]]],
+    streams: Mapping[str, Collection[frozenset[str]]],
     stores: Mapping[str, str],
     known: Collection[str] = (),
 ) -> None:
-    """Raises `ConfigError` before anything is changed. `wanted`: stream -> its subjects, and those of older versions.
+    """Raises `ConfigError` before anything is changed. `streams`: stream -> its subjects, and those of older versions.
     `stores`: the stream behind a bucket -> its description. `known`: streams that were this fleet's a moment ago, and
     may have lost their mark to somebody who reconfigured them.
     """
-    found: dict[str, StreamConfig] = {}
-    for name in (*wanted, *stores):
+    configs: dict[str, StreamConfig] = {}
+    for name in (*streams, *stores):
         try:
-            found[name] = (await js.stream_info(name)).config
+            configs[name] = (await js.stream_info(name)).config
         except NotFoundError:
             continue
-    before = any(_taken_over(found.get(name), fleet, subjects) for name, subjects in wanted.items())
+    before = any(_taken_over(configs.get(name), fleet, subjects) for name, subjects in streams.items())
     # Buckets had no description once: then they are the fleet's where its streams are.
     allowed = {name: {description, *(("", None) if before else ())} for name, description in stores.items()}
     refused = []
-    for name, config in found.items():
+    for name, config in configs.items():
         marked = owner(config)
         if marked is None and name in known:
             continue
         if marked not in (None, fleet):
             refused.append(f"{name} belongs to fleet {marked!r}")
-        elif marked is None and name in wanted and frozenset(config.subjects or ()) not in wanted[name]:
+        elif marked is None and name in streams and frozenset(config.subjects or ()) not in streams[name]:
             refused.append(f"{name} takes {', '.join(config.subjects or ())}, and carries no mark of a fleet")
         elif marked is None and name in stores and config.description not in allowed[name]:
             refused.append(f"{name} carries no mark of a fleet")
     if refused:
-        owners = sorted({marked for config in found.values() if (marked := owner(config))} - {fleet})
+        owners = sorted({marked for config in configs.values() if (marked := owner(config))} - {fleet})
         same = f", or set FLEET_NAME={owners[0]} to work with that one" if len(owners) == 1 else ""
         raise ConfigError(
             f"NATS: these streams are not those of fleet {fleet!r}: {'; '.join(refused)}. "

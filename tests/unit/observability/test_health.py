@@ -13,7 +13,7 @@ from fleet.control.recovery.watchdog import STALLED_AFTER_S, Flow
 from fleet.errors import ConfigError, FleetError
 from fleet.local.ports import free_port, health_ports
 from fleet.observability import health
-from fleet.observability.health import Health, Seen
+from fleet.observability.health import Health, Observation
 from workers.ray_pool import pool
 
 
@@ -59,7 +59,7 @@ def test_each_problem_is_named_until_it_is_over() -> None:
     """Those that are told, and those that are asked for."""
     component = Health("test")
     component.set("stream X is full", ok=False)
-    component.watch("workers", lambda: Seen(False, "0 of 4 workers answer"))
+    component.watch("workers", lambda: Observation(False, "0 of 4 workers answer"))
     assert component.problems() == ["stream X is full", "workers"]
     component.forget("stream X is full")
     assert component.problems() == ["workers"]
@@ -81,7 +81,7 @@ def test_what_is_expected_is_a_problem_until_it_was_seen() -> None:
 def test_what_is_fine_can_have_a_detail(clock: Clock) -> None:
     """Some workers are enough; the missing ones are told. Every problem has a sentence."""
     component = Health("test")
-    component.watch("workers", lambda: Seen(True, "3 of 4 workers answer"))
+    component.watch("workers", lambda: Observation(True, "3 of 4 workers answer"))
     component.set("nats", ok=True)
     assert component.readiness() == {"ready": True, "problems": [], "details": {"workers": "3 of 4 workers answer"}}
     clock.now += health.STALE_S + 1

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from fleet.observability.health import Health
-from fleet.observability.retries import RETRIES, again, tell_of_retries
+from fleet.observability.retries import RETRIES, again, report_retries
 
 
 class Step:
@@ -27,7 +27,7 @@ class Step:
 
 @pytest.fixture
 def told() -> Iterator[None]:
-    tell_of_retries()
+    report_retries()
     yield
     stamina.instrumentation.set_on_retry_hooks(None)
 

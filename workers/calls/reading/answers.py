@@ -17,7 +17,7 @@ _TAG = r"<{slash}(?:proposal|critique)(?: [A-P])?(?: [\w-]+)?>"
 _OWN_TAGS = re.compile(rf"\s*{_TAG.format(slash='')}\n?(?P<text>.*?)\n?{_TAG.format(slash='/')}\s*", re.DOTALL)
 
 
-class Checked(Struct, frozen=True, kw_only=True):
+class CheckedAnswer(Struct, frozen=True, kw_only=True):
     """A valid answer, in the field of its kind; `proposal` and `synthesis` are texts. `missing`: of a review."""
 
     proposal: str | None = None
@@ -37,25 +37,25 @@ class AnswerReader:
         self.request = request
         self._reviews: Reviews | None = None
 
-    def __call__(self, content: str) -> Checked:
+    def __call__(self, content: str) -> CheckedAnswer:
         """Raises `AgentCallError` (InvalidAnswer), also for a review that lacks something: see `salvage`."""
         request = self.request
         match request.phase:
             case "propose":
-                return Checked(proposal=self._text(content))
+                return CheckedAnswer(proposal=self._text(content))
             case "revise":
                 reason = declined(content, request.messages) if request.answer_schema is None else None
-                return Checked(declined=reason) if reason else Checked(proposal=self._text(content))
+                return CheckedAnswer(declined=reason) if reason else CheckedAnswer(proposal=self._text(content))
             case "synthesise":
-                return Checked(synthesis=self._text(content))
+                return CheckedAnswer(synthesis=self._text(content))
             case "critique" | "score":
                 return self._review(content)
             case "vote" | "compare" | "choose":
-                return Checked(choice=read_choice(content, request.labels))
+                return CheckedAnswer(choice=read_choice(content, request.labels))
             case _:
                 assert_never(request.phase)
 
-    def salvage(self) -> Checked | None:
+    def salvage(self) -> CheckedAnswer | None:
         """What is there of a review that stayed incomplete; None: nothing that counts."""
         reviews = self._reviews
         if reviews is None or not reviews.has_any:
@@ -64,7 +64,7 @@ class AnswerReader:
         note = f"a part of a review is missing: {lacks}"
         return self._checked(reviews, notes=(note,), missing=reviews.missing)
 
-    def _review(self, content: str) -> Checked:
+    def _review(self, content: str) -> CheckedAnswer:
         request = self.request
         shape = shape_of(request.labels, request.answer_schema, request.phase)
         told = read_reviews(content, shape, request.phase)
@@ -75,13 +75,15 @@ class AnswerReader:
         more = len(told.missing) - len(named)
         raise invalid("missing or not valid: " + "; ".join(named) + (f"; and {more} more" if more > 0 else ""))
 
-    def _checked(self, reviews: Reviews, *, notes: tuple[str, ...] = (), missing: tuple[str, ...] = ()) -> Checked:
+    def _checked(
+        self, reviews: Reviews, *, notes: tuple[str, ...] = (), missing: tuple[str, ...] = ()
+    ) -> CheckedAnswer:
         cards = [reviews.cards[label] for label in self.request.labels if label in reviews.cards]
         critiques = tuple(card for card in cards if isinstance(card, Critique))
         scores = tuple(card for card in cards if isinstance(card, Scorecard))
         if self.request.phase == "critique":
-            return Checked(critiques=critiques, notes=notes, missing=missing)
-        return Checked(scores=scores, notes=notes, missing=missing)
+            return CheckedAnswer(critiques=critiques, notes=notes, missing=missing)
+        return CheckedAnswer(scores=scores, notes=notes, missing=missing)
 
     def _text(self, content: str) -> str:
         schema = self.request.answer_schema

@@ -27,8 +27,8 @@ def score_of(value: Any) -> float | None:
 def what_is_wrong(value: Any) -> str:
     if value is CONTRADICTION:
         return "contradicts itself"
-    given = next((value[key] for key in _SCORE_KEYS if key in value), None) if isinstance(value, dict) else value
-    return f"expected a score from 0 to 10, not {given!r}"[:120]
+    value_ = next((value[key] for key in _SCORE_KEYS if key in value), None) if isinstance(value, dict) else value
+    return f"expected a score from 0 to 10, not {value_!r}"[:120]
 
 
 def reason_of(value: Any) -> str:
@@ -39,15 +39,15 @@ def reason_of(value: Any) -> str:
 
 def requirements_of(value: dict[str, Any]) -> tuple[bool, ...]:
     """In the order of their numbers; empty where one of them is neither met nor not."""
-    found = []
+    answers = []
     for _, met in sorted(value.items(), key=lambda item: int(item[0][1:])):
         if isinstance(met, dict):
             met = next((each for each in met.values() if isinstance(each, bool)), None)
         answer = met if isinstance(met, bool) else _BOOLEANS.get(str(met).strip().lower())
         if answer is None:
             return ()
-        found.append(answer)
-    return tuple(found)
+        answers.append(answer)
+    return tuple(answers)
 
 
 def points_of(value: Any) -> tuple[str, ...]:

@@ -140,12 +140,12 @@ def _by_label(value: Any, labels: Mapping[str, str]) -> dict[str, Any]:
             value = _from_list(value, labels)
         if not isinstance(value, dict):
             return {}
-        found: dict[str, Any] = {}
+        cards: dict[str, Any] = {}
         for key, card in value.items():
             if (label := label_in(key, labels)) is not None:
-                found[label] = card if label not in found or found[label] == card else CONTRADICTION
-        if found:
-            return found
+                cards[label] = card if label not in cards or cards[label] == card else CONTRADICTION
+        if cards:
+            return cards
         inner = [item for item in value.values() if isinstance(item, dict | list)]
         if len(inner) != 1:
             return {}
@@ -154,21 +154,21 @@ def _by_label(value: Any, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_list(items: list[Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    cards: dict[str, Any] = {}
     for item in items:
         if not isinstance(item, dict):
             continue
         key = next((key for key in _LABEL_KEYS if label_in(item.get(key), labels)), None)
         criterion = next((item[name] for name in _CRITERION_KEYS if isinstance(item.get(name), str)), None)
         if key is not None and criterion is not None:
-            card = found.setdefault(str(label_in(item[key], labels)), {})
+            card = cards.setdefault(str(label_in(item[key], labels)), {})
             if isinstance(card, dict):
                 card[criterion] = item if criterion not in card else CONTRADICTION
             continue
         pairs = item.items() if key is None else [(item[key], {k: v for k, v in item.items() if k != key})]
         for name, card in pairs:
-            found[name] = card if name not in found or found[name] == card else CONTRADICTION
-    return found
+            cards[name] = card if name not in cards or cards[name] == card else CONTRADICTION
+    return cards
 
 
 def _by_criterion(rows: list[Any]) -> dict[str, Any] | None:
@@ -235,11 +235,11 @@ def _criteria(given: dict[str, Any], shape: Shape, path: str, missing: list[str]
 
 def _named(given: Mapping[str, Any], criteria: Collection[str]) -> dict[str, Any]:
     plain = {_plain(name): name for name in criteria}
-    found: dict[str, Any] = {}
+    cards: dict[str, Any] = {}
     for key, value in given.items():
         if (name := key if key in criteria else plain.get(_plain(key))) is not None:
-            found[name] = value if name not in found or found[name] == value else CONTRADICTION
-    return found
+            cards[name] = value if name not in cards or cards[name] == value else CONTRADICTION
+    return cards
 
 
 def _plain(name: str) -> str:

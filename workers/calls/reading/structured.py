@@ -146,7 +146,7 @@ def _as_python(text: str) -> str:
 
 def _several(text: str) -> dict[str, Any] | None:
     """Objects one after the other, put into one; None where there are not two."""
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     objects = 0
     for span in _spans(text):
         for form in _forms(span):
@@ -155,10 +155,10 @@ def _several(text: str) -> dict[str, Any] | None:
             except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
-                found += value.items()
+                pairs += value.items()
                 objects += 1
             break
-    return _without_contradictions(found) if objects > 1 else None
+    return _without_contradictions(pairs) if objects > 1 else None
 
 
 def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

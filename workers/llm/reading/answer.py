@@ -73,8 +73,8 @@ class StreamedAnswer:
     @property
     def tokens(self) -> int:
         """Completion tokens as reported, else as counted here."""
-        told = self.counts.completion if self.counts else None
-        return self._counted() if told is None else told
+        counted = self.counts.completion if self.counts else None
+        return self._counted() if counted is None else counted
 
     @property
     def usage(self) -> Usage:
@@ -171,8 +171,8 @@ class StreamedAnswer:
         """For a response without anything of a completion in it: what it was instead."""
         if self._text or self._thoughts or self.finished or self.refusal or not self._unread:
             return None
-        said = "\n".join(self._unread)
-        return of_page(said) if is_page(said) else malformed(f"no completion but {shorten(said)}")
+        unread = "\n".join(self._unread)
+        return of_page(unread) if is_page(unread) else malformed(f"no completion but {shorten(unread)}")
 
 
 def _newer(old: TokenCounts | None, new: TokenCounts) -> TokenCounts:

@@ -27,5 +27,5 @@ class Event(Struct, kw_only=True):
     @property
     def adds_nothing(self) -> bool:
         """To an answer, or to what is known of it."""
-        told = (self.text, self.thought, self.refusal, self.finish_reason, self.tool)
-        return not any(told) and self.error is None and self.counts is None
+        parts = (self.text, self.thought, self.refusal, self.finish_reason, self.tool)
+        return not any(parts) and self.error is None and self.counts is None

@@ -185,8 +185,8 @@ def body_of(
 def _response_format(format_: Format, schema: dict[str, Any]) -> dict[str, Any]:
     if format_ == "json_object":
         return {"type": "json_object"}
-    given = schema if format_ == "json_schema" else _without_bounds(schema)
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": given, "strict": True}}
+    sent = schema if format_ == "json_schema" else _without_bounds(schema)
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": sent, "strict": True}}
 
 
 def _without_bounds(schema: Any) -> Any:

@@ -144,7 +144,7 @@ class Endpoint:
         if asked_s is not None:
             self.paused_until = max(self.paused_until, now + asked_s)
 
-    def heard(self, answers: bool, now: float) -> None:
+    def note_answer(self, answers: bool, now: float) -> None:
         """It has answered, or it has not."""
         self.answers, self._heard_at = answers, now
 

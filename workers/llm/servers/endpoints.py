@@ -151,7 +151,7 @@ class Endpoints:
             endpoint.allowance.end(taken, expected_tokens, call.used_tokens)
             breaker.end(era, outcome, now, task_id)
             if (answered := answered_by(failure, outcome)) is not None:
-                endpoint.heard(answered, now)
+                endpoint.note_answer(answered, now)
             self._tell(endpoint, failure, opened, was != "closed" and breaker.state(now) == "closed")
             if self._waiting:
                 self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)

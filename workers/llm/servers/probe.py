@@ -19,7 +19,7 @@ NO_FAULT = ("EmptyAnswer", "Truncated", "Declined")
 """What one token may end with on a server that is well."""
 
 
-class Answered(Struct, frozen=True, kw_only=True):
+class ProbeResult(Struct, frozen=True, kw_only=True):
     """What one server said. `error` None: it answered. `misses`: models that are wanted, and not on its list."""
 
     name: str
@@ -33,12 +33,12 @@ class Answered(Struct, frozen=True, kw_only=True):
     misses: tuple[str, ...] = ()
 
 
-class _Nobody:
+class _NoWatcher:
     def wrote(self, text: str, tokens: int, max_tokens: int) -> None:
         pass
 
 
-async def ask_all(settings: Settings, within_s: float) -> list[Answered]:
+async def ask_all(settings: Settings, within_s: float) -> list[ProbeResult]:
     """Every model server of the settings, at the same time."""
     limits = structs.replace(settings.workers, connect_timeout_s=within_s, stall_timeout_s=within_s)
     attempts = Attempts(structs.replace(settings, workers=limits))
@@ -49,10 +49,10 @@ async def ask_all(settings: Settings, within_s: float) -> list[Answered]:
         await attempts.close()
 
 
-async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, within_s: float) -> Answered:
-    found = Answered(name=endpoint.name, kind=endpoint.config.kind, url=endpoint.shown)
-    wanted = wanted_models(settings, endpoint.name)
-    target = next((model for model in wanted if not endpoint.is_not_for(model)), None)
+async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, within_s: float) -> ProbeResult:
+    result = ProbeResult(name=endpoint.name, kind=endpoint.config.kind, url=endpoint.shown)
+    models = wanted_models(settings, endpoint.name)
+    target = next((model for model in models if not endpoint.is_not_for(model)), None)
     attempt, began = Attempt(1), time.monotonic()
     attempt.route = Route(endpoint, ModelTarget(name=target))
     request = ModelRequest(
@@ -68,31 +68,31 @@ async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, withi
     try:
         async with asyncio.timeout(within_s):
             attempts.know(endpoint)
-            await attempts.make(attempt, request, {}, _Nobody(), first_token_s=within_s)
+            await attempts.make(attempt, request, {}, _NoWatcher(), first_token_s=within_s)
     except AgentCallError as failed:
         error = failed if failed.error_type not in NO_FAULT else None
     except TimeoutError:
-        return structs.replace(found, error_type="Timeout", error=f"no answer within {within_s:g} s")
+        return structs.replace(result, error_type="Timeout", error=f"no answer within {within_s:g} s")
     except ConfigError as wrong:
-        return structs.replace(found, error_type="Config", error=str(wrong))
+        return structs.replace(result, error_type="Config", error=str(wrong))
     card = endpoint.card(target)
     return structs.replace(
-        found,
+        result,
         model=attempt.model or target or "",
         window=endpoint.window(card) if card else None,
         seconds=time.monotonic() - began,
         error_type=error.error_type if error else None,
         error=error.error if error else None,
-        misses=tuple(model for model in wanted if not endpoint.is_not_for(model) and endpoint.lacks(model)),
+        misses=tuple(model for model in models if not endpoint.is_not_for(model) and endpoint.lacks(model)),
     )
 
 
 def wanted_models(settings: Settings, endpoint: str) -> tuple[str, ...]:
     """What roles ask for, by the name that servers know, where this endpoint may be asked for it."""
     named = [settings.vllm_model, *(model for role in settings.roles.values() for model in role.all_models)]
-    found: dict[str, None] = {}
+    result: dict[str, None] = {}
     for name in filter(None, named):
         alias = settings.models.get(name)
         if alias is None or alias.endpoints is None or endpoint in alias.endpoints:
-            found[(alias.name if alias else None) or name] = None
-    return tuple(found)
+            result[(alias.name if alias else None) or name] = None
+    return tuple(result)

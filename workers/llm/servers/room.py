@@ -201,11 +201,11 @@ class Room:
                 pass
 
     def _pause_s(self) -> float:
-        wanted = [each for name, each in self._allowances.items() if self._waiting(name)]
-        if not wanted:
+        waited_for = [each for name, each in self._allowances.items() if self._waiting(name)]
+        if not waited_for:
             return LOOK_AGAIN_S if any(each.has_unused for each in self._allowances.values()) else BEAT_S
         now = self._clock()
-        nearest_s = min(max(0.0, each.full_until - now) for each in wanted)
+        nearest_s = min(max(0.0, each.full_until - now) for each in waited_for)
         return min(LOOK_AGAIN_S, nearest_s) * (1.0 + 0.2 * random())
 
     async def _settle(self) -> None:

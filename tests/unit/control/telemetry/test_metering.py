@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry
 
 from fleet.config import load
 from fleet.control.runner import Runner
-from fleet.control.states.saves import Applied
+from fleet.control.states.saves import AppliedEvent
 from fleet.control.states.store import MemoryStore
 from fleet.control.telemetry.metering import Meter, kind_of_letter, overhead_ms
 from fleet.control.work_ahead import WorkAhead, calls_left
@@ -178,7 +178,7 @@ def test_a_failed_call_is_counted_by_its_error() -> None:
     for call in calls(decision):
         event = Responded(fails(call), NOW)
         after = decide(state, event).state
-        counted.saved(state, after, [Applied(event, state, after)])
+        counted.saved(state, after, [AppliedEvent(event, state, after)])
         state = after
     registries = [counted.metrics.registry]
     assert total(registries, "fleet_calls_total", outcome="other") == 1

@@ -4,7 +4,7 @@ import pytest
 
 from fleet.messages import ModelUsage, Usage
 from fleet.model_servers import Price
-from workers.llm.spending import Spent, cost
+from workers.llm.spending import Spending, cost
 
 PRICE = Price(input=0.40, cached=0.04, output=1.20)
 USED = Usage(prompt_tokens=3000, completion_tokens=1000, cached_tokens=2000)
@@ -32,7 +32,7 @@ def test_unknown_tokens_have_no_cost() -> None:
 
 def test_attempts_at_one_model_are_one_call() -> None:
     """Each of them is paid."""
-    spent = Spent().plus("m", USED, PRICE).plus("m", USED, PRICE)
+    spent = Spending().plus("m", USED, PRICE).plus("m", USED, PRICE)
     assert spent.usage == USED + USED
     assert spent.of_call(failed=False) == {
         "m": ModelUsage(
@@ -43,7 +43,7 @@ def test_attempts_at_one_model_are_one_call() -> None:
 
 def test_a_fallback_is_counted_beside_the_first_model() -> None:
     """One without a price leaves the other's cost as it is; an attempt that never began is none."""
-    spent = Spent().plus("m", Usage(), PRICE).plus("m", USED, PRICE).plus("local", USED, None)
+    spent = Spending().plus("m", Usage(), PRICE).plus("m", USED, PRICE).plus("local", USED, None)
     by_model = spent.of_call(failed=True)
     assert {model: (used.calls, used.failed_calls) for model, used in by_model.items()} == {
         "m": (1, 1),

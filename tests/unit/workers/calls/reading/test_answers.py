@@ -9,7 +9,7 @@ import pytest
 
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Choice, CriterionScore, Phase
-from workers.calls.reading.answers import AnswerReader, Checked
+from workers.calls.reading.answers import AnswerReader, CheckedAnswer
 from workers.calls.reading.structured import _validator, parse, read
 
 SCHEMA = {
@@ -21,7 +21,7 @@ SCHEMA = {
 LABELS = {"A": "agent-dev-002", "B": "agent-dev-003"}
 
 
-def answer(phase: Phase, content: Any, **more: Any) -> Checked:
+def answer(phase: Phase, content: Any, **more: Any) -> CheckedAnswer:
     """The checked answer to a call; what is no text is sent as JSON."""
     fields: dict[str, Any] = {"messages": (ChatMessage(role="user", content="do"),), **more}
     request = AgentRequested(
@@ -157,7 +157,7 @@ def test_reviews_of_another_shape_are_invalid(phase: Phase, content: Any) -> Non
 @pytest.mark.parametrize("phase", ["vote", "compare", "choose"])
 def test_a_choice_names_the_author(phase: Phase) -> None:
     """By the label that was chosen."""
-    assert answer(phase, {"rationale": "simple", "best": "B"}) == Checked(
+    assert answer(phase, {"rationale": "simple", "best": "B"}) == CheckedAnswer(
         choice=Choice(author_id="agent-dev-003", rationale="simple")
     )
 
@@ -196,7 +196,7 @@ def test_a_choice_of_nothing_that_was_shown_is_invalid(content: Any) -> None:
 )
 def test_a_declined_revision_is_its_reason(text: str) -> None:
     """Blank space, emphasis and quotes around it do not matter."""
-    assert answer("revise", text) == Checked(declined="it is `good`")
+    assert answer("revise", text) == CheckedAnswer(declined="it is `good`")
 
 
 OWN = "Use a token bucket in Redis, one key for each client, refilled by a script. " * 20
@@ -214,9 +214,9 @@ OWN = "Use a token bucket in Redis, one key for each client, refilled by a scrip
 def test_a_notice_in_any_language_never_replaces_a_proposal(text: str) -> None:
     """It is far too short for a solution, and says that it is none; a short solution is one."""
     question = ChatMessage(role="user", content=f"<proposal 1a2b3c4d>\n{OWN}\n</proposal 1a2b3c4d>\n\nRewrite it.")
-    assert answer("revise", text, messages=(question,)) == Checked(declined=text)
+    assert answer("revise", text, messages=(question,)) == CheckedAnswer(declined=text)
     short = "Use a leaky bucket in the gateway, in memory, and accept that a restart forgives everybody once."
-    assert answer("revise", short, messages=(question,)) == Checked(proposal=short)
+    assert answer("revise", short, messages=(question,)) == CheckedAnswer(proposal=short)
     long = f"{text}\n\n{OWN}"
     assert answer("revise", long, messages=(question,)).proposal == long
 
@@ -224,8 +224,8 @@ def test_a_notice_in_any_language_never_replaces_a_proposal(text: str) -> None:
 @pytest.mark.parametrize("phase", ["propose", "revise"])
 def test_the_frame_of_the_prompt_is_taken_off(phase: Phase) -> None:
     """Models answer within the tags that they were shown."""
-    assert answer(phase, "<proposal 9078069a>\nA text.\n</proposal 9078069a>\n") == Checked(proposal="A text.")
-    assert answer(phase, "A <proposal x> of </proposal x>") == Checked(proposal="A <proposal x> of </proposal x>")
+    assert answer(phase, "<proposal 9078069a>\nA text.\n</proposal 9078069a>\n") == CheckedAnswer(proposal="A text.")
+    assert answer(phase, "A <proposal x> of </proposal x>") == CheckedAnswer(proposal="A <proposal x> of </proposal x>")
 
 
 CARD = {"type": "object", "properties": {"cost": {"type": "object"}, "clarity": {"type": "object"}}}
@@ -302,7 +302,7 @@ def test_of_a_review_that_stays_incomplete_what_is_there_counts() -> None:
 )
 def test_a_choice_is_known_by_its_label(text: str) -> None:
     """Whatever stands around it."""
-    assert answer("vote", text) == Checked(choice=Choice(author_id=LABELS["A"]))
+    assert answer("vote", text) == CheckedAnswer(choice=Choice(author_id=LABELS["A"]))
 
 
 @pytest.mark.parametrize("text", ["DECLINE:", "**DECLINE:**\n", "**DECLINE: **"])
@@ -313,15 +313,15 @@ def test_a_decline_without_a_reason_is_invalid(text: str) -> None:
 
 def test_any_other_text_is_the_answer_as_it_stands() -> None:
     """Only a revision can be declined, and only at its beginning."""
-    assert answer("propose", "DECLINE: no") == Checked(proposal="DECLINE: no")
-    assert answer("revise", " We DECLINE: no") == Checked(proposal=" We DECLINE: no")
-    assert answer("synthesise", "DECLINE: no") == Checked(synthesis="DECLINE: no")
+    assert answer("propose", "DECLINE: no") == CheckedAnswer(proposal="DECLINE: no")
+    assert answer("revise", " We DECLINE: no") == CheckedAnswer(proposal=" We DECLINE: no")
+    assert answer("synthesise", "DECLINE: no") == CheckedAnswer(synthesis="DECLINE: no")
 
 
 @pytest.mark.parametrize("phase", ["propose", "revise"])
 def test_a_proposal_by_schema_is_its_json_without_the_fence(phase: Phase) -> None:
     """The text stays as the model wrote it."""
-    assert answer(phase, '```json\n{"A":  "x"}\n```\n', answer_schema=SCHEMA) == Checked(proposal='{"A":  "x"}')
+    assert answer(phase, '```json\n{"A":  "x"}\n```\n', answer_schema=SCHEMA) == CheckedAnswer(proposal='{"A":  "x"}')
 
 
 @pytest.mark.parametrize("content", ["DECLINE: no", '{"A": "four"}', '{"A": "\n"}', "{}", "prose"])

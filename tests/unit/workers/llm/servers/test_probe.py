@@ -13,7 +13,7 @@ from workers.simulator.server import Simulator, SimulatorConfig
 WITHIN_S = 10.0
 
 
-async def asked(settings: Settings) -> probe.Answered:
+async def asked(settings: Settings) -> probe.ProbeResult:
     (answered,) = await probe.ask_all(settings, WITHIN_S)
     return answered
 

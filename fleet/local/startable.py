@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self
 
 
-class Started(ABC):
+class Startable(ABC):
     """`_start` begins everything, and pushes onto `_stack` how to end it, step by step."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ LONGEST_LINE = 8192
 WATCHERS = 32
 
 
-class ToldLines:
+class StderrLines:
     """A text stream that passes everything on to `stream`, and tells each watcher once what is new."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -15,7 +15,7 @@ MOST_ATTEMPTS = 6
 """Of publishing one call, where it is purged again and again within the duplicate window."""
 
 
-def owes(state: Deliberation, item: Item) -> bool:
+def may_be_unpublished(state: Deliberation, item: Item) -> bool:
     """Whether something that `state` requires may not have been published because of this item."""
     match item.event:
         case PublishAgain(request):
@@ -31,9 +31,9 @@ def owes(state: Deliberation, item: Item) -> bool:
     return item.delivery.id in state.cause
 
 
-def recovered(state: Deliberation, owed: Sequence[Item]) -> tuple[Effect, ...]:
+def recovered(state: Deliberation, items: Sequence[Item]) -> tuple[Effect, ...]:
     """What `state` requires, to be published because of these items."""
-    events = (item.event for item in owed)
+    events = (item.event for item in items)
     redelivered = any(isinstance(event, Requested) or event == PublishAgain(request=True) for event in events)
     return recover(state, request_redelivered=redelivered)
 

@@ -2,13 +2,13 @@
 
 import io
 
-from workers.ray_pool.told_lines import KEPT_LINES, ToldLines
+from workers.ray_pool.stderr_lines import KEPT_LINES, StderrLines
 
 
 def test_each_watcher_is_told_once() -> None:
     """Everything is passed on besides; a line that is not whole waits."""
     stream = io.StringIO()
-    lines = ToldLines(stream)
+    lines = StderrLines(stream)
     lines.write("one\ntwo\nthr")
     assert lines.new_for("a") == ["one", "two"]
     assert lines.new_for("a") == []
@@ -21,7 +21,7 @@ def test_each_watcher_is_told_once() -> None:
 
 def test_what_is_too_much_is_counted() -> None:
     """The last lines are told, and how many are missing."""
-    lines = ToldLines(io.StringIO())
+    lines = StderrLines(io.StringIO())
     lines.write("x\n" * (KEPT_LINES + 7))
     told = lines.new_for("a")
     assert "(7 lines" in told[0]
