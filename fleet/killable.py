@@ -150,7 +150,7 @@ class _Child:
                 else:
                     self._process.kill()
         await self._process.wait()
-        self._process._transport.close()  # type: ignore[attr-defined]  # its pipes, without a wait for their other ends
+        self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio waits for the other ends of its pipes
 
 
 def serve() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
 from fleet.local.data_dir import DEFAULT_DATA_DIR
 
 DataDir = Annotated[
@@ -46,7 +47,9 @@ Rounds = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", min=1, max=3600, metavar="SECONDS", help="Deadline of the whole. Default: 300."),
+    typer.Option(
+        "--timeout", min=1, max=LONGEST_DELIBERATION_S, metavar="SECONDS", help="Deadline of the whole. Default: 300."
+    ),
 ]
 GivenId = Annotated[
     str | None, typer.Option("--id", metavar="ID", help="Name the task yourself: the same task twice is run once.")

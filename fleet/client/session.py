@@ -24,6 +24,7 @@ from fleet.client.connection import (
 from fleet.client.fleet import Fleet
 from fleet.config import Settings
 from fleet.errors import FleetError
+from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import (
     AgentCompleted,
@@ -97,7 +98,9 @@ class Session(Fleet):
 
     async def _answer(self, task_id: str, body: bytes, ended: asyncio.Future[bytes]) -> bytes:
         """Whichever comes first: the service's reply, the event itself, or what the state says."""
-        asking = asyncio.create_task(self.request(subjects.ASK, body, within_s=3600 + AFTER_DEADLINE_S))
+        asking = asyncio.create_task(
+            self.request(subjects.ASK, body, within_s=LONGEST_DELIBERATION_S + AFTER_DEADLINE_S)
+        )
         waiting: set[asyncio.Future[bytes]] = {asking, ended}
         lost: ServiceError | None = None
         try:

@@ -12,16 +12,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
 
 from fleet.jetstream.lifetimes import KEEP_EVERY_S
+from fleet.observability.retries import again
 
 log = structlog.get_logger(__name__)
 
 ROOM_VALID_S = 1.0
-LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 1.0
+LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 0.5
 
 
 class Holdable(Protocol):
@@ -71,11 +73,8 @@ class Admission:
     async def _admit_held(self, in_progress: Callable[[], Awaitable[int]]) -> None:
         full = False
         while self._held:
-            try:
-                await self._look(in_progress)
-            except Exception as error:
-                log.warning("admission.count_failed", error=repr(error))
-                await asyncio.sleep(LOOK_AGAIN_S)
+            look = partial(self._look, in_progress)
+            await again("requests.count", look, on=Exception, first_s=LOOK_AGAIN_S, longest_s=LOOK_AGAIN_S)
             while self._held and self._room > 0:
                 self._room -= 1
                 _, admit = self._held.popleft()

@@ -53,9 +53,8 @@ class Connection(LastingClient):
             if now - self._refused_at > REFUSED_FOR_S:
                 raise error
 
-    async def _attempt_reconnect(self) -> None:
+    def before_reconnect(self) -> None:
         self._refused_at = None
-        await super()._attempt_reconnect()
 
 
 def options(settings: Settings) -> dict[str, Any]:

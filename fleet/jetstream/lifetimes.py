@@ -6,8 +6,12 @@ MINUTE_S: Final = 60.0
 HOUR_S: Final = 60 * MINUTE_S
 DAY_S: Final = 24 * HOUR_S
 
-CALLS_S: Final = 2 * HOUR_S
-"""Agent calls and the texts that they refer to. A deliberation takes an hour at most."""
+LONGEST_DELIBERATION_S: Final = HOUR_S
+"""The longest `timeout_seconds` that a request may have."""
+LONGEST_CALL_S: Final = LONGEST_DELIBERATION_S + MINUTE_S
+"""Of the service: a deliberation, and a minute for what comes before and after."""
+CALLS_S: Final = 2 * LONGEST_DELIBERATION_S
+"""Agent calls and the texts that they refer to."""
 LONGEST_TASK_S: Final = CALLS_S
 """No acceptance older than this belongs to a running task."""
 ANSWERS_S: Final = DAY_S

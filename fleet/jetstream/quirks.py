@@ -33,6 +33,9 @@ class LastingClient(Client):
         """Set once it is given up for good: its user was taken away, say."""
         self._ending: asyncio.Task[None] | None = None
 
+    def before_reconnect(self) -> None:
+        """Called when the connection is lost, before another one is tried."""
+
     @property
     def offers_jetstream(self) -> bool:
         """Whether the server that it is connected to has JetStream; others of a cluster may have it."""
@@ -63,6 +66,7 @@ class LastingClient(Client):
 
     async def _attempt_reconnect(self) -> None:
         """In nats-py, what a callback raises ends the reconnecting, and the connection counts as open for ever."""
+        self.before_reconnect()
         try:
             await super()._attempt_reconnect()
         except Exception as error:
@@ -141,6 +145,17 @@ async def drain_endpoints(service: Service) -> None:
         if endpoint._subscription is not None:
             await endpoint._subscription.drain()
     service._endpoints.clear()
+
+
+def count_call(service: Service, subject: str, took_ns: int, error: str | None) -> None:
+    """Adds a call to what `$SRV.STATS` says: nats-py sees only that a task was started for it."""
+    for endpoint in service._endpoints:
+        if endpoint._subject == subject:
+            endpoint._processing_time += took_ns
+            endpoint._average_processing_time = endpoint._processing_time // max(1, endpoint._num_requests)
+            if error is not None:
+                endpoint._num_errors += 1
+                endpoint._last_error = error
 
 
 def message_of(request: Request) -> Msg:

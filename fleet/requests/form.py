@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
 from fleet.messages import Message, SelectionMethod
 
 MAX_TASK_CHARACTERS = 65_536
@@ -45,7 +46,7 @@ class Constraints(Message, frozen=True, kw_only=True):
     rubric: Rubric | None = None
     requirements: Annotated[tuple[str, ...], Meta(max_length=MAX_REQUIREMENTS)] | None = None
     metadata: dict[str, Any] | None = None
-    timeout_seconds: Annotated[float, Meta(ge=1, le=3600)] | None = None
+    timeout_seconds: Annotated[float, Meta(ge=1, le=int(LONGEST_DELIBERATION_S))] | None = None
     policy: RequestPolicy | None = None
     architect_rubric: WeightedRubric | None = None
     reference: Annotated[str, Meta(max_length=65_536)] | None = None

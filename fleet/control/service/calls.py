@@ -84,14 +84,3 @@ def answered_only(answer: Callable[[Msg], Awaitable[None]]) -> Callable[[Msg], A
             await answer(msg)
 
     return guarded
-
-
-def count(service: Any, subject: str, took_ns: int, refused: ServiceFault | None) -> None:
-    """Adds a call to what `$SRV.STATS` says: nats-py sees only that a task was started for it."""
-    for endpoint in service._endpoints:
-        if endpoint._subject == subject:
-            endpoint._processing_time += took_ns
-            endpoint._average_processing_time = endpoint._processing_time // max(1, endpoint._num_requests)
-            if refused is not None:
-                endpoint._num_errors += 1
-                endpoint._last_error = f"{refused.code}:{refused.text}"

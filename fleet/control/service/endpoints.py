@@ -15,11 +15,12 @@ from nats.micro.request import Request
 from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.service.calls import HandOver, Receipt, decoded, fault, taken_over
-from fleet.control.service.lookup import LONGEST_CALL_S, Lookup, Submission, result_of
+from fleet.control.service.lookup import Lookup, Submission, result_of
 from fleet.control.service.waiters import Closed, Waiters
 from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import root_context
 from fleet.errors import UnreadableState
+from fleet.jetstream.lifetimes import LONGEST_CALL_S
 from fleet.messages import CancelReply, CancelRequest, ResultReply, ResultRequest, TerminalEvent, encode, of_run
 from fleet.messages.headers import headers, traceparent_in
 from fleet.observability.retries import again

@@ -21,10 +21,11 @@ from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.service.calls import NO_RECEIPT, HandOver, decoded, fault, taken_over
 from fleet.control.service.endpoints import Endpoints
-from fleet.control.service.lookup import LONGEST_CALL_S, Lookup, Submission, result_of
+from fleet.control.service.lookup import Lookup, Submission, result_of
 from fleet.control.service.updates import FollowPosition, progress_reply, seen_of, updates
 from fleet.control.service.waiters import Closed, Waiter, Waiters
 from fleet.jetstream.connection import OUTAGES
+from fleet.jetstream.lifetimes import LONGEST_CALL_S
 from fleet.messages import UNDECODABLE, Message, ResultReply, decode, encode
 
 log = structlog.get_logger(__name__)

@@ -18,12 +18,11 @@ from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.history import events, find_rejection
+from fleet.jetstream.lifetimes import LONGEST_CALL_S
 from fleet.messages import DeliberationRejected, ResultReply, decode
 from fleet.observability.retries import again
 from fleet.requests.by_reference import whole_request
 
-LONGEST_CALL_S = 3600.0 + 60.0
-"""Longest timeout a request may have, and a minute for what comes before and after."""
 LOOK_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 0.1, 0.5
 COMPARED_WITHIN_S, COMPARED_PAUSE_S = 5.0, 0.05
 

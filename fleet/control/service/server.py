@@ -19,7 +19,7 @@ from nats.micro.service import EndpointConfig, ServiceConfig
 
 from fleet import __version__, subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import HandOver, ServiceFault, answered_only, count, fault
+from fleet.control.service.calls import HandOver, ServiceFault, answered_only, fault
 from fleet.control.service.endpoints import Endpoints
 from fleet.control.service.following import Following
 from fleet.control.service.lookup import Lookup
@@ -27,7 +27,7 @@ from fleet.control.service.waiters import Waiters
 from fleet.errors import NewerState, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import may_be_answered
-from fleet.jetstream.quirks import drain_endpoints, message_of, wrap_verbs
+from fleet.jetstream.quirks import count_call, drain_endpoints, message_of, wrap_verbs
 from fleet.messages import encode
 from fleet.messages.headers import line, republishable
 from fleet.requests.by_reference import by_reference
@@ -133,7 +133,8 @@ class Service:
             await self._refuse(request, refused)
         if stream and not handed_over:
             await request.respond(b"")
-        count(self._service, request.subject, time.perf_counter_ns() - began, refused)
+        error = f"{refused.code}:{refused.text}" if refused is not None else None
+        count_call(self._service, request.subject, time.perf_counter_ns() - began, error)
 
     async def _answer(self, request: Request, replies: Replies) -> ServiceFault | None:
         """Sends what there is to reply. Returns the error that is to follow."""

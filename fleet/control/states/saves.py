@@ -9,10 +9,12 @@ import structlog
 from fleet.control.states.store import StateStore
 from fleet.deliberation.events import Event
 from fleet.deliberation.state import Deliberation
+from fleet.observability.retries import again
 
 log = structlog.get_logger(__name__)
 
-LOOK_AGAIN_AFTER_S = (0.1, 0.5, 2.0, 5.0, 10.0, 20.0)
+LOOK_AFTER_S, LOOK_WITHIN_S = 0.1, 40.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,18 @@ class DoubtfulSaves:
         task.add_done_callback(self._looking.discard)
 
     async def _look(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
-        for pause_s in LOOK_AGAIN_AFTER_S:
-            await asyncio.sleep(pause_s)
-            try:
-                stored = await self._store.load(after.task_id)
-            except Exception as error:  # NATS is still away
-                log.debug("save.in_doubt", task_id=after.task_id, error=repr(error))
-                continue
+        await asyncio.sleep(LOOK_AFTER_S)
+        try:
+            stored = await again(
+                "save.look",
+                lambda: self._store.load(after.task_id),
+                on=Exception,
+                within_s=LOOK_WITHIN_S,
+                first_s=FIRST_PAUSE_S,
+                longest_s=LONGEST_PAUSE_S,
+            )
+        except Exception as error:  # NATS is still away
+            log.warning("save.in_doubt", task_id=after.task_id, error=repr(error))
+        else:
             if stored is not None and stored.state == after:
                 self._saved(before, after, applied)
-            return

@@ -16,6 +16,7 @@ import structlog
 from fleet.clock import now_ms
 from fleet.event_loop import end
 from fleet.model_servers import EndpointConfig
+from fleet.observability.retries import again
 from workers.llm.servers.limits import Grant, Need, Record, has_rates, is_limited, settle, without
 
 log = structlog.get_logger(__name__)
@@ -185,12 +186,7 @@ class Room:
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            try:
-                await self._settle()
-            except Unreadable as error:
-                log.warning("limits.not_shared", worker=self._worker, error=str(error))
-                await asyncio.sleep(LOOK_AGAIN_S)
-                continue
+            await again("limits.share", self._settle, on=Unreadable, first_s=LOOK_AGAIN_S, longest_s=LOOK_AGAIN_S)
             if not self._written and not self._news.is_set():
                 return
             await asyncio.sleep(BETWEEN_S)
