@@ -17,7 +17,7 @@ from fleet import __version__, messages, subjects
 from fleet.messages import ContentRef, end_summary
 from fleet.messages.json_schemas import Schema, reference, schemas
 from fleet.requests.by_reference import RequestRef
-from fleet.requests.form import Constraints, DeliberationRequested, Options, RequestCriterion, RequestPolicy
+from fleet.requests.fields import Constraints, DeliberationRequested, Options, RequestCriterion, RequestPolicy
 
 PAGE = Path(__file__).parents[1] / "subjects.md"
 

@@ -11,7 +11,7 @@ from fleet.errors import BadRequest
 from fleet.messages import Policy, decode
 from fleet.requests import schemas
 from fleet.requests.depth import check_depth
-from fleet.requests.form import (
+from fleet.requests.fields import (
     Constraints,
     DeliberationRequested,
     Options,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fleet.messages import encode
-from fleet.requests.form import Constraints, DeliberationRequested, Options
+from fleet.requests.fields import Constraints, DeliberationRequested, Options
 
 KIB = 1024
 LIMITS = {

@@ -3,7 +3,7 @@
 import msgspec
 
 from fleet.messages import UNDECODABLE, encode
-from fleet.requests.form import Constraints, DeliberationRequested
+from fleet.requests.fields import Constraints, DeliberationRequested
 
 INTEGERS = (("num_agents",), ("rounds",), ("options", "seed"), ("options", "top_k"), ("options", "max_total_tokens"))
 """Where a request has integers. JSON has one kind of number, so 3.0 is one too."""

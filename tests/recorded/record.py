@@ -41,7 +41,7 @@ from fleet.messages import (
     TotalUsage,
     encode,
 )
-from fleet.requests.form import DeliberationRequested
+from fleet.requests.fields import DeliberationRequested
 from fleet.requests.task import Task
 from tests.support.agents import answer, failure
 

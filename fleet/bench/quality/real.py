@@ -36,7 +36,7 @@ from fleet.deliberation.state import Deliberation
 from fleet.errors import ConfigError
 from fleet.messages import AgentProgress, AgentRequested, AgentResponse, DeliberationCompleted
 from fleet.messages.trace_ids import TraceContext, digest
-from fleet.requests.form import MAX_AGENTS
+from fleet.requests.fields import MAX_AGENTS
 from workers.calls.caller import Caller
 from workers.llm.client import ModelClient
 

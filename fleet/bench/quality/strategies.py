@@ -14,7 +14,7 @@ from fleet.bench.quality.aggregation import QUESTION, completed
 from fleet.bench.quality.council import Council
 from fleet.bench.quality.traits import Traits
 from fleet.bench.report import Figure, mean_and_error, ratio_of_means
-from fleet.requests.form import MAX_AGENTS
+from fleet.requests.fields import MAX_AGENTS
 from fleet.requests.task import Task
 
 REFERENCE = "1_round"

@@ -23,7 +23,7 @@ from fleet.messages import (
     TotalUsage,
     encode,
 )
-from fleet.requests.form import Constraints, DeliberationRequested, Options
+from fleet.requests.fields import Constraints, DeliberationRequested, Options
 from fleet.requests.parse import parse_request
 from tests.support.agents import answer, failure
 from tests.support.council import NOW, Answerer, begin, completed, run_to_end

@@ -11,7 +11,7 @@ from msgspec import Struct
 from fleet import messages
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Message, decoder, encode
-from fleet.requests.form import Options, RequestPolicy
+from fleet.requests.fields import Options, RequestPolicy
 from tests.recorded.record import everything
 
 STRICT = (Options, RequestPolicy)

@@ -1,4 +1,4 @@
-"""Describes the form of a request: its fields as clients send them, with their bounds."""
+"""Defines the fields of a request as clients send them, with their bounds."""
 
 from typing import Annotated, Any
 
