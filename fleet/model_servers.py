@@ -137,7 +137,7 @@ def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, Model
         if endpoint.api_key_env and endpoint.api_key_file:
             found.append(f"endpoints.{name}: api_key_env or api_key_file, not both")
         if endpoint.api_key is not None:
-            found.append(f"endpoints.{name}.api_key: the key never stands in the file: api_key_env or api_key_file")
+            found.append(f"endpoints.{name}.api_key: the key must not be in the file: use api_key_env or api_key_file")
         found += (f"endpoints.{name}.{problem}" for problem in _secrets_in(endpoint))
         if set(endpoint.request) & {"messages", "stream", "model"}:
             found.append(f"endpoints.{name}.request: messages, stream and model are the fleet's own")
@@ -149,7 +149,7 @@ def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, Model
                 found.append(f"models.{name}.endpoints: no [endpoints.{each}]")
         for each in model.fallbacks:
             if each == name:
-                found.append(f"models.{name}.fallbacks: a model cannot stand in for itself")
+                found.append(f"models.{name}.fallbacks: a model cannot be a fallback of itself")
     return found
 
 
@@ -157,19 +157,19 @@ def _secrets_in(endpoint: EndpointConfig) -> Iterator[str]:
     """What would be handed to every worker as it is, and be readable to whoever reaches Ray."""
     parts = urlsplit(endpoint.url)
     if "@" in parts.netloc:
-        yield "url: user and password never stand in the file: headers_env or headers_file, for Authorization"
+        yield "url: user and password must not be in the file: use headers_env or headers_file, for Authorization"
     for name, value in parse_qsl(parts.query):
         if _is_secret(name, value):
-            yield f"url: {name} never stands in the file: api_key_env or headers_env"
+            yield f"url: {name} must not be in the file: use api_key_env or headers_env"
     for name, value in endpoint.headers.items():
         if _is_secret(name, value):
-            yield f"headers.{name}: a secret never stands in the file: headers_env or headers_file"
+            yield f"headers.{name}: a secret must not be in the file: use headers_env or headers_file"
     for name in {*endpoint.headers_env, *endpoint.headers_file}:
         if (name in endpoint.headers_env) + (name in endpoint.headers_file) + (name in endpoint.headers) > 1:
             yield f"headers.{name}: headers, headers_env or headers_file, only one of them"
     for path, leaf in _leaves(endpoint.request, "request"):
         if _is_secret(path.rpartition(".")[2], leaf, _SECRET_FIELDS):
-            yield f"{path}: a secret never stands in the file: api_key_env or headers_env"
+            yield f"{path}: a secret must not be in the file: use api_key_env or headers_env"
 
 
 _SECRET_WORDS = re.compile(

@@ -74,7 +74,7 @@ class Cluster(Startable):
             "collector": self._replica("collector", "-m", "fleet.cli", "collector"),
             "worker": self._replica("worker", "-m", "fleet.chaos.worker"),
         }
-        self.proxy: Proxy
+        self.proxy = Proxy()
         self.vllm_url = ""
         self.leaked: list[str] = []
         self._once: dict[str, dict[str, str]] = {}
@@ -91,7 +91,7 @@ class Cluster(Startable):
         self._bed.prepare()
         self._stack.push_async_callback(self.nats.stop)
         await self.nats.start()
-        self.proxy = Proxy(*self.nats.ports)
+        self.proxy.upstreams = tuple(self.nats.ports)
         await self.proxy.start()
         self._stack.push_async_callback(self.proxy.stop)
         self._stack.push_async_callback(self.model.stop, MODEL_GRACE_S)

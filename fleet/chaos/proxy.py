@@ -33,10 +33,10 @@ class Link:
 
 
 class Proxy:
-    """`upstreams` are the ports of the servers behind it. Each link gets the next one that listens."""
+    """`upstreams` are the ports of the servers behind it, known at its start. Each link gets the next that listens."""
 
     def __init__(self, *upstreams: int) -> None:
-        self._upstreams = upstreams
+        self.upstreams = upstreams
         self._links: set[Link] = set()
         self._count = 0
         self._silent: Which | None = None
@@ -103,7 +103,7 @@ class Proxy:
             self._tasks.discard(task)
 
     async def _connect(self, number: int) -> tuple[StreamReader, StreamWriter]:
-        ports = [self._upstreams[(number + turn) % len(self._upstreams)] for turn in range(len(self._upstreams))]
+        ports = [self.upstreams[(number + turn) % len(self.upstreams)] for turn in range(len(self.upstreams))]
         for port in ports[:-1]:
             with suppress(OSError):
                 return await asyncio.open_connection(HOST, port)

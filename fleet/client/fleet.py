@@ -78,7 +78,7 @@ class Fleet(Caller):
         async for event in self._follow({"task_id": f"ask-{secrets.token_hex(8)}", **body}):
             if isinstance(event, TERMINAL):
                 return event
-        raise Unreachable("the fleet told no end")
+        raise Unreachable("the fleet published no terminal event")
 
     async def submit(self, task_description: str, **request: Unpack[Request]) -> Ticket:
         """Publishes a request, and waits for the receipt only. A bad request is rejected later, by an event.

@@ -142,7 +142,7 @@ async def _closings(clients: Sequence[Connection]) -> None:
     finally:
         for closing in closings:
             closing.cancel()
-    raise Unreachable("a connection to NATS was closed for good: a new process connects anew")
+    raise Unreachable("a connection to NATS was closed for good: this process ends, and a new one connects")
 
 
 def _writes(runner: Runner) -> Observation:

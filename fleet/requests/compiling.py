@@ -51,7 +51,7 @@ def bad_pattern_of(required: tuple[str, ...], forbidden: tuple[str, ...]) -> tup
 def bad_schema_of(schema: dict[str, Any]) -> tuple[str, str] | None:
     """As `bad_pattern_of`."""
     problem = bad_schema(schema)
-    return None if problem is None else ("", f"no JSON Schema that stands alone: {problem}")
+    return None if problem is None else ("", f"not a self-contained JSON Schema: {problem}")
 
 
 async def _check(path: str, job: Any, arguments: Any, task_id: str, task: Task, processes: Processes) -> None:

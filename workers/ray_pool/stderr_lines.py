@@ -53,4 +53,4 @@ class StderrLines:
             count = self._written - since
             lines = list(self._lines)[max(0, len(self._lines) - count) :] if count else []
         missed = count - len(lines)
-        return [f"({missed} lines of this worker were too many to be told)", *lines] if missed else lines
+        return [f"({missed} lines of this worker were left out)", *lines] if missed else lines

@@ -70,7 +70,7 @@ class Servers:
         self._rng = Random(seed)
         self._seed = seed
         self._clients: list[ModelClient] = []
-        self._settings: Settings
+        self._settings: Settings = structs.replace(load({}), agent_type="vllm", workers=Workers(count=workers))
 
     async def __aenter__(self) -> "Servers":
         async with AsyncExitStack() as stack:
@@ -80,9 +80,7 @@ class Servers:
                 name: EndpointConfig(url=server.url, max_concurrency=self._max_concurrency)
                 for name, server in self.servers.items()
             }
-            self._settings = structs.replace(
-                load({}), agent_type="vllm", endpoints=endpoints, workers=Workers(count=self._workers)
-            )
+            self._settings = structs.replace(self._settings, endpoints=endpoints)
             ledger = OwnLedger()
             for number in range(self._workers):
                 client = ModelClient(self._settings, rng=Random(self._seed))

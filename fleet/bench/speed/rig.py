@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import nats
 from nats.aio.client import Client
 
 from fleet.local.nats_server import EmbeddedNats
@@ -47,7 +46,7 @@ class Rig(Startable):
         self.vllm_url = vllm_url or ""
         self.nats = EmbeddedNats(data_dir)
         self.ready_s = 0.0
-        self.nc: Client
+        self.nc = Client()
         self._more = dict(environ or {})
         self._pace = pace
         self.bed = Testbed(data_dir, config, self._where)
@@ -103,7 +102,7 @@ class Rig(Startable):
         if self.bare is not None:
             self._stack.push_async_callback(self.bare.stop, MODEL_GRACE_S)
             await self.bare.start()
-        self.nc = await nats.connect(self.nats.url, name="fleet-bench")
+        await self.nc.connect(self.nats.url, name="fleet-bench")
         self._stack.push_async_callback(self.nc.close)
 
     def _where(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ def list_(
     ] = None,
     tenant: Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Only this tenant's.")] = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, metavar="N", help="At most so many, the newest; 0: all.")
+        int, typer.Option("--limit", min=0, metavar="N", help="Show the newest N only; 0: all.")
     ] = DEFAULT_LIMIT,
     data_dir: options.DataDir = options.DATA_DIR,
     nats_url: options.NatsUrl = None,

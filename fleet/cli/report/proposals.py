@@ -56,7 +56,7 @@ def _proposal(result: RankedResult) -> Iterator[Block]:
         f"rewritten {count(proposal.revisions, 'time')}."
     )
     if result.shadow:
-        yield Prose("It ran beside the others to be compared with them: it was scored, and could not win.")
+        yield Prose("It ran together with the others for comparison: it was scored, and could not win.")
     if proposal.truncated:
         yield Prose("The model server cut this text off.")
     yield Folded("The text", (Quote(proposal.content),))

@@ -247,11 +247,11 @@ def _cost(event: TerminalEvent) -> Section:
     cost = (
         f"It cost {event.cost:,.6f}, in the currency of the prices that are set."
         if event.cost is not None
-        else ("What it cost is not known: not every model server that was used has a price, or told its tokens.")
+        else ("What it cost is not known: not every model server that was used has a price, or reported its tokens.")
     )
     return Section("What it cost", (Prose(cost), Grid(head, rows)))
 
 
 def _used(used: TotalUsage | ModelUsage) -> tuple[str, ...]:
     counts = (used.calls, used.failed_calls, used.prompt_tokens, used.cached_tokens, used.completion_tokens)
-    return tuple("not told" if one is None else f"{one:,}" for one in (*counts, used.estimated_tokens))
+    return tuple("not reported" if one is None else f"{one:,}" for one in (*counts, used.estimated_tokens))

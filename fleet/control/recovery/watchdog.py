@@ -156,7 +156,7 @@ class Watchdog:
         if not wrong:
             self._wrong_since.pop(problem, None)
         elif now - self._wrong_since.setdefault(problem, now) > GIVEN_UP_AFTER_S:
-            raise Unreachable(f"{problem}, for {GIVEN_UP_AFTER_S:.0f} s: a new process connects anew")
+            raise Unreachable(f"{problem}, for {GIVEN_UP_AFTER_S:.0f} s: this process ends, and a new one connects")
 
     async def _missing_stream(self, name: str, declared: Any) -> str | None:
         try:

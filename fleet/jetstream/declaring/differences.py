@@ -58,8 +58,8 @@ def refuse_other_storage(stream: str, changes: Mapping[str, tuple[Any, Any]]) ->
     if "storage" in changes:
         existing, declared = (StorageType(value).value for value in changes["storage"])
         raise ConfigError(
-            f"streams.{stream}.storage: it lies in {existing} and should in {declared}, which NATS cannot change: "
-            "set it as it is, or delete the stream and what is in it"
+            f"streams.{stream}.storage: the stream is in {existing}, the setting says {declared}, and NATS cannot "
+            f"change that: set it to {existing}, or delete the stream and what is in it"
         )
 
 
