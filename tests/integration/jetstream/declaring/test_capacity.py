@@ -171,7 +171,9 @@ async def test_storage_is_what_the_settings_say_and_cannot_be_changed_later(nats
     on_disk = {**DEFAULTS, progress: StreamLimits(max_bytes=MIB, storage="file")}
     await topology.declare(js, structs.replace(load({}), streams=on_disk))
     assert (await js.stream_info(progress)).config.storage == StorageType.FILE
-    with pytest.raises(ConfigError, match=r"streams\.AGENT_PROGRESS\.storage: the stream is in file, the setting says memory"):
+    with pytest.raises(
+        ConfigError, match=r"streams\.AGENT_PROGRESS\.storage: the stream is in file, the setting says memory"
+    ):
         await topology.declare(js, load({}))
     await nc.close()
 
