@@ -196,19 +196,19 @@ def names_fleet(environ: Mapping[str, str]) -> bool:
 def load(environ: Mapping[str, str]) -> Settings:
     """Reads `environ`, and the TOML file that `FLEET_CONFIG` names. Raises `ConfigError` that names the setting."""
     path = environ.get("FLEET_CONFIG")
-    given = read_file(Path(path)) if path else {}
-    if unknown := given.keys() - _NAMES.keys() - set(map(file_of, SECRETS)) - _TABLES:
+    tables = read_file(Path(path)) if path else {}
+    if unknown := tables.keys() - _NAMES.keys() - set(map(file_of, SECRETS)) - _TABLES:
         raise ConfigError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
-    values = fields(given, environ)
-    served = values.get("vllm_urls") or given.get("endpoints")
+    values = fields(tables, environ)
+    served = values.get("vllm_urls") or tables.get("endpoints")
     values.setdefault("agent_type", "vllm" if served else "mock")
     if values["agent_type"] not in ("vllm", "mock"):
         raise ConfigError(f"AGENT_TYPE: expected vllm or mock, got {values['agent_type']!r}")
     if values["agent_type"] == "vllm" and not served:
         raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm (or [endpoints.NAME] in the file)")
-    values["roles"] = _roles(given.get("roles", {}), path)
-    values |= {name: given[name] for name in ("limits", "workers", "endpoints", "models") if name in given}
-    values["streams"] = stream_limits(given.get("streams", {}), environ, path)
+    values["roles"] = _roles(tables.get("roles", {}), path)
+    values |= {name: tables[name] for name in ("limits", "workers", "endpoints", "models") if name in tables}
+    values["streams"] = stream_limits(tables.get("streams", {}), environ, path)
     if values["agent_type"] == "mock":
         # The simulator is the only model server then.
         values.pop("endpoints", None)
@@ -217,26 +217,26 @@ def load(environ: Mapping[str, str]) -> Settings:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path or 'environment'}: {error}") from None
-    if found := problems(settings.endpoints, settings.models):
-        raise ConfigError(f"{path}: {'; '.join(found)}")
+    if wrong := problems(settings.endpoints, settings.models):
+        raise ConfigError(f"{path}: {'; '.join(wrong)}")
     return settings
 
 
 def fields(
-    given: Mapping[str, Any], environ: Mapping[str, str], names: Collection[str] = _NAMES.keys()
+    tables: Mapping[str, Any], environ: Mapping[str, str], names: Collection[str] = _NAMES.keys()
 ) -> dict[str, Any]:
     """Field -> value, of these settings that the environment or else the file sets, themselves or by `…_FILE`."""
     set_: dict[str, Any] = {}
     for name in (*names, *map(file_of, SECRETS)):
-        value = environ.get(name) or given.get(name)
+        value = environ.get(name) or tables.get(name)
         # A line end comes with secrets that were made from files.
         if (value := value.strip() if isinstance(value, str) else value) not in (None, ""):
             set_[name] = value
     whole = with_files(set_)
-    found = {_NAMES[name]: _parsed(_NAMES[name], whole[name]) for name in names if name in whole}
+    named = {_NAMES[name]: _parsed(_NAMES[name], whole[name]) for name in names if name in whole}
     if files := {name: str(set_[file_of(name)]) for name in SECRETS if file_of(name) in set_}:
-        found["secret_files"] = files
-    return found
+        named["secret_files"] = files
+    return named
 
 
 def read_again(settings: Settings) -> Settings:
@@ -246,7 +246,7 @@ def read_again(settings: Settings) -> Settings:
 
 
 def _parsed(field: str, value: Any) -> Any:
-    return READ.get(field, lambda given: given)(value)
+    return READ.get(field, lambda text: text)(value)
 
 
 def without_userinfo(urls: str) -> str:
@@ -268,15 +268,15 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"FLEET_CONFIG: {path} is no TOML: {error}") from None
 
 
-def _roles(given: Any, path: str | None) -> dict[str, Any]:
+def _roles(tables: Any, path: str | None) -> dict[str, Any]:
     """The shipped profiles, overlaid key by key with the file's; a role that is not shipped is added."""
     shipped = tomllib.loads(files("workers").joinpath("roles.toml").read_text())
-    if not isinstance(given, dict) or not all(isinstance(profile, dict) for profile in given.values()):
+    if not isinstance(tables, dict) or not all(isinstance(profile, dict) for profile in tables.values()):
         raise ConfigError(f"{path}: roles: expected a table [roles.NAME] for each role")
-    for name in given:
+    for name in tables:
         if not (name.isascii() and name.replace("_", "").isalnum() and name == name.upper() and len(name) <= 32):
             raise ConfigError(f"{path}: roles.{name}: a role is named in capitals, digits and _, at most 32")
-    return {name: {**shipped.get(name, {}), **given.get(name, {})} for name in {**shipped, **given}}
+    return {name: {**shipped.get(name, {}), **tables.get(name, {})} for name in {**shipped, **tables}}
 
 
 def unconfigured(environ: Mapping[str, str]) -> dict[str, str]:

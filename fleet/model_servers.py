@@ -57,23 +57,23 @@ class EndpointConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def key(self, environ: Mapping[str, str] = os.environ) -> str | None:
         """The key, from where the settings say it is. Raises ValueError where it is not there."""
         if self.api_key_env is not None:
-            if not (found := environ.get(self.api_key_env, "").strip()):
+            if not (key := environ.get(self.api_key_env, "").strip()):
                 raise ValueError(f"the variable {self.api_key_env} is not set")
-            return found
+            return key
         if self.api_key_file is not None:
             return _content(self.api_key_file)
         return self.api_key
 
     def secret_headers(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Those of `headers_env` and `headers_file`. Raises ValueError where one is not there."""
-        found = {}
+        built = {}
         for header, name in self.headers_env.items():
             if not (value := environ.get(name, "").strip()):
                 raise ValueError(f"the variable {name} of the header {header} is not set")
-            found[header] = value
+            built[header] = value
         for header, path in self.headers_file.items():
-            found[header] = _content(path)
-        return found
+            built[header] = _content(path)
+        return built
 
 
 def _content(path: str) -> str:
@@ -128,29 +128,29 @@ def shown(url: str) -> str:
 
 def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, ModelConfig]) -> list[str]:
     """What the types cannot say, each naming its setting."""
-    found = []
+    wrong = []
     for name, endpoint in endpoints.items():
         try:
             base_url(endpoint.url)
         except ValueError as error:
-            found.append(f"endpoints.{name}.url: {error}")
+            wrong.append(f"endpoints.{name}.url: {error}")
         if endpoint.api_key_env and endpoint.api_key_file:
-            found.append(f"endpoints.{name}: api_key_env or api_key_file, not both")
+            wrong.append(f"endpoints.{name}: api_key_env or api_key_file, not both")
         if endpoint.api_key is not None:
-            found.append(f"endpoints.{name}.api_key: the key must not be in the file: use api_key_env or api_key_file")
-        found += (f"endpoints.{name}.{problem}" for problem in _secrets_in(endpoint))
+            wrong.append(f"endpoints.{name}.api_key: the key must not be in the file: use api_key_env or api_key_file")
+        wrong += (f"endpoints.{name}.{problem}" for problem in _secrets_in(endpoint))
         if set(endpoint.request) & {"messages", "stream", "model"}:
-            found.append(f"endpoints.{name}.request: messages, stream and model are the fleet's own")
+            wrong.append(f"endpoints.{name}.request: messages, stream and model are the fleet's own")
     for name, model in models.items():
         if model.adapter is not None and model.base is None:
-            found.append(f"models.{name}.adapter: say which model it is for, by `base`")
+            wrong.append(f"models.{name}.adapter: say which model it is for, by `base`")
         for each in model.endpoints or ():
             if each not in endpoints:
-                found.append(f"models.{name}.endpoints: no [endpoints.{each}]")
+                wrong.append(f"models.{name}.endpoints: no [endpoints.{each}]")
         for each in model.fallbacks:
             if each == name:
-                found.append(f"models.{name}.fallbacks: a model cannot be a fallback of itself")
-    return found
+                wrong.append(f"models.{name}.fallbacks: a model cannot be a fallback of itself")
+    return wrong
 
 
 def _secrets_in(endpoint: EndpointConfig) -> Iterator[str]:

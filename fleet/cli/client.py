@@ -120,9 +120,9 @@ async def _ask(settings: Settings, body: dict[str, Any], json_output: bool) -> i
     from fleet.cli.interrupts import interruptible
 
     body = _named(body)
-    asked = asyncio.Event()
-    waiting = deliberate(settings, body, json_output=json_output, on_asked=asked.set)
-    return await interruptible(waiting, settings, body["task_id"], asked)
+    published = asyncio.Event()
+    waiting = deliberate(settings, body, json_output=json_output, on_published=published.set)
+    return await interruptible(waiting, settings, body["task_id"], published)
 
 
 def _named(body: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _named(body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def deliberate(
-    settings: Settings, body: dict[str, Any], *, json_output: bool, on_asked: Callable[[], None] = lambda: None
+    settings: Settings, body: dict[str, Any], *, json_output: bool, on_published: Callable[[], None] = lambda: None
 ) -> int:
     """Asks, shows the agents at work on standard error and the outcome on standard output; returns the exit status."""
     from fleet.cli.view import Board, show_outcome
@@ -143,7 +143,7 @@ async def deliberate(
     async with session(settings) as fleet:
         check(body)
         say(f"task {body['task_id']}", stderr=True)
-        on_asked()
+        on_published()
         if json_output:
             answer = await fleet.ask_body(body, lambda event: None)
             print_json(answer)

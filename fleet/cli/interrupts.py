@@ -14,7 +14,7 @@ SECOND_WITHIN_S = 3.0
 
 
 async def interruptible(
-    waiting: Coroutine[Any, Any, int], settings: Settings, task_id: str, asked: asyncio.Event
+    waiting: Coroutine[Any, Any, int], settings: Settings, task_id: str, published: asyncio.Event
 ) -> int:
     """What `waiting` returns, or the status of an interrupted program. `asked`: there is a task to go on with."""
     loop = asyncio.get_running_loop()
@@ -31,7 +31,7 @@ async def interruptible(
         return task.result()
     task.cancel()  # takes the live display away
     await asyncio.wait({task})
-    if not asked.is_set():
+    if not published.is_set():
         return Exit.INTERRUPTED
     say(
         f"\n{task_id} goes on without this command.\n"

@@ -120,8 +120,8 @@ def request(
         requirements=require or None,
         timeout_seconds=timeout,
     )
-    given = {name: _value(name, text) for name, text in _pairs("--option", option).items()}
-    _put(_table(body, "options"), **given)
+    values = {name: _value(name, text) for name, text in _pairs("--option", option).items()}
+    _put(_table(body, "options"), **values)
     _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None)
     _put(_table(body, "correlation"), **_pairs("--correlation", correlation))
     return {name: value for name, value in body.items() if value != {}}
@@ -133,9 +133,9 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     shared = list(inspect.signature(request).parameters.values())
 
     @functools.wraps(command)
-    def run(**given: Any) -> None:
-        body = request(**{each.name: given.pop(each.name) for each in shared})
-        command(body, **given)
+    def run(**values: Any) -> None:
+        body = request(**{each.name: values.pop(each.name) for each in shared})
+        command(body, **values)
 
     run.__signature__ = inspect.Signature([*shared, *own])  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in (*shared, *own)}
@@ -154,8 +154,8 @@ def _value(name: str, text: str) -> Any:
     return value.split(",") if name in _LISTS and isinstance(value, str) else value
 
 
-def _put(table: dict[str, Any], /, **given: Any) -> None:
-    table.update({name: value for name, value in given.items() if value is not None})
+def _put(table: dict[str, Any], /, **values: Any) -> None:
+    table.update({name: value for name, value in values.items() if value is not None})
 
 
 def _table(body: dict[str, Any], name: str) -> dict[str, Any]:
@@ -186,8 +186,8 @@ def _read(file: str, task: str | None) -> dict[str, Any]:
     return {**body, "task_description": task} if task else body
 
 
-def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    pairs = dict(text.partition("=")[::2] for text in given or [])
+def _pairs(option: str, values: list[str] | None) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in values or [])
     if not all(name and value for name, value in pairs.items()):
         raise typer.BadParameter(f"{option}: expected NAME=VALUE")
     return pairs

@@ -149,11 +149,11 @@ async def _silent_servers(fleet: "LocalFleet") -> list[str]:
 
     if fleet.model != "given":
         return []
-    asked = await probe.ask_all(fleet.settings, ASKED_WITHIN_S)
+    results = await probe.ask_all(fleet.settings, ASKED_WITHIN_S)
     return [
         f"\nThe model server {each.name} does not answer a call: {each.error}\n"
         "The fleet is up all the same, and calls wait for it until their deadlines; `fleet doctor` asks again."
-        for each in asked
+        for each in results
         if each.error
     ]
 

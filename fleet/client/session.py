@@ -90,8 +90,8 @@ class Session(Fleet):
         timeout_s = (body.get("constraints") or {}).get("timeout_seconds") or DEFAULT_TIMEOUT_S
         try:
             async with asyncio.timeout(timeout_s + AFTER_DEADLINE_S):
-                asked = await by_reference(encode(body), self.texts)
-                answer = await self.texts.inline(await self._answer(task_id, asked, ended))
+                request_body = await by_reference(encode(body), self.texts)
+                answer = await self.texts.inline(await self._answer(task_id, request_body, ended))
                 return encode(await self.completed(msgspec.json.decode(answer)))
         except TimeoutError:
             raise FleetError(f"{task_id} is overdue: see `fleet result {task_id}` and `fleet doctor`") from None

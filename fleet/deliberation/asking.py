@@ -69,7 +69,7 @@ def calls(state: Deliberation) -> dict[str, Call]:
 
 def _comparisons(state: Deliberation) -> list[Call]:
     """Each pair of tied proposals, to reviewers who wrote neither, in both orders."""
-    asked: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     comparing: list[Call] = []
     before_comparing = state.change(comparisons=_without(state, "compare"))
     for pair in pairs_to_compare(standings(before_comparing), state.ranked_agents):
@@ -77,8 +77,8 @@ def _comparisons(state: Deliberation) -> list[Call]:
         Random(f"{state.seed}/compare/{'/'.join(pair)}").shuffle(neutral)
         for reviewer in neutral[:COMPARING_REVIEWERS]:
             for order in (pair, pair[::-1]):
-                asked[reviewer] = asked.get(reviewer, 0) + 1
-                comparing.append(Call(reviewer, state.role_of(reviewer), label(order), asked[reviewer]))
+                numbers[reviewer] = numbers.get(reviewer, 0) + 1
+                comparing.append(Call(reviewer, state.role_of(reviewer), label(order), numbers[reviewer]))
     return comparing
 
 
@@ -124,7 +124,7 @@ def critiques_of(state: Deliberation, author: str) -> tuple[Critique, ...]:
 
 def request(state: Deliberation, call: Call) -> AgentRequested:
     """The message for the workers."""
-    asked, schema = _question(state, call)
+    question, schema = _question(state, call)
     writes = state.phase in ("propose", "revise")
     member = call.agent_id in state.agents
     index = state.agents.index(call.agent_id) if member else 0
@@ -136,7 +136,7 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         round=state.round,
         question=call.question,
         run=state.run,
-        messages=(prompts.shared(state), *asked),
+        messages=(prompts.shared(state), *question),
         seed=call_seed(state, index, call.question),
         model=state.model_of(call.agent_id) if member else None,
         num_agents=state.task.num_agents,

@@ -70,8 +70,8 @@ async def events(
 
 async def find_rejection(js: JetStreamContext, texts: Texts, message_id: str, within_s: float) -> bytes | None:
     """The body of `deliberation.rejected` for the request with this message id, of the last `within_s` seconds."""
-    async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as found:
-        async for msg in found:
+    async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as messages:
+        async for msg in messages:
             try:
                 body = await texts.inline(msg.data)
                 if decode(body, DeliberationRejected).message_id == message_id:
@@ -83,8 +83,8 @@ async def find_rejection(js: JetStreamContext, texts: Texts, message_id: str, wi
 
 async def acceptances(js: JetStreamContext, texts: Texts) -> AsyncGenerator[DeliberationAccepted, None]:
     """All that the stream holds, oldest first."""
-    async with aclosing(events(js, (subjects.ACCEPTED,), None)) as found:
-        async for msg in found:
+    async with aclosing(events(js, (subjects.ACCEPTED,), None)) as messages:
+        async for msg in messages:
             try:
                 yield decode(await texts.inline(msg.data), DeliberationAccepted)
             except (MissingText, *UNDECODABLE):
@@ -95,8 +95,8 @@ async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> l
     """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
     begun: dict[str, DeliberationAccepted] = {}
     ended: set[str] = set()  # ids of terminal events: an acceptance may have been said after the end
-    async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as found:
-        async for msg in found:
+    async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as messages:
+        async for msg in messages:
             if msg.subject == subjects.ACCEPTED:
                 try:
                     accepted = decode(await texts.inline(msg.data), DeliberationAccepted)

@@ -29,14 +29,14 @@ def run_until_signalled(
 
 async def _until_signalled(main: Coroutine[Any, Any, T], at_once: Callable[[], None]) -> T | None:
     task = asyncio.ensure_future(main)
-    asked = False
+    stopping = False
 
     def stop() -> None:
-        nonlocal asked
-        if asked:
+        nonlocal stopping
+        if stopping:
             at_once()
             os._exit(Exit.INTERRUPTED)
-        asked = True
+        stopping = True
         task.cancel()
 
     loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ async def _until_signalled(main: Coroutine[Any, Any, T], at_once: Callable[[], N
     try:
         return await task
     except asyncio.CancelledError:
-        if not asked:
+        if not stopping:
             raise
         return None
 

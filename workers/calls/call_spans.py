@@ -65,13 +65,20 @@ def invoke_agent(
 
 
 def chats(
-    parent: TraceContext, attempts: Sequence[Attempt], asked: ModelRequest | None, now_ns: int, *, with_content: bool
+    parent: TraceContext,
+    attempts: Sequence[Attempt],
+    request: ModelRequest | None,
+    now_ns: int,
+    *,
+    with_content: bool,
 ) -> list[Span]:
     """One for each attempt. `with_content`: texts are attributes, too."""
-    return [_chat(parent, attempt, asked, now_ns, with_content) for attempt in attempts]
+    return [_chat(parent, attempt, request, now_ns, with_content) for attempt in attempts]
 
 
-def _chat(parent: TraceContext, attempt: Attempt, asked: ModelRequest | None, now_ns: int, with_content: bool) -> Span:
+def _chat(
+    parent: TraceContext, attempt: Attempt, request: ModelRequest | None, now_ns: int, with_content: bool
+) -> Span:
     assert attempt.route is not None
     endpoint, streamed = attempt.route.endpoint, attempt.streamed
     outcome = attempt.outcome or LATE
@@ -93,13 +100,13 @@ def _chat(parent: TraceContext, attempt: Attempt, asked: ModelRequest | None, no
         "fleet.attempt": attempt.number,
         "fleet.first_token_ms": None if attempt.first_token_s is None else round(attempt.first_token_s * 1000),
     }
-    if asked is not None:
-        attributes["gen_ai.conversation.id"] = asked.task_id
-        attributes["gen_ai.request.temperature"] = asked.temperature
-        attributes["gen_ai.request.seed"] = asked.seed
+    if request is not None:
+        attributes["gen_ai.conversation.id"] = request.task_id
+        attributes["gen_ai.request.temperature"] = request.temperature
+        attributes["gen_ai.request.seed"] = request.seed
     if with_content:
         content = attempt.content or streamed.content
-        messages = asked.messages[:_SHOWN_MESSAGES] if asked is not None else ()
+        messages = request.messages[:_SHOWN_MESSAGES] if request is not None else ()
         attributes["gen_ai.input.messages"] = _shown([(message.role, message.content) for message in messages])
         attributes["gen_ai.output.messages"] = _shown([("assistant", content)])
     return Span(

@@ -41,9 +41,9 @@ class IsolatedChecks:
         schema = request.answer_schema if request.phase in TEXTS else None
         if schema is None or is_cheap(schema, len(content)):
             return reader(content)
-        asked = encode(structs.replace(request, messages=())).decode()
+        request_json = encode(structs.replace(request, messages=())).decode()
         try:
-            outcome = await self._processes.run(f"{__name__}:answer", asked, content, cpu_s=VALIDATE_WITHIN_S)
+            outcome = await self._processes.run(f"{__name__}:answer", request_json, content, cpu_s=VALIDATE_WITHIN_S)
         except Exhausted as error:
             what = f"the answer could not be checked against its schema within {VALIDATE_WITHIN_S} s: the check {error}"
             raise AgentCallError(UNCHECKED, what, retryable=False) from None

@@ -13,7 +13,7 @@ from workers.llm.spending import Spending
 
 def completed(
     request: AgentRequested,
-    asked: ModelRequest,
+    model_request: ModelRequest,
     answer: Answer,
     checks: dict[str, Check],
     duration_ms: int,
@@ -28,7 +28,7 @@ def completed(
         num_agents=request.num_agents,
         duration_ms=duration_ms,
         timestamp=rfc3339(now_ms()),
-        proposal=_proposal(request, asked, answer),
+        proposal=_proposal(request, model_request, answer),
         declined=checked.declined,
         critiques=checked.critiques,
         scores=checked.scores,
@@ -69,7 +69,7 @@ def failed(
     )
 
 
-def _proposal(request: AgentRequested, asked: ModelRequest, answer: Answer) -> Proposal | None:
+def _proposal(request: AgentRequested, model_request: ModelRequest, answer: Answer) -> Proposal | None:
     text = answer.checked.proposal
     if text is None:
         return None
@@ -78,7 +78,7 @@ def _proposal(request: AgentRequested, asked: ModelRequest, answer: Answer) -> P
         author_id=request.agent_id,
         author_role=request.role,
         model=answer.model,
-        temperature=asked.temperature,
+        temperature=model_request.temperature,
         tokens=answer.tokens,
         revisions=request.revisions,
         finish_reason=answer.finish_reason,

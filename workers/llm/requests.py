@@ -79,11 +79,11 @@ def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | N
 def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) -> tuple[ModelTarget, ...]:
     """The model, its fallbacks in their order (theirs after them), and last the base of an adapter."""
     of_role = (profile.judge_model or profile.usual_model) if request.phase in JUDGING else profile.usual_model
-    asked = request.model or of_role or settings.vllm_model
+    model_name = request.model or of_role or settings.vllm_model
     # A role's window is that of the role's model; of another one the server knows.
     window = profile.context_window if request.model in (None, of_role) else None
     targets: list[ModelTarget] = []
-    waiting: list[str | None] = [asked]
+    waiting: list[str | None] = [model_name]
     seen: set[str | None] = set()
     while waiting:
         name = waiting.pop(0)
@@ -91,9 +91,9 @@ def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) 
             continue
         seen.add(name)
         model = settings.models.get(name) if name is not None else None
-        stands_in = f"{name} answered in place of {asked}" if targets else ""
+        stands_in = f"{name} answered in place of {model_name}" if targets else ""
         if model is None:
-            targets.append(ModelTarget(name=name, window=window if name == asked else None, stands_in=stands_in))
+            targets.append(ModelTarget(name=name, window=window if name == model_name else None, stands_in=stands_in))
             continue
         targets.append(
             ModelTarget(
@@ -101,7 +101,7 @@ def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) 
                 endpoints=frozenset(model.endpoints) if model.endpoints else None,
                 base=model.base,
                 adapter=model.adapter,
-                window=(window if name == asked else None) or model.context_window,
+                window=(window if name == model_name else None) or model.context_window,
                 stands_in=stands_in,
             )
         )

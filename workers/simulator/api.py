@@ -106,12 +106,12 @@ class SimulatedApi:
         return json_reply({"object": "list", "data": cards})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
-        asked = wire.decode(wire.TokenizeRequest, await request.read())
-        self._model_named(asked.model)
-        if asked.messages is not None:
-            ids = prompt_ids(message.pair() for message in asked.messages)
-        elif asked.prompt is not None:
-            ids = token_ids(asked.prompt)
+        body = wire.decode(wire.TokenizeRequest, await request.read())
+        self._model_named(body.model)
+        if body.messages is not None:
+            ids = prompt_ids(message.pair() for message in body.messages)
+        elif body.prompt is not None:
+            ids = token_ids(body.prompt)
         else:
             raise wire.bad_request("Either `messages` or `prompt` is required", "prompt")
         longest = self.config.max_model_len
@@ -123,11 +123,11 @@ class SimulatedApi:
         return json_reply(shown)
 
     async def _list_calls(self, request: web.Request) -> web.Response:
-        asked = request.query.get("limit", "100")
-        if not asked.isdecimal():
+        limit = request.query.get("limit", "100")
+        if not limit.isdecimal():
             raise wire.bad_request("limit is a number, 0 or more", "limit")
         latest = list(self.calls)
-        latest = latest[max(0, len(latest) - int(asked)) :]
+        latest = latest[max(0, len(latest) - int(limit)) :]
         if request.query.get("bodies") == "no":
             latest = [structs.replace(call, body="") for call in latest]
         return json_reply({"calls": latest})

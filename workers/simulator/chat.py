@@ -141,14 +141,14 @@ def decide_answers(
     seed = request_id if chat.seed is None and not chat.is_greedy else chat.seed
     words = keywords(messages)
     schema = _schema(chat.response_format)
-    asked = next((text for role, text in reversed(messages) if role == "user"), "")
+    prompt = next((text for role, text in reversed(messages) if role == "user"), "")
     answers = []
     for index in range(chat.choices):
         key = (config.seed, model, messages, seed, chat.is_greedy, index)
         # Whims have dice of their own: without them the answer is what it would have been.
         rng, whim = dice(*key), dice(*key, "whim")
         if schema is None:
-            tokens = traits.text(asked, words, rng, whim, config)
+            tokens = traits.text(prompt, words, rng, whim, config)
         else:
             best = traits.obeyed(messages, whim, config)
             tokens = split_tokens(wire.encode(_instance(schema, words, rng, best)).decode())

@@ -17,8 +17,8 @@ async def configure(url: str, **change: Any) -> None:
 
 async def calls(url: str, limit: int = ALL) -> list[dict[str, Any]]:
     """The latest calls, oldest first, without their bodies. Raises `aiohttp.ClientError`."""
-    asked = {"limit": str(limit), "bodies": "no"}
-    async with _session() as session, session.get(f"{url}/simulator/calls", params=asked) as response:
+    query = {"limit": str(limit), "bodies": "no"}
+    async with _session() as session, session.get(f"{url}/simulator/calls", params=query) as response:
         response.raise_for_status()
         calls_: list[dict[str, Any]] = (await response.json())["calls"]
         return calls_

@@ -91,8 +91,8 @@ def keywords(messages: Sequence[Message]) -> list[str]:
         head = text[:_LOOK_AT_CHARACTERS]
         if (match := _TASK.search(head) or _TASK_LINE.search(head)) and (phrases := _telling(match.group(1))):
             return phrases
-    asked = next((text for role, text in reversed(messages) if role == "user"), "")
-    return _telling(asked[:_LOOK_AT_CHARACTERS]) or ["design", "service"]
+    prompt = next((text for role, text in reversed(messages) if role == "user"), "")
+    return _telling(prompt[:_LOOK_AT_CHARACTERS]) or ["design", "service"]
 
 
 def _telling(text: str) -> list[str]:

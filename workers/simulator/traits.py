@@ -14,9 +14,9 @@ _FRAME = re.compile(r"<proposal ([A-Z]) ([0-9a-f]+)>\n(.*?)\n</proposal \1 \2>",
 _LIKE_INJECTION = re.compile(r"(?i)\bignore\b[^\n]{0,80}\binstructions\b")
 
 
-def text(asked: str, words: Sequence[str], rng: Random, whim: Random, config: SimulatorConfig) -> list[str]:
+def text(prompt: str, words: Sequence[str], rng: Random, whim: Random, config: SimulatorConfig) -> list[str]:
     """Tokens of a plain answer to the user message `asked`: a proposal, or where one may decline, perhaps that."""
-    if DECLINE in asked and whim.random() < config.declines:
+    if DECLINE in prompt and whim.random() < config.declines:
         return split_tokens(f"{DECLINE} {MARK} {next(sentences(words, rng))}")
     tokens = proposal(words, rng, config.answer_tokens)
     return tokens + split_tokens(f"\n\n{INJECTION}") if whim.random() < config.injection_rate else tokens

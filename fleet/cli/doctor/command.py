@@ -67,8 +67,8 @@ async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Find
     try:
         nc = await connect(settings, "fleet-doctor")
     except Unreachable as error:
-        found, _, todo = str(error).rpartition(": ")
-        yield Finding("fail", "NATS", found, todo)
+        problem, _, todo = str(error).rpartition(": ")
+        yield Finding("fail", "NATS", problem, todo)
         return
     try:
         yield _version(nc)
@@ -99,11 +99,11 @@ async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Find
 
 def _version(nc: Any) -> Finding:
     version = nc.connected_server_version
-    found = f"{nc.connected_url.netloc.rpartition('@')[2]}, version {version.major}.{version.minor}.{version.patch}"
+    server = f"{nc.connected_url.netloc.rpartition('@')[2]}, version {version.major}.{version.minor}.{version.patch}"
     if (version.major, version.minor, version.patch) < LEAST_VERSION:
         needed = ".".join(map(str, LEAST_VERSION))
-        return Finding("fail", "NATS", found, f"use nats-server {needed} or later: scheduled messages need it")
-    return Finding("ok", "NATS", found)
+        return Finding("fail", "NATS", server, f"use nats-server {needed} or later: scheduled messages need it")
+    return Finding("ok", "NATS", server)
 
 
 def _durability(settings: Settings, known: dict[str, Any]) -> Finding:
@@ -141,8 +141,8 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
         except (Error, TimeoutError):
             unseen.append(name)
             return
-        if wanted is not None and (found := drift(existing.config, wanted)):
-            changed.append(f"{name} ({', '.join(found)})")
+        if wanted is not None and (changes := drift(existing.config, wanted)):
+            changed.append(f"{name} ({', '.join(changes)})")
 
     streams = topology.streams(settings)
     for stream in streams:
@@ -185,8 +185,8 @@ def _may_look(granted: dict[str, Any] | None) -> Finding | None:
     unseen = [subject for subject in needed if granted is not None and not allowed(granted.get("publish"), subject)]
     if not unseen:
         return None
-    found = f"this user may not publish {', '.join(unseen)}: nothing more can be seen"
-    return Finding("warn", "permissions", found, "look as the user `operator` (or `control`) of permissions.conf")
+    text = f"this user may not publish {', '.join(unseen)}: nothing more can be seen"
+    return Finding("warn", "permissions", text, "look as the user `operator` (or `control`) of permissions.conf")
 
 
 def _permissions(granted: dict[str, Any] | None) -> Finding:
@@ -217,7 +217,7 @@ async def _fleet(nc: Any) -> list[Finding]:
     except KeyError:  # the streams' finding says so
         return [Finding("fail", "fleet", "none runs here: streams or consumers are missing", "start one: `fleet up`")]
     dispatcher, collector, workers = (state.consumer(name) for name in ("dispatcher", "collector", "workers"))
-    found = [
+    findings = [
         _served("dispatcher", dispatcher.served, f"{dispatcher.open:,} requests in hand"),
         _served("collector", collector.served, f"{collector.waiting:,} answers wait, {collector.open:,} in hand"),
         Finding("ok", "service", f"{_some(len(state.instances), 'instance')} answer: {', '.join(state.instances)}")
@@ -229,15 +229,15 @@ async def _fleet(nc: Any) -> list[Finding]:
     waits = f"{_some(state.requests, 'request')} not accepted yet"
     if state.oldest_s > LONG_WAIT_S:
         todo = "as many deliberations run as `max_in_flight` allows, or nobody serves: see the lines above"
-        found.append(Finding("warn", "waiting", f"{waits}, the oldest for {state.oldest_s:,.0f} s", todo))
+        findings.append(Finding("warn", "waiting", f"{waits}, the oldest for {state.oldest_s:,.0f} s", todo))
     else:
-        found.append(Finding("ok", "waiting", waits))
+        findings.append(Finding("ok", "waiting", waits))
     if state.dead_letters:
         letters = f"{_some(state.dead_letters, 'message')} that nobody could handle"
-        found.append(Finding("warn", "dead letters", letters, "see `fleet deadletter list`; replay or drop them"))
+        findings.append(Finding("warn", "dead letters", letters, "see `fleet deadletter list`; replay or drop them"))
     else:
-        found.append(Finding("ok", "dead letters", "none"))
-    return found
+        findings.append(Finding("ok", "dead letters", "none"))
+    return findings
 
 
 def _served(name: str, served: bool, load: str) -> Finding:

@@ -26,8 +26,8 @@ def show(findings: list[Finding]) -> None:
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     table = Table.grid(padding=(0, 2, 0, 0))
     for finding in findings:
-        told = Text(finding.found)
+        text = Text(finding.found)
         if finding.todo:
-            told.append(f"\n→ {finding.todo}", style="dim")
-        table.add_row(Text(finding.verdict, style=colours[finding.verdict]), Text(finding.what, style="bold"), told)
+            text.append(f"\n→ {finding.todo}", style="dim")
+        table.add_row(Text(finding.verdict, style=colours[finding.verdict]), Text(finding.what, style="bold"), text)
     console().print(table)

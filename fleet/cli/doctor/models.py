@@ -22,24 +22,24 @@ async def model_servers(settings: Settings, known: dict[str, Any]) -> list[Findi
         settings = structs.replace(settings, vllm_urls=tuple(remembered.split(",")))
     if not settings.model_servers:
         return [Finding("warn", "models", "VLLM_URL is not set", "set it for real answers; `fleet up` simulates them")]
-    asked = await probe.ask_all(settings, MODEL_WITHIN_S)
-    none = all(each.error for each in asked)
-    return [_model_server(each, alone=none) for each in asked]
+    results = await probe.ask_all(settings, MODEL_WITHIN_S)
+    none = all(each.error for each in results)
+    return [_model_server(each, alone=none) for each in results]
 
 
-def _model_server(asked: "ProbeResult", *, alone: bool) -> Finding:
-    what = f"{asked.kind} {asked.name}"
-    if asked.error:
-        return Finding("fail" if alone else "warn", what, asked.error, _REMEDIES.get(asked.error_type or "", _REMEDY))
-    answers = f"{asked.model} answers, {asked.seconds:.1f} s for one token"
-    if asked.misses:
+def _model_server(result: "ProbeResult", *, alone: bool) -> Finding:
+    what = f"{result.kind} {result.name}"
+    if result.error:
+        return Finding("fail" if alone else "warn", what, result.error, _REMEDIES.get(result.error_type or "", _REMEDY))
+    answers = f"{result.model} answers, {result.seconds:.1f} s for one token"
+    if result.misses:
         todo = "correct VLLM_MODEL or the role's model, or serve it; another server may"
-        return Finding("warn", what, f"{answers}; it does not list {', '.join(asked.misses)}", todo)
-    if not asked.window:
+        return Finding("warn", what, f"{answers}; it does not list {', '.join(result.misses)}", todo)
+    if not result.window:
         todo = "set context_window under [models.NAME] or [roles.NAME], so that prompts are kept within it"
         return Finding("warn", what, f"{answers}; it does not say its context window", todo)
-    answers = f"{answers}, context window of {asked.window:,} tokens"
-    if asked.window < LEAST_CONTEXT_TOKENS:
+    answers = f"{answers}, context window of {result.window:,} tokens"
+    if result.window < LEAST_CONTEXT_TOKENS:
         todo = f"at least {LEAST_CONTEXT_TOKENS:,} (--max-model-len): a reviewer reads every proposal at once"
         return Finding("warn", what, answers, todo)
     return Finding("ok", what, answers)

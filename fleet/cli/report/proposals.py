@@ -23,23 +23,23 @@ def proposal_sections(event: DeliberationCompleted) -> Iterator[Section]:
 def _matrix(event: DeliberationCompleted) -> Iterator[Block]:
     """Reviewers in rows, proposals in columns."""
     authors = [result.agent_id for result in event.results]
-    given = {
+    reviews = {
         (review.reviewer_id, result.agent_id): review
         for result in event.results
         for review in result.reviews
         if review.phase == "score"
     }
-    if not given:
+    if not reviews:
         return
-    reviewers = sorted({reviewer for reviewer, _ in given})
+    reviewers = sorted({reviewer for reviewer, _ in reviews})
     yield Prose("Each row is a reviewer, each column a proposal. Nobody scores its own.")
-    rows = [(reviewer, *(_given(given, reviewer, author) for author in authors)) for reviewer in reviewers]
+    rows = [(reviewer, *(_score_of(reviews, reviewer, author) for author in authors)) for reviewer in reviewers]
     rows.append(("after correction", *(number(result.score) for result in event.results)))
     yield Grid(("reviewer", *authors), rows)
 
 
-def _given(given: Mapping[tuple[str, str], Review], reviewer: str, author: str) -> str:
-    review = given.get((reviewer, author))
+def _score_of(reviews: Mapping[tuple[str, str], Review], reviewer: str, author: str) -> str:
+    review = reviews.get((reviewer, author))
     return "own" if reviewer == author else "–" if review is None else number(review.score)
 
 

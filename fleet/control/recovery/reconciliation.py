@@ -132,7 +132,7 @@ class Reconciliation:
 
     async def _missing(self, running: Iterable[str]) -> dict[str, frozenset[str]]:
         """Task id -> names of what it requires, and what is not stored; without tasks that lack nothing."""
-        found: dict[str, frozenset[str]] = {}
+        gone: dict[str, frozenset[str]] = {}
         stored = frozenset({*await self._schedules(), *await self._calls()})
         for task_id in running:
             try:
@@ -141,8 +141,8 @@ class Reconciliation:
                 log.warning("task.not_reconciled", task_id=task_id, error=str(error))
                 continue
             if state is not None and (names := missing(state.state, stored)):
-                found[task_id] = names
-        return found
+                gone[task_id] = names
+        return gone
 
     async def _demand(self, task_id: str, demand: Demand) -> None:
         try:
@@ -163,7 +163,7 @@ class Reconciliation:
         now = rfc3339(now_ms())
         bucket = await self._js.key_value(subjects.BUCKET)
         watcher = await bucket.watchall()
-        found: dict[str, _Outline] = {}
+        outlines: dict[str, _Outline] = {}
         known: set[str] = set()
         async for entry in watcher:
             if entry is None:  # that was all
@@ -176,19 +176,19 @@ class Reconciliation:
             except UNDECODABLE:
                 continue  # it fails as soon as anybody looks
             if outline.accepted_at < now:
-                found[entry.key] = outline
+                outlines[entry.key] = outline
         await stop_watching(self._js, subjects.BUCKET, watcher)
-        return found, known
+        return outlines, known
 
     async def _ends(self) -> dict[str, _Told]:
         """By message id."""
-        found: dict[str, _Told] = {}
+        ends: dict[str, _Told] = {}
         async with aclosing(events(self._js, subjects.TERMINAL, None, headers_only=True)) as stored:
             async for msg in stored:
                 headers = msg.headers or {}
                 msg_id, task_id = headers.get("Nats-Msg-Id", ""), headers.get("Task-Id", "")
-                found[msg_id] = _Told(task_id, msg.metadata.sequence.stream, msg.metadata.timestamp)
-        return found
+                ends[msg_id] = _Told(task_id, msg.metadata.sequence.stream, msg.metadata.timestamp)
+        return ends
 
     async def _states_are_kept_since(self) -> datetime:
         kept_s = (await self._js.stream_info(subjects.STATES)).config.max_age
@@ -212,7 +212,7 @@ class Reconciliation:
 
     async def _calls(self) -> list[str]:
         """Message ids of the calls that wait for a worker, or are with one."""
-        found: list[str] = []
+        ids: list[str] = []
         sequence = 0
         while True:
             try:
@@ -220,6 +220,6 @@ class Reconciliation:
                     subjects.AGENT_REQUESTS, sequence + 1, subject=subjects.AGENT_REQUESTED, next=True
                 )
             except NotFoundError:
-                return found
+                return ids
             sequence = msg.seq or sequence + 1
-            found.append((msg.headers or {}).get("Nats-Msg-Id", ""))
+            ids.append((msg.headers or {}).get("Nats-Msg-Id", ""))

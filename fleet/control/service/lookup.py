@@ -112,8 +112,8 @@ class Lookup:
     async def was_accepted(self, task_id: str) -> bool:
         """Whether `deliberation.accepted` of this task stands in the events of the last hour."""
         since = datetime.now(UTC) - timedelta(seconds=LONGEST_CALL_S)
-        async with aclosing(events(self._component.js, (subjects.ACCEPTED,), since, headers_only=True)) as found:
-            async for msg in found:
+        async with aclosing(events(self._component.js, (subjects.ACCEPTED,), since, headers_only=True)) as messages:
+            async for msg in messages:
                 if (msg.header or {}).get("Task-Id") == task_id:
                     return True
         return False

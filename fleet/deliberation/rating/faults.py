@@ -72,8 +72,8 @@ def _plain(state: Deliberation, agent: str) -> str:
 
 def _penalty(state: Deliberation, checks: Mapping[str, Check]) -> float:
     failed = sum(check.status == "failed" for name, check in checks.items() if name != REQUIREMENTS)
-    asked = len(state.task.requirements)
-    missed = len(checks[REQUIREMENTS].findings) / asked if asked else 0.0
+    count = len(state.task.requirements)
+    missed = len(checks[REQUIREMENTS].findings) / count if count else 0.0
     return round(PENALTY_POINTS * failed + REQUIREMENTS_POINTS * missed, 4)
 
 

@@ -125,8 +125,8 @@ def pooled(scores: Sequence[Score], same: Mapping[str, str]) -> list[Score]:
     for one in scores:
         together.setdefault((one.reviewer, same.get(one.author, one.author)), []).append(one)
     return [
-        replace(given[0], author=author, score=fsum(one.score for one in given) / len(given))
-        for (_, author), given in together.items()
+        replace(group[0], author=author, score=fsum(one.score for one in group) / len(group))
+        for (_, author), group in together.items()
     ]
 
 

@@ -270,7 +270,7 @@ def _confidence(order: Sequence[str], scores: Sequence[Score]) -> float:
     """Share of the scores asked for that came, times the share of the reviewers who saw the first two and put the
     first one higher (equal counts half; nobody saw both: one half).
     """
-    asked = len(order) * (len(order) - 1)
+    pairs = len(order) * (len(order) - 1)
     by_reviewer: dict[str, dict[str, float]] = {}
     for one in scores:
         by_reviewer.setdefault(one.reviewer, {})[one.author] = one.score
@@ -281,4 +281,4 @@ def _confidence(order: Sequence[str], scores: Sequence[Score]) -> float:
         if first in cards and second in cards
     ]
     agreement = sum(verdicts) / len(verdicts) if verdicts else 0.5
-    return round(len(scores) / asked * agreement, 4)
+    return round(len(scores) / pairs * agreement, 4)

@@ -224,19 +224,19 @@ def _critique(card: dict[str, Any], author: str, shape: Shape, path: str, missin
     return Critique(author_id=author, strengths=strengths, weaknesses=weaknesses, changes=changes, scores=by_criterion)
 
 
-def _criteria(given: dict[str, Any], shape: Shape, path: str, missing: list[str]) -> list[tuple[str, Any]]:
+def _criteria(card_values: dict[str, Any], shape: Shape, path: str, missing: list[str]) -> list[tuple[str, Any]]:
     """Pairs of criterion and value; criteria that are not asked for are left out, those not given are missing."""
     if shape.criteria is None:
-        return list(given.items())
-    named = _named(given, shape.criteria)
+        return list(card_values.items())
+    named = _named(card_values, shape.criteria)
     missing += [f"{path}.{name}" for name in shape.criteria if name not in named]
     return [(name, named[name]) for name in shape.criteria if name in named]
 
 
-def _named(given: Mapping[str, Any], criteria: Collection[str]) -> dict[str, Any]:
+def _named(card_values: Mapping[str, Any], criteria: Collection[str]) -> dict[str, Any]:
     plain = {_plain(name): name for name in criteria}
     cards: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in card_values.items():
         if (name := key if key in criteria else plain.get(_plain(key))) is not None:
             cards[name] = value if name not in cards or cards[name] == value else CONTRADICTION
     return cards

@@ -86,8 +86,8 @@ def settle(
     part = None
     calls = len(need.waiting)
     if limits.max_concurrency is not None:
-        asked = {**{name: max(held.wants, held.seats) for name, held in others.items()}, worker: wants}
-        part = part_of(limits.max_concurrency, asked, worker, turn=now_ms // TURN_MS)
+        demands = {**{name: max(held.wants, held.seats) for name, held in others.items()}, worker: wants}
+        part = part_of(limits.max_concurrency, demands, worker, turn=now_ms // TURN_MS)
         free = limits.max_concurrency - sum(held.seats for held in others.values())
         calls = max(0, min(wants, part, free) - need.open_calls)
 
