@@ -11,7 +11,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from fleet import asyncapi, messages, subjects
 from fleet.config import load
 from fleet.jetstream import topology
-from fleet.requests import form as requests
+from fleet.requests import fields as requests
 from fleet.requests.sizes import LIMIT_OF_ALL, LIMITS
 from tests.support.asyncapi import SCHEMAS, type_of
 

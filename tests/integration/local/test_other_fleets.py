@@ -9,7 +9,7 @@ import pytest
 from fleet.config import load, names_fleet
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
-from fleet.local import others
+from fleet.local import other_fleets
 from tests.e2e.conftest import environment
 from tests.support import agents
 from tests.support.control_plane import running
@@ -35,11 +35,11 @@ async def test_where_no_fleet_answers_nobody_is_refused(nats_url: str) -> None:
     """Also where one was at work before."""
     nc = await connect(load({"NATS_URL": nats_url}), "test")
     try:
-        await others.refuse(nc, nats_url)
+        await other_fleets.refuse(nc, nats_url)
         async with running(nats_url, agents.answer):
             with pytest.raises(ConfigError, match="at work"):
-                await others.refuse(nc, nats_url)
-        await others.refuse(nc, nats_url)
+                await other_fleets.refuse(nc, nats_url)
+        await other_fleets.refuse(nc, nats_url)
     finally:
         await disconnect(nc)
 
