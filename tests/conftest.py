@@ -34,8 +34,8 @@ def nats_binary() -> None:
 
 @pytest.fixture
 async def nats_url(tmp_path: Path, nats_binary: None) -> AsyncIterator[str]:
-    """URL of a nats-server with JetStream."""
-    server = EmbeddedNats(tmp_path / "nats")
+    """URL of a nats-server with JetStream. What it has written survives the process; no test here cuts the power."""
+    server = EmbeddedNats(tmp_path / "nats", sync_interval="1m")
     await server.start()
     yield server.url
     await server.stop()

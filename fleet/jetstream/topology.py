@@ -3,7 +3,8 @@
 What exists is compared with its declaration: NATS leaves the settings of an existing durable silently as they were.
 """
 
-from collections.abc import Collection, Iterator
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from fleet.jetstream.declaring import buckets, ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.declaring.refusals import told
 from fleet.jetstream.declaring.room import room
+from fleet.jetstream.declaring.together import all_at_once
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
@@ -139,76 +141,75 @@ async def declare(
     `known`: streams that were a moment ago.
     """
     created = [] if created is None else created
-    await _check_ownership(js, settings, known)
-    for stream in streams(settings):
-        with told(f"the stream {stream.name}"):
-            if await _declare_stream(js, stream):
-                created.append(str(stream.name))
-    for name, consumer in consumers(settings):
-        with told(f"the consumer {consumer.durable_name} of {name}"):
-            await _declare_consumer(js, name, consumer)
-    await buckets.declare(js, settings, created)
+    existing = await _existing(js, [*all_streams(settings)])
+    _check_ownership(existing, settings, known)
+    for stream in streams(settings):  # in order: what the server has no room for is the same one every time
+        await _declare_stream(js, stream, existing, created)
+    await all_at_once(_declare_consumer(js, name, consumer) for name, consumer in consumers(settings))
+    await buckets.declare(js, settings, existing, created)
     return created
 
 
-async def _check_ownership(js: JetStreamContext, settings: Settings, known: Collection[str]) -> None:
+async def _existing(js: JetStreamContext, names: Collection[str]) -> dict[str, StreamConfig]:
+    async def read(name: str) -> StreamConfig | None:
+        try:
+            return (await js.stream_info(name)).config
+        except NotFoundError:
+            return None
+
+    found = await asyncio.gather(*(read(name) for name in names))
+    return {name: config for name, config in zip(names, found, strict=True) if config is not None}
+
+
+def _check_ownership(existing: Mapping[str, StreamConfig], settings: Settings, known: Collection[str]) -> None:
     declared = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
     declared[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
     stores = {spec.stream: subjects.DESCRIPTIONS[spec.name] for spec in BUCKETS}
-    await ownership.check(js, settings.fleet_name, declared, stores, known)
+    ownership.check(existing, settings.fleet_name, declared, stores, known)
 
 
-async def _declare_stream(js: JetStreamContext, declared: StreamConfig) -> bool:
-    """Whether it was missing."""
-    assert declared.name is not None
-    try:
-        existing = (await js.stream_info(declared.name)).config
-    except NotFoundError:
-        await _add_stream(js, declared)
-        return True
-    if changes := drift(existing, declared):
-        log.warning("stream.updated", stream=declared.name, changes=changes)
-        refuse_other_storage(declared.name, changes)
-        await js.update_stream(changed(existing, changes))
-    return False
+async def _declare_stream(
+    js: JetStreamContext, declared: StreamConfig, existing: Mapping[str, StreamConfig], created: list[str]
+) -> None:
+    name = str(declared.name)
+    with told(f"the stream {name}"):
+        if name not in existing:
+            # Numbers name things: a request's its task, any message's its dead letter. In a stream that replaces a lost
+            # one they go on, beyond all that there were: milliseconds since 1970. (The buckets are what a new fleet
+            # creates last.)
+            replaces = subjects.STATES in existing or subjects.TEXTS_STREAM in existing
+            await _add_stream(js, declared.evolve(first_seq=now_ms()) if replaces else declared)
+            created.append(name)
+        elif changes := drift(existing[name], declared):
+            log.warning("stream.updated", stream=name, changes=changes)
+            refuse_other_storage(name, changes)
+            await js.update_stream(changed(existing[name], changes))
 
 
 async def _add_stream(js: JetStreamContext, declared: StreamConfig) -> None:
-    """Numbers name things: a request's its task, any message's its dead letter. In a stream that replaces a lost one
-    they go on, beyond all that there were: milliseconds since 1970. (The buckets are what a new fleet creates last.)
-    """
-    if await _exists(js, subjects.STATES) or await _exists(js, subjects.TEXTS_STREAM):
-        declared = declared.evolve(first_seq=now_ms())
     try:
         await js.add_stream(declared)
     except BadRequestError as error:
-        if not await _exists(js, str(declared.name)):
+        if not await _existing(js, [str(declared.name)]):
             raise
         log.info("stream.declared_elsewhere", stream=declared.name, reason=str(error))
 
 
-async def _exists(js: JetStreamContext, stream: str) -> bool:
-    try:
-        await js.stream_info(stream)
-    except NotFoundError:
-        return False
-    return True
-
-
 async def _declare_consumer(js: JetStreamContext, stream: str, declared: ConsumerConfig) -> None:
     assert declared.durable_name is not None
-    try:
-        existing = (await js.consumer_info(stream, declared.durable_name)).config
-    except NotFoundError:
-        pass
-    else:
-        changes = drift(existing, declared)
-        if not changes:
-            return
-        log.warning("consumer.updated", stream=stream, consumer=declared.durable_name, changes=changes)
-        declared = changed(existing, changes)
-    try:
-        await js.add_consumer(stream, declared)
-    except (BadRequestError, ServerError) as error:
-        # Another replica declared it in between: the same settings, or its own newer ones.
-        log.info("consumer.declared_elsewhere", consumer=declared.durable_name, reason=str(error))
+    with told(f"the consumer {declared.durable_name} of {stream}"):
+        try:
+            existing = (await js.consumer_info(stream, declared.durable_name)).config
+        except NotFoundError:
+            pass
+        else:
+            changes = drift(existing, declared)
+            if not changes:
+                return
+            log.warning("consumer.updated", stream=stream, consumer=declared.durable_name, changes=changes)
+            declared = changed(existing, changes)
+        try:
+            await js.add_consumer(stream, declared)
+        except (BadRequestError, ServerError) as error:
+            # Another replica declared it in between: the same settings, or its own newer ones.
+            log.info("consumer.declared_elsewhere", consumer=declared.durable_name, reason=str(error))

@@ -1,12 +1,12 @@
 """Declares buckets as the table has them. A bucket is a stream: what exists is compared as for every other."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, ObjectStoreConfig
-from nats.js.errors import NotFoundError
+from nats.js.api import KeyValueConfig, ObjectStoreConfig, StreamConfig
 
 from fleet import subjects
 from fleet.config import Settings
@@ -14,6 +14,7 @@ from fleet.jetstream.declaring import ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.declaring.refusals import told
 from fleet.jetstream.declaring.room import room
+from fleet.jetstream.declaring.together import all_at_once
 from fleet.jetstream.lifetimes import DAY_S, LETTERS_S, MINUTE_S
 from fleet.jetstream.streams import BUCKETS, BucketSpec
 
@@ -42,21 +43,24 @@ def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
     }
 
 
-async def declare(js: JetStreamContext, settings: Settings, created: list[str]) -> None:
+async def declare(
+    js: JetStreamContext, settings: Settings, existing: Mapping[str, StreamConfig], created: list[str]
+) -> None:
     """Creates what is missing and updates what differs. Streams that were missing are added to `created`."""
-    for spec in BUCKETS:
+
+    async def declare_one(spec: BucketSpec) -> None:
         config = config_of(spec, settings)
         with told(f"the bucket of {spec.stream}"):
-            try:
-                existing = (await js.stream_info(spec.stream)).config
-            except NotFoundError:
+            if (as_it_is := existing.get(spec.stream)) is None:
                 await _create(js, spec, config)
                 created.append(spec.stream)
-                existing = (await js.stream_info(spec.stream)).config
-            if changes := drift(existing, SimpleNamespace(**config)):
+                as_it_is = (await js.stream_info(spec.stream)).config
+            if changes := drift(as_it_is, SimpleNamespace(**config)):
                 log.info("stream.updated", stream=spec.stream, changes=changes)
                 refuse_other_storage(spec.stream, changes)
-                await js.update_stream(changed(existing, changes))
+                await js.update_stream(changed(as_it_is, changes))
+
+    await all_at_once(declare_one(spec) for spec in BUCKETS)
 
 
 async def _create(js: JetStreamContext, spec: BucketSpec, config: dict[str, Any]) -> None:

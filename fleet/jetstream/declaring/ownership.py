@@ -6,9 +6,7 @@ fleet's if it takes exactly the fleet's subjects and, where all buckets of that 
 
 from collections.abc import Collection, Mapping
 
-from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
-from nats.js.errors import NotFoundError
 
 from fleet.errors import ConfigError
 
@@ -32,28 +30,24 @@ def with_mark(existing: Mapping[str, str] | None, fleet: str) -> dict[str, str]:
     return {**kept, **mark(fleet)}
 
 
-async def check(
-    js: JetStreamContext,
+def check(
+    existing: Mapping[str, StreamConfig],
     fleet: str,
     streams: Mapping[str, Collection[frozenset[str]]],
     stores: Mapping[str, str],
     known: Collection[str] = (),
 ) -> None:
-    """Raises `ConfigError` before anything is changed. `streams`: stream -> its subjects, and those of older versions.
-    `stores`: the stream behind a bucket -> its description. `known`: streams that were this fleet's a moment ago, and
-    may have lost their mark to somebody who reconfigured them.
+    """Raises `ConfigError` before anything is changed.
+
+    `existing`: what there is of these. `streams`: stream -> its subjects, and those of older versions. `stores`: the
+    stream behind a bucket -> its description. `known`: streams that were this fleet's a moment ago, and may have lost
+    their mark to somebody who reconfigured them.
     """
-    configs: dict[str, StreamConfig] = {}
-    for name in (*streams, *stores):
-        try:
-            configs[name] = (await js.stream_info(name)).config
-        except NotFoundError:
-            continue
-    before = any(_taken_over(configs.get(name), fleet, subjects) for name, subjects in streams.items())
+    before = any(_taken_over(existing.get(name), fleet, subjects) for name, subjects in streams.items())
     # Buckets had no description once: then they are the fleet's where its streams are.
     allowed = {name: {description, *(("", None) if before else ())} for name, description in stores.items()}
     refused = []
-    for name, config in configs.items():
+    for name, config in existing.items():
         marked = owner(config)
         if marked is None and name in known:
             continue
@@ -64,7 +58,7 @@ async def check(
         elif marked is None and name in stores and config.description not in allowed[name]:
             refused.append(f"{name} carries no mark of a fleet")
     if refused:
-        owners = sorted({marked for config in configs.values() if (marked := owner(config))} - {fleet})
+        owners = sorted({marked for config in existing.values() if (marked := owner(config))} - {fleet})
         same = f", or set FLEET_NAME={owners[0]} to work with that one" if len(owners) == 1 else ""
         raise ConfigError(
             f"NATS: these streams are not those of fleet {fleet!r}: {'; '.join(refused)}. "
