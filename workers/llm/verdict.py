@@ -4,6 +4,7 @@ from fleet.errors import AgentCallError
 from workers.llm.attempt import Attempt, Check
 from workers.llm.failures import AttemptError
 from workers.llm.reading.answer import is_blank
+from workers.llm.reading.endings import is_reason
 from workers.llm.requests import ModelRequest
 from workers.llm.servers import context_window as window
 
@@ -28,8 +29,9 @@ async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:
     content = streamed.content
     if request.answer_schema is not None and is_blank(content) and streamed.reasoning:
         content = await _json_among_thoughts(streamed.reasoning, check) or content
-    if streamed.refusal and is_blank(content):
-        raise AttemptError("Refused", f"the model refused: {streamed.refusal}", fault="answer")
+    if is_reason(streamed.refusal):
+        after = "" if is_blank(content) else f", after {len(content)} characters of text"
+        raise AttemptError("Refused", f"the model refused{after}: {streamed.refusal}", fault="answer")
     _judge_end(attempt, request, content)
     attempt.content = content
     try:

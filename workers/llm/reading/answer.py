@@ -6,7 +6,7 @@ import structlog
 
 from fleet.messages import Usage
 from workers.llm.failures import AttemptError, malformed, shorten
-from workers.llm.reading.endings import Ending, ending_of
+from workers.llm.reading.endings import Ending, ending_of, later
 from workers.llm.reading.event import Event
 from workers.llm.reading.events import read, read_many
 from workers.llm.reading.reasoning import ReasoningSplitter, split_reasoning
@@ -31,7 +31,7 @@ class StreamedAnswer:
     """Takes the events of one response. `pieces` counts what has come: about tokens, until a server tells."""
 
     def __init__(self) -> None:
-        self.counts: TokenCounts | None = None
+        self._counts: TokenCounts | None = None
         self.finish_reason: str | None = None
         self.done = False
         self.pieces = 0
@@ -44,6 +44,8 @@ class StreamedAnswer:
         self._text: list[str] = []
         self._thoughts: list[str] = []
         self._half = ""
+        self._by_pieces = False
+        """Whether text has come in pieces, which no message after them repeats."""
         self._unread: list[str] = []
         self._splitter = ReasoningSplitter()
         self._parts: tuple[int, str, str] | None = None
@@ -69,6 +71,11 @@ class StreamedAnswer:
     def finished(self) -> bool:
         """Whether the server gave a reason for the end."""
         return self.finish_reason is not None
+
+    @property
+    def counts(self) -> TokenCounts | None:
+        """As far as they were told, and can be true."""
+        return None if self._counts is None else self._counts.sane(has_text=self.pieces > 0)
 
     @property
     def tokens(self) -> int:
@@ -127,8 +134,11 @@ class StreamedAnswer:
                 return ""
             raise of_error_object(event.error)
         if event.counts is not None:
-            self.counts = _newer(self.counts, event.counts)
-        self.finish_reason = event.finish_reason or self.finish_reason
+            self._counts = event.counts if self._counts is None else self._counts.updated(event.counts)
+        self._by_pieces = self._by_pieces or bool(event.text)
+        if event.message is not None:
+            self._add_message(event, event.message)
+        self.finish_reason = later(self.finish_reason, event.finish_reason)
         self.model = self.model or event.model
         self.refusal += event.refusal
         self.tool = self.tool or event.tool
@@ -144,6 +154,19 @@ class StreamedAnswer:
         self._text.append(text)
         # A server that sends thoughts apart leaves none in the text.
         return text if self._thoughts else self._splitter.feed(text)
+
+    def _add_message(self, event: Event, message: Event) -> None:
+        """What a message adds to the pieces that came before: nothing, where a server sends both."""
+        told = "".join(self._text) + event.text
+        is_all = message.text.startswith(told) and (len(message.text) > len(told) or event.finish_reason is not None)
+        if is_all:
+            event.text += message.text[len(told) :]
+        elif not self._by_pieces:
+            event.text = message.text
+        if not self._thoughts and not event.thought:
+            event.thought = message.thought
+        event.refusal = event.refusal or ("" if self.refusal else message.refusal)
+        event.tool = event.tool or message.tool
 
     def _joined(self, text: str) -> str:
         """Halves of a surrogate pair that were cut between two events, put together; one left over is replaced."""
@@ -173,15 +196,3 @@ class StreamedAnswer:
             return None
         unread = "\n".join(self._unread)
         return of_page(unread) if is_page(unread) else malformed(f"no completion but {shorten(unread)}")
-
-
-def _newer(old: TokenCounts | None, new: TokenCounts) -> TokenCounts:
-    """What is told later counts; what is told no more stays."""
-    if old is None:
-        return new
-    return TokenCounts(
-        prompt=old.prompt if new.prompt is None else new.prompt,
-        completion=old.completion if new.completion is None else new.completion,
-        cached=old.cached if new.cached is None else new.cached,
-        reasoning=old.reasoning if new.reasoning is None else new.reasoning,
-    )

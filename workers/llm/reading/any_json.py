@@ -1,5 +1,6 @@
 """Reads an event that is no plain chunk: any JSON, in any dialect. Reads what can be read, and no more."""
 
+import json
 from typing import Any
 
 from workers.llm.reading.endings import is_reason
@@ -22,7 +23,8 @@ def event_of(value: Any) -> Event:
     if (error := _error(value)) is not None:
         event.error = error
         return event
-    event.counts = counts_of(value.get("usage"))
+    groq = value.get("x_groq")
+    event.counts = counts_of(value.get("usage")) or counts_of(groq.get("usage") if isinstance(groq, dict) else None)
     choices = value.get("choices")
     if isinstance(choices, dict):
         choices = [choices] if choices.keys() & _OF_A_CHOICE else list(choices.values())
@@ -64,19 +66,25 @@ def _error(value: dict[str, Any]) -> Any:
 
 
 def _take_choice(event: Event, choice: dict[str, Any]) -> None:
-    for key in ("delta", "message"):
-        if isinstance(choice.get(key), dict):
-            _take_message(event, choice[key])
-        elif isinstance(choice.get(key), str):
-            event.text += choice[key]
-    if isinstance(choice.get("text"), str):
-        event.text += choice["text"]
-    reason = choice.get("finish_reason", choice.get("stop_reason"))
-    if isinstance(reason, dict):
-        reason = reason.get("type", reason.get("reason"))
-    if is_reason(reason):
-        event.finish_reason = reason
-    if isinstance(choice.get("error"), dict):
+    delta, message = choice.get("delta"), choice.get("message")
+    if isinstance(delta, dict):
+        _take_message(event, delta)
+    elif isinstance(delta, str):
+        event.text += delta
+    if isinstance(message, dict | str):
+        event.message = told = Event()
+        _take_message(told, message if isinstance(message, dict) else {"content": message})
+    if isinstance(choice.get("text"), str) and not event.text:
+        event.text = choice["text"]
+    for key in ("finish_reason", "finishReason", "stop_reason"):
+        reason = choice.get(key)
+        if isinstance(reason, dict):
+            reason = reason.get("type", reason.get("reason"))
+        if is_reason(reason):
+            event.finish_reason = reason
+            break
+    event.counts = event.counts or counts_of(choice.get("usage"))
+    if choice.get("error") not in (None, False, "", {}, []):
         event.error = choice["error"]
 
 
@@ -84,21 +92,37 @@ def _take_message(event: Event, message: dict[str, Any]) -> None:
     event.text += _text(message.get("content"), event)
     for key in ("reasoning_content", "reasoning", "thinking"):
         if thought := message.get(key):
-            event.thought += thought if isinstance(thought, str) else _text(thought, event)
+            event.thought += _thought(thought)
             break
     if isinstance(message.get("refusal"), str):
         event.refusal += message["refusal"]
     event.tool = event.tool or bool(message.get("tool_calls") or message.get("function_call"))
 
 
+def _thought(value: Any) -> str:
+    """A text, or what holds one."""
+    if isinstance(value, list):
+        return "".join(map(_thought, value))
+    if isinstance(value, dict):
+        keys = ("thinking", "text", "reasoning", "content")
+        return next((_thought(value[key]) for key in keys if value.get(key)), "")
+    return value if isinstance(value, str) else ""
+
+
 def _text(content: Any, event: Event) -> str:
-    """A text, or the texts of a list of parts; parts that are thoughts are told as thoughts."""
+    """A text, or the texts of a list of parts; parts that are thoughts are told as thoughts. What is no part is an
+    answer in JSON that its server has read already.
+    """
     if isinstance(content, str):
         return content
+    if not isinstance(content, list | dict) or not content:
+        return ""
     if isinstance(content, dict):
         content = [content]
-    if not isinstance(content, list):
-        return ""
+        if not _is_part(content[0]):
+            return json.dumps(content[0], ensure_ascii=False)
+    elif not any(map(_is_part, content)):
+        return json.dumps(content, ensure_ascii=False)
     parts = []
     for part in content:
         if isinstance(part, str):
@@ -106,8 +130,7 @@ def _text(content: Any, event: Event) -> str:
         elif isinstance(part, dict):
             kind = str(part.get("type", "text"))
             if "think" in kind or "reason" in kind:
-                inner = part.get("thinking", part.get("text", part.get("reasoning", "")))
-                event.thought += inner if isinstance(inner, str) else _text(inner, event)
+                event.thought += _thought(part)
             elif kind == "refusal":
                 event.refusal += str(part.get("refusal", ""))
             elif kind == "tool_use":
@@ -115,6 +138,10 @@ def _text(content: Any, event: Event) -> str:
             elif isinstance(part.get("text"), str):
                 parts.append(part["text"])
     return "".join(parts)
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("type", value.get("text")), str))
 
 
 def _messages_api(event: Event, value: dict[str, Any]) -> Event:
@@ -151,6 +178,10 @@ def _merged(events: list[Event]) -> Event:
     if not events:
         return Event(unread=True)
     first = events[0]
+    for event in events if len(events) > 1 else []:
+        if event.message is not None:
+            event.text, event.thought = event.text or event.message.text, event.thought or event.message.thought
+            event.message = None
     for event in events[1:]:
         first.text += event.text
         first.thought += event.thought

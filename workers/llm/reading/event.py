@@ -21,6 +21,8 @@ class Event(Struct, kw_only=True):
     unread: bool = False
     broken: bool = False
     """It is not even JSON."""
+    message: "Event | None" = None
+    """What is told as a message: all of the answer so far, where pieces of it have come before."""
     is_of_another: bool = False
     """It belongs to a choice that nobody asked for."""
 
@@ -28,4 +30,4 @@ class Event(Struct, kw_only=True):
     def adds_nothing(self) -> bool:
         """To an answer, or to what is known of it."""
         parts = (self.text, self.thought, self.refusal, self.finish_reason, self.tool)
-        return not any(parts) and self.error is None and self.counts is None
+        return not any(parts) and self.error is None and self.counts is None and self.message is None

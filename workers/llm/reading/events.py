@@ -14,7 +14,7 @@ from msgspec import Struct
 from workers.llm.reading.any_json import event_of
 from workers.llm.reading.endings import is_reason
 from workers.llm.reading.event import Event
-from workers.llm.reading.token_counts import TokenCounts
+from workers.llm.reading.token_counts import TokenCounts, number_of
 
 _TEXT = re.compile(r'"(?:content|text)"\s*:\s*"[^"]')
 
@@ -46,6 +46,19 @@ class _Choice(Struct):
     finish_reason: str | None = None
     message: Any = None
     text: Any = None
+    error: Any = None
+    usage: Any = None
+    stop_reason: Any = None
+    finishReason: Any = None
+    """As relays of Gemini spell it."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing in it is told in another place than OpenAI's."""
+        others = (self.message, self.text, self.error, self.usage, self.finishReason)
+        if any(other is not None for other in others):
+            return False
+        return self.stop_reason is None or self.finish_reason is not None
 
 
 class _Chunk(Struct):
@@ -54,6 +67,7 @@ class _Chunk(Struct):
     usage: _Usage | None = None
     error: Any = None
     object: str | None = None
+    x_groq: Any = None
 
 
 _chunks = msgspec.json.Decoder(_Chunk)
@@ -65,7 +79,7 @@ def read(data: str) -> Event:
         chunk = _chunks.decode(data)
     except (msgspec.MsgspecError, UnicodeError):
         return _read_loosely(data)
-    if chunk.error is not None or chunk.object == "error":
+    if chunk.error is not None or chunk.object == "error" or (chunk.x_groq is not None and chunk.usage is None):
         return _read_loosely(data)
     return _fast(chunk, data)
 
@@ -75,15 +89,15 @@ def _fast(chunk: _Chunk, data: str) -> Event:
     if (usage := chunk.usage) is not None:
         prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
         event.counts = TokenCounts(
-            prompt=usage.prompt_tokens,
-            completion=usage.completion_tokens,
-            cached=prompt.cached_tokens if prompt else None,
-            reasoning=completion.reasoning_tokens if completion else None,
+            prompt=number_of(usage.prompt_tokens),
+            completion=number_of(usage.completion_tokens),
+            cached=number_of(prompt.cached_tokens) if prompt else None,
+            reasoning=number_of(completion.reasoning_tokens) if completion else None,
         )
     for choice in chunk.choices:
         if choice.index != 0:
             continue
-        if choice.message is not None or choice.text is not None:
+        if not choice.is_plain:
             return _read_loosely(data)
         if is_reason(choice.finish_reason):
             event.finish_reason = choice.finish_reason

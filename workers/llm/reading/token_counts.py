@@ -4,6 +4,9 @@ from typing import Any
 
 from msgspec import Struct
 
+MOST = 10**9
+"""No call takes so many."""
+
 
 class TokenCounts(Struct, frozen=True, kw_only=True):
     """As far as a server tells them: None is not zero."""
@@ -13,9 +16,26 @@ class TokenCounts(Struct, frozen=True, kw_only=True):
     cached: int | None = None
     reasoning: int | None = None
 
+    def updated(self, new: "TokenCounts") -> "TokenCounts":
+        """What is told later counts; what is told no more stays."""
+        return TokenCounts(
+            prompt=self.prompt if new.prompt is None else new.prompt,
+            completion=self.completion if new.completion is None else new.completion,
+            cached=self.cached if new.cached is None else new.cached,
+            reasoning=self.reasoning if new.reasoning is None else new.reasoning,
+        )
+
+    def sane(self, *, has_text: bool) -> "TokenCounts":
+        """Zero tokens of what was there were not counted. What was cached is a part of the prompt."""
+        prompt = self.prompt or None
+        if prompt is not None and self.cached is not None and self.cached > prompt:
+            prompt += self.cached
+        completion = None if has_text and not self.completion else self.completion
+        return TokenCounts(prompt=prompt, completion=completion, cached=self.cached, reasoning=self.reasoning)
+
 
 def counts_of(usage: Any) -> TokenCounts | None:
-    """What a server tells of tokens, in numbers of any spelling; None where it tells nothing."""
+    """What a server tells of tokens, in numbers of any spelling; None where it tells nothing that can be."""
     if not isinstance(usage, dict):
         return None
     prompt, completion = number_of(usage.get("prompt_tokens")), number_of(usage.get("completion_tokens"))
@@ -44,6 +64,6 @@ def number_of(value: Any) -> int | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return int(number) if number >= 0 and number == int(number) else None
+    return int(number) if 0 <= number <= MOST and number == int(number) else None
