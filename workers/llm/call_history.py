@@ -10,7 +10,7 @@ from workers.llm.servers import context_window
 from workers.llm.servers.endpoints import Endpoints
 from workers.llm.servers.search import Nowhere, Route, Search
 
-_OF_THE_REQUEST = frozenset({"BadRequest", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})
+_OF_THE_REQUEST = frozenset({"BadRequest", "ContentFiltered", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})
 """Refusals that say nothing of the next request."""
 
 
@@ -38,13 +38,16 @@ class CallHistory:
         if route is None or error.begun or error.fault != "endpoint" or not attempt.sent:
             return False
         endpoint, key = route.endpoint, _key(route)
+        form, said = attempt.form, error.body or error.error
+        if error.error_type == "ContextOverflow" and form is not None and form.learn_most_tokens(said, attempt.sent):
+            return True
         if error.error_type == "ContextOverflow" and error.window and key not in self._prompt_tokens:
             endpoint.learn_window(attempt.model, error.window)
             tokens = error.prompt_tokens or context_window.estimate_tokens(request.messages)
             self._prompt_tokens[key] = tokens
             return error.window - tokens >= context_window.MIN_ANSWER_TOKENS
-        if error.error_type in ("BadRequest", "UnexpectedStatus", "NotFound") and attempt.form is not None:
-            return attempt.form.learn(error.body or error.error, attempt.sent)
+        if error.error_type in ("BadRequest", "UnexpectedStatus", "NotFound") and form is not None:
+            return form.learn(said, attempt.sent)
         return False
 
     def note(self, attempt: Attempt, error: AttemptError) -> None:

@@ -28,6 +28,7 @@ KEEP_ALIVE_S = 4.0
 """Less than the 5 s after which uvicorn closes an idle connection, perhaps just as it is used again."""
 REST_S = 1.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 SHORT_REQUEST_S = 10.0
 SHORTEST_SECRET = 4
 LOAD_WITHIN_S = 60.0
@@ -117,6 +118,8 @@ class Http:
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_timeout_s),
             read_bufsize=2**18,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
             trace_configs=[_reuse_tracing()],
         )
 
@@ -198,7 +201,7 @@ class Http:
     async def _send(
         self, endpoint: Endpoint, method: str, url: str, body: Any, headers: dict[str, str]
     ) -> aiohttp.ClientResponse:
-        """A response with status 200, its body not yet read."""
+        """A response with a status of success, its body not yet read."""
         access = self._access[endpoint.name]
         data = None if body is None else json.encode(body)
         response = await self._respond(method, url, data, headers, access)
@@ -206,7 +209,7 @@ class Http:
             response.close()
             access = renewed
             response = await self._respond(method, url, data, headers, access)
-        if response.status in (200, 201):
+        if 200 <= response.status < 300:
             return response
         try:
             body = await self._text(response, access)

@@ -31,8 +31,8 @@ _NAMES: dict[int, tuple[ErrorType, Fault]] = {
     505: ("UnexpectedStatus", "endpoint"),
     529: ("ServerError", "busy"),
 }
-_NOT_BEGUN = frozenset({425, 429, 502, 503, 529})
-"""Statuses of a server that has not asked the model yet."""
+_NOT_BEGUN = frozenset({425, 429, 502, 503, 521, 522, 523, 529, 530})
+"""Statuses of a server that has not asked the model yet; 52x and 530: Cloudflare's, of a server that is away."""
 _BY_TYPE = (
     (r"authentication|invalid_api_key|unauthorized|permission|forbidden", 401),
     (r"not_?found|unknown_model|model_not", 404),
@@ -49,17 +49,24 @@ _OVERFLOW = re.compile(
     r"|`?max_new_tokens`? must be|exceeds? the maximum (?:allowed |number of |input |sequence |context |model )"
     r"|context (?:window|limit|size|length)|reduce the (?:length|number|prompt|input)|string_above_max_length"
     r"|too many (?:input )?tokens|exceeds? (?:the )?max(?:imum)?[_ ](?:model|seq|context|input|prompt)"
-    r"|input length .{0,40}exceed|maximum (?:input|sequence|prompt) length",
+    r"|input length .{0,40}exceed|maximum (?:input|sequence|prompt) length|range of input length"
+    r"|exceed\w* .{0,40}(?:token limit|max(?:imum)? length|sequence length)|tokens? (?:is |are )?too (?:long|many)\b"
+    r"|(?:longer|larger|greater) than .{0,40}(?:context|window|position embeddings)|must have less than \d+ tokens"
+    r"|上下文.{0,12}(?:长度|窗口|限制)|超[过出].{0,16}(?:长度|上下文|token)|(?:输入|提示词?|prompt).{0,8}(?:过长|超长)"
+    r"|コンテキスト(?:長|ウィンドウ)|컨텍스트 (?:길이|창)",
     re.IGNORECASE,
 )
-_NO_OVERFLOW = re.compile(r"per (?:min|hour|day)|\b[rt]p[md]\b|quota|rate", re.IGNORECASE)
+_NO_OVERFLOW = re.compile(r"per (?:min|hour|day)|\b[rt]p[md]\b|quota|\brate", re.IGNORECASE)
 _WINDOWS = (
     r"(?<![-=])> ?(\d{3,8})",
-    r"(?:maximum (?:context|model) length|context (?:window|limit|size|length)|maximum allowed length"
-    r"|tokens allowed|max_model_len|\"?n_ctx\"?)\D{0,20}?(\d{3,8})",
+    r"(?:(?:maximum|max) (?:context |model |prompt |input |sequence )?length|context (?:window|limit|size|length)"
+    r"|maximum allowed length|tokens allowed|max_model_len|\"?n_ctx\"?|token limit|sequence length"
+    r"|position embeddings|while limit is)\D{0,20}?(\d{3,8})",
     r"(?:must be|total) ?<=? ?(\d{3,8})",
+    r"length should be \[\d+, ?(\d{3,8})\]|less than (\d{3,8}) tokens",
 )
 _PROMPTS = (
+    r"(\d+) (?:input|prompt) tokens|(\d+) (?:tokens )?(?:of|from|in) (?:the )?(?:text )?(?:input|prompt|messages)",
     r"\((\d+) in the messages",
     r"prompt contains (?:at least )?(\d+)",
     r"(?:request|input length|prompt|input token count|length|given:?) ?\(?(\d+) ?(?:`?inputs?`? )?(?:tokens|\))",
@@ -83,7 +90,20 @@ _UPSTREAM_AWAY = re.compile(
     re.IGNORECASE,
 )
 """A proxy's words for a server behind it that is not there: the model has not begun."""
+_LOADING = re.compile(r"load(?:ing)? (?:the )?model|model .{0,60}\bloading|warming up|starting up", re.IGNORECASE)
+_FAILED = re.compile(r"fail|error loading|cannot|can't|could not|unable", re.IGNORECASE)
+_TOO_FAST = re.compile(r"rate[ _-]?limit|too ?many ?requests|throttl|slow[ _]?down", re.IGNORECASE)
+_FILTERED = re.compile(
+    r"content[ _-]?(?:management[ _])?(?:filter|policy)|contentpolicy|responsibleai|data_?inspection|safety system"
+    r"|(?:inappropriate|prohibited|unsafe|harmful) content|content exists risk|high risk|moderation|guardrail|flagged"
+    r"|敏感|违规|不合规",
+    re.IGNORECASE,
+)
+"""A filter's words for a prompt that it does not let through."""
 _QUOTA = re.compile(r"insufficient_quota|insufficient[ _]balance|billing|exceeded your current quota|budget", re.I)
+_MONEY = re.compile(r"insufficient[ _](?:balance|quota|funds|credits?)|billing", re.IGNORECASE)
+_NO_KEY = re.compile(r"(?:invalid|incorrect|missing|no) api[ _-]?key|unauthori[sz]ed|login fail", re.IGNORECASE)
+_CODE_KEYS = ("code", "type", "error_type", "__type", "status", "reason", "param")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
@@ -91,16 +111,22 @@ def of_status(
     status: int, body: str, retry_after_s: float | None = None, location: str | None = None, *, told_as: str = ""
 ) -> AttemptError:
     """A response that is not 200, or an error in the midst of one that was."""
-    message = message_of(body)
+    message, named = message_of(body), told_in(body)
     shown = f"HTTP {status}: {shorten(message)}" if message else f"HTTP {status}"
     text = told_as + shown if told_as else shown
     if 300 <= status < 400:
         text += f", which redirects to {location}: give that URL" if location else ""
         return AttemptError("UnexpectedStatus", text, fault="endpoint", begun=False)
-    if status in (400, 413, 422, 500) and _OVERFLOW.search(body) and not _NO_OVERFLOW.search(message):
+    if status in (400, 413, 422, 500) and _OVERFLOW.search(named) and not _NO_OVERFLOW.search(message):
         return _overflow(text, body)
     if status in (400, 422) and _NO_MODEL.search(message):
         status = 404
+    if status in (400, 403) and _TOO_FAST.search(message) and not _QUOTA.search(message):
+        status = 429
+    if status == 500 and _LOADING.search(message) and not _FAILED.search(message):
+        status = 503
+    if status in (400, 403, 422, 451) and _FILTERED.search(named):
+        return AttemptError("ContentFiltered", text, fault="endpoint", begun=False)
     name, fault = _NAMES.get(status) or (
         ("ServerError", "server") if status >= 500 else ("UnexpectedStatus", "endpoint")
     )
@@ -124,14 +150,14 @@ def _overflow(text: str, body: str) -> AttemptError:
 def _number(patterns: tuple[str, ...], text: str) -> int | None:
     for pattern in patterns:
         if match := re.search(pattern, text, re.IGNORECASE):
-            return int(match[1])
+            return int(next(group for group in match.groups() if group))
     return None
 
 
 def of_error_object(error: Any, status: int = 200) -> AttemptError:
     """An error in a body or stream whose status was 200, however it is wrapped."""
     body = msgspec.json.encode({"error": error}).decode()
-    inner = of_status(_status_in(error) or 500, body)
+    inner = of_status(_status_in(error) or _status_by_words(message_of(body)), body)
     where = "in the stream: " if status == 200 else ""
     plain = AttemptError(
         inner.error_type,
@@ -168,6 +194,14 @@ def _status_in(error: Any) -> int | None:
     return _status_in(inner)
 
 
+def _status_by_words(said: str) -> int:
+    """For an error that no number tells."""
+    for words, status in ((_TOO_FAST, 429), (_MONEY, 402), (_NO_KEY, 401)):
+        if words.search(said):
+            return status
+    return 500
+
+
 def status_within(status: int, body: str) -> int:
     """The status that counts: a proxy may answer 500 and name the status that it was given itself."""
     if status != 500:
@@ -176,7 +210,7 @@ def status_within(status: int, body: str) -> int:
         inner = _status_in(msgspec.json.decode(body))
     except (msgspec.MsgspecError, RecursionError):
         return status
-    return inner if inner is not None and inner < 500 and inner != 408 else status
+    return inner if inner is not None and (inner < 500 or inner in (503, 529)) and inner != 408 else status
 
 
 def of_page(body: str) -> AttemptError:
@@ -191,6 +225,25 @@ def is_page(body: str) -> bool:
 
 
 _SPOKEN = ("error", "message", "detail", "msg", "error_message", "reason", "description", "title", "errors")
+
+
+def told_in(body: str) -> str:
+    """The message and the codes beside it, but nothing that a server repeats of the request."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError):
+        return message_of(body)
+    return " ".join([message_of(body), *_codes(value)])
+
+
+def _codes(value: Any, depth: int = 4) -> list[str]:
+    if isinstance(value, list) and value:
+        return _codes(value[0], depth)
+    if not isinstance(value, dict) or depth == 0:
+        return []
+    found = [value[key] for key in _CODE_KEYS if isinstance(value.get(key), str) and len(value[key]) <= 80]
+    inner = [value[key] for key in (*_SPOKEN, "innererror") if isinstance(value.get(key), dict | list)]
+    return [*found, *(code for each in inner for code in _codes(each, depth - 1))]
 
 
 def message_of(body: str) -> str:

@@ -101,6 +101,8 @@ WHOLE: dict[str, tuple[bytes, Kind]] = {
     "more after the end mark": (response(STREAM + "\x00garbage\n\n" + events(ONE)), "other"),
     "early hints": (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + response(STREAM), "openai"),
     "deflate": (encoded("deflate", zlib.compress(BYTES)), "openai"),
+    "a large header": (response(STREAM).replace(b"\r\n", b"\r\nX-Policy: " + b"x" * 12_000 + b"\r\n", 1), "other"),
+    "a proxy's status": (response(STREAM, status="203 Non-Authoritative Information"), "other"),
     "no reason phrase": (response(STREAM).replace(b"200 OK", b"200"), "other"),
     "the messages API": (response(messages_api()), "anthropic"),
     "the messages API, a stop sequence": (response(messages_api("stop_sequence")), "anthropic"),

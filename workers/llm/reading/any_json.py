@@ -52,6 +52,9 @@ def _error(value: dict[str, Any]) -> Any:
     """The error that a body is, if it is one."""
     if value.get("error") is not None and value["error"] not in (False, "", {}, []):
         return value["error"]
+    base = value.get("base_resp")  # MiniMax's
+    if isinstance(base, dict) and number_of(base.get("status_code")) not in (None, 0):
+        return {"message": base.get("status_msg") or str(base)}
     if value.get("object") == "error" or value.get("type") == "error" or value.get("status") == "error":
         return value
     if "choices" in value or "content" in value:

@@ -5,16 +5,21 @@
     …</think> answer                     the chat template has opened the tag itself
     <|channel|>analysis<|message|>…      gpt-oss: the channel `final` is the answer
     <think>…</think><answer>…</answer>   Hunyuan and others frame the answer as well
+    Here is my thought process: …        Granite; Apriel: `Here are my reasoning steps: … [BEGIN FINAL RESPONSE]`
+    <details type="reasoning">, *Thinking…* and a quote, ```thinking: relays that show thoughts to people
 
 A text may speak of such tags: a tag in code, in quotes or between two words of a line is a part of the answer.
 """
 
 import re
 
-_NAME = r"(?:[\w-]+:)?(?:think|thinking|thought|thoughts|reasoning|reasoning_content|scratchpad|inner_monologue)"
+_NAME = (
+    r"(?:[\w-]+:)?(?:think|(?:ant[_-]?)?thinking(?:_process)?|thoughts?|thought_process|reasoning|reasoning_content"
+    r"|scratch_?pad|inner_monologue|chain_of_thought)"
+)
 OPEN = re.compile(
     rf"<{_NAME}(?:\s[^<>\n]*)?>|\[think(?:ing)?\]|◁think▷"
-    r"|<\|(?:begin_of_thought|start_thinking|think|thinking)\|>|<\|channel>thought|<unused94>(?:thought)?",
+    r"|<\|(?:(?:begin|start)_of_thought|start_thinking|think|thinking)\|>|<\|channel>thought|<unused94>(?:thought)?",
     re.IGNORECASE,
 )
 CLOSE = re.compile(
@@ -30,12 +35,27 @@ _FRAME = re.compile(
     r"|<\|(?:begin_of_solution|start_response)\|>(?P<s>.*?)(?:<\|(?:end_of_solution|end_response)\|>)?)\s*",
     re.IGNORECASE | re.DOTALL,
 )
+_UNCLOSED_FRAME = re.compile(r"\s*<(?P<name>answer|response)>\s*(?!.*</(?P=name)>)", re.IGNORECASE | re.DOTALL)
 _LEADING_FRAME = re.compile(
     r"\s*<(?P<name>analysis|reflection|(?:inner|internal)[_-]?(?:thoughts?|monologue|reasoning)|cot)>(?P<thought>.*?)"
     r"</(?P=name)>(?P<answer>.*\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 """Tags that may as well be a part of an answer: they hold thoughts where they begin a text that goes on after them."""
+_WORDED = tuple(
+    re.compile(rf"\s*{form}", re.IGNORECASE | re.DOTALL)
+    for form in (
+        r"here(?: is|['’]s) my thought process:(?P<thought>.*?)here(?: is|['’]s) my response:(?P<answer>.*\S.*)",
+        r"here are my reasoning steps:(?P<thought>.*?)\[BEGIN FINAL RESPONSE\](?P<answer>.*?)"
+        r"(?:\[END FINAL RESPONSE\]\s*)?",
+        r"<details type=\W?reasoning\b[^>]*>(?P<thought>.*?)</details>(?P<answer>.*\S.*)",
+        r"&lt;think(?:ing)?&gt;(?P<thought>.*?)&lt;/think(?:ing)?&gt;(?P<answer>.*\S.*)",
+        r"(?:> *)?[*_]{1,3}think(?:ing)?(?:\.{3}|…|:)?[*_]{1,3}[ :]*\n+(?P<thought>(?:>[^\n]*\n+)+)(?P<answer>.*\S.*)",
+        r"(?P<fence>`{3,})(?:think|thinking|thought|reasoning)[ \t]*\n(?P<thought>.*?)"
+        r"\n(?P=fence)[ \t]*\n(?P<answer>.*\S.*)",
+    )
+)
+"""Thoughts that begin a text, in the words of a model's training, or as a relay shows them to people."""
 _EMPTY = re.compile(r"\s*<think ?/>\s*", re.IGNORECASE)
 _CHANNEL = re.compile(
     r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
@@ -119,6 +139,8 @@ def split_reasoning(text: str) -> tuple[str, str]:
     if not thoughts and rest is text:
         thoughts, rest = _unopened(text)
     thoughts, rest = _inside(thoughts, rest)
+    if thoughts and (unclosed := _UNCLOSED_FRAME.match(rest)) and not _FRAME.fullmatch(rest):
+        rest = rest[unclosed.end() :]
     frame = _FRAME.fullmatch(rest)
     if frame is not None:
         rest = next(part for part in (frame["a"], frame["r"], frame["s"]) if part is not None).strip()
@@ -150,8 +172,9 @@ def _leading(text: str) -> tuple[list[str], str]:
     """Blocks that begin the text, and what follows them. One that is not closed has no answer after it."""
     thoughts: list[str] = []
     rest = text
-    if framed := _LEADING_FRAME.match(text):
-        return [framed["thought"].strip()], framed["answer"].lstrip()
+    for form in (_LEADING_FRAME, *_WORDED):
+        if framed := form.fullmatch(text):
+            return [framed["thought"].strip()], framed["answer"].strip()
     while tag := OPEN.match(rest.lstrip()):
         inner = rest.lstrip()[tag.end() :]
         closing = _closed(inner, OPEN, CLOSE)

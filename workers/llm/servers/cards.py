@@ -35,6 +35,8 @@ def _card(entry: Any) -> ModelCard | None:
 def _window(entry: dict[str, Any]) -> int | None:
     for holder in (entry, *(entry[key] for key in _WITHIN if isinstance(entry.get(key), dict))):
         for key in _WINDOWS:
+            if isinstance(holder.get(key), bool):
+                continue
             try:
                 tokens = int(float(holder[key]))
             except (KeyError, TypeError, ValueError, OverflowError):

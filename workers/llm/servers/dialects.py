@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fleet.messages import ChatMessage
 from fleet.model_servers import Kind
+from workers.llm.refusals import told_in
 from workers.llm.requests import ModelRequest
 
 Format = Literal["json_schema", "json_schema_plain", "json_object", "prompt"]
@@ -84,21 +85,19 @@ class Form:
         return note is not None
 
     def _learned(self, refusal: str, sent: dict[str, Any]) -> str | None:
-        text = refusal.lower()
+        text = told_in(refusal).lower()
         if not self.folds_system and _NO_SYSTEM.search(text) and _has_system(sent):
             self.folds_system = True
             return "the system message was sent as a part of the user's"
         if "max_completion_tokens" in text and self.max_tokens_field == "max_tokens":
             self.max_tokens_field = "max_completion_tokens"
             return "max_completion_tokens was sent in place of max_tokens"
-        if (most := _MOST_TOKENS.search(text)) and "max_" in text:
-            limit = int(next(group for group in most.groups() if group))
-            if limit < sent.get(self.max_tokens_field, 0):
-                self.most_tokens = limit
-                return f"max_tokens was lowered to {limit}, the model's limit"
-        if not _REFUSES.search(text):
-            return None
-        if "response_format" in sent and (_FORMAT.search(text) or _KEYWORDS.search(text)):
+        if (lowered := self._lowered(text, sent)) is not None:
+            return lowered
+        refuses = _REFUSES.search(text) is not None
+        if "response_format" in sent and (
+            (refuses and (_FORMAT.search(text) or _KEYWORDS.search(text))) or _NAMES_FORMAT.search(text)
+        ):
             step = STEPS.index(self.format) + 1
             if self.format == "json_schema" and not _KEYWORDS.search(text):
                 step += 1
@@ -108,10 +107,26 @@ class Form:
                 "json_object": "the answer's schema stood in the prompt (response_format json_object)",
                 "prompt": "the answer's schema stood in the prompt (no response_format)",
             }[self.format]
-        for name in ("stream_options", "temperature", "seed", "priority"):
-            if name in sent and re.search(rf"\b{name.replace('_', '[_ ]')}\b", text):
-                self.omits.add(name)
+        for name, words in _OPTIONAL.items():
+            if refuses and name in sent and re.search(words, text):
+                self.omits |= {name, "stream_options"} if name == "stream" else {name}
                 return f"{name} was not sent"
+        return None
+
+    def learn_most_tokens(self, refusal: str, sent: dict[str, Any]) -> bool:
+        """Whether the text says that fewer tokens may be asked for than were: as `learn`."""
+        note = self._lowered(told_in(refusal).lower(), sent)
+        if note is not None:
+            self.notes = (*self.notes, note)
+        return note is not None
+
+    def _lowered(self, text: str, sent: dict[str, Any]) -> str | None:
+        for pattern in _MOST_TOKENS:
+            for most in pattern.finditer(text):
+                limit = int(next(group for group in most.groups() if group))
+                if limit < sent.get(self.max_tokens_field, 0):
+                    self.most_tokens = limit
+                    return f"max_tokens was lowered to {limit}, the model's limit"
         return None
 
 
@@ -121,19 +136,46 @@ _REFUSES = re.compile(
     r"|unavailable|not (?:allowed|available)"
     r"|unexpected (?:keyword|field|argument|param)|only the default|invalid (?:param|argument|response_format|schema)"
     r"|invalid_(?:param|argument)|no longer|deprecated|not implemented|unable to|failed to|cannot (?:use|be used)"
+    r"|not (?:a )?valid|not one of|only \S{1,12} (?:is|are) (?:allowed|supported|permitted)|was unexpected"
+    r"|must (?:not be|be (?:unset|omitted|null|removed))|input should be|不支持|不允许|サポートされて"
 )
+_OPTIONAL = {
+    "stream_options": r"\bstream[_ ]options\b",
+    "stream": r"\bstream(?:ing)?\b.{0,40}(?:not|n't|only|不支持)"
+    r"|(?:not support|unsupported|不支持).{0,20}\bstream(?:ing)?\b",
+    "temperature": r"\btemperature\b",
+    "seed": r"\bseed\b",
+    "priority": r"\bpriority\b",
+}
+"""What a request can do without, by how a refusal names it. An answer that is not streamed comes whole."""
 _NO_SYSTEM = re.compile(
     r"system (?:role|message|prompt|instruction)s?.{0,30}(?:not|n't|un)"
     r"|(?:unsupported|unexpected|invalid|unknown) role.{0,20}system"
     r"|only user and assistant|roles must alternate|developer instruction is not enabled|role.{0,6}system.{0,40}not"
 )
-_MOST_TOKENS = re.compile(
-    r"at most (\d+) (?:completion|output) tokens|(?:less than or equal to|<=) ?[`']?(\d+)"
-    r"|maximum allowed number of output tokens[^\d]{0,60}(\d+)|> (\d+), which is the maximum|range.{0,12}\[1, ?(\d+)\]"
+_MAX = r"max(?:imum)?[_ ](?:completion[_ ]|output[_ ]|new[_ ])?tokens"
+_MOST_TOKENS = tuple(
+    map(
+        re.compile,
+        (
+            r"at most (\d+) (?:completion|output) tokens",
+            r"maximum allowed number of output tokens[^\d]{0,60}(\d+)|> (\d+), which is the maximum",
+            rf"(?:value|number) (?:for|of) \W?{_MAX}\W? (?:is|:)\D{{0,4}}(\d+)",
+            rf"{_MAX}.{{0,40}}(?:\[\d+, ?(\d+)\]|between \d+ and (\d+))",
+            rf"(?<!\+ )(?<!\+ `){_MAX}\b(?:(?!context|window|sequence|inputs).){{0,100}}?(?:at most"
+            r"|less than or equal to|<=|not exceed|lower than|smaller than"
+            r"|maximum(?: allowed)?(?: value)?(?: of| is)?|limit(?: of| is)?)"
+            r" ?[`']?(\d+)",
+            rf"less than or equal to [`']?(\d+).{{0,40}}{_MAX}",
+        ),
+    )
 )
+"""Words for how many tokens an answer may have at most. A window that is too small for both is another thing."""
 _FORMAT = re.compile(
     r"response[_ ]format|json[_ ]?(?:schema|mode|object)|structured|guided|grammar|schema|output format"
 )
+_NAMES_FORMAT = re.compile(r"response[_ ]format|json[_ ]?(?:schema|mode|object)")
+"""Whatever is said of these, the answer can do without them."""
 _KEYWORDS = re.compile(r"maxlength|minlength|minimum|maximum|maxitems|minitems|additionalproperties|propert(?:y|ies) ")
 _BOUNDS = frozenset({"maxLength", "minLength", "minimum", "maximum", "maxItems", "minItems", "pattern", "format"})
 

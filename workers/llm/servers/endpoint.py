@@ -18,6 +18,8 @@ ASK_SILENT_EVERY_S, ASK_IDLE_EVERY_S = 5.0, 30.0
 LONGEST_REFUSAL_S = 300.0
 SHOWN_CHARACTERS = 200
 """Of an error, in a status that is told every few seconds."""
+LONGEST_PAUSE_S = 600.0
+"""A server that asked for more is tried again all the same: some of them write times that nobody means."""
 
 
 class ModelCard(Struct, frozen=True):
@@ -71,7 +73,7 @@ class Endpoint:
         """Whether this endpoint's list is known, and `model` is not on it."""
         if model is None or self.models is None or self.config.models is not None:
             return False
-        return all(card.id not in (model, f"{model}:latest") for card in self.models)
+        return all(card.id not in (model, f"{model}:latest", f"models/{model}") for card in self.models)
 
     def may_load(self, name: str | None, base: str | None, adapter: str | None) -> bool:
         """Whether it can be asked to load an adapter that it does not list: it has the base, and has not said no."""
@@ -142,7 +144,7 @@ class Endpoint:
     def pause(self, asked_s: float | None, now: float) -> None:
         """It has no room. What it asked for is kept by all calls; without that each call waits for itself."""
         if asked_s is not None:
-            self.paused_until = max(self.paused_until, now + asked_s)
+            self.paused_until = max(self.paused_until, now + min(asked_s, LONGEST_PAUSE_S))
 
     def note_answer(self, answers: bool, now: float) -> None:
         """It has answered, or it has not."""

@@ -24,6 +24,7 @@ def endpoint(*cards: ModelCard, **more: Any) -> Endpoint:
         ({"data": [{"id": "m", "context_window": "32768"}, {"no": "id"}, 7, None]}, (ModelCard("m", 32768),)),
         ({"models": [{"name": "m"}]}, (ModelCard("m"),)),
         ({"data": [{"id": "m", "meta": "none", "max_model_len": None}]}, (ModelCard("m"),)),
+        ({"data": [{"id": "m", "max_model_len": True}]}, (ModelCard("m"),)),
         ({"data": None}, ()),
         ({}, ()),
         ("busy", ()),
