@@ -27,6 +27,8 @@ export async function open({ servers, user, pass }) {
 }
 
 export class Link {
+  #again = new Set();
+
   constructor(nc) {
     this.nc = nc;
     this.js = jetstream(nc);
@@ -38,8 +40,16 @@ export class Link {
   async states(tell) {
     for await (const status of this.nc.status()) {
       if (status.type === "disconnect" || status.type === "reconnecting") tell("away");
-      if (status.type === "reconnect") tell("connected");
+      if (status.type !== "reconnect") continue;
+      tell("connected");
+      for (const again of this.#again) again();
     }
+  }
+
+  // Calls `again` after each reconnect: what came in between was not heard. Returns a function that ends it.
+  reconnected(again) {
+    this.#again.add(again);
+    return () => this.#again.delete(again);
   }
 
   async request(subject, body, timeout = REQUEST_MS) {

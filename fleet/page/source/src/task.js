@@ -1,6 +1,8 @@
 // One deliberation: its calls as they go, from the beginning also for who comes late, and its result.
 import { Store } from "./store.js";
 
+const DRAWN_EVERY_MS = 40;
+const ASK_EVERY_MS = 2_000;
 const CLOCKS_DIFFER_MS = 60_000;
 const ENDS = ["deliberation.completed", "deliberation.failed", "deliberation.cancelled"];
 
@@ -8,6 +10,10 @@ export class Task extends Store {
   status = "…";
   error = null;
   result = null;
+  progress = null;
+  question = null;
+  usage = null;
+  cost = null;
   accepted = null;
   deadline = null;
   calls = new Map();
@@ -15,15 +21,17 @@ export class Task extends Store {
   #closed = false;
 
   constructor(link, id) {
-    super();
+    super(DRAWN_EVERY_MS);
     this.link = link;
     this.id = id;
-    for (const subject of ENDS) this.#ends.push(link.hear(subject, (msg) => this.#mine(msg) && this.#ask()));
+    this.#ends.push(link.reconnected(() => this.#ask()));
+    for (const subject of ["deliberation.accepted", ...ENDS]) this.#ends.push(link.hear(subject, (msg) => this.#mine(msg) && this.#ask()));
     this.#ask().then(() => this.#follow());
   }
 
   close() {
     this.#closed = true;
+    clearTimeout(this.timer);
     for (const end of this.#ends) end();
   }
 
@@ -45,10 +53,14 @@ export class Task extends Store {
     try {
       const said = await this.link.result(this.id);
       this.status = said.status;
+      this.progress = said.progress ?? null;
+      this.usage = said.usage ?? null;
+      this.cost = said.cost ?? null;
       this.error = null;
       const result = said.result ? await this.link.whole(said.result) : null;
       this.accepted ??= Date.parse(said.accepted_at ?? result?.accepted_at ?? "") || null;
       this.deadline ??= Date.parse(said.deadline_at ?? "") || null;
+      if (said.status === "IN_PROGRESS" && this.question === null) this.#readQuestion();
       if (result) this.result = await this.#withTexts(result);
     } catch (error) {
       this.error = error.message;
@@ -56,11 +68,28 @@ export class Task extends Store {
     this.changed();
   }
 
+  // Of one at work the question stands in its state alone; in a long one not even there.
+  async #readQuestion() {
+    const state = await this.link.stored("KV_deliberations", { last_by_subj: `$KV.deliberations.${this.id}` }).catch(() => null);
+    this.question = state?.data ? (JSON.parse(state.data).task?.task_description ?? "") : null;
+    this.changed();
+  }
+
+  // What it used so far, after answers came.
+  #askSoon() {
+    this.timer ??= setTimeout(() => {
+      this.timer = null;
+      if (!this.#closed) this.#ask();
+    }, ASK_EVERY_MS);
+  }
+
   async #withTexts(result) {
-    for (const each of result.results ?? [])
+    const parts = [...(result.results ?? []), ...(result.synthesis ? [{ proposal: result.synthesis }] : [])];
+    for (const each of parts)
       for (const text of [each.proposal, ...(each.earlier ?? [])])
         if (text.content_ref && !text.content)
           text.content = await this.link.text(text.content_ref).catch((error) => `(this text cannot be had: ${error.message})`);
+    if (result.task?.content_ref && !result.task.task_description) result.task = await this.link.whole({ content_ref: result.task.content_ref }).catch(() => result.task);
     return result;
   }
 
@@ -110,6 +139,9 @@ export class Task extends Store {
     call.prompt = said.usage?.prompt_tokens;
     call.text = said.proposal?.content || said.synthesis?.content || call.text;
     call.declined = said.declined ?? null;
+    call.checks = said.checks ?? {};
+    call.notes = said.notes ?? [];
     this.changed();
+    if (!this.result) this.#askSoon();
   }
 }

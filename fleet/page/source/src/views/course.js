@@ -49,6 +49,8 @@ function Words({ call }) {
     <h3>${visible(call.agent_id)}: ${phaseName(call.phase, call.round)}</h3>
     <p class="why">${visible(facts.join(" · "))}</p>
     ${call.error && html`<p class="bad">${visible(call.error)}</p>`}
+    ${(call.notes ?? []).map((note) => html`<p class="why">${visible(note)}</p>`)}
+    ${Object.entries(call.checks ?? {}).filter(([, check]) => check.status === "failed").map(([name, check]) => html`<p class="bad">Check ${visible(name)} failed: ${visible(check.findings.join("; "))}</p>`)}
     ${call.declined && html`<p>Kept its proposal: ${visible(call.declined)}</p>`}
     <pre class="text" tabindex="0">${visible(readable(call))}</pre>
   </article>`;
@@ -57,6 +59,7 @@ function Words({ call }) {
 // A review is JSON: shown as it was written, with room to read it.
 function readable(call) {
   try {
+    if (!call.ended) return call.text || "…";
     return JSON.stringify(JSON.parse(call.text), null, 2);
   } catch {
     return call.text || "…";

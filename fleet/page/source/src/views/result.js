@@ -4,6 +4,7 @@ import { html } from "../html.js";
 import { degradedBecause, reason } from "../reasons.js";
 import { visible } from "../visible.js";
 import { Grid } from "./grid.js";
+import { Matrix } from "./scores.js";
 import { count, money, phaseName, points, verdict } from "../words.js";
 
 export function Result({ result }) {
@@ -16,8 +17,9 @@ export function Result({ result }) {
     <${Ranking} results=${result.results} />
     <${Matrix} results=${result.results} />
     <${Rounds} rounds=${result.rounds ?? []} />
+    <${Choices} result=${result} />
     <section><h2>Proposals</h2>${result.results.map((each) => html`<${Proposal} key=${each.agent_id} each=${each} open=${each.rank === 1} />`)}</section>
-    ${result.synthesis && html`<section><h2>Synthesis</h2><pre class="text" tabindex="0">${visible(result.synthesis.content)}</pre></section>`}
+    ${result.synthesis && html`<section><h2>Synthesis</h2><p>Merged by ${visible(result.synthesis.author_id)} from the best ${result.synthesis.sources.length}. ${{ true: "Reviewers preferred it to the first.", false: "Reviewers did not prefer it to the first." }[result.synthesis.better] ?? "Nobody compared it with the first."}</p><pre class="text" tabindex="0">${visible(result.synthesis.content)}</pre></section>`}
     <${Models} usage=${result.usage_by_model ?? {}} />
     <${Failures} calls=${result.failed_agents ?? []} />`;
 }
@@ -33,22 +35,15 @@ function Ranking({ results }) {
     )}</${Grid}></section>`;
 }
 
-// Who gave whom how many points: rows are reviewers, columns authors; on hovering or focus by criterion.
-function Matrix({ results }) {
-  const scores = results.flatMap((each) => each.reviews.filter((review) => review.score != null).map((review) => ({ ...review, author: each.agent_id })));
-  if (scores.length === 0) return null;
-  const reviewers = [...new Set(scores.map((each) => each.reviewer_id))].sort();
-  const authors = results.map((each) => each.agent_id);
-  const last = (reviewer, author) => scores.filter((each) => each.reviewer_id === reviewer && each.author === author).at(-1);
-  return html`<section><h2>Who scored whom</h2><div class="scroll" tabindex="0" role="region" aria-label="Scores by reviewer and author"><table class="matrix">
-    <thead><tr><th>Reviewer \\ author</th>${authors.map((author) => html`<th class="n">${visible(author)}</th>`)}</tr></thead>
-    <tbody>${reviewers.map(
-      (reviewer) => html`<tr><th scope="row">${visible(reviewer)}</th>${authors.map((author) => {
-        const review = last(reviewer, author);
-        const criteria = Object.entries(review?.criteria ?? {});
-        return html`<td class="n">${review ? html`<strong>${points(review.score)}</strong>${criteria.map(([name, each]) => html`<span class="criterion">${visible(name)} ${points(each.score)}</span>`)}` : "–"}</td>`;
-      })}</tr>`,
-    )}</tbody></table></div></section>`;
+// Votes, comparisons of what was tied, and what an architect chose.
+function Choices({ result }) {
+  const { comparisons = [], selection } = result;
+  if (comparisons.length === 0 && !selection) return null;
+  const chosen = selection && (selection.chosen ? `chose ${selection.chosen}` : selection.contradicted ? "contradicted itself, so the ranking stands" : "gave no answer, so the ranking stands");
+  return html`<section><h2>Who chose what</h2>
+    ${selection && html`<p>${visible(selection.chooser_id)} ${visible(chosen)}.</p>`}
+    ${comparisons.length > 0 && html`<${Grid} label="Choices" head=${["Reviewer", "Asked in", "Shown in this order", "Chosen", "Why"]}>
+      ${comparisons.map((each, index) => html`<tr key=${index}><td>${visible(each.reviewer_id)}</td><td>${phaseName(each.phase)}</td><td>${visible(each.order.join(", "))}</td><td>${visible(each.chosen)}</td><td>${visible(each.rationale)}</td></tr>`)}</${Grid}>`}</section>`;
 }
 
 function Rounds({ rounds }) {
@@ -56,7 +51,10 @@ function Rounds({ rounds }) {
   return html`<section><h2>What rounds changed</h2><ul>${rounds.map((round) => {
     const revised = Object.entries(round.similarity).filter(([, similarity]) => similarity < 1);
     const lead = round.winner_changed ? `The leader changed from ${visible(round.leader_before)} to ${visible(round.leader_after)}.` : round.winner_changed === false ? "The leader stayed the same." : "";
-    return html`<li>Round ${round.round}: ${revised.length} texts were revised. ${lead} ${count(round.tokens)} tokens.</li>`;
+    const agents = Object.keys(round.similarity).sort();
+    return html`<li>Round ${round.round}: ${revised.length} of ${agents.length} texts were changed. ${lead} ${count(round.tokens)} tokens.
+      <${Grid} label=${`Round ${round.round}`} head=${["Agent", "!Points before", "!Points after", "!Words kept"]}>
+        ${agents.map((agent) => html`<tr key=${agent}><td>${visible(agent)}</td><td class="n">${points(round.scores_before[agent])}</td><td class="n">${points(round.scores_after[agent])}</td><td class="n">${Math.round(100 * round.similarity[agent])} %</td></tr>`)}</${Grid}></li>`;
   })}</ul></section>`;
 }
 
@@ -68,12 +66,23 @@ function Proposal({ each, open }) {
     <pre class="text" tabindex="0">${visible(each.proposal.content)}</pre>
     ${each.proposal.truncated && html`<p class="bad">This text was cut off.</p>`}
     ${(each.declined ?? []).map((declined) => html`<p>Round ${declined.round}: kept its text. ${visible(declined.reason)}</p>`)}
+    <${Checks} checks=${each.checks ?? {}} penalty=${each.penalty} />
     ${critiques.map(
       (review) => html`<section class="critique"><h3>${visible(review.reviewer_id)}${review.round ? `, round ${review.round}` : ""}</h3>
         <${Points} name="Good" points=${review.strengths} /><${Points} name="Weak" points=${review.weaknesses} /><${Points} name="To change" points=${review.changes} /></section>`,
     )}
     ${texts.slice(1).map((text, index) => html`<details><summary>What revision ${index + 1} changed</summary><${Difference} before=${texts[index]} after=${text} /></details>`)}
   </details>`;
+}
+
+function Checks({ checks, penalty }) {
+  const of = (status) => Object.keys(checks).filter((name) => checks[name].status === status);
+  const [failed, passed, idle] = ["failed", "passed", "not_applicable"].map(of);
+  if (failed.length + passed.length + idle.length === 0) return null;
+  return html`<section class="critique"><h3>Checks${penalty ? `, ${points(penalty)} points taken off` : ""}</h3><ul>
+    ${failed.map((name) => html`<li><span class="bad"><strong>${visible(name)}</strong> failed</span><ul>${checks[name].findings.map((finding) => html`<li>${visible(finding)}</li>`)}</ul></li>`)}
+    ${passed.length > 0 && html`<li>Passed: ${visible(passed.join(", "))}</li>`}
+    ${idle.length > 0 && html`<li class="why">Had nothing to check: ${visible(idle.join(", "))}${idle.flatMap((name) => checks[name].findings).map((finding) => `; ${visible(finding)}`)}</li>`}</ul></section>`;
 }
 
 const Points = ({ name, points: said }) => said.length > 0 && html`<p class="why">${name}</p><ul>${said.map((point) => html`<li>${visible(point)}</li>`)}</ul>`;

@@ -3,32 +3,53 @@ import { useState } from "preact/hooks";
 import { html } from "../html.js";
 import { useNow, useStore } from "../use.js";
 import { visible } from "../visible.js";
-import { count, money, seconds, STATUS } from "../words.js";
+import { count, money, phaseName, seconds, since, STATUS } from "../words.js";
 import { Course } from "./course.js";
 import { Result } from "./result.js";
 
-export function TaskView({ store, link }) {
+export function TaskView({ store, link, list }) {
   useStore(store);
+  useStore(list);
   const now = useNow(500);
-  const { status, result } = store;
+  const { result } = store;
+  const row = list.byId.get(store.id);
+  const rejected = row?.status === "REJECTED" && !result;
+  const status = rejected ? "REJECTED" : store.status;
+  const waits = !store.accepted && list.waiting.rows.find((each) => each.id === store.id);
   const running = status === "IN_PROGRESS" || status === "PENDING";
-  const usage = result?.usage;
-  const written = [...store.calls.values()].reduce((sum, call) => sum + (call.tokens ?? 0), 0);
+  const usage = result?.usage ?? store.usage;
+  const written = Math.max(usage?.completion_tokens ?? 0, [...store.calls.values()].reduce((sum, call) => sum + (call.tokens ?? 0), 0));
+  const cost = money(result ? result.cost : store.cost);
+  const { progress } = store;
+  const question = result?.task?.task_description || store.question || waits?.question || row?.question;
   return html`<h1>${visible(store.id)}</h1>
-    ${store.error && html`<p class="bad" role="alert">${visible(store.error)}</p>`}
+    ${store.error && !rejected && html`<p class="bad" role="alert">${visible(store.error)}</p>`}
     <p class="facts" role="status">
-      <span class=${`status ${status}`}>${STATUS[status] ?? status}</span>
-      ${running && store.accepted && html`<span>for ${seconds(now - store.accepted)}</span>`}
-      ${running && store.deadline && html`<span>${store.deadline > now ? `${seconds(store.deadline - now)} left` : "the deadline has passed"}</span>`}
-      ${result && html`<span>took ${seconds(result.duration_ms)}</span>`}
-      <span>${count(usage ? usage.completion_tokens : written)} tokens written</span>
+      <span class=${`status ${status}`}>${STATUS[status] ?? visible(status)}</span>
+      ${waits && html`<span>since ${since(waits.at)}, for ${seconds(now - waits.at)}</span>`}
+      ${running && progress && html`<span>${phaseName(progress.phase, progress.round)}: ${progress.done} of ${progress.expected} calls</span>`}
+      ${running && store.accepted && html`<span>since ${since(store.accepted)}, for ${seconds(now - store.accepted)}</span>`}
+      ${running && store.deadline && html`<span class=${store.deadline > now ? "" : "bad"}>${store.deadline > now ? `${seconds(store.deadline - now)} left` : "the deadline has passed"}</span>`}
+      ${result && html`<span>took ${seconds(result.duration_ms)}, ended ${since(Date.parse(result.completed_at))}</span>`}
+      <span>${count(written)} tokens written</span>
       ${usage?.prompt_tokens ? html`<span>${count(usage.prompt_tokens)} read, ${Math.round((100 * (usage.cached_tokens ?? 0)) / usage.prompt_tokens)} % from a cache</span>` : ""}
-      ${money(result?.cost) != null && html`<span>cost ${money(result.cost)}</span>`}
+      ${cost != null && html`<span>${result ? "cost" : "cost so far"} ${cost}</span>`}
     </p>
+    ${rejected && html`<p class="bad">The request was not accepted: ${visible(row.error)}</p>`}
     ${running && html`<${Cancel} link=${link} id=${store.id} />`}
-    ${(result?.task?.task_description ?? "") && html`<section><h2>Question</h2><pre class="text">${visible(result.task.task_description)}</pre></section>`}
+    ${question && html`<section><h2>Question</h2><pre class="text" tabindex="0">${visible(question)}</pre><${Asked} task=${result?.task} /></section>`}
     ${result && html`<${Result} result=${result} />`}
-    <${Course} store=${store} now=${now} />`;
+    ${!rejected && html`<${Course} store=${store} now=${now} />`}`;
+}
+
+// What was asked for besides.
+function Asked({ task }) {
+  if (!task) return null;
+  const { rubric, requirements = [] } = task.constraints ?? {};
+  const criteria = typeof rubric === "object" && rubric ? Object.entries(rubric).map(([name, weight]) => `${name} ${weight}`).join(", ") : rubric;
+  const about = Object.entries(task.correlation ?? {}).map(([name, value]) => `${name}: ${value}`);
+  return html`<p class="why">${visible([`${task.num_agents} agents of ${task.role}`, `${task.rounds} rounds asked for`, criteria && `scored by ${criteria}`, ...about].filter(Boolean).join(" · "))}</p>
+    ${requirements.length > 0 && html`<ol class="why">${requirements.map((each) => html`<li>${visible(each)}</li>`)}</ol>`}`;
 }
 
 function Cancel({ link, id }) {
