@@ -22,9 +22,10 @@ from nats.js.errors import BadRequestError, NotFoundError, ServerError
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
+from fleet.errors import Unreachable
 from fleet.jetstream.declaring import buckets, ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
-from fleet.jetstream.declaring.refusals import told
+from fleet.jetstream.declaring.refusals import HELP, told
 from fleet.jetstream.declaring.room import room
 from fleet.jetstream.declaring.together import all_at_once
 from fleet.jetstream.lifetimes import (
@@ -39,6 +40,10 @@ from fleet.jetstream.lifetimes import (
 from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, consumed
 
 log = structlog.get_logger(__name__)
+
+_FIND = ": another one takes its subject. See `nats consumer ls {stream}`, and delete it"
+TAKEN = {10099: _FIND, 10100: _FIND}
+"""By JetStream's error code: of a work queue each message has one consumer."""
 
 MAX_DELIVER = 50
 """With the delays of `intake`, some twenty minutes in which NATS may take no writes."""
@@ -137,7 +142,8 @@ async def declare(
     """Creates what is missing and updates what differs. Safe to run from several processes at once.
 
     Returns the streams that were missing. They are added to `created`, if given, one by one: it knows of them too when
-    a later one fails. Raises `ConfigError`, and changes nothing, where one of them is not this fleet's.
+    a later one fails. Raises `ConfigError`, and changes nothing, where one of them is not this fleet's; `Unreachable`,
+    after all else was declared, where a consumer of others takes what one of ours should.
     `known`: streams that were a moment ago.
     """
     created = [] if created is None else created
@@ -145,8 +151,10 @@ async def declare(
     _check_ownership(existing, settings, known)
     for stream in streams(settings):  # in order: what the server has no room for is the same one every time
         await _declare_stream(js, stream, existing, created)
-    await all_at_once(_declare_consumer(js, name, consumer) for name, consumer in consumers(settings))
-    await buckets.declare(js, settings, existing, created)
+    try:
+        await all_at_once(_declare_consumer(js, name, consumer) for name, consumer in consumers(settings))
+    finally:
+        await buckets.declare(js, settings, existing, created)
     return created
 
 
@@ -197,19 +205,27 @@ async def _add_stream(js: JetStreamContext, declared: StreamConfig) -> None:
 
 async def _declare_consumer(js: JetStreamContext, stream: str, declared: ConsumerConfig) -> None:
     assert declared.durable_name is not None
-    with told(f"the consumer {declared.durable_name} of {stream}"):
+    name = declared.durable_name
+    with told(f"the consumer {name} of {stream}"):
         try:
-            existing = (await js.consumer_info(stream, declared.durable_name)).config
+            existing = (await js.consumer_info(stream, name)).config
         except NotFoundError:
             pass
         else:
             changes = drift(existing, declared)
             if not changes:
                 return
-            log.warning("consumer.updated", stream=stream, consumer=declared.durable_name, changes=changes)
+            log.warning("consumer.updated", stream=stream, consumer=name, changes=changes)
             declared = changed(existing, changes)
         try:
             await js.add_consumer(stream, declared)
         except (BadRequestError, ServerError) as error:
+            try:
+                await js.consumer_info(stream, name)
+            except NotFoundError:
+                if error.err_code in HELP:
+                    raise error from None
+                help_ = TAKEN.get(error.err_code or 0, "").format(stream=stream)
+                raise Unreachable(f"NATS refuses the consumer {name} of {stream}: {error.description}{help_}") from None
             # Another replica declared it in between: the same settings, or its own newer ones.
-            log.info("consumer.declared_elsewhere", consumer=declared.durable_name, reason=str(error))
+            log.info("consumer.declared_elsewhere", consumer=name, reason=str(error))

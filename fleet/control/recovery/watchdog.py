@@ -185,6 +185,7 @@ class Watchdog:
             self._changed[f"{stream}/{name}"] = sorted(changes)
         self._health.metrics["fleet_consumer_pending"].at(name).set(info.num_pending or 0)
         self._health.metrics["fleet_consumer_unacked"].at(name).set(info.num_ack_pending or 0)
+        self._report(f"consumer {name} is paused", wrong=bool(info.paused), until=info.config.pause_until)
         if flow := self._flows.get((stream, name)):
             stalled = flow.stalled(info, time.monotonic())
             self._report(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
