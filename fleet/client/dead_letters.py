@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+from msgspec import Struct, structs
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from fleet import subjects
 from fleet.client.connection import Caller
@@ -23,6 +25,14 @@ NOTED_MEANWHILE = 10071
 """JetStream's code for `wrong last sequence`."""
 MARGIN_S = 20.0
 """How long a publish may take, and clocks differ."""
+
+
+class _Note(Struct, frozen=True):
+    """Of a replay; of one that broke off, only when it began."""
+
+    at: str
+    stream: str | None = None
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +100,12 @@ async def replay(fleet: Caller, letter: DeadLetter) -> dict[str, Any]:
         ack = await fleet.js.publish(
             letter.original_subject, body, headers=replayed_headers(letter.headers, letter.sequence)
         )
-    except APIError:  # refused, and not stored
+    except (APIError, NoStreamResponseError) as error:  # refused, and not stored
         await fleet.js.purge_stream(subjects.DEAD_LETTERS, subject=note)
-        raise
+        if isinstance(error, APIError):
+            raise
+        text = f"no stream takes {letter.original_subject}: dead letter {letter.sequence} is not the fleet's"
+        raise BadRequest("unknown", "$", text) from None
     done = {"stream": ack.stream, "sequence": ack.seq, "at": begun_at}
     await fleet.js.publish(note, json.dumps(done).encode())
     return done
@@ -154,12 +167,14 @@ async def get(js: JetStreamContext, sequence: int) -> DeadLetter:
 
 
 async def _noted(js: JetStreamContext, sequence: int) -> dict[str, Any] | None:
+    """What somebody else has put there is no note: of the letter nothing is known."""
     try:
         note = await js.get_last_msg(subjects.DEAD_LETTERS, subjects.replayed(sequence))
-    except NotFoundError:
+        found = msgspec.json.decode(note.data or b"", type=_Note)
+        from_rfc3339(found.at)
+    except (NotFoundError, ValueError, *UNDECODABLE):
         return None
-    fields: dict[str, Any] = json.loads(note.data or b"{}")
-    return fields
+    return {name: value for name, value in structs.asdict(found).items() if value is not None}
 
 
 async def _at(js: JetStreamContext, sequence: int, *, onwards: bool = False) -> DeadLetter | None:

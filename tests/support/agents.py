@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import nats.js.errors
+
 from fleet import subjects
 from fleet.messages import (
     AgentCompleted,
@@ -140,9 +142,10 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
         while True:
             try:
                 (msg,) = await sub.fetch(1, timeout=1)
-            except TimeoutError:
+            except (TimeoutError, nats.js.errors.Error):  # the consumer may be gone for a while
                 if task is not None and task.cancelling():
                     raise asyncio.CancelledError from None  # nats-py takes it for the end of its time
+                await asyncio.sleep(0.05)
                 continue
             call = await publisher.with_parts(decode(await publisher.inline(msg.data), AgentRequested))
             response = respond(call)

@@ -100,9 +100,9 @@ async def running(
 
 
 @asynccontextmanager
-async def without_workers(url: str) -> AsyncIterator[Fleet]:
-    """Its calls wait until somebody answers them."""
-    async with in_process(load({"NATS_URL": url})):
+async def without_workers(url: str, **more: Any) -> AsyncIterator[Fleet]:
+    """Its calls wait until somebody answers them; `more` are further settings."""
+    async with in_process(structs.replace(load({"NATS_URL": url}), **more)):
         nc = await nats.connect(url)
         try:
             yield await client_on(nc)

@@ -251,3 +251,10 @@ def test_secret_headers_are_read_where_they_are_said_to_be(tmp_path: Path) -> No
     assert endpoint.secret_headers({"A_KEY": "key\n"}) == {"X-Key": "key", "Cookie": "c=1"}
     with pytest.raises(ValueError, match="A_KEY of the header X-Key is not set"):
         endpoint.secret_headers({})
+
+
+@pytest.mark.parametrize("given", ["http://127.0.0.1:8265", "ray://head:10001"])
+def test_an_address_of_ray_that_can_never_be_joined_is_refused(given: str) -> None:
+    """Instead of being tried for ever: the dashboard's, and that of Ray's client."""
+    with pytest.raises(ConfigError, match="RAY_ADDRESS: expected HOST:PORT"):
+        load({"RAY_ADDRESS": given})

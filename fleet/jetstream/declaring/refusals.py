@@ -16,6 +16,7 @@ HELP: Mapping[int, str] = {
     10047: f"{ACCOUNT}, or {SMALLER}",  # storage
     10052: "results_days and progress_minutes under [limits] must be longer than the duplicate window",
     10065: "another stream takes its subjects: give the fleet a NATS account of its own, or change that stream",
+    10121: ACCOUNT,  # unacknowledged messages of a consumer
     10074: "replicas under [limits] must be 1 on a single server",
 }
 """By JetStream's error code: what no waiting mends. All else may be an outage."""

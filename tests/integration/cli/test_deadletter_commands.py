@@ -181,3 +181,17 @@ async def test_without_nats_or_a_fleet_it_says_so(desk: Desk) -> None:
     await desk.js.delete_stream(subjects.DEAD_LETTERS)
     status, _, err = await desk.run("list")
     assert (status, "fleet up" in err) == (3, True)
+
+
+async def test_what_a_neighbour_has_put_among_the_letters_harms_nobody(desk: Desk) -> None:
+    """Neither a letter that the fleet did not write, nor a note of a replay that is none."""
+    await desk.bury(BODY)
+    await desk.js.publish("deadletter.orders", b"of somebody else")
+    await desk.js.publish(subjects.replayed(1), b"no note of ours")
+    status, out, err = await desk.run("list")
+    assert (status, err, subjects.REQUESTED in out) == (0, "", True)
+    assert (await desk.json("show", "1"))["replayed"] is None
+    status, out, err = await desk.run("replay", "2")
+    assert (status, out) == (2, "")
+    assert "no stream takes orders" in err
+    assert (await desk.json("show", "2"))["replayed"] is None

@@ -28,6 +28,11 @@ def account(limits: str) -> str:
         (account("max_memory: 1GB, max_file: 1GB"), Limits(), "DELIBERATIONS: insufficient storage .* max_bytes"),
         (account("max_memory: 0, max_file: 10GB"), Limits(), "AGENT_PROGRESS: insufficient memory"),
         (account("max_memory: 1GB, max_file: 10GB, max_streams: 5"), Limits(), "maximum number of streams"),
+        (
+            account("max_memory: 1GB, max_file: 10GB, max_ack_pending: 100"),
+            Limits(),
+            "the consumer dispatcher of DELIBERATION_REQUESTS: consumer max ack pending .* raise that limit",
+        ),
         ("", Limits(replicas=3), "DELIBERATION_REQUESTS: replicas > 1 .* replicas under"),
         ("", Limits(results_days=0.001), "DELIBERATIONS: duplicates window .* results_days"),
     ],

@@ -1,0 +1,114 @@
+"""NATS as others run it: a deliberation completes on it, and before and after a restart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from msgspec import structs
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamSource
+
+from fleet import subjects
+from fleet.stream_limits import DEFAULTS, StreamLimits
+from tests.support import agents, servers
+from tests.support.control_plane import answering, client_on, running, without_workers
+from tests.support.servers import HOST, Server, free_ports
+
+pytestmark = pytest.mark.usefixtures("nats_binary")
+
+
+def account(limits: str) -> str:
+    return f"accounts {{ one {{ jetstream: {{ {limits} }}, users: [{{ user: u, password: p }}] }} }}\nno_auth_user: u"
+
+
+def jetstream(directory: Path, more: str) -> str:
+    """In place of the block that the server would have."""
+    return f'jetstream {{ store_dir: "{directory}", sync_interval: 100ms, {more} }}'
+
+
+def on_disk(limits: StreamLimits) -> StreamLimits:
+    return structs.replace(limits, storage="file") if limits.storage == "memory" else limits
+
+
+SERVERS: Mapping[str, Any] = {
+    "each stream must have a limit": lambda _: account("max_memory: 1GB, max_file: 20GB, max_bytes_required: true"),
+    "no room in memory": lambda _: account("max_memory: 0, max_file: 20GB"),
+    "a domain": lambda directory: jetstream(directory, "domain: hub"),
+    "encryption at rest": lambda directory: jetstream(directory, 'cipher: aes, key: "secret"'),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_a_deliberation_completes(tmp_path: Path, name: str) -> None:
+    """One that began before a restart, too, and its deadline is taken back."""
+    settings: dict[str, Any] = {}
+    if name == "no room in memory":
+        settings = {"streams": {stream: on_disk(limits) for stream, limits in DEFAULTS.items()}}
+    async with servers.one(tmp_path, more=SERVERS[name](tmp_path)) as server:
+        async with without_workers(server.url, **settings) as fleet:
+            await fleet.request(task_id="before", num_agents=2, rounds=0)
+            await fleet.inbox.next(subjects.ACCEPTED, task_id="before")
+        await server.stop()
+        await server.start()
+        await server.healthy()
+        async with running(server.url, agents.answer, **settings) as fleet:
+            await fleet.request(task_id="after", num_agents=2)
+            for task_id in ("after", "before"):
+                await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+
+
+@pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")  # nats-py's own
+async def test_websocket_is_enough(tmp_path: Path) -> None:
+    """Where a firewall lets nothing else through."""
+    (port,) = free_ports(1)
+    more = f'websocket {{ listen: "{HOST}:{port}", no_tls: true }}'
+    async with servers.one(tmp_path, more=more), running(f"ws://{HOST}:{port}", agents.answer) as fleet:
+        await fleet.request(task_id="t", num_agents=2)
+        await fleet.inbox.next(subjects.COMPLETED, task_id="t")
+
+
+@pytest.mark.parametrize("own_jetstream", [True, False])
+async def test_clients_behind_a_leaf_node_ask_and_publish(tmp_path: Path, own_jetstream: bool) -> None:
+    """What they need is core NATS: JetStream of the leaf's own, in its domain, is not in the way."""
+    (port,) = free_ports(1)
+    hub_conf = f'{jetstream(tmp_path / "hub", "domain: hub")}\nleafnodes {{ listen: "{HOST}:{port}" }}'
+    leaf_conf = f'leafnodes {{ remotes: [{{ url: "nats://{HOST}:{port}" }}] }}\n'
+    leaf_conf += jetstream(tmp_path / "leaf", "domain: leaf" if own_jetstream else "enabled: false")
+    async with servers.one(tmp_path / "hub", more=hub_conf) as hub:
+        leaf = Server("leaf", tmp_path / "leaf", more=leaf_conf)
+        try:
+            await leaf.start()
+            async with running(hub.url, agents.answer):
+                nc = await nats.connect(leaf.url)
+                fleet = await client_on(nc)
+                code, reply = await fleet.ask(subjects.ASK, {"task_description": "x", "num_agents": 2})
+                assert (code, reply["status"]) == (None, "COMPLETED")
+                await fleet.request(task_id="published", num_agents=2)
+                await fleet.inbox.next(subjects.COMPLETED, task_id="published")
+                await nc.close()
+        finally:
+            await leaf.kill()
+
+
+async def test_copies_of_its_streams_take_nothing_away(nats_url: str) -> None:
+    """Mirrors and sources that somebody has made, of work queues and of events, before the fleet comes back."""
+    async with without_workers(nats_url) as fleet:
+        await fleet.request(task_id="begun", num_agents=2, rounds=0)
+        await fleet.inbox.next(subjects.ACCEPTED, task_id="begun")
+        js = fleet.nc.jetstream()
+        for stream in (subjects.DELIBERATION_REQUESTS, subjects.AGENT_REQUESTS, subjects.DELIBERATIONS):
+            mirror = StreamConfig(name=f"COPY_{stream}", mirror=StreamSource(name=stream), storage=StorageType.MEMORY)
+            await js.add_stream(mirror)
+        source = StreamConfig(
+            name="COPY_CONTROL",
+            sources=[StreamSource(name=subjects.DELIBERATION_CONTROL)],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.MEMORY,
+        )
+        await js.add_stream(source)
+    async with without_workers(nats_url) as fleet, answering(fleet):
+        await fleet.request(task_id="afterwards", num_agents=2, rounds=0)
+        for task_id in ("begun", "afterwards"):
+            await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+            assert fleet.inbox.of(task_id).count(subjects.COMPLETED) == 1
