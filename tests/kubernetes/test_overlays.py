@@ -27,6 +27,7 @@ OVERLAYS = [KUBERNETES, *sorted((KUBERNETES / "overlays").iterdir())]
 COMBINATIONS = [
     ("small", "simulator"),  # the overlay `kind`
     ("tls", "simulator"),
+    ("clients-apart", "simulator"),
 ]
 HEAD = f"--as=system:serviceaccount:{NAMESPACE}:ray"
 

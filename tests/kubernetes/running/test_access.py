@@ -1,11 +1,12 @@
 """Who reaches what, what health says, and where containers may write: read back from the running fleet."""
 
+import base64
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from tests.kubernetes.cluster import CLIENTS, NAMESPACE, kubectl, ours, pods, reached, run_pod
+from tests.kubernetes.cluster import CLIENTS, NAMESPACE, kubectl, objects, ours, pods, reached, run_pod
 
 pytestmark = pytest.mark.timeout(1800)
 MONITORING = "monitoring"
@@ -104,6 +105,43 @@ def test_metrics_are_within_reach(name: str, port: int, metric: str, places: dic
     (address, *_) = (each["status"]["podIP"] for each in pods(SELECTORS[name]))
     page = inside(places["monitoring"], "wget", "-qO-", f"http://{address}:{port}/metrics")
     assert metric in page
+
+
+SEEN = """
+import json, os, pathlib, sys
+files = [path for path in pathlib.Path("/run/secrets").rglob("*") if path.is_file()]
+texts = [*os.environ.values(), *(path.read_text() for path in files)]
+print(json.dumps([name for name, value in json.load(sys.stdin).items() if any(value in text for text in texts)]))
+"""
+HOLDS = {
+    "dispatcher": {"nats-users/NATS_CONTROL_PASSWORD", "ray/auth_token"},
+    "collector": {"nats-users/NATS_CONTROL_PASSWORD"},
+    "head": {"ray/auth_token"},
+    "worker": {"nats-users/NATS_WORKER_PASSWORD", "vllm/VLLM_API_KEY", "ray/auth_token"},
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_containers_hold_the_secrets_that_they_need_and_no_other(name: str, fleet: object) -> None:
+    """In variables and files: NATS' are apart from Ray's, and no component has another one's."""
+    secrets = {
+        f"{each['metadata']['name']}/{key}": base64.b64decode(value).decode()
+        for each in objects("secrets")
+        for key, value in each.get("data", {}).items()
+    }
+    given = json.dumps({key: value for key, value in secrets.items() if value})
+    place = (NAMESPACE, pods(SELECTORS[name])[0]["metadata"]["name"])
+    assert set(json.loads(inside(place, "python", "-c", SEEN, stdin=given))) == HOLDS[name]
+
+
+def test_ray_may_not_read_secrets(fleet: object) -> None:
+    """Its head has a token for Kubernetes."""
+    account = pods(SELECTORS["head"])[0]["spec"]["serviceAccountName"]
+    as_head = f"--as=system:serviceaccount:{NAMESPACE}:{account}"
+    assert ours("auth", "can-i", "get", "pods", as_head).strip() == "yes"
+    for verb in ("get", "list", "watch"):
+        asked = kubectl("-n", NAMESPACE, "auth", "can-i", verb, "secrets", as_head, check=False)
+        assert asked.strip() == "no", verb
 
 
 @pytest.mark.parametrize("name", sorted(SELECTORS))
