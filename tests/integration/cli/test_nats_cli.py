@@ -1,16 +1,23 @@
 """The `nats` command line against a whole fleet, as users of the shipped permissions."""
 
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from nats.js import JetStreamContext
 
 from fleet import subjects
 from fleet.jetstream.payloads import Texts
+from tests.support.control_plane import Fleet
 from tests.support.natscli import nats_cli, run
 from tests.support.permitted import Users, permitted
 from tests.support.whole_fleet import whole
+from workers.simulator.server import SimulatorConfig
+
+RUNNING = ("running-0", "running-1", "running-2")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,15 @@ async def test_what_a_client_looks_at_is_shown(users: Users, binary: Path, words
     assert "violation" not in out.lower()
 
 
+@pytest.mark.parametrize("user", ["viewer", "operator"])
+async def test_lists_are_shown_to_others(users: Users, binary: Path, user: str) -> None:
+    """As to a client: at once, and nothing that they need is refused."""
+    lists = {"kv ls": subjects.BUCKET, "stream ls": subjects.DELIBERATIONS, "object ls": subjects.TEXTS}
+    for words, told in lists.items():
+        status, out = await run(binary, users.url(user), *words.split())
+        assert (status, told in out, "violation" in out.lower()) == (0, True, False), (words, out)
+
+
 @pytest.mark.parametrize("words", ["stream rm DELIBERATIONS --force", "kv del deliberations seen --force"])
 async def test_what_a_client_may_not_do_ends_with_the_reason(users: Users, binary: Path, words: str) -> None:
     status, out = await run(binary, users.url("client"), *words.split())
@@ -64,16 +80,48 @@ async def test_what_a_client_may_not_do_ends_with_the_reason(users: Users, binar
 
 
 async def test_the_operator_backs_up_the_account_and_restores_it(
-    users: Users, binary: Path, tmp_path: Path, nats_binary: None
+    binary: Path, tmp_path: Path, nats_binary: None
 ) -> None:
-    """Onto another server, where the result is read by a client."""
-    backup = tmp_path / "backup"
-    status, out = await run(binary, users.url("operator"), "backup", "account", str(backup), "--force")
-    assert (status, "violation" in out.lower()) == (0, False), out
-    for kept_in_memory in (subjects.AGENT_PROGRESS_STREAM, f"KV_{subjects.WORKERS_BUCKET}"):
-        shutil.rmtree(backup / kept_in_memory, ignore_errors=True)  # of these there is none
-    async with permitted(tmp_path / "other") as other:
-        status, out = await run(binary, other.url("operator"), "backup", "restore", "account", str(backup))
+    """As `deploy/README.md` says. Deliberations run meanwhile: each of them ends once, on the other server."""
+    names = ("ended", *RUNNING)
+
+    async def by_the_operator(users: Users, *words: str) -> None:
+        status, out = await run(binary, users.url("operator"), *words)
         assert (status, "violation" in out.lower()) == (0, False), out
-        status, out = await run(binary, other.url("client"), "kv", "get", subjects.BUCKET, "seen", "--raw")
+
+    async with permitted(tmp_path / "first") as users, slow_fleet(users) as fleet:
+        await fleet.request(task_id="ended", num_agents=1, rounds=0)
+        await fleet.inbox.next(subjects.COMPLETED, task_id="ended")
+        for name in RUNNING:
+            await fleet.request(task_id=name, num_agents=2)
+            await fleet.inbox.next(subjects.ACCEPTED, task_id=name)
+        await by_the_operator(users, "backup", "account", str(tmp_path / "backup"), "--force")
+        assert not {subjects.COMPLETED, subjects.FAILED} & {*fleet.inbox.of(RUNNING[-1])}
+    for kept_in_memory in (subjects.AGENT_PROGRESS_STREAM, f"KV_{subjects.WORKERS_BUCKET}"):
+        shutil.rmtree(tmp_path / "backup" / kept_in_memory, ignore_errors=True)  # of these there is none
+    async with permitted(tmp_path / "second") as users:
+        await by_the_operator(users, "backup", "restore", "account", str(tmp_path / "backup"))
+        async with slow_fleet(users) as fleet:
+            for name in names:
+                _, reply = await fleet.ask(subjects.RESULT, {"task_id": name, "wait_seconds": 25})
+                assert reply.get("status") == "COMPLETED", reply
+        status, out = await run(binary, users.url("client"), "kv", "get", subjects.BUCKET, "ended", "--raw")
         assert (status, "COMPLETED" in out) == (0, True), out
+        async with users.connected("control") as (nc, _):
+            assert await ends(nc.jetstream()) == Counter(names)
+
+
+def slow_fleet(users: Users) -> AbstractAsyncContextManager[Fleet]:
+    """Each call takes a second."""
+    urls = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+    return whole(users.url("control"), SimulatorConfig(latency_ms=1000), **urls)  # type: ignore[arg-type]
+
+
+async def ends(js: JetStreamContext) -> Counter[str]:
+    """How many terminal events the stream holds of each task."""
+    found: Counter[str] = Counter()
+    for sequence in range(1, (await js.stream_info(subjects.DELIBERATIONS)).state.last_seq + 1):
+        msg = await js.get_msg(subjects.DELIBERATIONS, sequence)
+        if msg.subject in subjects.TERMINAL:
+            found[(msg.headers or {})["Task-Id"]] += 1
+    return found

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -67,17 +69,23 @@ async def _ended(task: "asyncio.Task[None]") -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def all_ready(ports: Sequence[int]) -> None:
-    """Waits until every component says so."""
+async def all_ready(ports: Sequence[int]) -> float:
+    """Waits until every component says so; after how many seconds."""
+    begun = time.monotonic()
     async with asyncio.timeout(READY_WITHIN_S), aiohttp.ClientSession() as http:
         for port in ports:
             while not (await (await http.get(f"http://{HOST}:{port}/readyz")).json())["ready"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+    return time.monotonic() - begun
 
 
-async def again_and_again(ask: Callable[[], Awaitable[str]], said: list[str], enough: asyncio.Event) -> None:
+async def again_and_again(
+    ask: Callable[[], Awaitable[str]], said: list[str], took_s: list[float], enough: asyncio.Event
+) -> None:
     while not enough.is_set():
+        begun = time.monotonic()
         said.append(await ask())
+        took_s.append(time.monotonic() - begun)
 
 
 async def by_the_command_line(url: str, folder: Path) -> str:
@@ -103,10 +111,14 @@ async def test_clients_are_answered_and_components_come_back(tmp_path: Path) -> 
 
             enough = asyncio.Event()
             said: dict[str, list[str]] = {"client": [], "command line": []}
+            took_s: dict[str, list[float]] = {"client": [], "command line": [], "until all are ready": []}
             async with asyncio.TaskGroup() as asking:
-                asking.create_task(again_and_again(by_the_client, said["client"], enough))
+                asking.create_task(again_and_again(by_the_client, said["client"], took_s["client"], enough))
                 commands = again_and_again(
-                    lambda: by_the_command_line(login(nodes), tmp_path), said["command line"], enough
+                    lambda: by_the_command_line(login(nodes), tmp_path),
+                    said["command line"],
+                    took_s["command line"],
+                    enough,
                 )
                 asking.create_task(commands)
                 for _ in range(ROUNDS):
@@ -114,8 +126,10 @@ async def test_clients_are_answered_and_components_come_back(tmp_path: Path) -> 
                         await node.stop()
                         await node.start()
                         await node.healthy()
-                        await all_ready(ports)
+                        took_s["until all are ready"].append(await all_ready(ports))
                 enough.set()
+        for what, seconds in took_s.items():
+            print(f"{what}: {len(seconds)} times, median {median(seconds):.2f} s, longest {max(seconds):.2f} s")
         assert [node.refusals for node in nodes] == [0, 0, 0]
         assert {*said["client"]} == {"DeliberationCompleted"}
         assert {*said["command line"]} == {"COMPLETED"}
