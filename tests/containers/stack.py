@@ -147,7 +147,10 @@ class Stack:
 
 def run(command: Sequence[str], *, within_s: float = 60, both: bool = False) -> str:
     """Standard output, or `both`; whatever fails is told with what it said."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False)
+    environ = dict(os.environ)
+    if conf := environ.get("CONTAINERS_CONF"):  # podman build reads it from other directories, too
+        environ["CONTAINERS_CONF"] = str(ROOT / conf)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=within_s, check=False)
     said = f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
     assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{said}"
     return done.stdout + done.stderr if both else done.stdout
