@@ -7,7 +7,8 @@ same ones exist. JetStream hands out the calls; Ray places actors and starts dea
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ray
 import structlog
@@ -48,6 +49,7 @@ class RayPool:
         self._answered_at: dict[str, float] = {}
         """When each gave its last answer, good or bad; before the first: when it was first asked."""
         self._one_more = asyncio.Event()
+        self._replacing = asyncio.Lock()
 
     async def start(self) -> None:
         """Joins the cluster. Raises `Unreachable`."""
@@ -123,11 +125,8 @@ class RayPool:
     async def _check(self, name: str, pause_s: float) -> None:
         is_first = name not in self._served_at
         answer = await self.actors.probe(name, pause_s, is_first=is_first)
-        has_other_settings = answer["fingerprint"] != self.actors.fingerprint
-        if has_other_settings and answer.get("launched_by", UNKNOWN) < self._generation:
-            log.info("worker.replaced", worker=name, reason="other version or settings")
-            await self.actors.end(name)
-            answer = await self.actors.probe(name, 0.0, is_first=is_first)
+        if self._is_to_be_replaced(answer):
+            answer = await self._replace(name)
         if is_first:
             log.info("worker.ready", worker=name, pid=answer["pid"])
             self._one_more.set()
@@ -135,6 +134,21 @@ class RayPool:
             self._served_at[name] = time.monotonic()
         else:
             log.warning("worker.not_served_by_nats", worker=name, last_fetch_age_s=answer["last_fetch_age_s"])
+
+    def _is_to_be_replaced(self, answer: Mapping[str, Any]) -> bool:
+        has_other_settings = bool(answer["fingerprint"] != self.actors.fingerprint)
+        return has_other_settings and answer.get("launched_by", UNKNOWN) < self._generation
+
+    async def _replace(self, name: str) -> dict[str, Any]:
+        """One after the other: the next one ends once this one answers. Returns its answer."""
+        async with self._replacing:
+            self._answered_at[name] = time.monotonic()
+            answer = await self.actors.probe(name, 0.0, is_first=False)
+            if not self._is_to_be_replaced(answer):  # another dispatcher was faster
+                return answer
+            log.info("worker.replaced", worker=name, reason="other version or settings")
+            await self.actors.end(name)
+            return await self.actors.probe(name, 0.0, is_first=True)
 
     async def _end_surplus(self) -> None:
         """Of a fleet that had more actors: ends those above its count that an older dispatcher launched."""

@@ -1,5 +1,6 @@
 """Dispatchers of two versions side by side agree on whose workers run."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -37,6 +38,32 @@ async def test_only_the_workers_of_an_older_dispatcher_are_replaced(
     monkeypatch.setattr(made.actors, "end", end)
     await made._ensure("worker")
     assert ended == ["worker"] * replaced
+
+
+async def test_workers_are_replaced_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one ends once the one before answers: there is always one that works."""
+    made = pool.RayPool(Settings(workers=Workers(count=3)), began_ms=5)
+    current: dict[str, str] = dict.fromkeys(made.names.own, "another")
+    away: set[str] = set()
+    most_away = 0
+
+    async def probe(name: str, pause_s: float, *, is_first: bool) -> dict[str, Any]:
+        await asyncio.sleep(0.01)  # Ray starts it
+        away.discard(name)
+        return {"fingerprint": current[name], "launched_by": UNKNOWN, "pid": 1, "last_fetch_age_s": 0.0}
+
+    async def end(name: str) -> None:
+        nonlocal most_away
+        assert current[name] == "another"
+        current[name] = made.actors.fingerprint
+        away.add(name)
+        most_away = max(most_away, len(away))
+
+    monkeypatch.setattr(made.actors, "probe", probe)
+    monkeypatch.setattr(made.actors, "end", end)
+    await asyncio.gather(*map(made._ensure, made.names.own))
+    assert set(current.values()) == {made.actors.fingerprint}
+    assert most_away == 1
 
 
 @pytest.mark.parametrize(("launched_by", "ended"), [(generation("0.1.0", 4), True), (generation("0.1.0", 6), False)])
