@@ -45,7 +45,7 @@ class Channel:
 
 _TERMINAL_KEPT = ("task_id", "status")
 _ANSWER_KEPT = (
-    *("task_id", "agent_id", "role", "phase", "round", "question", "run"),
+    *("task_id", "agent_id", "role", "phase", "round", "question", "run", "shadow"),
     *("attempt", "status", "duration_ms"),
 )
 _RESULT = ("DeliberationCompleted", "DeliberationFailed", "DeliberationCancelled")

@@ -38,6 +38,7 @@ class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How agents of one role call the model. `model` absent: `VLLM_MODEL`, or what the server lists first.
     `judge_model`: for calls that judge (critique, score, vote, compare, choose); absent: `model`.
     `models`: in place of `model`, several with their shares; each agent of a council gets one, drawn by the seed.
+    `shadow`: models on trial, each of a further agent beside the council, which is scored and changes no result.
 
     `rubric`: criterion -> weight, what proposals are scored against where the request has none.
     `context_window` in tokens, absent: what the server says of the model. `judge_persona`: for calls that judge.
@@ -52,6 +53,7 @@ class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     model: str | None = None
     judge_model: str | None = None
     models: Annotated[dict[str, Positive], Meta(min_length=1, max_length=20)] | None = None
+    shadow: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(max_length=4)] = ()
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
     max_tokens: Count = 1024
     phases: dict[Phase, PhaseProfile] = {}
@@ -67,7 +69,7 @@ class RoleProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def all_models(self) -> tuple[str, ...]:
         """Every model that calls of this role may name."""
         writing = tuple(self.models) if self.models else (self.model,)
-        return tuple(name for name in dict.fromkeys((*writing, self.judge_model)) if name is not None)
+        return tuple(name for name in dict.fromkeys((*writing, self.judge_model, *self.shadow)) if name is not None)
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

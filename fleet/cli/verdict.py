@@ -7,8 +7,8 @@ from fleet.messages import DeliberationCompleted
 
 def first(event: DeliberationCompleted) -> str:
     """Who comes first, and by what: without a verdict that is an order, and no judgement."""
-    agent = event.results[0].agent_id
-    if len(event.results) == 1:
+    agent = event.ranked[0].agent_id
+    if len(event.ranked) == 1:
         return f"{agent}, the only proposal"
     if event.selection is not None and event.selection.chosen == agent:
         return f"{agent}, chosen by {event.selection.chooser_id}"
@@ -17,7 +17,7 @@ def first(event: DeliberationCompleted) -> str:
             return f"{agent}, first by its peers' votes"
         case "checks":
             return f"{agent}, first by the checks of its text"
-    if event.results[0].score is None:
+    if event.ranked[0].score is None:
         return f"{agent}, first in order only: nobody scored the proposals"
     return f"{agent}, first by its peers' scores"
 
@@ -27,7 +27,7 @@ def account(event: DeliberationCompleted) -> Iterator[str]:
     if event.margin is not None:
         unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
         tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""
-        best = event.results[0].p_best
+        best = event.ranked[0].p_best
         agreed = f" · the best with a probability of {best:.0%}" if best is not None else ""
         yield f"{unit} ahead of the second{tied}{agreed}"
     if event.selection is not None:
@@ -37,7 +37,7 @@ def account(event: DeliberationCompleted) -> Iterator[str]:
         yield f"{event.selection.chooser_id} {chosen}"
     if event.stop_reason not in (None, "all_rounds"):
         yield f"stopped after {count(event.rounds_run, 'round')}: {event.stop_explanation}"
-    for result in event.results:
+    for result in event.ranked:
         for name, check in result.checks.items():
             if check.status == "failed":
                 yield f"{result.agent_id}: {name} failed: {'; '.join(check.findings)}"

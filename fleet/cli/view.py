@@ -207,7 +207,7 @@ def _ranking(event: DeliberationCompleted) -> Table:
     for result in event.results:
         scored = sum(review.phase == "score" for review in result.reviews)
         table.add_row(
-            str(result.rank),
+            "shadow" if result.shadow else str(result.rank),
             literal(result.agent_id),
             str(result.votes or 0) if votes else "–" if result.score is None else f"{result.score:.2f}",
             count(scored, "peer") if scored else "–",

@@ -136,6 +136,7 @@ class Dispatcher:
                 delivery.run,
                 message.message_id,
                 self._models(task),
+                {role: self._roles[role].shadow for role in (task.role, *task.roles)},
             )
             self._component.runner.submit(task_id, Item(event, delivery))
 

@@ -70,6 +70,17 @@ def calls_left(state: Deliberation) -> CallsLeft:
         rounds, scores = 0, 0
     else:
         rounds, scores = task.rounds - state.round, 0 if task.selection == "checks" else authors
-    writing = rounds * authors + (authors if phase == "critique" else 0)
-    judging = rounds * authors + scores
+    proposals, readings = _left_of_shadows(state)
+    writing = rounds * authors + (authors if phase == "critique" else 0) + proposals
+    judging = rounds * authors + scores + readings
     return CallsLeft(writing, judging + open_) if phase in JUDGING else CallsLeft(writing + open_, judging)
+
+
+def _left_of_shadows(state: Deliberation) -> CallsLeft:
+    """Their open calls."""
+    shadows = state.shadows
+    if shadows is None:
+        return CallsLeft(0, 0)
+    open_ = [slot for slot, status in shadows.calls.items() if status == "open"]
+    proposals = sum(slot in shadows.ids for slot in open_)
+    return CallsLeft(proposals, len(open_) - proposals)

@@ -5,6 +5,7 @@ from typing import Any, get_args
 from fleet.deliberation import reports
 from fleet.deliberation.rating.faults import checks_of, copies, notes_on_copies
 from fleet.deliberation.rating.judging import final_standings, synthesis_is_better
+from fleet.deliberation.shadows import results as shadows
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AllFailed,
@@ -17,9 +18,8 @@ from fleet.messages import (
     Status,
     TerminalEvent,
     TimedOut,
-    TotalUsage,
 )
-from fleet.messages.usage import total_cost
+from fleet.messages.usage import usage_of
 from fleet.times import from_rfc3339, rfc3339
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -40,6 +40,7 @@ def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False)
         "duration_ms": _duration_ms(state, at_ms),
         "completed_at": rfc3339(at_ms),
         **spent(state),
+        "shadows": shadows.report(state),
         "disqualified": reports.disqualified(state),
         "task": reports.task(state),
         "correlation": state.task.correlation,
@@ -62,6 +63,7 @@ def conclude_cancelled(state: Deliberation, reason: str, at_ms: int) -> Delibera
         task=reports.task(state),
         correlation=state.task.correlation,
         **spent(state),
+        shadows=shadows.report(state),
     )
     return _end(state, "CANCELLED", event)
 
@@ -99,7 +101,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         degraded=bool(missing or failures or state.cut_short or state.impaired),
         missing=missing,
         winner_id=final.order[0],
-        results=results,
+        results=(*results, *shadows.results(state, len(results) + 1)),
         failed_agents=failures,
         total_agents=len(state.agents),
         successful_responses=len(state.candidates),
@@ -122,6 +124,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         task=reports.task(state),
         correlation=state.task.correlation,
         **spent(state),
+        shadows=shadows.report(state),
     )
 
 
@@ -150,19 +153,8 @@ def _failures(state: Deliberation) -> tuple[FailedCall, ...]:
 
 
 def spent(state: Deliberation) -> dict[str, Any]:
-    """What the calls that ended have used. The cost is null where a worker did not say by which models."""
-    usage = TotalUsage(
-        prompt_tokens=state.usage.prompt_tokens,
-        completion_tokens=state.usage.completion_tokens,
-        cached_tokens=state.usage.cached_tokens,
-        calls=state.calls_ended,
-        failed_calls=len(state.failures),
-        estimated_tokens=state.usage.estimated_tokens,
-    )
-    by_model = state.usage_by_model
-    all_told = bool(by_model) and sum(one.usage.total for one in by_model.values()) == state.usage.total
-    cost = total_cost(one.cost for one in by_model.values()) if all_told else None
-    return {"usage": usage, "usage_by_model": by_model, "cost": cost}
+    """What the calls that ended have used, without those of shadows."""
+    return usage_of(state.usage, state.usage_by_model, calls=state.calls_ended, failed=len(state.failures))
 
 
 def _duration_ms(state: Deliberation, at_ms: int) -> int:

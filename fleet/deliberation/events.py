@@ -3,7 +3,7 @@
 Time is data: events carry `at_ms`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet.deliberation.drawing import RoleModels
@@ -15,7 +15,8 @@ from fleet.requests.task import Task
 class Requested:
     """A valid request arrived; `sequence` is its place in the stream, `rubric` its role's (None: the default one).
 
-    `models`: by role, of those roles that share their calls between several models.
+    `models`: by role, of those roles that share their calls between several models; `shadows`: by role, its models on
+    trial.
     `run`: when it was stored there; `message_id`: its client's, or the service's. No other request has the same.
     """
 
@@ -29,6 +30,7 @@ class Requested:
     run: str = ""
     message_id: str | None = None
     models: Mapping[str, RoleModels] = field(default_factory=dict)
+    shadows: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Responded:
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
-    """The task's time is over. `run`: of which request for it; empty: not known."""
+    """The task's time, or that of its shadows, is over. `run`: of which request for it; empty: not known."""
 
     at_ms: int
     run: str = ""
@@ -67,7 +69,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class SetDeadline:
-    """Schedule the deadline message. `attempt`: which one, where it was lost."""
+    """Schedule the deadline message, in place of the task's scheduled one. `attempt`: which one, where it was lost."""
 
     task_id: str
     at: str

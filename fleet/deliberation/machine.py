@@ -7,6 +7,9 @@ has ended, well or not:
        │ no proposal at all ─▶ failed
        └ anywhere: deadline ─▶ completed with the proposals so far, or timeout;  cancel ─▶ cancelled
 
+Where roles have shadows, `completed` may wait for them a bounded time (`shadows.course`). Then neither the deadline nor
+a cancellation changes how it ends.
+
 Three properties carry everything else, and property tests hold them:
 
 * A call is a slot (`round`, `phase`, agent and number of the question) filled once. An answer that names no
@@ -40,9 +43,10 @@ from fleet.deliberation.events import (
     StopCalls,
 )
 from fleet.deliberation.phases import advance, enter
+from fleet.deliberation.shadows import course as shadows
 from fleet.deliberation.slots import expire, fill, is_late
 from fleet.deliberation.state import Deliberation, seats
-from fleet.messages import DeliberationAccepted, DeliberationRejected
+from fleet.messages import AgentResponse, DeliberationAccepted, DeliberationRejected
 from fleet.subjects import generated_id, second_id
 from fleet.times import rfc3339
 
@@ -71,38 +75,58 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
         return Decision(state)
     match event:
         case Responded(response, at_ms):
-            changed = fill(state, response)
-            if changed is not state and is_late(changed, response, at_ms):
-                # Workers notice the deadline too, and their answer may arrive before the deadline's own message.
-                changed = complete_partial(changed, at_ms, deadline=True)
-            else:
-                changed = advance(changed, at_ms)
+            changed = _answered(state, response, at_ms)
         case DeadlinePassed(_, run) if run not in ("", state.run):
             changed = state
+        case DeadlinePassed(at_ms) | CancelAsked(_, at_ms) if shadows.is_held(state):
+            changed = complete_partial(state, at_ms)
         case DeadlinePassed(at_ms):
             changed = complete_partial(expire(state), at_ms, deadline=True)
         case CancelAsked(reason, at_ms):
             changed = conclude_cancelled(state, reason, at_ms)
         case _:
             assert_never(event)
-    return Decision(changed, due(changed) if _step(changed) != _step(state) else ())
+    return Decision(changed, due(changed, since=state))
+
+
+def _answered(state: Deliberation, response: AgentResponse, at_ms: int) -> Deliberation:
+    if (changed := shadows.fill(state, response)) is not state:
+        changed = shadows.scoring_begun(changed)
+        return complete_partial(changed, at_ms) if shadows.is_over(changed, at_ms) else changed
+    if (changed := fill(state, response)) is state:
+        return state
+    if is_late(changed, response, at_ms):
+        # Workers notice the deadline too, and their answer may arrive before the deadline's own message.
+        return complete_partial(changed, at_ms, deadline=True)
+    changed = advance(changed, at_ms)
+    return shadows.held(state, changed, at_ms) if changed.ended else shadows.scoring_begun(changed)
 
 
 def _step(state: Deliberation) -> tuple[object, ...]:
     return state.phase, state.round, state.reading, state.ended
 
 
-def due(state: Deliberation) -> tuple[Effect, ...]:
-    """Everything that must still be published for `state`, in that order."""
+def due(state: Deliberation, since: Deliberation | None = None) -> tuple[Effect, ...]:
+    """Everything that must still be published for `state`, in that order.
+
+    `since`: an earlier state of the same task, for which everything was published: what was due then is left out.
+    """
+    moved = since is None or _step(state) != _step(since)
     if state.result is not None:
-        stop = (StopCalls(state.task_id),) if "open" in state.calls.values() else ()
-        return (*stop, Conclude(state.result), ClearDeadline(state.task_id))
-    open_ = tuple(
-        CallAgent(request(state, call)) for slot, call in calls(state).items() if state.calls.get(slot) == "open"
-    )
-    if state.phase != "propose":
-        return open_
-    return (*open_, Announce(_accepted(state)), SetDeadline(state.task_id, state.deadline_at))
+        stop = (StopCalls(state.task_id),) if "open" in state.calls.values() or shadows.is_open(state) else ()
+        return (*stop, Conclude(state.result), ClearDeadline(state.task_id)) if moved else ()
+    effects: list[Effect] = []
+    if moved:
+        effects += [
+            CallAgent(request(state, call)) for slot, call in calls(state).items() if state.calls.get(slot) == "open"
+        ]
+    effects += [CallAgent(call) for call in shadows.open_calls(state, since)]
+    if moved and state.phase == "propose":
+        effects.append(Announce(_accepted(state)))
+    timer_at = since.timer_at if since is not None else state.deadline_at
+    if (moved and state.phase == "propose") or state.timer_at != timer_at:
+        effects.append(SetDeadline(state.task_id, state.timer_at))
+    return tuple(effects)
 
 
 def recover(state: Deliberation, *, request_redelivered: bool = False) -> tuple[Effect, ...]:
@@ -114,7 +138,7 @@ def recover(state: Deliberation, *, request_redelivered: bool = False) -> tuple[
         return (Announce(_accepted(state)), *due(state)) if request_redelivered else due(state)
     if state.phase == "propose":
         return due(state)
-    return (SetDeadline(state.task_id, state.deadline_at), Announce(_accepted(state)), *due(state))
+    return (SetDeadline(state.task_id, state.timer_at), Announce(_accepted(state)), *due(state))
 
 
 def began(state: Deliberation, event: Requested) -> bool:
@@ -163,7 +187,7 @@ def _begin(event: Requested) -> Deliberation:
     )
     role_of = {agent: begun.role_of(agent) for agent in begun.agents}
     begun = begun.change(models=draw(begun.seed, role_of, event.models))
-    return enter(begun, "propose", 0, event.at_ms)
+    return shadows.begin(enter(begun, "propose", 0, event.at_ms), event.shadows)
 
 
 def _conflict(event: Requested) -> Reject:

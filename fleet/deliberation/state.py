@@ -24,7 +24,7 @@ from fleet.messages import (
 )
 from fleet.requests.task import Task
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every field that is added: an older version, which would lose it, leaves such a state alone."""
 CallStatus = Literal["open", "completed", "failed"]
 
@@ -42,6 +42,39 @@ class Candidate(Message, frozen=True, kw_only=True):
     similarity: dict[int, float] = {}
     round: int = 0
     earlier: tuple[EarlierText, ...] = ()
+
+
+class Shadow(Message, frozen=True, kw_only=True):
+    """A model on trial: a further agent of a role."""
+
+    agent_id: str
+    role: str
+    model: str
+
+
+class Shadows(Message, frozen=True, kw_only=True):
+    """What runs beside the council, see `shadows.course`.
+
+    `calls`: for proposals, by the shadow's id, and later for scores, by the slot of the member who gives them;
+    `scores`: by that member. `since`, `until`: when the council came to its end, and how long it waits for what is
+    open; null: it does not wait.
+    """
+
+    agents: tuple[Shadow, ...]
+    calls: dict[str, CallStatus]
+    candidates: dict[str, Candidate] = {}
+    scores: dict[str, tuple[Scorecard, ...]] = {}
+    failures: tuple[FailedCall, ...] = ()
+    usage: Usage = Usage()
+    usage_by_model: dict[str, ModelUsage] = {}
+    calls_ended: int = 0
+    since: str | None = None
+    until: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of its agents."""
+        return tuple(each.agent_id for each in self.agents)
 
 
 class CritiqueCall(Message, frozen=True, kw_only=True):
@@ -107,6 +140,7 @@ class Deliberation(Message, frozen=True, kw_only=True):
     """Whether an answer that counts is a fallback's, or incomplete."""
     models: dict[str, DrawnModels] = {}
     """By agent, where its role has several."""
+    shadows: Shadows | None = None
     usage: Usage = Usage()
     usage_by_model: dict[str, ModelUsage] = {}
     calls_ended: int = 0
@@ -133,16 +167,29 @@ class Deliberation(Message, frozen=True, kw_only=True):
         return tuple(agent for agent in self.agents if agent in self.candidates)
 
     def role_of(self, agent: str) -> str:
-        """The role that an agent of the council takes."""
+        """The role that an agent of the council, or a shadow, takes."""
+        if (shadow := self._shadow(agent)) is not None:
+            return shadow.role
         roles = self.task.roles or (self.task.role,)
         return roles[self.agents.index(agent) % len(roles)]
 
     def model_of(self, agent: str) -> str | None:
         """The model that `options.models` gives an agent, or that was drawn for this phase; None: its role's."""
+        if (shadow := self._shadow(agent)) is not None:
+            return shadow.model
         models = self.task.models
         if models:
             return models[self.agents.index(agent) % len(models)]
         return self.models[agent].of(self.phase) if agent in self.models else None
+
+    def _shadow(self, agent: str) -> Shadow | None:
+        shadows = self.shadows.agents if self.shadows is not None else ()
+        return next((each for each in shadows if each.agent_id == agent), None)
+
+    @property
+    def timer_at(self) -> str:
+        """When it is ended at the latest: at its deadline or, once its council has come to its end, before."""
+        return self.deadline_at if self.shadows is None else self.shadows.until or self.deadline_at
 
     def record(self, phase: Phase) -> PhaseRecord:
         """What is known of a phase of the current round; nothing was spent on one that is not on record."""

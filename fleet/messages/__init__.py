@@ -49,7 +49,6 @@ from fleet.messages.deliberations import (
     DeliberationFailed,
     DeliberationRejected,
     Disqualified,
-    FailedCall,
     RankedResult,
     Ranking,
     Review,
@@ -62,6 +61,7 @@ from fleet.messages.deliberations import (
 )
 from fleet.messages.end_summary import EndSummary
 from fleet.messages.error_types import ErrorType
+from fleet.messages.shadows import FailedCall, ShadowReading, ShadowReport
 from fleet.messages.tasks import AcceptedConstraints, AcceptedOptions, AcceptedTask, SelectionMethod
 from fleet.messages.usage import ModelUsage, TotalUsage, Usage
 
@@ -120,6 +120,8 @@ __all__ = [
     "Selection",
     "SelectionMethod",
     "ServiceError",
+    "ShadowReading",
+    "ShadowReport",
     "Status",
     "StopReason",
     "Synthesis",

@@ -37,7 +37,8 @@ def of_run(name: str, run: str) -> str:
 class _Slot(Message, frozen=True, kw_only=True):
     """Names a call: its slot in the deliberation. `question` numbers an agent's calls within one phase.
 
-    `run`: which request for this task id it belongs to; empty: not known.
+    `run`: which request for this task id it belongs to; empty: not known. `shadow`: a call of a model on trial, or one
+    that judges it; the council's course does not depend on it.
     """
 
     task_id: str
@@ -48,6 +49,7 @@ class _Slot(Message, frozen=True, kw_only=True):
     attempt: int
     question: int = 1
     run: str = ""
+    shadow: bool = False
 
     @property
     def slot(self) -> str:

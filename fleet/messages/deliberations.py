@@ -4,7 +4,7 @@ from typing import Final, Literal
 
 from fleet.messages.base import Message, Phase, Status, Timestamp
 from fleet.messages.calls import Check, CriterionScore, EarlierText, Proposal, Synthesis
-from fleet.messages.error_types import SentErrorType
+from fleet.messages.shadows import FailedCall, ShadowReport
 from fleet.messages.tasks import AcceptedTask
 from fleet.messages.usage import ModelUsage, TotalUsage
 
@@ -53,16 +53,6 @@ class DeliberationRejected(Message, frozen=True, kw_only=True):
     correlation: dict[str, str] | None = None
 
 
-class FailedCall(Message, frozen=True, kw_only=True):
-    """One call that ended in error, the deadline included."""
-
-    agent_id: str
-    phase: Phase
-    error: str
-    error_type: SentErrorType
-    round: int = 0
-
-
 class Review(Message, frozen=True, kw_only=True):
     """One reviewer's judgement of one proposal: a critique of some round, or the final scores.
 
@@ -97,8 +87,9 @@ class RankedResult(Message, frozen=True, kw_only=True):
     """One proposal in its place. `score` is 0 … 10, or null where nobody scored it: the mean of its reviews'
     `adjusted` less `penalty` (points for failed checks). `p_best`: the chance that it is the best by its reviews; null
     where nothing can be said. `borda`: points by the reviewers' own orders, as a share of the most it could have.
-    `votes`: under `selection: vote`. `earlier`: its texts before revisions, oldest first. `shadow`: it was scored like
-    the others, and could not win. `same_as`: the agent that wrote the same text and stands before it.
+    `votes`: under `selection: vote`. `earlier`: its texts before revisions, oldest first. `shadow`: its first text
+    was scored like the first ones of others, and could not win; it stands after all others. `same_as`: the agent that
+    wrote the same text and stands before it.
     """
 
     rank: int
@@ -185,7 +176,7 @@ class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen
     """Terminal: the ranking, best first. `margin`: points (votes under `selection: vote`) between the first two.
     `confidence`: 0 … 1, see `subjects.md`; null where there was nothing to compare. `task`: the request as accepted.
     `cost`: of the calls that ended, by the prices of their endpoints; null where one has none. `cached_from`: the task
-    whose result this is.
+    whose result this is. `shadows`: null where there were none.
     """
 
     task_id: str
@@ -219,13 +210,19 @@ class DeliberationCompleted(Message, tag_field="status", tag="COMPLETED", frozen
     usage_by_model: dict[str, ModelUsage] = {}
     cost: float | None = None
     cached_from: str | None = None
+    shadows: ShadowReport | None = None
     correlation: dict[str, str] = {}
+
+    @property
+    def ranked(self) -> tuple[RankedResult, ...]:
+        """The results without those of shadows."""
+        return tuple(result for result in self.results if not result.shadow)
 
 
 class DeliberationFailed(Message, tag_field="status", frozen=True, kw_only=True):
     """Terminal: no proposal. `FAILED`: every agent failed. `TIMEOUT`: the deadline came first.
 
-    `task`: the request as accepted; null where the fleet has lost it. `cost`: see `DeliberationCompleted`.
+    `task`: the request as accepted; null where the fleet has lost it. `cost`, `shadows`: see `DeliberationCompleted`.
     """
 
     task_id: str
@@ -240,6 +237,7 @@ class DeliberationFailed(Message, tag_field="status", frozen=True, kw_only=True)
     tenant: str = DEFAULT_TENANT
     usage_by_model: dict[str, ModelUsage] = {}
     cost: float | None = None
+    shadows: ShadowReport | None = None
     correlation: dict[str, str] = {}
 
 
@@ -252,7 +250,7 @@ class TimedOut(DeliberationFailed, tag="TIMEOUT", frozen=True, kw_only=True):
 
 
 class DeliberationCancelled(Message, tag_field="status", tag="CANCELLED", frozen=True, kw_only=True):
-    """Terminal: somebody asked to stop. `task` and `cost`: see `DeliberationCompleted`."""
+    """Terminal: somebody asked to stop. `task`, `cost` and `shadows`: see `DeliberationCompleted`."""
 
     task_id: str
     reason: str
@@ -263,6 +261,7 @@ class DeliberationCancelled(Message, tag_field="status", tag="CANCELLED", frozen
     tenant: str = DEFAULT_TENANT
     usage_by_model: dict[str, ModelUsage] = {}
     cost: float | None = None
+    shadows: ShadowReport | None = None
     correlation: dict[str, str] = {}
 
 

@@ -1,6 +1,7 @@
 """Counts tokens and what they cost: of one call, of a deliberation, by model."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fleet.messages.base import Message
 
@@ -91,6 +92,21 @@ def total_cost(costs: Iterable[float | None]) -> float | None:
             return None
         total = round(total + cost, COST_DIGITS)
     return total
+
+
+def usage_of(used: Usage, by_model: Mapping[str, ModelUsage], *, calls: int, failed: int) -> dict[str, Any]:
+    """`usage`, `usage_by_model` and `cost` of calls that ended. The cost is null where not all is told by model."""
+    usage = TotalUsage(
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        cached_tokens=used.cached_tokens,
+        calls=calls,
+        failed_calls=failed,
+        estimated_tokens=used.estimated_tokens,
+    )
+    all_told = bool(by_model) and sum(one.usage.total for one in by_model.values()) == used.total
+    cost = total_cost(one.cost for one in by_model.values()) if all_told else None
+    return {"usage": usage, "usage_by_model": by_model, "cost": cost}
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -58,30 +58,37 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 Record = dict[str, Any]
 
 
-def begin(task_id: str, fields: dict[str, Any]) -> Decision:
+def begin(task_id: str, fields: dict[str, Any], shadows: tuple[str, ...] = ()) -> Decision:
     task = Task(task_description="Design a rate limiter", **fields)
-    return decide(None, Requested(task_id, task, 7, NOW, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    return decide(None, Requested(task_id, task, 7, NOW, traceparent, shadows={"DEV": shadows}))
 
 
 def called(decision: Decision) -> list[AgentRequested]:
     return [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
 
 
-def play(task_id: str, fields: dict[str, Any], *, fails: bool) -> Iterator[Record]:
+def play(task_id: str, fields: dict[str, Any], *, fails: bool, shadows: tuple[str, ...] = ()) -> Iterator[Record]:
     """One deliberation: what is published, and its states at the beginning and in the middle of every phase."""
-    decision = begin(task_id, fields)
+    decision = begin(task_id, fields, shadows)
+    waiting: list[AgentRequested] = []
     while True:
         yield from published(decision)
         yield {"state": decision.state}
         if decision.state.ended:
             return
-        pending = called(decision)
-        for index, call in enumerate(pending):
-            response = failure(call) if fails and index == 0 else answer(call)
-            yield {subjects.AGENT_FAILED if fails and index == 0 else subjects.AGENT_COMPLETED: response}
+        waiting += called(decision)
+        first = True
+        while True:
+            call = waiting.pop(0)
+            response = failure(call) if fails and first else answer(call)
+            yield {subjects.AGENT_FAILED if fails and first else subjects.AGENT_COMPLETED: response}
             decision = decide(decision.state, Responded(response, NOW + 1000))
-            if index == 0 and len(pending) > 1:
+            if first and waiting and not decision.outbox:
                 yield {"state": decision.state}
+            first = False
+            if decision.outbox:
+                break
 
 
 def published(decision: Decision) -> Iterator[Record]:
@@ -98,6 +105,7 @@ def everything() -> Iterator[Record]:
     for name, fields in SCENARIOS.items():
         if fields.keys() <= set(Task.__struct_fields__):
             yield from play(name, fields, fails=False)
+    yield from play("shadows", {"num_agents": 2, "rounds": 0}, fails=False, shadows=("candidate",))
     yield from play("one-fails", {"num_agents": 3}, fails=True)
     yield from play("fails", {"num_agents": 1}, fails=True)
     running = begin("ended-early", {"num_agents": 2}).state

@@ -32,13 +32,15 @@ def run_to_end(
 ) -> tuple[Deliberation, list[AgentRequested]]:
     """Plays every call in agent order until the end; returns the final state and all calls."""
     asked: list[AgentRequested] = []
+    waiting = calls(decision)
     while not decision.state.ended:
-        pending = calls(decision)
-        assert pending, "a running deliberation that asks for nothing is wedged"
-        asked += pending
+        assert waiting, "a running deliberation that asks for nothing is wedged"
+        asked += waiting
+        pending, waiting = waiting, []
         for call in pending:
             at_ms = NOW + 1000 + ms_per_call * len(asked)
             decision = respond(decision.state, answerer(call), at_ms)
+            waiting += calls(decision)
     return decision.state, asked
 
 

@@ -8,6 +8,12 @@ _PHASES: tuple[Phase, ...] = get_args(Phase)
 _ENDED = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"})
 
 
+class ShadowsView(Message, frozen=True):
+    """`calls`: the status of each call of shadows, or for them, by slot."""
+
+    calls: dict[str, str] = {}
+
+
 class TaskView(Message, frozen=True):
     """`calls`: the status of each call of this phase, by slot. `run`: the request that the state is of."""
 
@@ -16,6 +22,7 @@ class TaskView(Message, frozen=True):
     round: int
     run: str = ""
     calls: dict[str, str] = {}
+    shadows: ShadowsView | None = None
 
     @property
     def ended(self) -> bool:
@@ -29,6 +36,8 @@ class TaskView(Message, frozen=True):
         """Whether the call's slot is open. A replica may lag: calls of a later phase are needed, too."""
         if self.ended or not self.is_of(request.run):
             return False
+        if request.shadow:
+            return self.shadows is None or self.shadows.calls.get(request.slot, "open") == "open"
         current, of_call = (self.round, _PHASES.index(self.phase)), (request.round, _PHASES.index(request.phase))
         if current == of_call:
             return self.calls.get(request.slot, "open") == "open"

@@ -40,12 +40,12 @@ MOST, MANY, HALF = 0.9, 0.7, 0.5
 
 def agreement(event: DeliberationCompleted) -> str:
     """How sure the verdict is, as far as reviewers can tell."""
-    if len(event.results) == 1:
+    if len(event.ranked) == 1:
         return "There was nothing to compare it with."
     if event.ranking.method == "vote" and event.comparisons:
-        votes = [result.votes or 0 for result in event.results]
+        votes = [result.votes or 0 for result in event.ranked]
         return f"It had {votes[0]} of {sum(votes)} votes, the next one {votes[1]}."
-    chance = event.results[0].p_best
+    chance = event.ranked[0].p_best
     if chance is None:
         return "Nobody judged between the proposals, so this is an order and no verdict."
     words = "fairly sure" if chance >= MOST else "likely" if chance >= MANY else "open" if chance > HALF else "not sure"

@@ -98,7 +98,7 @@ def _question(task: AcceptedTask | None) -> Iterator[Section]:
 def _verdict(event: DeliberationCompleted) -> Iterator[Block]:
     yield Prose(f"In first place: {first(event)}.")
     yield Prose(agreement(event))
-    if event.margin is not None and len(event.results) > 1:
+    if event.margin is not None and len(event.ranked) > 1:
         unit = "vote" if event.ranking.method == "vote" else "point"
         yield Prose(f"It is {count(round(event.margin, 2), unit)} ahead of the second.")
     if event.ranking.tied:
@@ -185,7 +185,7 @@ def _dissent(event: DeliberationCompleted) -> Iterator[Block]:
 def _otherwise(event: DeliberationCompleted) -> Iterator[str]:
     winner = event.results[0].agent_id
     by_reviewer: dict[str, dict[str, float]] = {}
-    for result in event.results:
+    for result in event.ranked:
         for review in result.reviews:
             if review.phase == "score" and review.score is not None:
                 by_reviewer.setdefault(review.reviewer_id, {})[result.agent_id] = review.score
@@ -249,6 +249,8 @@ def _cost(event: TerminalEvent) -> Section:
         if event.cost is not None
         else ("What it cost is not known: not every model server that was used has a price, or reported its tokens.")
     )
+    if event.shadows is not None:
+        rows.append(("shadows, apart", *_used(event.shadows.usage), number(event.shadows.cost, 6)))
     return Section("What it cost", (Prose(cost), Grid(head, rows)))
 
 

@@ -124,14 +124,16 @@ class Outbox:
                 body = encode(call)
                 if self._texts.too_large(body):
                     body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
-                trace = phase_context(state, call.phase, call.round)
+                # Calls of shadows belong to no phase of the council.
+                trace = root_context(state) if call.shadow else phase_context(state, call.phase, call.round)
                 await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, trace)
             case Announce(accepted):
                 msg_id = of_run(f"{task_id}.accepted", state.run)
                 await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, root_context(state))
             case SetDeadline(_, at, attempt):
-                name = f"{task_id}.deadline" if attempt == 1 else f"{task_id}.deadline.{attempt}"
-                await self.set_deadline(state, at, of_run(name, state.run))
+                name = f"{task_id}.{'deadline' if at == state.deadline_at else 'shadows'}"
+                msg_id = name if attempt == 1 else f"{name}.{attempt}"
+                await self.set_deadline(state, at, of_run(msg_id, state.run))
             case Reject(rejected, traceparent):
                 await self.reject(rejected, traceparent)
             case StopCalls():

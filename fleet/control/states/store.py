@@ -97,6 +97,8 @@ class KeyValueStore:
             return Stored(state, await self._write(state, revision, value), len(value))
         replaced = await self._entry(state.task_id) if revision else None
         top = {name: getattr(state, name) for name in TOP_LEVEL}
+        if state.shadows is not None:
+            top["shadows"] = {"calls": state.shadows.calls}
         name = f"tasks/{state.task_id}/state-{revision + 1}-{uuid.uuid4().hex[:8]}"  # never shared with a replica
         ref = await self._texts.put(name, value)
         try:

@@ -50,6 +50,8 @@ from fleet.messages import DeliberationAccepted
 log = structlog.get_logger(__name__)
 
 MAX_CONFLICTS = 50
+MOST_CAUSES = 64
+"""Deliveries that a state names: those of the last few transitions."""
 
 AcceptanceOf = Callable[[str], Awaitable[DeliberationAccepted | None]]
 """Looks up the acceptance of a task that has no terminal event."""
@@ -169,8 +171,7 @@ class Transitions:
         state = change.state
         assert state is not None
         if change.moved:
-            cause = tuple(item.delivery.id for item in batch)
-            state = state.change(cause=cause, written_by=self._publisher.instance)
+            state = state.change(cause=_cause(read.state, batch), written_by=self._publisher.instance)
         reach("runner.decided")
         try:
             stored = await self._store.save(state, read.revision)
@@ -191,7 +192,7 @@ class Transitions:
             log.error("task.lost", task_id=state.task_id)
         # What came again together with something new may not have been published for.
         unpublished = [] if read.state is None else [item for item in batch if may_be_unpublished(read.state, item)]
-        effects = recovered(state, unpublished) if unpublished else due(state) if change.moved else ()
+        effects = recovered(state, unpublished) if unpublished else due(state, since=read.state) if change.moved else ()
         if state.ended and read.state is None and read.begun is None:
             effects = recover(state, request_redelivered=True)  # accepted and ended in one step
         kind = Publication.FIRST
@@ -237,6 +238,14 @@ def _ignore_save(before: Deliberation | None, after: Deliberation, applied: Sequ
 
 def _ignore_end(state: Deliberation) -> None:
     """Nobody is told of the end."""
+
+
+def _cause(before: Deliberation | None, batch: Sequence[Item]) -> tuple[str, ...]:
+    """Where a council has shadows, each moves on without the other: what the transitions before led to may not have
+    been published, and is not published again by this one.
+    """
+    cause = tuple(item.delivery.id for item in batch)
+    return cause if before is None or before.shadows is None else (*before.cause, *cause)[-MOST_CAUSES:]
 
 
 def _is_new_request(item: Item) -> bool:

@@ -142,7 +142,8 @@ def overhead_ms(state: Deliberation) -> int:
     if state.phases and "open" in state.calls.values():
         last = state.phases[-1]
         calls_ms += max(0, _end_ms(state, len(state.phases) - 1) - last.began_ms) - last.longest_ms
-    return max(0, state.result.duration_ms - calls_ms)
+    waited_ms = from_rfc3339(state.result.completed_at) - _ended_ms(state)
+    return max(0, state.result.duration_ms - waited_ms - calls_ms)
 
 
 _LETTERS: Mapping[str, str] = {
@@ -160,8 +161,13 @@ def kind_of_letter(reason: str) -> str:
 
 
 def _failures(applied: AppliedEvent) -> Sequence[FailedCall]:
-    """Those that this event has added."""
-    return applied.after.failures[len(applied.before.failures) if applied.before is not None else 0 :]
+    """Those that this event has added, to the council's or to those of its shadows."""
+    before, after = ((_all_failures(state) if state else ((), ())) for state in (applied.before, applied.after))
+    return tuple(failure for old, new in zip(before, after, strict=True) for failure in new[len(old) :])
+
+
+def _all_failures(state: Deliberation) -> tuple[Sequence[FailedCall], Sequence[FailedCall]]:
+    return state.failures, state.shadows.failures if state.shadows is not None else ()
 
 
 def _failure(applied: AppliedEvent) -> FailedCall | None:
@@ -176,5 +182,11 @@ def _end_ms(state: Deliberation, index: int) -> int:
     """When a phase that has ended did."""
     if index + 1 < len(state.phases):
         return state.phases[index + 1].began_ms
+    return _ended_ms(state)
+
+
+def _ended_ms(state: Deliberation) -> int:
+    """When the council came to its end, whether or not it has waited for its shadows since."""
     assert state.result is not None
-    return from_rfc3339(state.result.completed_at)
+    since = state.shadows.since if state.shadows is not None else None
+    return from_rfc3339(since or state.result.completed_at)

@@ -1,0 +1,1 @@
+"""Models on trial, beside a council."""
