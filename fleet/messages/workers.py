@@ -11,9 +11,10 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 
 class EndpointStatus(Message, frozen=True, kw_only=True):
-    """How one endpoint looks from a worker. `opened`: how often its breaker has. `waiting`: calls that would begin
-    there. `refuses`: models, and why. `answers`: whether it did when it was last asked anything; null: not asked yet.
-    `last_error`: of the last attempt that failed there, its type and a sentence, and how long that is ago.
+    """How one endpoint looks from a worker. `breaker`: of the best of its models; `opened`: how often theirs have.
+    `waiting`: calls that would begin there. `refuses`: models, and why. `answers`: whether it did when it was last
+    asked anything; null: not asked yet. `last_error`: of the last attempt that failed there, its type and a sentence,
+    and how long that is ago.
     """
 
     url: str

@@ -148,7 +148,8 @@ class ModelCall:
         self._tally.add(attempt)
         began, attempt.began_ns = time.monotonic(), time.time_ns()
         try:
-            with shared.endpoints.attempt(route.endpoint, request.task_id, search.expected_tokens) as open_call:
+            used = (request.task_id, search.expected_tokens, route.target.name)
+            with shared.endpoints.attempt(route.endpoint, *used) as open_call:
                 try:
                     await shared.attempts.make(
                         attempt,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from fleet.errors import AgentCallError
-from fleet.messages.workers import EndpointStatus
+from fleet.messages.workers import BreakerState, EndpointStatus
 from fleet.model_servers import EndpointConfig, base_url, joined, shown
 from workers.llm.failures import AttemptError
 from workers.llm.servers.breaker import Breaker, Rules
@@ -47,7 +47,8 @@ class Endpoint:
         self.url = joined(self.base, self.dialect.path)
         self.shown = shown(config.url.rstrip("/"))
         """Without credentials: for errors and logs."""
-        self.breaker = Breaker(rules)
+        self._rules = rules
+        self._breakers: dict[str | None, Breaker] = {}
         self.allowance = Allowance(config)
         self.open_calls = 0
         self.models: tuple[ModelCard, ...] | None = None
@@ -121,6 +122,17 @@ class Endpoint:
 
     # --- how it is --------------------------------------------------------------------------------------------------
 
+    def breaker(self, model: str | None) -> Breaker:
+        """Of one model here: behind a proxy, each may be on a server of its own."""
+        if (breaker := self._breakers.get(model)) is None:
+            breaker = self._breakers[model] = Breaker(self._rules)
+        return breaker
+
+    def breaker_state(self, now: float) -> BreakerState:
+        """Of the best of them: `open` where no model gets calls."""
+        states = {breaker.state(now) for breaker in self._breakers.values()}
+        return next((state for state in ("closed", "half-open", "open") if state in states), "closed")
+
     def refuses(self, model: str | None, now: float) -> bool:
         """Whether it refused the last call for `model`, not long ago."""
         refusal = self._refusals.get(model)
@@ -167,8 +179,8 @@ class Endpoint:
         return EndpointStatus(
             name=self.name,
             url=self.shown,
-            breaker=self.breaker.state(now),
-            opened=self.breaker.opened,
+            breaker=self.breaker_state(now),
+            opened=sum(breaker.opened for breaker in self._breakers.values()),
             open_calls=self.open_calls,
             waiting=waiting,
             refuses={

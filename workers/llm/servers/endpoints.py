@@ -18,7 +18,7 @@ from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.attempt_end import OpenCall, answered_by, outcome_of
-from workers.llm.servers.breaker import Outcome
+from workers.llm.servers.breaker import Breaker, Outcome
 from workers.llm.servers.endpoint import Endpoint, rules_of
 from workers.llm.servers.room import Room
 from workers.llm.servers.routing import Routing
@@ -78,7 +78,7 @@ class Endpoints:
         for target in search.targets:
             able = self._able(target, search)
             anybody = anybody or bool(able)
-            ready = [endpoint for endpoint in able if self._admits(endpoint, search, now)]
+            ready = [endpoint for endpoint in able if self._admits(endpoint, target, search, now)]
             if not ready:
                 continue
             willing = [each for each in ready if not each.refuses(target.name, now) and not _lacks(each, target)]
@@ -125,9 +125,11 @@ class Endpoints:
                 self._waiting.pop(woken, None)
 
     @contextmanager
-    def attempt(self, endpoint: Endpoint, task_id: str = "", expected_tokens: int = 0) -> Iterator[OpenCall]:
-        """One attempt at an endpoint: its breaker counts how the block ends, its allowance what was used."""
-        breaker, now = endpoint.breaker, self.clock()
+    def attempt(
+        self, endpoint: Endpoint, task_id: str = "", expected_tokens: int = 0, model: str | None = None
+    ) -> Iterator[OpenCall]:
+        """One attempt: the breaker of the model there counts how the block ends, the allowance what was used."""
+        breaker, now = endpoint.breaker(model), self.clock()
         was = breaker.state(now)
         era = breaker.begin(now)
         endpoint.open_calls += 1
@@ -152,21 +154,23 @@ class Endpoints:
             breaker.end(era, outcome, now, task_id)
             if (answered := answered_by(failure, outcome)) is not None:
                 endpoint.note_answer(answered, now)
-            self._tell(endpoint, failure, opened, was != "closed" and breaker.state(now) == "closed")
+            if breaker.opened > opened:
+                self._note_open(endpoint, breaker, model, failure, now)
+            elif was != "closed" and breaker.state(now) == "closed":
+                log.info("breaker.closed", endpoint=endpoint.shown, model=model)
             if self._waiting:
                 self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)
                 if endpoint.allowance.limited:
                     self.room.ask()
 
-    def _tell(self, endpoint: Endpoint, failure: AgentCallError | None, opened: int, closed: bool) -> None:
-        breaker = endpoint.breaker
-        if breaker.opened > opened:
+    def _note_open(
+        self, endpoint: Endpoint, breaker: Breaker, model: str | None, failure: AgentCallError | None, now: float
+    ) -> None:
+        if endpoint.breaker_state(now) == "open":
             self._routing.forget(endpoint.name)
-            error_type = failure.error_type if failure else None
-            facts = {"endpoint": endpoint.shown, "cool_down_s": breaker.cool_down_s, "error_type": error_type}
-            log.warning("breaker.opened", **facts)
-        elif closed:
-            log.info("breaker.closed", endpoint=endpoint.shown)
+        error_type = failure.error_type if failure else None
+        facts = {"endpoint": endpoint.shown, "model": model, "cool_down_s": breaker.cool_down_s}
+        log.warning("breaker.opened", error_type=error_type, **facts)
 
     def _wake(self, most: int | None) -> None:
         for event in list(self._waiting)[:most]:
@@ -190,7 +194,7 @@ class Endpoints:
             endpoint.name
             for target in search.targets
             for endpoint in self._able(target, search)
-            if self._is_well(endpoint, search, now)
+            if self._is_well(endpoint, target, search, now)
         )
 
     def _able(self, target: ModelTarget, search: Search) -> list[Endpoint]:
@@ -208,13 +212,14 @@ class Endpoints:
             return able
         return [endpoint for endpoint in able if (endpoint.name, target.name) not in search.refused]
 
-    def _admits(self, endpoint: Endpoint, search: Search, now: float) -> bool:
-        return endpoint.allowance.may_have(now) and self._is_well(endpoint, search, now)
+    def _admits(self, endpoint: Endpoint, target: ModelTarget, search: Search, now: float) -> bool:
+        return endpoint.allowance.may_have(now) and self._is_well(endpoint, target, search, now)
 
-    def _is_well(self, endpoint: Endpoint, search: Search, now: float) -> bool:
-        if not endpoint.breaker.admits(now) or now < endpoint.paused_until:
+    def _is_well(self, endpoint: Endpoint, target: ModelTarget, search: Search, now: float) -> bool:
+        breaker = endpoint.breaker(target.name)
+        if not breaker.admits(now) or now < endpoint.paused_until:
             return False
-        if search.suspect and endpoint.breaker.state(now) != "closed":
+        if search.suspect and breaker.state(now) != "closed":
             # The probe is for a call that is surely sound.
             return all(waiting.is_suspect for waiting in self._waiting.values())
         return True
@@ -228,7 +233,7 @@ class Endpoints:
         waits = [LOOK_AGAIN_S]
         for target in search.targets:
             for endpoint in self._able(target, search):
-                cool_down_s = endpoint.breaker.wait_s(now)
+                cool_down_s = endpoint.breaker(target.name).wait_s(now)
                 if cool_down_s is None:
                     continue
                 known = (cool_down_s, endpoint.paused_until - now)

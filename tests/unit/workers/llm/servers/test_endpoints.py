@@ -39,10 +39,15 @@ def search(model: str | None = None, *others: ModelTarget, **more: Any) -> Searc
 
 
 def fail(
-    endpoints: Endpoints, endpoint: Endpoint, error: AttemptError = BROKEN, times: int = 2, task: str = ""
+    endpoints: Endpoints,
+    endpoint: Endpoint,
+    error: AttemptError = BROKEN,
+    times: int = 2,
+    task: str = "",
+    model: str | None = None,
 ) -> None:
     for _ in range(times):
-        with pytest.raises(AttemptError), endpoints.attempt(endpoint, task):
+        with pytest.raises(AttemptError), endpoints.attempt(endpoint, task, model=model):
             raise error
 
 
@@ -132,7 +137,7 @@ def test_an_endpoint_that_refuses_is_not_chosen_for_being_idle() -> None:
     assert chosen(endpoints, search("m")) == "b"
     assert chosen(endpoints, search("other")) == "a"
     assert endpoints.status()[0].refuses == {"m": "no"}
-    fail(endpoints, second)
+    fail(endpoints, second, model="m")
     assert chosen(endpoints, search("m")) == "a"
     clock.now = 1000.0
     assert endpoints.status()[0].refuses == {}
@@ -154,8 +159,20 @@ def test_a_fallback_is_asked_while_no_endpoint_of_the_model_can() -> None:
     assert chosen(endpoints, given) == "a"
     assert chosen(endpoints, search("m", ModelTarget(name="n"), failed=first)) == "a"
     assert chosen(endpoints, search("m", ModelTarget(name="n"), failed=first, unreachable=True)) == "b"
-    fail(endpoints, first)
+    fail(endpoints, first, model="m")
     assert chosen(endpoints, given) == "b"
+
+
+def test_a_model_that_fails_behind_a_proxy_blocks_no_other() -> None:
+    """Each has a breaker of its own there; the endpoint is open when all are."""
+    endpoints = Endpoints(servers("http://proxy"), LIMITS, Time())
+    (proxy,) = endpoints.all
+    with endpoints.attempt(proxy, model="sound"):
+        fail(endpoints, proxy, times=20, model="dead")
+    assert (chosen(endpoints, search("dead")), chosen(endpoints, search("sound"))) == (None, "proxy")
+    assert endpoints.status()[0].breaker == "closed"
+    fail(endpoints, proxy, times=20, model="sound")
+    assert (chosen(endpoints, search("sound")), endpoints.status()[0].breaker) == (None, "open")
 
 
 def test_a_pause_that_was_asked_for_holds_for_all_calls() -> None:
@@ -196,14 +213,14 @@ def test_one_task_that_a_server_fails_at_does_not_open_its_breaker() -> None:
     endpoints = two()
     first, second = endpoints.all
     fail(endpoints, first, FAILED_AT_IT, times=20, task="poisoned")
-    assert first.breaker.state(0.0) == "closed"
+    assert first.breaker_state(0.0) == "closed"
     fail(endpoints, first, FAILED_AT_IT, times=1, task="another")
-    assert first.breaker.state(0.0) == "open"
+    assert first.breaker_state(0.0) == "open"
     for number in range(20):
         fail(endpoints, second, FAILED_AT_IT, times=1, task=str(number))
         with endpoints.attempt(second):
             pass
-    assert second.breaker.state(0.0) == "closed"
+    assert second.breaker_state(0.0) == "closed"
 
 
 async def test_a_suspect_leaves_the_probe_to_others() -> None:
