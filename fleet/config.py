@@ -133,6 +133,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     nats_ca: str | None = None
     nats_cert: str | None = None
     nats_key: str | None = None
+    nats_tls_first: bool = False
+    """TLS before the server's first word, as its `handshake_first: true` wants it."""
     ray_address: str | None = None
     agent_type: str = "mock"
     vllm_urls: tuple[str, ...] = ()
@@ -176,6 +178,7 @@ _NAMES = {
     "NATS_CA": "nats_ca",
     "NATS_CERT": "nats_cert",
     "NATS_KEY": "nats_key",
+    "NATS_TLS_FIRST": "nats_tls_first",
     "RAY_ADDRESS": "ray_address",
     "AGENT_TYPE": "agent_type",
     "VLLM_URL": "vllm_urls",

@@ -41,7 +41,20 @@ def ray_address(value: str) -> str:
     return value
 
 
+def yes_or_no(name: str) -> Callable[[str | bool], bool]:
+    """Of a setting that is on or off. What it returns raises `ConfigError`."""
+
+    def read(value: str | bool) -> bool:
+        text = str(value).strip().lower()
+        if text not in ("true", "false", "1", "0"):
+            raise ConfigError(f"{name}: expected true or false, got {value!r}")
+        return text in ("true", "1")
+
+    return read
+
+
 READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "nats_tls_first": yes_or_no("NATS_TLS_FIRST"),
     "ray_address": ray_address,
     "vllm_urls": endpoints,
     "health_port": port,

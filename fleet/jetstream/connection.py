@@ -67,6 +67,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "max_outstanding_pings": 2,
         # While the server is away, publishing fails instead of piling up: the message that caused it comes again.
         "pending_size": 8 * 1024 * 1024,
+        "tls_handshake_first": settings.nats_tls_first,
         **_logins(settings),
     }
     if settings.nats_creds:

@@ -1,6 +1,7 @@
 """Holds every private part of nats-py (2.16) that the fleet uses or mends, each with its reason, and nowhere else."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,6 +19,9 @@ from nats.micro.service import Service
 from fleet.logger import Logger
 
 log = Logger(__name__)
+
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in str(record.msg))
+"""asyncio says it at the end of each TLS connection that nats-py makes, and means nothing by it."""
 
 Handler = Callable[[Msg], Awaitable[None]]
 _LINE = b"NATS/1.0"

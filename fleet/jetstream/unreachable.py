@@ -42,6 +42,8 @@ def why(settings: Settings, error: BaseException) -> str:
         return f"NATS at {where} closes the connection after TLS: does it want NATS_CERT and NATS_KEY?"
     if isinstance(error, nats.errors.UnexpectedEOF | ConnectionResetError | nats.errors.NoServersError):
         return f"no NATS server answers at {where} (the connection is closed: does it want TLS?): {START}"
+    if "expecting info" in text and not settings.nats_tls_first:
+        return f"no NATS server answers at {where} (no greeting: does it want TLS first, NATS_TLS_FIRST=true?): {START}"
     reason = getattr(error, "strerror", None) or type(error).__name__
     return f"no NATS server answers at {where} ({reason}): {START}"
 

@@ -9,9 +9,9 @@ import pytest
 import trustme
 
 from fleet.config import load
-from fleet.errors import Unreachable
+from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream import connection
-from tests.support import servers
+from tests.support import commands, servers
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -97,6 +97,32 @@ async def test_tls_is_told_for_what_is_missing(tmp_path: Path) -> None:
         assert "set NATS_CA" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "other.pem"))
         assert "NATS_CERT" in await told(NATS_URL=url, NATS_CA=str(tmp_path / "ca.pem"))
         assert "set NATS_CA" in await told(NATS_URL=url)
+
+
+@pytest.mark.parametrize(
+    ("handshake", "given"), [("false", "false"), ("auto", "false"), ("auto", "true"), ("true", "true")]
+)
+async def test_tls_may_come_before_the_servers_first_word(tmp_path: Path, handshake: str, given: str) -> None:
+    """As the server wants it; and nothing but what was asked for is on the terminal."""
+    block = tls(tmp_path, trustme.CA(), verify=False).rstrip("}") + f"\n handshake_first: {handshake}\n}}"
+    async with servers.one(tmp_path / "server", more=block) as server:
+        url = server.url.replace("nats://", "tls://")
+        environ = {"NATS_CA": str(tmp_path / "ca.pem"), "NATS_TLS_FIRST": given}
+        _, out, err = await commands.fleet("doctor", "--nats-url", url, "--data-dir", str(tmp_path), **environ)
+        assert "JetStream" in out
+        assert "eof_received" not in err
+
+
+async def test_a_server_that_wants_tls_first_is_told(tmp_path: Path) -> None:
+    block = tls(tmp_path, trustme.CA(), verify=False).rstrip("}") + "\n handshake_first: true\n}"
+    async with servers.one(tmp_path / "server", more=block) as server:
+        said = await told(NATS_URL=server.url.replace("nats://", "tls://"), NATS_CA=str(tmp_path / "ca.pem"))
+        assert "NATS_TLS_FIRST" in said
+
+
+def test_tls_first_is_on_or_off() -> None:
+    with pytest.raises(ConfigError, match="NATS_TLS_FIRST: expected true or false, got 'perhaps'"):
+        load({"NATS_TLS_FIRST": "perhaps"})
 
 
 async def test_a_server_that_ends_the_connection_in_its_greeting_is_passed_over(tmp_path: Path) -> None:
