@@ -12,7 +12,7 @@ from fleet.messages import AgentCompleted, AgentFailed, AgentResponse
 from tests.contract.model_servers.test_odd_bytes import TEXT, body, choice, whole
 from tests.contract.model_servers.test_streams import DONE, ONE, STOP, TWO, call, chunk, events, response
 from tests.support.raw_server import raw_server
-from workers.llm.reading.answer import StreamedAnswer
+from workers.llm.reading.answer import StreamedAnswer, is_blank
 from workers.llm.reading.endings import Ending, ending_of, is_reason
 
 
@@ -36,6 +36,8 @@ GROUPS = {
         choice(delta={"content": "First "}, text="First "),
         choice(delta={"content": "second."}, text="second.", finish_reason="stop"),
     ),
+    "an error that is the word null": (json.dumps({**json.loads(ONE), "error": "null"}), TWO, STOP, DONE),
+    "all of it in an envelope": (json.dumps({"output": whole(), "usage": {"input_tokens": 3, "output_tokens": 2}}),),
     "thoughts in an object": (chunk({"reasoning": {"content": "Hmm."}}), ONE, TWO, STOP, DONE),
     "a refusal that is the word null": (chunk({"content": TEXT, "refusal": "null"}), STOP, DONE),
     "the reason under another name": (ONE, TWO, choice(delta={}, finishReason="STOP"), DONE),
@@ -137,3 +139,9 @@ def test_a_reason_is_known_by_its_words(ending: Ending, reasons: str) -> None:
 def test_what_goes_on_has_no_reason(value: object) -> None:
     """Whatever stands in its place."""
     assert not is_reason(value)
+
+
+@pytest.mark.parametrize("text", [" \n\t", "\u2800\u2800", "\u3164", "\u115f\uffa0", "\u200b"])
+def test_what_nobody_can_see_is_no_text(text: str) -> None:
+    """Whatever script its blanks are of."""
+    assert is_blank(text)

@@ -17,6 +17,7 @@ from workers.llm.failures import invalid
 
 _REQUIREMENT = re.compile(r"R(\d{1,9})")
 _LABEL_WORDS = re.compile(r"\b(?:proposal|option|candidate|text|answer|solution|label|entry)\b|[\W_]+", re.IGNORECASE)
+_ASIDE = re.compile(r"(?<=\w) *\([^()]*\)")
 _FRAME = re.compile(r"\b[0-9a-f]{8}\b")
 _LABEL_KEYS = ("label", "proposal", "proposal_label", "id", "name", "option", "candidate", "key")
 _CRITERION_KEYS = ("criterion", "criteria", "aspect", "dimension")
@@ -129,7 +130,8 @@ def label_in(text: Any, labels: Collection[str]) -> str | None:
         return None
     if text in labels:
         return text
-    word = _LABEL_WORDS.sub(" ", _FRAME.sub(" ", text.replace("_", " "))).strip().upper()
+    bare = _FRAME.sub(" ", _ASIDE.sub(" ", text.replace("_", " ")))
+    word = _LABEL_WORDS.sub(" ", bare).strip().upper()
     return word if word in labels else None
 
 

@@ -1,6 +1,7 @@
 """Reads JSON that a model wrote: found in the text around it, read without guessing, validated by a schema."""
 
 import ast
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ MAX_VALIDATORS = 256
 
 _FENCED = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<inside>.*?)^[ \t]*(?P=fence)[ \t]*$", re.M | re.S)
 _ONE_LINE_FENCE = re.compile(r"(`{3,})(?:json)?\s*(?P<inside>[{\[].*[}\]])\s*\1", re.IGNORECASE | re.DOTALL)
-_SMART_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‟": '"', "″": '"'})
+_SMART_QUOTES = str.maketrans({"\u00a0": " ", "\u3000": " ", "“": '"', "”": '"', "„": '"', "‟": '"', "″": '"'})
 _STRING = r'"(?:[^"\\]|\\.)*"'
+_STRING_OR_BRACKET = re.compile(rf"{_STRING}|[{{}}\[\]]", re.DOTALL)
 _TRAILING_COMMA = re.compile(rf"({_STRING})|,(\s*[}}\]])", re.DOTALL)
 _MISSING_COMMA = re.compile(rf'({_STRING})|([}}\]])(\s*")', re.DOTALL)
 _PYTHON = re.compile(r"\b(?:None|True|False)\b")
@@ -125,7 +127,8 @@ def _forms(text: str) -> Iterator[str]:
         return
     if "\\n" in text or '\\"' in text:
         yield text.replace("\\n", "\n").replace('\\"', '"').replace("\\t", "\t")
-    plain = text.translate(_SMART_QUOTES)
+    plain = html.unescape(text) if '"' not in text and "&quot;" in text else text
+    plain = plain.translate(_SMART_QUOTES)
     plain = _COMMENT.sub(lambda match: match[1] or "", plain)
     plain = _TRAILING_COMMA.sub(lambda match: match[1] or match[2], plain)
     plain = _MISSING_COMMA.sub(lambda match: match[1] or f"{match[2]},{match[3]}", plain)
@@ -136,6 +139,22 @@ def _forms(text: str) -> Iterator[str]:
             yield json.dumps(ast.literal_eval(_as_python(plain)))
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return
+    if (closed := _closed(plain)) is not None:
+        yield closed
+
+
+def _closed(text: str) -> str | None:
+    """With the brackets that a model forgot behind its last object. Anything else may have gone on."""
+    text = text.rstrip()
+    if not text.endswith("}"):
+        return None
+    open_: list[str] = []
+    for bracket in _STRING_OR_BRACKET.findall(text):
+        if bracket in "{[":
+            open_.append("}" if bracket == "{" else "]")
+        elif bracket in "}]" and (not open_ or open_.pop() != bracket):
+            return None
+    return text + "".join(reversed(open_)) if open_ else None
 
 
 def _as_python(text: str) -> str:

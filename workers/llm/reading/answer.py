@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 BYTES_PER_TOKEN = 4
 _HALVES = re.compile("[\ud800-\udfff]")
 _TEXT_FIELDS = re.compile(r'"(?:content|text|delta)"')
-_BLANK = re.compile(r"[\s\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\x00]*")
+_BLANK = re.compile(r"[\s\u00ad\u115f\u1160\u2800\u3164\uffa0\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\x00]*")
 
 
 def is_blank(text: str) -> bool:

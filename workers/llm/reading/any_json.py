@@ -8,7 +8,7 @@ from workers.llm.reading.event import Event
 from workers.llm.reading.token_counts import counts_of, number_of
 
 _OF_A_CHOICE = frozenset({"delta", "message", "text"})
-_WRAPPERS = ("data", "response", "result")
+_WRAPPERS = ("data", "response", "result", "output")
 """Some gateways put the whole completion into an envelope."""
 _ERROR_KEYS = ("error", "errors", "detail", "error_message")
 
@@ -43,14 +43,16 @@ def event_of(value: Any) -> Event:
         return event
     for key in _WRAPPERS:
         if isinstance(value.get(key), dict) and "choices" in value[key]:
-            return event_of(value[key])
+            inner = event_of(value[key])
+            inner.counts = inner.counts or event.counts
+            return inner
     event.unread = event.counts is None
     return event
 
 
 def _error(value: dict[str, Any]) -> Any:
     """The error that a body is, if it is one."""
-    if value.get("error") is not None and value["error"] not in (False, "", {}, []):
+    if _is_told(value.get("error")):
         return value["error"]
     base = value.get("base_resp")  # MiniMax's
     if isinstance(base, dict) and number_of(base.get("status_code")) not in (None, 0):
@@ -66,6 +68,10 @@ def _error(value: dict[str, Any]) -> Any:
     if isinstance(value.get("message") or value.get("msg"), str) and code is not None and code >= 400:
         return value
     return None
+
+
+def _is_told(error: Any) -> bool:
+    return error not in (None, False, "", {}, []) and str(error).strip().lower() not in ("null", "none")
 
 
 def _take_choice(event: Event, choice: dict[str, Any]) -> None:
@@ -87,7 +93,7 @@ def _take_choice(event: Event, choice: dict[str, Any]) -> None:
             event.finish_reason = reason
             break
     event.counts = event.counts or counts_of(choice.get("usage"))
-    if choice.get("error") not in (None, False, "", {}, []):
+    if _is_told(choice.get("error")):
         event.error = choice["error"]
 
 

@@ -56,6 +56,8 @@ def refused(phase: Phase, content: Any, **more: Any) -> str:
         '{"A": "x",}',
         '{"A": "x" /* so */, // and so\n}',
         "{'A': 'x'}",
+        '{\u00a0"A": "x"}',
+        "{&quot;A&quot;: &quot;x&quot;}",
         "{“A”: “x”}",
         '{\\n "A": "x"\\n}',
         '"{\\"A\\": \\"x\\"}"',
@@ -67,7 +69,7 @@ def test_what_is_plainly_meant_is_read(text: str) -> None:
     assert read(text) == {"A": "x"}
 
 
-@pytest.mark.parametrize("text", ["no", "[" * 100_000, '{"A": "x"', "", "{A}"])
+@pytest.mark.parametrize("text", ["no", "[" * 100_000, '{"A": "x"', '{"A": {"B": 1', "", "{A}"])
 def test_what_would_have_to_be_guessed_is_not_read(text: str) -> None:
     """It is worth another try."""
     with pytest.raises(AgentCallError, match="not JSON") as caught:
@@ -280,6 +282,17 @@ def test_scores_are_found_however_they_are_arranged(text: str) -> None:
         {"cost": 8.0, "clarity": 7.0},
         {"cost": 5.0, "clarity": 6.0},
     ]
+
+
+@pytest.mark.parametrize("label", ["Proposal {} (agent 1)", "{} (yours)", "({})"])
+def test_a_label_is_known_by_its_letter(label: str) -> None:
+    """What stands beside it in brackets is an aside; the last bracket of all may be forgotten."""
+    card = {"cost": {"score": 5, "rationale": ""}, "clarity": {"score": 6, "rationale": ""}}
+    content = json.dumps({label.format(letter): card for letter in LABELS})
+    take = AnswerReader(request_of("score", CARDS))
+    scores = take(content.removesuffix("}")).scores
+    assert scores is not None
+    assert [card.author_id for card in scores] == list(LABELS.values())
 
 
 def test_of_a_review_that_stays_incomplete_what_is_there_counts() -> None:
