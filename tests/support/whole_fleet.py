@@ -22,6 +22,7 @@ async def whole(
     *,
     worker_url: str | None = None,
     client_url: str | None = None,
+    role: RoleProfile = ROLE,
     **more: str,
 ) -> AsyncIterator[Fleet]:
     """`nats_url` may name several servers; the others are for users of their own; `more` are further settings. The
@@ -31,7 +32,7 @@ async def whole(
         settings = Settings(
             nats_url=nats_url,
             vllm_urls=(simulator.url,),
-            roles={"DEV": ROLE},
+            roles={"DEV": role},
             limits=limits or Limits(),
             workers=Workers(ack_wait_s=3, calls_per_worker=32),
             **more,  # type: ignore[arg-type]
