@@ -145,6 +145,7 @@ class Board:
 def describe(event: CallEvent) -> str:
     """`critique 2`: phase, and round where there is one."""
     name = f"{event.phase} {event.round}" if event.phase in ("critique", "revise") else event.phase
+    name = f"{name} on trial" if event.shadow else name
     return f"{name} (try {event.attempt})" if event.attempt > 1 else name
 
 

@@ -107,6 +107,7 @@ export class Deliberations extends Store {
     const said = msg.json();
     const call = `${said.phase} ${said.round} ${said.agent_id} ${said.question}`;
     row.heard = Date.now();
+    if (said.shadow) return;
     if (row.phase !== said.phase || row.round !== said.round) row.stale = true;
     Object.assign(row, { phase: said.phase, round: said.round });
     if (said.status) row.stale = true;

@@ -39,8 +39,8 @@ export class Task extends Store {
   phases() {
     const phases = new Map();
     for (const call of this.calls.values()) {
-      const key = `${call.round} ${call.phase}`;
-      if (!phases.has(key)) phases.set(key, { phase: call.phase, round: call.round, calls: [] });
+      const key = `${call.round} ${call.phase} ${call.shadow}`;
+      if (!phases.has(key)) phases.set(key, { key, phase: call.phase, round: call.round, shadow: call.shadow, calls: [] });
       phases.get(key).calls.push(call);
     }
     const begin = (phase) => Math.min(...phase.calls.map((call) => call.began));
@@ -108,7 +108,7 @@ export class Task extends Store {
     const key = `${said.phase} ${said.round} ${said.agent_id} ${said.question ?? 1}`;
     if (!this.calls.has(key)) {
       const { phase, round, agent_id, role } = said;
-      this.calls.set(key, { key, phase, round: round ?? 0, agent_id, role, text: "", tokens: 0, began: Date.parse(said.timestamp), attempt: 0 });
+      this.calls.set(key, { key, shadow: said.shadow ?? false, phase, round: round ?? 0, agent_id, role, text: "", tokens: 0, began: Date.parse(said.timestamp), attempt: 0 });
     }
     return this.calls.get(key);
   }

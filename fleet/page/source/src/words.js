@@ -49,16 +49,17 @@ const sentence = (text) => `${visible(text).replace(/^./u, (first) => first.toUp
 
 // The verdict of a completed deliberation, as a list of sentences.
 export function verdict(result) {
-  const first = result.results[0];
-  const rated = result.results.filter((each) => each.score != null);
+  const ranked = result.results.filter((each) => !each.shadow);
+  const first = ranked[0];
+  const rated = ranked.filter((each) => each.score != null);
   if (!first) return ["There is no proposal."];
   const who = `${visible(first.role)} (${visible(first.agent_id)})`;
   const said = [];
   if (result.ranking?.method === "vote") said.push(`${who} got the most votes.`);
-  else if (rated.length === 0 && result.results.length > 1) said.push(`Nobody scored the proposals. ${who} stands first by its checks.`);
-  else if (result.results.length === 1) said.push(`${who} gave the only proposal: there was nothing to compare it with.`);
+  else if (rated.length === 0 && ranked.length > 1) said.push(`Nobody scored the proposals. ${who} stands first by its checks.`);
+  else if (ranked.length === 1) said.push(`${who} gave the only proposal: there was nothing to compare it with.`);
   else said.push(`${who} stands first with ${points(first.score)} of 10 points.`);
-  if (result.margin != null && result.results.length > 1)
+  if (result.margin != null && ranked.length > 1)
     said.push(`It is ${points(result.margin)} ${result.ranking?.method === "vote" ? "votes" : "points"} ahead of the second.`);
   if (first.p_best != null) said.push(`The chance that it is the best of them is ${Math.round(100 * first.p_best)} %.`);
   if (result.degraded) said.push("The result is degraded: something that was asked for did not happen.");

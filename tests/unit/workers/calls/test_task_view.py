@@ -5,7 +5,7 @@ import pytest
 from msgspec import structs
 
 from fleet.messages import AgentRequested, Phase
-from workers.calls.task_view import TaskView
+from workers.calls.task_view import ShadowsView, TaskView
 
 REQUEST = AgentRequested(
     task_id="t",
@@ -51,6 +51,17 @@ def test_phases_follow_each_other_in_the_order_of_their_type() -> None:
         early, late = (structs.replace(REQUEST, phase=phase) for phase in (here, there))
         assert not TaskView(status="IN_PROGRESS", phase=there, round=1).needs(early)
         assert TaskView(status="IN_PROGRESS", phase=here, round=1).needs(late)
+
+
+def test_calls_of_shadows_have_slots_of_their_own() -> None:
+    """Needed in whatever phase the council is, until they are answered; a replica may not know of them yet."""
+    call = structs.replace(REQUEST, phase="score", round=0, question=201, shadow=True)
+    task = TaskView(status="IN_PROGRESS", phase="revise", round=1)
+    assert task.needs(call)
+    for status, needed in (("open", True), ("completed", False)):
+        shadows = ShadowsView(calls={"agent-dev-101": "open", call.slot: status})
+        assert structs.replace(task, shadows=shadows).needs(call) is needed
+    assert not structs.replace(task, status="COMPLETED").needs(call)
 
 
 def test_ids_of_a_call_name_its_slot() -> None:

@@ -17,8 +17,8 @@ export function Course({ store, now }) {
   return html`<section><h2>Course</h2>
     <p class="why">Each bar is one call, from its beginning to its answer: ${seconds(length)} in all. Choose one to read it.</p>
     <div class="course">${phases.map(
-      (phase) => html`<div class="phase" key=${`${phase.phase} ${phase.round}`}>
-        <h3>${phaseName(phase.phase, phase.round)} <span class="why">${phase.calls.filter((each) => each.ended).length} of ${phase.calls.length} answered</span></h3>
+      (phase) => html`<div class="phase" key=${phase.key}>
+        <h3>${phaseName(phase.phase, phase.round)}${phase.shadow ? ", models on trial" : ""} <span class="why">${phase.calls.filter((each) => each.ended).length} of ${phase.calls.length} answered</span></h3>
         ${phase.calls.map((each) => html`<${Bar} key=${each.key} call=${each} begin=${begin} length=${length} now=${store.result ? each.began : now} chosen=${call?.key === each.key} choose=${() => setChosen(each.key)} />`)}
       </div>`,
     )}</div>

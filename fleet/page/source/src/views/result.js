@@ -20,7 +20,8 @@ export function Result({ result }) {
     <${Choices} result=${result} />
     <section><h2>Proposals</h2>${result.results.map((each) => html`<${Proposal} key=${each.agent_id} each=${each} open=${each.rank === 1} />`)}</section>
     ${result.synthesis && html`<section><h2>Synthesis</h2><p>Merged by ${visible(result.synthesis.author_id)} from the best ${result.synthesis.sources.length}. ${{ true: "Reviewers preferred it to the first.", false: "Reviewers did not prefer it to the first." }[result.synthesis.better] ?? "Nobody compared it with the first."}</p><pre class="text" tabindex="0">${visible(result.synthesis.content)}</pre></section>`}
-    <${Models} usage=${result.usage_by_model ?? {}} />
+    <${Models} title="What it cost" usage=${result.usage_by_model ?? {}} />
+    <${Models} title="What models on trial cost besides" usage=${result.shadows?.usage_by_model ?? {}} />
     <${Failures} calls=${result.failed_agents ?? []} />`;
 }
 
@@ -94,10 +95,10 @@ function Difference({ before, after }) {
   )}</pre>`;
 }
 
-function Models({ usage }) {
+function Models({ title, usage }) {
   const rows = Object.entries(usage);
   if (rows.length === 0) return null;
-  return html`<section><h2>What it cost</h2><${Grid} label="Usage by model" head=${["Model", "!Calls", "!Tokens read", "!Cached", "!Tokens written", "!Cost"]}>
+  return html`<section><h2>${title}</h2><${Grid} label=${`${title}: usage by model`} head=${["Model", "!Calls", "!Tokens read", "!Cached", "!Tokens written", "!Cost"]}>
     ${rows.map(([model, each]) => html`<tr><td>${visible(model)}</td><td class="n">${count(each.calls)}</td><td class="n">${count(each.prompt_tokens)}</td><td class="n">${count(each.cached_tokens)}</td><td class="n">${count(each.completion_tokens)}</td><td class="n">${money(each.cost) ?? "–"}</td></tr>`)}</${Grid}></section>`;
 }
 

@@ -49,9 +49,9 @@ async def test_a_server_that_is_away_is_told_from_one_that_lacks_a_model() -> No
         return await stream(request, said("yes"))
 
     async with server(chat) as url:
-        roles = {"DEV": RoleProfile(persona="x", model="big")}
+        roles = {"DEV": RoleProfile(persona="x", model="big", shadow=("candidate",))}
         answered = await asked(Settings(vllm_urls=(url,), roles=roles))
-        assert answered.misses == ("big",)
+        assert answered.misses == ("big", "candidate")
         keyed = {"gpu": EndpointConfig(url=url, api_key_env="NO_SUCH_KEY")}
         answered = await asked(Settings(endpoints=keyed))
     assert (answered.name, answered.error_type) == ("gpu", "Config")
