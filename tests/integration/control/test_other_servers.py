@@ -1,5 +1,6 @@
 """NATS as others run it: a deliberation completes on it, and before and after a restart."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,28 @@ SERVERS: Mapping[str, Any] = {
 
 @pytest.mark.parametrize("name", SERVERS)
 async def test_a_deliberation_completes(tmp_path: Path, name: str) -> None:
-    """One that began before a restart, too, and its deadline is taken back."""
+    """One that began before a restart, too. A deadline that falls due while NATS is away ends its task afterwards."""
     settings: dict[str, Any] = {}
     if name == "no room in memory":
         settings = {"streams": {stream: on_disk(limits) for stream, limits in DEFAULTS.items()}}
     async with servers.one(tmp_path, more=SERVERS[name](tmp_path)) as server:
         async with without_workers(server.url, **settings) as fleet:
             await fleet.request(task_id="before", num_agents=2, rounds=0)
-            await fleet.inbox.next(subjects.ACCEPTED, task_id="before")
+            await fleet.request(task_id="due", num_agents=2, constraints={"timeout_seconds": 1})
+            for task_id in ("before", "due"):
+                await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
         await server.stop()
+        await asyncio.sleep(1)
         await server.start()
         await server.healthy()
-        async with running(server.url, agents.answer, **settings) as fleet:
+        async with running(
+            server.url, lambda call: None if call.task_id == "due" else agents.answer(call), **settings
+        ) as fleet:
             await fleet.request(task_id="after", num_agents=2)
             for task_id in ("after", "before"):
                 await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+            _, reply = await fleet.ask(subjects.RESULT, {"task_id": "due", "wait_seconds": 20})
+            assert reply["status"] == "TIMEOUT"
 
 
 @pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")  # nats-py's own
