@@ -12,11 +12,11 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control.admission import Admission
 from fleet.control.component import Component
+from fleet.control.fleet_gauges import running_tasks
 from fleet.control.intake import Broker, IncomingMessage, Subscription
 from fleet.control.items import Item
 from fleet.control.lifecycle import DRAIN_S, Lifecycle
 from fleet.control.models import Models
-from fleet.control.running import running_tasks
 from fleet.control.service.server import Service
 from fleet.crashpoints import reach
 from fleet.deliberation.drawing import RoleModels

@@ -15,11 +15,11 @@ from fleet import subjects
 from fleet.config import Settings
 from fleet.control.background import Background
 from fleet.control.component import Component, open_component
+from fleet.control.fleet_gauges import FleetGauges
 from fleet.control.intake import Broker
 from fleet.control.recovery.restored_streams import RestoredStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
-from fleet.control.running import FleetGauges
 from fleet.control.telemetry.metering import Meter
 from fleet.errors import Unreachable
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect

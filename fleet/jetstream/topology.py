@@ -26,7 +26,7 @@ from fleet.errors import Unreachable
 from fleet.jetstream.declaring import buckets, ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.declaring.refusals import HELP, told
-from fleet.jetstream.declaring.room import room
+from fleet.jetstream.declaring.sizes import size_config
 from fleet.jetstream.declaring.together import all_at_once
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
@@ -90,7 +90,7 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
             subjects=list(spec.subjects),
             retention=RetentionPolicy.WORK_QUEUE if spec.work_queue else RetentionPolicy.LIMITS,
             discard=DiscardPolicy.OLD if spec.drops_oldest else DiscardPolicy.NEW,
-            **room(settings, spec.name),
+            **size_config(settings, spec.name),
             **{**common, **more[spec.name]},
         )
         for spec in STREAMS

@@ -18,7 +18,7 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
 from fleet.messages import UNDECODABLE
-from workers.llm.servers.room import Records, Unreadable
+from workers.llm.servers.allowances import Records, Unreadable
 
 WITHIN_S = 2.0
 TRIES = 50

@@ -19,8 +19,8 @@ from workers.llm.call import ModelCall, Shared
 from workers.llm.hedging import Durations
 from workers.llm.outcome import Answer, CallWatcher, GaveUp
 from workers.llm.requests import ModelRequest
+from workers.llm.servers.allowances import Ledger
 from workers.llm.servers.endpoints import Endpoints
-from workers.llm.servers.room import Ledger
 from workers.llm.tally import Tally
 
 __all__ = ["Answer", "CallWatcher", "GaveUp", "ModelClient"]
@@ -55,11 +55,11 @@ class ModelClient:
 
     def share_limits(self, ledger: Ledger, worker: str) -> None:
         """With the other workers of the fleet. Without it, this process has the endpoints for itself."""
-        self.endpoints.room.share(ledger, worker)
+        self.endpoints.allowances.share(ledger, worker)
 
     async def give_back(self) -> None:
         """Its share of the limits, for others."""
-        await self.endpoints.room.close()
+        await self.endpoints.allowances.close()
 
     async def close(self) -> None:
         await self.give_back()

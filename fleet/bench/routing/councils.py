@@ -20,7 +20,7 @@ from workers.calls import responses
 from workers.calls.reading.answers import AnswerReader, CheckedAnswer
 from workers.llm.client import ModelClient
 from workers.llm.requests import resolve
-from workers.llm.servers.room import OwnLedger
+from workers.llm.servers.allowances import OwnLedger
 from workers.simulator.chat import Call
 from workers.simulator.server import Simulator, SimulatorConfig
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import Settings
+from fleet.control.expected_work import ExpectedWork
 from fleet.control.states.saves import AppliedEvent
-from fleet.control.work_ahead import WorkAhead
 from fleet.deliberation.events import DeadlinePassed, Requested, Responded
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
@@ -32,7 +32,7 @@ class Meter:
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.metrics = metrics
-        self.ahead = WorkAhead()
+        self.ahead = ExpectedWork()
         self.labels = Labels(settings)
 
     def saved(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:

@@ -13,7 +13,7 @@ from fleet.config import Settings
 from fleet.jetstream.declaring import ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.declaring.refusals import told
-from fleet.jetstream.declaring.room import room
+from fleet.jetstream.declaring.sizes import size_config
 from fleet.jetstream.declaring.together import all_at_once
 from fleet.jetstream.lifetimes import DAY_S, LETTERS_S, MINUTE_S
 from fleet.jetstream.streams import BUCKETS, BucketSpec
@@ -38,7 +38,7 @@ def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
         "description": subjects.DESCRIPTIONS[spec.name],
         "num_replicas": limits.replicas,
         "metadata": ownership.mark(settings.fleet_name),
-        **room(settings, spec.stream),
+        **size_config(settings, spec.stream),
         **more[spec.name],
     }
 

@@ -8,7 +8,7 @@ from fleet.messages import Usage
 from workers.llm.failures import AttemptError, malformed, shorten
 from workers.llm.reading.endings import Ending, ending_of, later
 from workers.llm.reading.event import Event
-from workers.llm.reading.events import read, read_many
+from workers.llm.reading.event_reader import read, read_many
 from workers.llm.reading.reasoning import ReasoningSplitter, split_reasoning
 from workers.llm.reading.sse import DONE
 from workers.llm.reading.token_counts import TokenCounts

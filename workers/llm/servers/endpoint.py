@@ -8,9 +8,9 @@ from fleet.errors import AgentCallError
 from fleet.messages.workers import BreakerState, EndpointStatus
 from fleet.model_servers import EndpointConfig, base_url, joined, shown
 from workers.llm.failures import AttemptError
+from workers.llm.servers.allowances import Allowance
 from workers.llm.servers.breaker import Breaker, Rules
 from workers.llm.servers.dialects import DIALECTS, Form
-from workers.llm.servers.room import Allowance
 
 FIRST_REFUSAL_S = 5.0
 ASK_SILENT_EVERY_S, ASK_IDLE_EVERY_S = 5.0, 30.0

@@ -17,10 +17,10 @@ from fleet.errors import AgentCallError
 from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
 from workers.llm.requests import ModelTarget
+from workers.llm.servers.allowances import Allowances
 from workers.llm.servers.attempt_end import OpenCall, answered_by, outcome_of
 from workers.llm.servers.breaker import Breaker, Outcome
 from workers.llm.servers.endpoint import Endpoint, rules_of
-from workers.llm.servers.room import Room
 from workers.llm.servers.routing import Routing
 from workers.llm.servers.search import Nowhere, Route, Search, Waiting
 
@@ -52,7 +52,9 @@ class Endpoints:
         self._routing = Routing(limits.count)
         self._waiting: dict[asyncio.Event, Waiting] = {}
         """Calls that wait, in their order."""
-        self.room = Room({each.name: each.allowance for each in self.all}, self._wanting, self._granted, clock)
+        self.allowances = Allowances(
+            {each.name: each.allowance for each in self.all}, self._wanting, self._granted, clock
+        )
 
     def leave_out(self, endpoint: Endpoint) -> None:
         """It cannot be used at all."""
@@ -115,7 +117,7 @@ class Endpoints:
             model = search.targets[0].name or "any model"
             self._waiting[woken] = Waiting(search.suspect, search.expected_tokens, wants, route is not None, model)
             if wants:
-                self.room.ask()
+                self.allowances.ask()
             try:
                 async with asyncio.timeout(self._wait_s(search)):
                     await woken.wait()
@@ -161,7 +163,7 @@ class Endpoints:
             if self._waiting:
                 self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)
                 if endpoint.allowance.limited:
-                    self.room.ask()
+                    self.allowances.ask()
 
     def _note_open(
         self, endpoint: Endpoint, breaker: Breaker, model: str | None, failure: AgentCallError | None, now: float

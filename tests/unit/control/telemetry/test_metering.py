@@ -3,11 +3,11 @@
 from prometheus_client import CollectorRegistry
 
 from fleet.config import load
+from fleet.control.expected_work import ExpectedWork, calls_left
 from fleet.control.runner import Runner
 from fleet.control.states.saves import AppliedEvent
 from fleet.control.states.store import MemoryStore
 from fleet.control.telemetry.metering import Meter, kind_of_letter, overhead_ms
-from fleet.control.work_ahead import WorkAhead, calls_left
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Responded
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import Deliberation
@@ -155,7 +155,7 @@ def test_calls_that_are_left_fall_to_none() -> None:
 
 def test_tokens_ahead_follow_what_calls_took() -> None:
     """A task that only another process knows counts as an average one; one that has ended counts no more."""
-    ahead, state = WorkAhead(), begin(num_agents=2, rounds=0).state
+    ahead, state = ExpectedWork(), begin(num_agents=2, rounds=0).state
     ahead.note(state)
     assert ahead.tokens({"t-1"}) == {}
     ahead.learn("propose", "m", 100)

@@ -297,7 +297,7 @@ async def test_no_more_calls_are_open_than_the_endpoint_may_have() -> None:
         release.set()
         await asyncio.gather(*calls)
     assert most == 2
-    await endpoints.room.close()
+    await endpoints.allowances.close()
 
 
 async def test_a_call_waits_for_its_own_endpoint_while_that_may_have_room() -> None:
@@ -308,7 +308,7 @@ async def test_a_call_waits_for_its_own_endpoint_while_that_may_have_room() -> N
         homes[task] = (await endpoints.ready(search(task_id=task))).endpoint
     for task, home in homes.items():
         assert (await endpoints.ready(search(task_id=task))).endpoint is home
-    await endpoints.room.close()
+    await endpoints.allowances.close()
 
 
 def test_a_status_says_why_an_endpoint_is_sick() -> None:

@@ -7,7 +7,7 @@ from nats.js.api import StorageType
 from fleet.config import Settings
 
 
-def room(settings: Settings, stream: str) -> dict[str, Any]:
+def size_config(settings: Settings, stream: str) -> dict[str, Any]:
     """`max_bytes` and `storage`; also of the stream behind a bucket."""
     limits = settings.streams[stream]
     return {"max_bytes": limits.max_bytes, "storage": StorageType(limits.storage)}

@@ -1,4 +1,4 @@
-"""Gets room for one worker at endpoints with limits: requests it, keeps what was granted, and gives it back.
+"""Gets one worker its part of the limits of endpoints: requests it, keeps what was granted, and gives it back.
 
 Everything that calls of this worker need is asked for in one turn at the fleet's record. Nothing runs, and nothing is
 asked, while no call is open or waits at an endpoint with limits.
@@ -134,7 +134,7 @@ class Allowance:
         return self._full_until
 
 
-class Room:
+class Allowances:
     """Of one worker. `waiting` tells the expected tokens of the calls that want to begin at an endpoint; `granted` is
     told what has become of them.
     """

@@ -1,4 +1,4 @@
-"""Looks, every few seconds, at what the whole fleet has to do: which deliberations run, and what they still need."""
+"""Measures, every few seconds, what the whole fleet has to do: which deliberations run, and what they still need."""
 
 import asyncio
 from datetime import datetime

@@ -22,7 +22,7 @@ class CallsLeft(NamedTuple):
     judging: int
 
 
-class WorkAhead:
+class ExpectedWork:
     """As far as this process knows. A task that another process moves on is taken for an average one."""
 
     def __init__(self) -> None:
