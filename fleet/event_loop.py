@@ -1,7 +1,11 @@
-"""Makes the event loop that everything runs on, and ends tasks on it."""
+"""Makes the event loop that everything runs on; ends its tasks, and logs those that fail."""
 
 import asyncio
 from typing import Any
+
+from fleet.logger import Logger
+
+log = Logger(__name__)
 
 CANCEL_TRIES, CANCEL_PAUSE_S = 5, 0.5
 
@@ -32,3 +36,9 @@ async def end(*tasks: asyncio.Task[Any], pause_s: float = CANCEL_PAUSE_S) -> Non
     for task in tasks:
         if task.done() and not task.cancelled():
             task.exception()  # else asyncio says that nobody has read it
+
+
+def log_failure(task: asyncio.Task[Any]) -> None:
+    """Callback of a task that nobody awaits: an error that it did not expect is in the log at once."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task.failed", task=task.get_name(), exc_info=error)

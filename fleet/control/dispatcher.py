@@ -22,6 +22,7 @@ from fleet.crashpoints import reach
 from fleet.deliberation.drawing import RoleModels
 from fleet.deliberation.events import Requested
 from fleet.errors import BadRequest
+from fleet.event_loop import log_failure
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.declaring.capacity import shortage
 from fleet.killable import JobFailed, Processes
@@ -90,6 +91,7 @@ class Dispatcher:
             # Not here: what comes next would wait for it.
             checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, ignored, message))
             self._checking.add(checking)
+            checking.add_done_callback(log_failure)
             checking.add_done_callback(self._checking.discard)
 
     async def close(self) -> None:

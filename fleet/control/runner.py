@@ -24,6 +24,7 @@ from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested, Responded
 from fleet.deliberation.state import Deliberation
 from fleet.errors import EventInFlight, StoreConflict
+from fleet.event_loop import log_failure
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import DeliberationAccepted
 from fleet.observability.spans import Tracer
@@ -124,6 +125,7 @@ class Runner:
     def _start(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
+        task.add_done_callback(log_failure)
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, task_id: str) -> None:

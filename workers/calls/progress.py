@@ -10,6 +10,7 @@ from typing import Any
 
 from fleet.clock import now_ms
 from fleet.errors import AgentCallError
+from fleet.event_loop import log_failure
 from fleet.messages import AgentProgress, AgentRequested
 from fleet.times import rfc3339
 from workers.calls.call_names import slot_of
@@ -115,4 +116,5 @@ class ProgressReport:
         # Tasks start in the order of their making, and publishing writes to the connection before it first waits.
         task = asyncio.get_running_loop().create_task(self._send(event, self._sent))
         self._sending.add(task)
+        task.add_done_callback(log_failure)
         task.add_done_callback(self._sending.discard)

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from fleet.event_loop import end
+from fleet.event_loop import end, log_failure
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +47,3 @@ class BackgroundTasks:
         if not self._failed.done():
             self._failed.set_exception(error)
             self._failed.exception()  # it is logged: asyncio need not say once more that nobody has read it
-
-
-def log_failure(task: Task) -> None:
-    """Callback for a task that nobody awaits."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("worker.step_failed", task=task.get_name(), exc_info=error)

@@ -25,6 +25,7 @@ from fleet.control.service.following import Following
 from fleet.control.service.lookup import Lookup
 from fleet.control.service.waiters import Waiters
 from fleet.errors import NewerState, UnreadableState
+from fleet.event_loop import log_failure
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import may_be_answered
 from fleet.jetstream.quirks import count_call, drain_endpoints, message_of, wrap_verbs
@@ -77,8 +78,9 @@ class Service:
         """One endpoint. `stream`: it sends several replies, and an empty message after the last one."""
 
         async def start(request: Request) -> None:
-            task = asyncio.create_task(self._serve(request, replies, stream))
+            task = asyncio.create_task(self._serve(request, replies, stream), name=f"answer {subject}")
             self._tasks.add(task)
+            task.add_done_callback(log_failure)
             task.add_done_callback(self._tasks.discard)
 
         await self._service.add_endpoint(
@@ -121,6 +123,12 @@ class Service:
         to = message_of(request).reply
         if not to or not may_be_answered(to):
             return  # published, not requested; or it would be said in the fleet's name what a caller may not say
+        try:
+            await self._reply(request, replies, stream)
+        except OUTAGES as error:  # the caller's time runs out
+            log.warning("service.not_replied", subject=request.subject, error=repr(error))
+
+    async def _reply(self, request: Request, replies: Replies, stream: bool) -> None:
         began, handed_over = time.perf_counter_ns(), False
         try:
             refused = await self._answer(request, replies)

@@ -9,6 +9,7 @@ import structlog
 from fleet.control.states.store import StateStore
 from fleet.deliberation.events import Event
 from fleet.deliberation.state import Deliberation
+from fleet.event_loop import log_failure
 from fleet.observability.retries import again
 
 log = structlog.get_logger(__name__)
@@ -41,8 +42,9 @@ class DoubtfulSaves:
 
     def check(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
         """Looks whether `after` is stored, and tells it then."""
-        task = asyncio.create_task(self._look(before, after, applied))
+        task = asyncio.create_task(self._look(before, after, applied), name="look at a doubtful save")
         self._looking.add(task)
+        task.add_done_callback(log_failure)
         task.add_done_callback(self._looking.discard)
 
     async def _look(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:

@@ -14,8 +14,8 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
+from fleet.event_loop import log_failure
 from fleet.messages import AgentRequested, AgentStop
-from workers.calls.tasks import log_failure
 
 log = structlog.get_logger(__name__)
 

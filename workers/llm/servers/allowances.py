@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from fleet.clock import now_ms
-from fleet.event_loop import end
+from fleet.event_loop import end, log_failure
 from fleet.model_servers import EndpointConfig
 from fleet.observability.retries import again
 from workers.llm.servers.limits import Grant, Need, Record, has_rates, is_limited, settle, without
@@ -170,7 +170,7 @@ class Allowances:
         self._news.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="share limits")
-            self._task.add_done_callback(_log_failure)
+            self._task.add_done_callback(log_failure)
 
     async def close(self) -> None:
         """Gives everything back, if that can be done at once."""
@@ -249,8 +249,3 @@ class Allowances:
 
     def _leave(self, records: Records, _: int) -> Records:
         return {name: without(record, self._worker) for name, record in records.items()}
-
-
-def _log_failure(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("limits.defect", exc_info=error)

@@ -49,7 +49,7 @@ async def test_a_step_that_fails_is_logged_and_ends_nothing_else() -> None:
         tasks.step("stop calls", broken())
         while not logs:  # noqa: ASYNC110 - a log has no event to wait on
             await asyncio.sleep(0)
-    assert [(line["event"], line["task"]) for line in logs] == [("worker.step_failed", "stop calls")]
+    assert [(line["event"], line["task"]) for line in logs] == [("task.failed", "stop calls")]
     assert not failed.done()
     assert not step.done()
     await tasks.close()
@@ -61,24 +61,3 @@ async def test_closing_ends_all_and_is_no_failure() -> None:
     await tasks.close()
     assert loop.cancelled()
     assert not failed.done()
-
-
-async def test_closing_ends_a_loop_that_drops_a_cancellation() -> None:
-    """As `asyncio.wait_for` does on Python 3.11 where a cancellation comes together with the result."""
-    dropped = []
-
-    async def drops_one() -> None:
-        while True:
-            try:
-                await forever()
-            except asyncio.CancelledError:
-                if dropped:
-                    raise
-                dropped.append(True)
-
-    tasks, _ = background()
-    loop = tasks.loop("renew", drops_one())
-    await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        await tasks.close()
-    assert loop.cancelled()
