@@ -34,9 +34,13 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    directory: Path, *configs: SimulatorConfig, limits: Limits | None = None, workers: Workers | None = None
+    directory: Path,
+    *configs: SimulatorConfig,
+    limits: Limits | None = None,
+    workers: Workers | None = None,
+    url: str | None = None,
 ) -> AsyncIterator[Stage]:
-    """One model server for each of `configs`: `gpu-1`, `gpu-2` …"""
+    """One model server for each of `configs`: `gpu-1`, `gpu-2` …; or the one that is there at `url`."""
     async with AsyncExitStack() as stack:
         page = await stack.enter_async_context(serving())
         websocket = WebSocket(free_port(), page.origins)
@@ -44,11 +48,12 @@ async def staged(
         users = await stack.enter_async_context(permitted(directory, for_browsers(websocket)))
         servers = {
             f"gpu-{number}": await stack.enter_async_context(Simulator(config))
-            for number, config in enumerate(configs or (SimulatorConfig(),), 1)
+            for number, config in enumerate(configs, 1)
         }
+        urls = {name: each.url for name, each in servers.items()} if url is None else {"gpu-1": url}
         common: dict[str, Any] = {
             "agent_type": "vllm",
-            "endpoints": {name: EndpointConfig(url=each.url, price=PRICE) for name, each in servers.items()},
+            "endpoints": {name: EndpointConfig(url=each, price=PRICE) for name, each in urls.items()},
             "roles": {"DEV": ROLE},
             "limits": limits or Limits(),
             "workers": workers or Workers(ack_wait_s=3, calls_per_worker=128),

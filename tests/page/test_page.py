@@ -77,34 +77,31 @@ async def test_a_council_at_work_is_seen_from_the_beginning(browser: Any, tmp_pa
 async def test_what_a_model_wrote_stays_text(browser: Any, tmp_path: Path) -> None:
     """On every view, at every width, light and dark; by axe's rules for WCAG AA; wide things scroll by themselves."""
     axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="make test-page installs it").Axe()
-    async with StubModel() as stub:
+    async with StubModel() as stub, staged(tmp_path, url=stub.url) as stage:
         stub.words = HOSTILE
-        up = await start(tmp_path / "data", VLLM_URL=stub.url)
-        try:
-            url = up.facts["page_url"]
-            await up.request(task_id="bad", task_description=HOSTILE, num_agents=99)
-            await up.result(await up.request(task_id="hostile", task_description=HOSTILE, num_agents=3, rounds=1))
-            for scheme in ("light", "dark"):
-                async with shown(browser, f"{url}/#/task/hostile", color_scheme=scheme) as page:
-                    await page.get_by_role("heading", name="Verdict").wait_for()
-                    for summary in await page.locator("summary").all():
-                        await summary.evaluate("each => each.parentElement.open = true")
-                    words = await page.inner_text("main")
-                    assert "<img src=x onerror=" in words
-                    assert "\\x1b[2J" in words
-                    assert "‹U+202E›abc" in words
-                    assert await page.locator("main img, main script, main a[href^=javascript]").count() == 0
-                    assert await page.title() == "hostile – Fleet"
-                    for place in ("task/hostile", "", "cost", "fleet", "letters"):
-                        await page.goto(f"{url}/#/{place}")
-                        await page.get_by_role("heading", level=1).wait_for()
-                        for width in WIDTHS:
-                            await page.set_viewport_size({"width": width, "height": 900})
-                            assert await page.evaluate("document.documentElement.scrollWidth") <= width
-                        found = await axe.run(page)
-                        assert found.violations_count == 0, found.generate_report()
-        finally:
-            await stop(up)
+        await stage.client.request(task_id="bad", task_description=HOSTILE, num_agents=99)
+        await stage.client.request(task_id="hostile", task_description=HOSTILE, num_agents=3, rounds=1)
+        await stage.client.inbox.next("deliberation.completed", task_id="hostile")
+        for scheme in ("light", "dark"):
+            async with shown(browser, f"{stage.url}/#/task/hostile", color_scheme=scheme) as page:
+                await log_in(page)
+                await page.get_by_role("heading", name="Verdict").wait_for()
+                for summary in await page.locator("summary").all():
+                    await summary.evaluate("each => each.parentElement.open = true")
+                words = await page.inner_text("main")
+                assert "<img src=x onerror=" in words
+                assert "\\x1b[2J" in words
+                assert "‹U+202E›abc" in words
+                assert await page.locator("main img, main script, main a[href^=javascript]").count() == 0
+                assert await page.title() == "hostile – Fleet"
+                for place in ("task/hostile", "", "cost", "fleet", "letters"):
+                    await page.goto(f"{stage.url}/#/{place}")
+                    await page.get_by_role("heading", level=1).wait_for()
+                    for width in WIDTHS:
+                        await page.set_viewport_size({"width": width, "height": 900})
+                        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+                    found = await axe.run(page)
+                    assert found.violations_count == 0, found.generate_report()
 
 
 async def test_nats_says_what_a_viewer_may(browser: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ const ENDS = {
 const EVERY_MS = 3_000;
 const ASKED_AT_ONCE = 8;
 const DRAWN_EVERY_MS = 250;
+const LONGEST_MS = 6 * 3_600_000; // what was accepted before that has ended, an hour at the latest and what a fleet may stand still
 const CLOCKS_DIFFER_MS = 60_000;
 const QUESTIONS = 1_000;
 
@@ -32,6 +33,7 @@ export class Deliberations extends Store {
       this.#ends.push(
         link.follow("DELIBERATIONS", subject, (msg) => this.#take(subject, msg), {
           headersOnly: subject in ENDS,
+          since: subject === "deliberation.accepted" ? new Date(Date.now() - LONGEST_MS).toISOString() : null,
           caughtUp: () => {
             behind -= 1;
             this.loaded = behind <= 0;
@@ -40,8 +42,14 @@ export class Deliberations extends Store {
           },
         }),
       );
-    for (const subject of ["agent.response.completed", "agent.response.failed", "agent.response.progress"])
-      this.#ends.push(link.hear(subject, (msg) => this.#hear(msg)));
+  }
+
+  // Hears of each call at work, for as long as somebody looks at the list. Returns a function that ends it.
+  watch() {
+    for (const row of this.running()) Object.assign(row, { heard: Date.now(), stale: true });
+    const subjects = ["agent.response.completed", "agent.response.failed", "agent.response.progress"];
+    const ends = subjects.map((subject) => this.link.hear(subject, (msg) => this.#hear(msg)));
+    return () => ends.forEach((end) => end());
   }
 
   close() {
@@ -67,7 +75,7 @@ export class Deliberations extends Store {
 
   #of(id, at) {
     if (!this.byId.has(id)) {
-      this.byId.set(id, { id, status: "IN_PROGRESS", at, tokens: 0, open: new Map() });
+      this.byId.set(id, { id, status: "IN_PROGRESS", at, tokens: 0, open: null });
       this.#order = null;
     }
     return this.byId.get(id);
@@ -94,7 +102,7 @@ export class Deliberations extends Store {
       Object.assign(row, { status: "REJECTED", ended: at, error: said.error, correlation: said.correlation ?? {} });
     } else {
       const summary = summaryIn(msg.headers);
-      row.open.clear();
+      row.open = null;
       Object.assign(row, { status: ENDS[subject], ...summary, ended: at });
       row.at = summary ? at - summary.duration_ms : row.at;
     }
@@ -111,8 +119,10 @@ export class Deliberations extends Store {
     if (row.phase !== said.phase || row.round !== said.round) row.stale = true;
     Object.assign(row, { phase: said.phase, round: said.round });
     if (said.status) row.stale = true;
-    row.open.set(call, said.tokens ?? said.usage?.completion_tokens ?? 0);
-    row.tokens = [...row.open.values()].reduce((sum, tokens) => sum + tokens, 0);
+    row.open ??= new Map();
+    const tokens = said.tokens ?? said.usage?.completion_tokens ?? 0;
+    row.tokens += tokens - (row.open.get(call) ?? 0);
+    row.open.set(call, tokens);
     this.changed();
   }
 

@@ -131,7 +131,7 @@ export class Link {
         ...(since ? { deliver_policy: "by_start_time", opt_start_time: since } : { deliver_policy: "all" }),
         ...(headersOnly ? { headers_only: true } : {}),
       });
-      messages = await consumer.consume({ max_messages: 500 });
+      messages = await consumer.consume({ max_messages: 10_000 });
       let pending = (await consumer.info(true).catch(() => null))?.num_pending ?? 0;
       if (pending === 0) caughtUp?.();
       for await (const msg of messages) {

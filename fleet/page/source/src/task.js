@@ -1,7 +1,7 @@
 // One deliberation: its calls as they go, from the beginning also for who comes late, and its result.
 import { Store } from "./store.js";
 
-const DRAWN_EVERY_MS = 40;
+const DRAWN_EVERY_MS = 80;
 const ASK_EVERY_MS = 2_000;
 const CLOCKS_DIFFER_MS = 60_000;
 const ENDS = ["deliberation.completed", "deliberation.failed", "deliberation.cancelled"];

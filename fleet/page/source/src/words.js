@@ -4,7 +4,12 @@ import { visible } from "./visible.js";
 export const seconds = (ms) =>
   ms == null ? "–" : ms < 1000 ? `${Math.max(0, Math.round(ms))} ms` : ms < 10_000 ? `${(ms / 1000).toFixed(1)} s` : ms < 120_000 ? `${Math.round(ms / 1000)} s` : ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : ms < 172_800_000 ? `${(ms / 3_600_000).toFixed(1)} h` : `${Math.round(ms / 86_400_000)} days`;
 
-export const count = (number) => (number == null ? "–" : Number(number).toLocaleString("en"));
+// Formatters are made once: to make one takes longer than all it formats.
+const NUMBERS = new Intl.NumberFormat("en");
+const TIMES = new Intl.DateTimeFormat("sv", { timeStyle: "medium" });
+const DATES = new Intl.DateTimeFormat("sv");
+
+export const count = (number) => (number == null ? "–" : NUMBERS.format(number));
 
 export const points = (score) => (score == null ? "–" : Number(score).toFixed(1));
 
@@ -13,8 +18,8 @@ export const money = (cost) => (cost == null ? null : cost === 0 ? "0" : cost >=
 // The time of day; with the date, where that is not today.
 export function since(at) {
   if (!at) return "–";
-  const day = new Date(at).toDateString() === new Date().toDateString() ? "" : `${new Date(at).toLocaleDateString("sv")} `;
-  return `${day}${new Date(at).toLocaleTimeString("sv")}`;
+  const day = new Date(at).toDateString() === new Date().toDateString() ? "" : `${DATES.format(at)} `;
+  return day + TIMES.format(at);
 }
 
 export const STATUS = {

@@ -1,5 +1,5 @@
 // Phases and agents over time, each call with its text as it is written.
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { visible } from "../visible.js";
 import { count, phaseName, seconds } from "../words.js";
@@ -16,13 +16,19 @@ export function Course({ store, now }) {
   const call = store.calls.get(chosen) ?? (store.result ? null : calls.findLast((each) => !each.ended) ?? calls.at(-1));
   return html`<section><h2>Course</h2>
     <p class="why">Each bar is one call, from its beginning to its answer: ${seconds(length)} in all. Choose one to read it.</p>
-    <div class="course">${phases.map(
-      (phase) => html`<div class="phase" key=${phase.key}>
-        <h3>${phaseName(phase.phase, phase.round)}${phase.shadow ? ", models on trial" : ""} <span class="why">${phase.calls.filter((each) => each.ended).length} of ${phase.calls.length} answered</span></h3>
-        ${phase.calls.map((each) => html`<${Bar} key=${each.key} call=${each} begin=${begin} length=${length} now=${store.result ? each.began : now} chosen=${call?.key === each.key} choose=${() => setChosen(each.key)} />`)}
-      </div>`,
-    )}</div>
+    <${Phases} phases=${phases} begin=${begin} length=${length} now=${store.result ? null : now} mark=${`${calls.length} ${calls.filter((each) => each.ended).length}`} chosen=${call?.key} choose=${setChosen} />
     ${call && html`<${Words} call=${call} />`}</section>`;
+}
+
+// Drawn twice a second, and when a call begins or ends: only the text that is read is drawn as it comes.
+function Phases({ phases, begin, length, now, mark, chosen, choose }) {
+  const draw = () => html`<div class="course">${phases.map(
+    (phase) => html`<div class="phase" key=${phase.key}>
+      <h3>${phaseName(phase.phase, phase.round)}${phase.shadow ? ", models on trial" : ""} <span class="why">${phase.calls.filter((each) => each.ended).length} of ${phase.calls.length} answered</span></h3>
+      ${phase.calls.map((each) => html`<${Bar} key=${each.key} call=${each} begin=${begin} length=${length} now=${now ?? each.began} chosen=${chosen === each.key} choose=${() => choose(each.key)} />`)}
+    </div>`,
+  )}</div>`;
+  return useMemo(draw, [now, mark, chosen]);
 }
 
 function Bar({ call, begin, length, now, chosen, choose }) {

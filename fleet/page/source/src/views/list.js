@@ -1,5 +1,5 @@
 // All deliberations: what waits and since when, what is at work, what has ended, newest first.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { sum } from "../periods.js";
 import { shortly } from "../reasons.js";
@@ -13,18 +13,19 @@ const QUIET_MS = 15_000;
 
 export function ListView({ store }) {
   useStore(store);
+  useEffect(() => store.watch(), [store]);
   const now = useNow(1_000);
   const [search, setSearch] = useState("");
   const [most, setMost] = useState(SHOWN);
   const wanted = search.trim().toLowerCase();
   const fits = (row) => !wanted || [row.id, row.role, row.question, row.tenant, row.error, STATUS[row.status], row.degraded && "degraded", ...Object.values(row.correlation ?? {})].some((each) => each && String(each).toLowerCase().includes(wanted));
-  const rows = store.sorted().filter(fits);
+  const rows = store.loaded ? store.sorted().filter(fits) : []; // while it is read, each new one would move the others
   const open = rows.filter((row) => !row.ended);
   const ended = rows.filter((row) => row.ended);
   const { waiting } = store;
   const queue = waiting.rows.filter((row) => !store.byId.has(row.id) && fits(row));
   return html`<h1>Deliberations</h1>
-    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended</span>` : "Reading the history …"}</p>
+    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended</span>` : `Reading the history: ${count(store.byId.size)} …`}</p>
     <label class="search">Search <input type="search" placeholder="id, question, role, status, degraded" value=${search} onInput=${(event) => setSearch(event.target.value)} /></label>
     ${store.loaded && rows.length + queue.length === 0 && html`<p>There is none${search ? " that fits" : " yet"}. Ask: <code>fleet ask "your question"</code></p>`}
     <${Queue} waiting=${waiting} rows=${queue} now=${now} />
