@@ -13,6 +13,7 @@ import typer
 from fleet import __version__
 from fleet.cli import bench, chaos, client, deadletters, demo, mcp_server, page, run
 from fleet.cli.doctor import command as doctor
+from fleet.cli.models import command as models
 from fleet.cli.output import ReaderGone
 from fleet.cli.overview import listing, status, top
 from fleet.cli.report import command as report
@@ -60,6 +61,7 @@ app.command(rich_help_panel=USE)(mcp_server.mcp)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(status.status)
 app.command(rich_help_panel=OPERATE)(top.top)
+app.command(rich_help_panel=OPERATE)(models.models)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)
 app.command(rich_help_panel=OPERATE)(page.page)
 app.add_typer(bench.app, name="bench", rich_help_panel=OPERATE)

@@ -56,14 +56,15 @@ class Shadows(Message, frozen=True, kw_only=True):
     """What runs beside the council, see `shadows.course`.
 
     `calls`: for proposals, by the shadow's id, and later for scores, by the slot of the member who gives them;
-    `scores`: by that member. `since`, `until`: when the council came to its end, and how long it waits for what is
-    open; null: it does not wait.
+    `scores`: by that member; `judges`: the model that gave them. `since`, `until`: when the council came to its end,
+    and how long it waits for what is open; null: it does not wait.
     """
 
     agents: tuple[Shadow, ...]
     calls: dict[str, CallStatus]
     candidates: dict[str, Candidate] = {}
     scores: dict[str, tuple[Scorecard, ...]] = {}
+    judges: dict[str, str] = {}
     failures: tuple[FailedCall, ...] = ()
     usage: Usage = Usage()
     usage_by_model: dict[str, ModelUsage] = {}

@@ -16,10 +16,13 @@ class FailedCall(Message, frozen=True, kw_only=True):
 
 
 class ShadowReading(Message, frozen=True, kw_only=True):
-    """How one reviewer scored first texts, those of shadows among them. `scores`: 0 … 10 by author, weighted means."""
+    """How one reviewer scored first texts, those of shadows among them. `scores`: 0 … 10 by author, weighted means.
+    `model`: the one that scored.
+    """
 
     reviewer_id: str
     scores: dict[str, float]
+    model: str = ""
 
 
 class ShadowReport(Message, frozen=True, kw_only=True):

@@ -139,7 +139,10 @@ def fill(state: Deliberation, response: AgentResponse) -> Deliberation:
     elif phase == "score" and response.scores is not None:
         (call,) = (call for call in _scoring(state) if call.slot == response.slot)
         cards = tuple(card for card in response.scores if card.author_id in call.labels.values())
-        shadows = shadows.change(scores={**shadows.scores, response.agent_id: cards})
+        shadows = shadows.change(
+            scores={**shadows.scores, response.agent_id: cards},
+            judges={**shadows.judges, response.agent_id: response.model},
+        )
     else:
         error = f"the response carries no answer for the phase {phase}"
         return _failed(state, shadows, response, error, "MalformedResponse")

@@ -60,7 +60,11 @@ def report(state: Deliberation) -> ShadowReport | None:
         missing=tuple(agent for agent in shadows.ids if agent not in shadows.candidates),
         failed_calls=tuple(failed),
         readings=tuple(
-            ShadowReading(reviewer_id=agent, scores=_means(state, shadows.scores[agent]))
+            ShadowReading(
+                reviewer_id=agent,
+                scores=_means(state, shadows.scores[agent]),
+                model=shadows.judges.get(agent, ""),
+            )
             for agent in state.agents
             if agent in shadows.scores
         ),

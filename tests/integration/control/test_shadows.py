@@ -14,7 +14,7 @@ from msgspec import structs
 
 from fleet import subjects
 from fleet.messages import AgentRequested, AgentResponse, encode
-from tests.support import agents
+from tests.support import agents, commands
 from tests.support.control_plane import Fleet, answering, client_on
 from tests.support.processes import Component
 from tests.support.whole_fleet import ROLE, whole
@@ -35,6 +35,15 @@ async def test_a_whole_fleet_scores_a_shadow(nats_url: str) -> None:
     async with whole(nats_url, simulated, role=role, vllm_model="usual") as fleet:
         task_id = await fleet.request(num_agents=3)
         done = await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+        code, out, err = await commands.fleet("models", "--json", "--nats-url", nats_url)
+        _, table, _ = await commands.fleet("models", "--role", "dev", "--nats-url", nats_url)
+    assert (code, err) == (0, "")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [(each["model"], each["proposals"], each["deliberations"]) for each in told] == [
+        ("usual", 3, None),
+        ("candidate", 1, 1),
+    ]
+    assert "candidate" in table
     *members, shadow = done["results"]
     assert (shadow["agent_id"], shadow["shadow"], shadow["rank"]) == ("agent-dev-101", True, 4)
     assert shadow["score"] is not None

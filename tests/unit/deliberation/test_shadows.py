@@ -149,6 +149,7 @@ def test_shadows_are_scored_and_stand_last(rounds: int) -> None:
     assert models == {"agent-dev-101": "candidate", "agent-dev-102": "other"}
     assert event.shadows is not None
     assert [reading.reviewer_id for reading in event.shadows.readings] == [each.agent_id for each in event.ranked[::-1]]
+    assert {reading.model for reading in event.shadows.readings} == {"m"}
     assert all(len(reading.scores) == 4 for reading in event.shadows.readings)
     assert event.shadows.usage_by_model["candidate"].calls == 1
 

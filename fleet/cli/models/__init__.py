@@ -1,0 +1,1 @@
+"""Compares models by what results say of them: the command `models`."""
