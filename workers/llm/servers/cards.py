@@ -1,5 +1,6 @@
 """Reads the list of models that a server gives, in all its forms. An entry that cannot be read is left out."""
 
+import re
 from typing import Any
 
 from workers.llm.servers.endpoint import ModelCard
@@ -7,17 +8,32 @@ from workers.llm.servers.endpoint import ModelCard
 _LISTS = ("data", "models", "items", "result")
 _NAMES = ("id", "name", "model")
 _WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "max_input_tokens")
+_KINDS = ("type", "task", "mode")
+_OTHER_MODELS = re.compile(
+    r"embed|rerank|whisper|\btts\b|text-to-speech|moderation|dall-?e|transcri|speech-to-text", re.IGNORECASE
+)
+"""In the name or the kind of models that are for something else than chat."""
 _WITHIN = ("meta", "model_info", "top_provider", "capabilities", "limits")
 
 
 def cards_in(value: Any) -> tuple[ModelCard, ...]:
-    """From `{"data": […]}`, a bare list, or the like. Nothing readable is an empty list."""
+    """From `{"data": […]}`, a bare list, or the like. Nothing readable is an empty list. Models that do not chat come
+    last: where none is named, the first is asked.
+    """
     if isinstance(value, dict):
-        value = next((value[key] for key in _LISTS if isinstance(value.get(key), list)), [])
+        value = next((value[key] for key in _LISTS if isinstance(value.get(key), list | dict)), [])
+    if isinstance(value, dict):  # by name; or the list is one step further in
+        by_name = [{**entry, "id": name} for name, entry in value.items() if isinstance(entry, dict)]
+        value = by_name or next((value[key] for key in _LISTS if isinstance(value.get(key), list)), [])
     if not isinstance(value, list):
         return ()
-    cards = (_card(entry) for entry in value)
-    return tuple(card for card in cards if card is not None)
+    entries = sorted(value, key=_does_not_chat)
+    return tuple(card for card in map(_card, entries) if card is not None)
+
+
+def _does_not_chat(entry: Any) -> bool:
+    told = [entry.get(key) for key in (*_NAMES, *_KINDS)] if isinstance(entry, dict) else [entry]
+    return any(_OTHER_MODELS.search(str(each)) for each in told if each is not None)
 
 
 def _card(entry: Any) -> ModelCard | None:

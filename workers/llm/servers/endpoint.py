@@ -16,6 +16,8 @@ FIRST_REFUSAL_S = 5.0
 ASK_SILENT_EVERY_S, ASK_IDLE_EVERY_S = 5.0, 30.0
 """How often a server is asked for its list where no call has heard of it: one that did not answer, one that did."""
 LONGEST_REFUSAL_S = 300.0
+REMEMBERED_MODELS = 256
+"""Requests may name any: the one that has been known longest is forgotten first."""
 SHOWN_CHARACTERS = 200
 """Of an error, in a status that is told every few seconds."""
 LONGEST_PAUSE_S = 600.0
@@ -125,6 +127,8 @@ class Endpoint:
     def breaker(self, model: str | None) -> Breaker:
         """Of one model here: behind a proxy, each may be on a server of its own."""
         if (breaker := self._breakers.get(model)) is None:
+            if len(self._breakers) >= REMEMBERED_MODELS:
+                del self._breakers[next(iter(self._breakers))]
             breaker = self._breakers[model] = Breaker(self._rules)
         return breaker
 

@@ -8,7 +8,7 @@ from fleet.config import Workers
 from fleet.model_servers import EndpointConfig
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
-from workers.llm.servers.endpoint import Endpoint, ModelCard
+from workers.llm.servers.endpoint import REMEMBERED_MODELS, Endpoint, ModelCard
 from workers.llm.servers.endpoints import Endpoints
 from workers.llm.servers.search import Nowhere, Search
 
@@ -173,6 +173,14 @@ def test_a_model_that_fails_behind_a_proxy_blocks_no_other() -> None:
     assert endpoints.status()[0].breaker == "closed"
     fail(endpoints, proxy, times=20, model="sound")
     assert (chosen(endpoints, search("sound")), endpoints.status()[0].breaker) == (None, "open")
+
+
+def test_no_more_breakers_are_kept_than_there_are_models() -> None:
+    """Requests may name any."""
+    endpoints = two()
+    for number in range(2 * REMEMBERED_MODELS):
+        endpoints.choose(search(f"m-{number}"))
+    assert len(endpoints.all[0]._breakers) <= REMEMBERED_MODELS
 
 
 def test_a_pause_that_was_asked_for_holds_for_all_calls() -> None:
