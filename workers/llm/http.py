@@ -21,7 +21,7 @@ from fleet.secret_files import Certificates
 from workers.llm.failures import AttemptError, malformed, of_client_error, shorten
 from workers.llm.refusals import is_page, of_page, of_status, status_within
 from workers.llm.retry_after import asked_wait_s
-from workers.llm.servers.cards import cards_in
+from workers.llm.servers.cards import cards_in, is_empty_list
 from workers.llm.servers.endpoint import Endpoint, ModelCard
 
 KEEP_ALIVE_S = 4.0
@@ -159,7 +159,11 @@ class Http:
     async def models(self, endpoint: Endpoint) -> tuple[ModelCard, ...]:
         """GET …/models. Raises `AttemptError`."""
         url = joined(endpoint.base, "/models")
-        return cards_in(await self._short(endpoint, "GET", url, None))
+        value = await self._short(endpoint, "GET", url, None)
+        cards = cards_in(value)
+        if not cards and not is_empty_list(value):
+            raise malformed(f"{urlsplit(url).path}: no list of models but {shorten(str(value))}")
+        return cards
 
     async def load_adapter(self, endpoint: Endpoint, name: str, adapter: str) -> None:
         """POST …/load_lora_adapter, as vLLM has it. Raises `AttemptError`."""

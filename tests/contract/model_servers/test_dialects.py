@@ -368,6 +368,20 @@ async def test_a_server_without_room_is_waited_for(status: int, body: Any) -> No
     assert (answer.content != "", len(heard.errors)) == (True, 11)
 
 
+@pytest.mark.parametrize("unread", ["m, n", {"what": 1}, [7, None], None])
+async def test_a_list_that_cannot_be_read_is_not_an_empty_one(unread: Any) -> None:
+    """A server that is well has its part of the calls, though another one lists the model."""
+    async with (
+        serving(lambda body: None, (200, unread)) as (odd, odd_url),
+        serving(lambda body: None, (200, {"data": [{"id": "m"}]})) as (plain, plain_url),
+        client(odd_url, plain_url) as made,
+    ):
+        for _ in range(8):
+            await complete(made, ask(model="m"))
+    assert odd.bodies
+    assert plain.bodies
+
+
 async def test_a_model_that_only_one_server_has_is_asked_there() -> None:
     """The other is learned before it is chosen."""
     async with (

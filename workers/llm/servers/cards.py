@@ -31,6 +31,13 @@ def cards_in(value: Any) -> tuple[ModelCard, ...]:
     return tuple(card for card in map(_card, entries) if card is not None)
 
 
+def is_empty_list(value: Any) -> bool:
+    """Whether it says that there are no models, rather than something that nobody can read."""
+    if isinstance(value, dict):
+        return any(key in value and not value[key] for key in _LISTS)
+    return isinstance(value, list) and not value
+
+
 def _does_not_chat(entry: Any) -> bool:
     told = [entry.get(key) for key in (*_NAMES, *_KINDS)] if isinstance(entry, dict) else [entry]
     return any(_OTHER_MODELS.search(str(each)) for each in told if each is not None)
