@@ -39,6 +39,7 @@ DEFAULTS: Final[Mapping[str, StreamLimits]] = {
     subjects.DEAD_LETTERS: StreamLimits(max_bytes=256 * MIB),
     subjects.STATES: StreamLimits(max_bytes=GIB),
     subjects.TEXTS_STREAM: StreamLimits(max_bytes=GIB),
+    subjects.ANSWERS_STREAM: StreamLimits(max_bytes=256 * MIB),
     subjects.WORKERS_STREAM: StreamLimits(max_bytes=32 * MIB, storage="memory"),
 }
 

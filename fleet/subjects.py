@@ -66,9 +66,12 @@ DELIVER_CONTROL: Final = "fleet.deliver.control"
 # key-value bucket and object store
 BUCKET: Final = "deliberations"
 TEXTS: Final = "deliberation-texts"
+ANSWERS: Final = "deliberation-answers"
+"""What workers store, who may not write to the other one."""
 STATES: Final = f"KV_{BUCKET}"
 TEXTS_STREAM: Final = f"OBJ_{TEXTS}"
-"""The streams behind bucket and object store."""
+ANSWERS_STREAM: Final = f"OBJ_{ANSWERS}"
+"""The streams behind bucket and object stores."""
 WORKERS_BUCKET: Final = "deliberation-workers"
 """What workers tell of themselves, and how they share the limits of endpoints. In memory, for a minute."""
 WORKERS_STREAM: Final = f"KV_{WORKERS_BUCKET}"
@@ -93,6 +96,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     BUCKET: "States of deliberations, by task id.",
     WORKERS_BUCKET: "What workers tell of themselves, and how they share the limits of model servers.",
     TEXTS: "Texts and bodies that do not fit one message.",
+    ANSWERS: "Answers of agents that do not fit one message, and notes of workers.",
 }
 """Of each stream, consumer, bucket and object store, as `nats stream info` and its like show it."""
 

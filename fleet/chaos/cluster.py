@@ -37,6 +37,7 @@ SIZES = "\n".join(
         subjects.AGENT_RESPONSES: 128,
         subjects.STATES: 320,
         subjects.TEXTS_STREAM: 320,
+        subjects.ANSWERS_STREAM: 16,
     }.items()
 )
 """All of it is set aside, and fits."""

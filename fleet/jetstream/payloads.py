@@ -4,8 +4,10 @@ The body goes to the object store, whole, and the message carries `content_ref` 
 what fits. Nothing is ever cut.
 
 An object lives as long as what refers to it. A name begins with its kind, and the kind says for how long at most; a
-state's is deleted once the next state is saved. A call's is left to expire: who may delete one object may empty the
-store, and workers may not.
+state's is deleted once the next state is saved. A call's is left to expire.
+
+There are two stores. Workers write to one of their own, where nothing can be replaced or deleted, and the first of a
+name counts: a worker that is broken into takes nobody's text away.
 
 The layout is that of every JetStream object store. It is written here because nats-py's chunks are larger than some
 `max_payload`, and because its reading leaves a consumer behind and may ask a replica that has not all of it yet.
@@ -27,6 +29,7 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
 from fleet.jetstream.lifetimes import ANSWERS_S, CALLS_S, DAY_S, LETTERS_S
+from fleet.jetstream.streams import BUCKETS, BucketSpec
 from fleet.logger import Logger
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 from fleet.times import from_rfc3339, rfc3339
@@ -70,15 +73,20 @@ class _Envelope(Message, frozen=True):
 
 
 class Texts:
-    """The object store `deliberation-texts`, and the limit above which it is used.
+    """The object stores, and the limit above which they are used. `store`: the one that is written to.
 
     `max_payload` is asked at each use where it can be: a server may come back with another one.
     """
 
     def __init__(
-        self, js: JetStreamContext, max_payload: int | Callable[[], int], results_s: float = 7 * DAY_S
+        self,
+        js: JetStreamContext,
+        max_payload: int | Callable[[], int],
+        results_s: float = 7 * DAY_S,
+        store: str = subjects.TEXTS,
     ) -> None:
         self._js = js
+        self._store = _STORES[store]
         self._max_payload = max_payload
         self._lifetimes_s = {
             "tasks": results_s,
@@ -96,15 +104,16 @@ class Texts:
         """Stores `body` under a name that ends with its digest: what is referred to never changes, and is stored once.
 
         `name` is `<kind>/…`; the kinds are those of `_lifetimes_s`. `renew_after_s`: what is older is stored again.
+        Where others may have written something else under that name, it is stored each time.
         """
         digest = hashlib.sha256(body)
         unique = f"{name}-{digest.hexdigest()[:32]}"
-        object_ = await self._find(unique)
+        object_ = None if self._store.append_only else await self._find(self._store, unique)
         if object_ is None or (renew_after_s is not None and _age_s(object_) > renew_after_s):
-            ttl = {"Nats-TTL": f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"}
+            ttl = self._ttl(name)
             object_ = _Object(
                 name=unique,
-                bucket=subjects.TEXTS,
+                bucket=self._store.name,
                 nuid=uuid.uuid4().hex,
                 size=len(body),
                 chunks=-(-len(body) // self._chunk),
@@ -112,19 +121,24 @@ class Texts:
                 mtime=rfc3339(now_ms()),
             )
             for start in range(0, len(body), self._chunk):
-                await self._js.publish(_chunks(object_.nuid), body[start : start + self._chunk], headers=ttl)
-            await self._js.publish(_meta(unique), encode(object_), headers={**ttl, "Nats-Rollup": "sub"})
-        return ContentRef(bucket=subjects.TEXTS, name=unique, bytes=len(body))
+                await self._js.publish(
+                    _chunks(self._store, object_.nuid), body[start : start + self._chunk], headers=ttl
+                )
+            await self._write_meta(object_)
+        return ContentRef(bucket=self._store.name, name=unique, bytes=len(body))
 
     async def get(self, ref: ContentRef, most_bytes: int = MAX_BYTES) -> bytes:
         """Raises `MissingText`, also for what is longer."""
-        object_ = await self._find(ref.name) if ref.bucket == subjects.TEXTS else None
+        store = _STORES.get(ref.bucket)
+        object_ = await self._find(store, ref.name) if store is not None else None
         if object_ is not None and object_.size > most_bytes:
             raise MissingText(f"{ref.bucket}/{ref.name} has {object_.size} bytes, more than {most_bytes}")
         body, sequence = bytearray(), 0
         try:
-            while object_ is not None and len(body) < object_.size:
-                chunk = await self._js.get_msg(_STREAM, sequence + 1, subject=_chunks(object_.nuid), next=True)
+            while store is not None and object_ is not None and len(body) < object_.size:
+                chunk = await self._js.get_msg(
+                    store.stream, sequence + 1, subject=_chunks(store, object_.nuid), next=True
+                )
                 body += chunk.data or b""
                 sequence = chunk.seq or sequence + 1
         except NotFoundError:
@@ -139,9 +153,9 @@ class Texts:
     async def delete(self, ref: ContentRef) -> None:
         """Nobody refers to it any more; it may be gone already. What cannot be deleted now expires."""
         try:
-            if (object_ := await self._find(ref.name)) is not None:
-                await self._js.purge_stream(_STREAM, subject=_meta(ref.name))
-                await self._js.purge_stream(_STREAM, subject=_chunks(object_.nuid))
+            if (object_ := await self._find(self._store, ref.name)) is not None:
+                await self._js.purge_stream(self._store.stream, subject=_meta(self._store, ref.name))
+                await self._js.purge_stream(self._store.stream, subject=_chunks(self._store, object_.nuid))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             log.info("text.not_deleted", name=ref.name, error=repr(error))
 
@@ -151,14 +165,19 @@ class Texts:
 
     async def note(self, name: str, text: str) -> None:
         """A short text that may be written again, as an object without a body."""
-        ttl = f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"
-        object_ = _Object(name=name, bucket=subjects.TEXTS, nuid="", size=0, mtime=rfc3339(now_ms()), description=text)
-        await self._js.publish(_meta(name), encode(object_), headers={"Nats-TTL": ttl, "Nats-Rollup": "sub"})
+        mtime = rfc3339(now_ms())
+        await self._write_meta(
+            _Object(name=name, bucket=self._store.name, nuid="", size=0, mtime=mtime, description=text)
+        )
 
     async def noted(self, name: str) -> str | None:
         """What `note` wrote last; None: nothing."""
-        object_ = await self._find(name)
-        return None if object_ is None else object_.description
+        try:
+            # By its subject: workers may read nothing else in their store.
+            meta = await self._js.get_last_msg(self._store.stream, _meta(self._store, name), direct=True)
+            return msgspec.json.decode(meta.data or b"", type=_Object).description
+        except (NotFoundError, msgspec.MsgspecError):
+            return None
 
     async def preserve(self, name: str, body: bytes) -> bytes:
         """`body` as a dead letter keeps it: what it refers to lives as long as that."""
@@ -187,9 +206,22 @@ class Texts:
     def _chunk(self) -> int:
         return min(self._limit, MAX_CHUNK)
 
-    async def _find(self, name: str) -> _Object | None:
+    def _ttl(self, name: str) -> dict[str, str]:
+        return {"Nats-TTL": f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"}
+
+    async def _write_meta(self, object_: _Object) -> None:
+        only = {} if self._store.append_only else {"Nats-Rollup": "sub"}
+        await self._js.publish(
+            _meta(self._store, object_.name), encode(object_), headers={**self._ttl(object_.name), **only}
+        )
+
+    async def _find(self, store: BucketSpec, name: str) -> _Object | None:
+        subject = _meta(store, name)
         try:
-            meta = await self._js.get_last_msg(_STREAM, _meta(name))
+            if store.append_only:
+                meta = await self._js.get_msg(store.stream, 1, subject=subject, next=True)
+            else:
+                meta = await self._js.get_last_msg(store.stream, subject)
             object_ = msgspec.json.decode(meta.data or b"", type=_Object)
         except (NotFoundError, msgspec.MsgspecError):
             return None
@@ -206,7 +238,7 @@ def reference(body: bytes) -> ContentRef | None:
         return None
 
 
-_STREAM = subjects.TEXTS_STREAM
+_STORES = {spec.name: spec for spec in BUCKETS if spec.kind == "objects"}
 
 
 def _age_s(object_: _Object) -> float:
@@ -217,12 +249,12 @@ def _age_s(object_: _Object) -> float:
         return math.inf
 
 
-def _meta(name: str) -> str:
-    return f"$O.{subjects.TEXTS}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+def _meta(store: BucketSpec, name: str) -> str:
+    return f"{store.subject}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
 
-def _chunks(nuid: str) -> str:
-    return f"$O.{subjects.TEXTS}.C.{nuid}"
+def _chunks(store: BucketSpec, nuid: str) -> str:
+    return f"{store.subject}.C.{nuid}"
 
 
 def _digest(sha256: bytes) -> str:

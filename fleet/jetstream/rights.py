@@ -13,8 +13,9 @@ from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, StreamSpec, 
 
 USERS: tuple[User, ...] = get_args(User)
 COMPONENTS: tuple[User, ...] = ("control", "worker")
-TEXTS = f"OBJ_{subjects.TEXTS}"
+TEXTS, ANSWERS = subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM
 _KEYS, _OBJECTS = f"$KV.{subjects.BUCKET}", f"$O.{subjects.TEXTS}"
+_OF_WORKERS_STORE = f"$O.{subjects.ANSWERS}"
 _ENDPOINTS = (subjects.CANCEL, subjects.RESULT, subjects.ASK, subjects.FOLLOW)
 _EVERYBODY = ("$SYS.REQ.USER.INFO", "$JS.FC.>")
 """What may I? Flow control of ordered consumers."""
@@ -96,7 +97,7 @@ def _reads() -> Iterator[str]:
     yield from _get(subjects.STATES)
     yield from _create_consumers(subjects.STATES)
     yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STATES}.*"
-    yield f"$JS.API.STREAM.MSG.GET.{TEXTS}"
+    yield from (f"$JS.API.STREAM.MSG.GET.{store}" for store in (TEXTS, ANSWERS))
     yield f"$JS.API.DIRECT.GET.KV_{subjects.WORKERS_BUCKET}.>"  # `fleet status` and `top`: how workers are
 
 
@@ -179,7 +180,8 @@ def _worker_publishes() -> Iterator[str]:
     yield f"$JS.API.STREAM.INFO.{subjects.STATES}"  # has the task ended meanwhile?
     yield from _get(subjects.STATES)
     yield f"$JS.API.DIRECT.GET.KV_{subjects.WORKERS_BUCKET}.>"  # the shares of limits
-    yield from (f"$JS.API.STREAM.{verb}.{TEXTS}" for verb in ("INFO", "MSG.GET"))  # what is longer than a message
+    yield f"$JS.API.STREAM.MSG.GET.{TEXTS}"  # what is longer than a message
+    yield f"$JS.API.DIRECT.GET.{ANSWERS}.{_OF_WORKERS_STORE}.M.>"  # notes, and never a chunk
 
 
 def _pull(spec: StreamSpec, consumer: ConsumerSpec) -> Iterator[str]:
@@ -202,7 +204,7 @@ def _operator_publishes() -> Iterator[str]:
 
 def _operator_subscribes() -> Iterator[str]:
     """Everything of the fleet: by the first token of its subjects."""
-    yield from (_INBOX, "$JS.EVENT.>", f"{_KEYS}.>", f"{_OBJECTS}.>")
+    yield from (_INBOX, "$JS.EVENT.>", f"{_KEYS}.>", f"{_OBJECTS}.>", f"{_OF_WORKERS_STORE}.>")
     for spec in STREAMS:
         for subject in spec.subjects:
             yield f"{subject.partition('.')[0]}.>"

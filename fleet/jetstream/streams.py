@@ -123,11 +123,14 @@ STREAMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BucketSpec:
-    """`writers`: who writes which keys, as a pattern."""
+    """`writers`: who writes which keys, as a pattern. `append_only`: what is stored is neither replaced nor deleted,
+    and the first of a name counts. Then a writer that is broken into can add to it, and no more.
+    """
 
     name: str
     kind: Literal["keys", "objects"]
     writers: Mapping[User, str]
+    append_only: bool = False
 
     @property
     def stream(self) -> str:
@@ -148,7 +151,8 @@ class BucketSpec:
 BUCKETS: Final = (
     BucketSpec(subjects.BUCKET, "keys", {"control": "*", "operator": ">"}),
     BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": ">"}),
-    BucketSpec(subjects.TEXTS, "objects", {"control": ">", "worker": ">", "operator": ">"}),
+    BucketSpec(subjects.TEXTS, "objects", {"control": ">", "operator": ">"}),
+    BucketSpec(subjects.ANSWERS, "objects", {"worker": ">", "operator": ">"}, append_only=True),
 )
 
 

@@ -131,10 +131,11 @@ def test_every_consumer_is_listed_as_declared(stream: str, consumer: ConsumerCon
     assert consumer.deliver_subject is None or f"`{consumer.deliver_subject}`" in PAGE
 
 
-def test_bucket_and_object_store_are_named() -> None:
-    """The fixed bucket and the object store."""
+def test_bucket_and_object_stores_are_named() -> None:
+    """The fixed bucket and both stores."""
     assert f"bucket `{subjects.BUCKET}` **fixed**" in PAGE
     assert f"Object store `{subjects.TEXTS}`" in PAGE
+    assert f"Object store `{subjects.ANSWERS}`" in PAGE
 
 
 def test_every_error_type_is_documented() -> None:

@@ -16,6 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType,
 
 from fleet import subjects
 from fleet.config import RoleProfile, Settings, Workers
+from fleet.jetstream.streams import BUCKETS
 from fleet.messages import AgentRequested, ChatMessage, encode
 from fleet.times import rfc3339
 from workers.calls.worker import AgentWorker
@@ -71,9 +72,10 @@ class Plane:
         await self.add_consumer()
         self.bucket = await self.js.create_key_value(bucket=subjects.BUCKET)
         await self.js.create_key_value(bucket=subjects.WORKERS_BUCKET, storage=StorageType.MEMORY, direct=True)
-        await self.js.create_object_store(bucket=subjects.TEXTS)
-        texts = (await self.js.stream_info(f"OBJ_{subjects.TEXTS}")).config
-        await self.js.update_stream(texts.evolve(allow_msg_ttl=True))
+        for spec in BUCKETS:
+            if spec.kind == "objects":
+                own = {"allow_msg_ttl": True, "allow_direct": True, "allow_rollup_hdrs": not spec.append_only}
+                await self.js.add_stream(StreamConfig(name=spec.stream, subjects=list(spec.subjects), **own))
         for watched in ("agent.response.>", "deadletter.>"):
             await self.nc.subscribe(watched, cb=self._take)
         await self.nc.flush()

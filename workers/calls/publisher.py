@@ -50,7 +50,7 @@ class WorkerPublisher:
     def __init__(self, nc: Client) -> None:
         self._nc = nc
         self._js = nc.jetstream(timeout=PUBLISH_TIMEOUT_S)
-        self.texts = self._texts = Texts(self._js, lambda: nc.max_payload)
+        self.texts = self._texts = Texts(self._js, lambda: nc.max_payload, store=subjects.ANSWERS)
         self._bucket: Any = None
         self._parts: dict[str, bytes] = {}
 

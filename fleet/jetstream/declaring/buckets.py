@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, ObjectStoreConfig, StreamConfig
+from nats.js.api import DiscardPolicy, KeyValueConfig, ObjectStoreConfig, StreamConfig
 
 from fleet import subjects
 from fleet.config import Settings
@@ -25,12 +25,14 @@ def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
     """The settings of the stream behind it, as far as the fleet has an opinion."""
     limits = settings.limits
     keep_s = limits.results_days * DAY_S
+    texts = {"max_age": max(keep_s, LETTERS_S), "allow_msg_ttl": True, "allow_direct": True}
     more: dict[str, dict[str, Any]] = {
         # With replicas a direct get may answer with an old state.
         subjects.BUCKET: {"max_age": keep_s, "allow_direct": limits.replicas == 1},
         subjects.WORKERS_BUCKET: {"max_age": MINUTE_S, "allow_direct": True},
         # Each text has a lifetime of its own; this is the longest.
-        subjects.TEXTS: {"max_age": max(keep_s, LETTERS_S), "allow_msg_ttl": True, "allow_direct": True},
+        subjects.TEXTS: texts,
+        subjects.ANSWERS: texts,
     }
     return {
         "name": spec.stream,
@@ -38,6 +40,7 @@ def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
         "description": subjects.DESCRIPTIONS[spec.name],
         "num_replicas": limits.replicas,
         "metadata": ownership.mark(settings.fleet_name),
+        "allow_rollup_hdrs": not spec.append_only,
         **size_config(settings, spec.stream),
         **more[spec.name],
     }
@@ -64,6 +67,9 @@ async def declare(
 
 
 async def _create(js: JetStreamContext, spec: BucketSpec, config: dict[str, Any]) -> None:
+    if spec.append_only:
+        await js.add_stream(StreamConfig(**config, discard=DiscardPolicy.NEW))
+        return
     common = {
         "bucket": spec.name,
         "description": config["description"],

@@ -3,7 +3,7 @@
 stream                                 at the limit
 ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 DELIBERATION_REQUESTS                  the publisher of a request gets an error
-AGENT_REQUESTS, states and texts       refuse what is new; requests wait from `HOLD_AT` of the limit on
+AGENT_REQUESTS, states, texts, answers refuse what is new; requests wait from `HOLD_AT` of the limit on
 DELIBERATION_CONTROL                   the oldest go, for NATS has scheduled messages in no other kind of stream;
                                        requests wait from `HOLD_AT` on
 AGENT_RESPONSES                        the oldest go; requests wait while what no collector has handled makes up
@@ -29,6 +29,7 @@ HOLDING: Final = (
     subjects.AGENT_REQUESTS,
     subjects.STATES,
     subjects.TEXTS_STREAM,
+    subjects.ANSWERS_STREAM,
 )
 
 

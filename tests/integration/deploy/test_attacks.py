@@ -1,6 +1,7 @@
 """Attacks on a whole fleet by users of the shipped permissions. Each is refused or bounded, and others are served."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -242,7 +243,7 @@ OF_WORKERS = (
     *(subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS),
     f"deadletter.{subjects.AGENT_REQUESTED}",
     *(f"$KV.{subjects.WORKERS_BUCKET}.{key}" for key in ("limits", "clock.w", "status.victim")),
-    *(f"$O.{subjects.TEXTS}.{kind}.x" for kind in "MC"),
+    *(f"$O.{subjects.ANSWERS}.{kind}.x" for kind in "MC"),
 )
 JUNK = (b"", b"null", b"{}", b"[" * 20_000, b'{"task_id": "theirs", "agent_id": "agent-1"}', b"\xff" * 1_000)
 
@@ -264,6 +265,35 @@ async def test_a_broken_worker_stops_nobody(tmp_path: Path) -> None:
         await fleet.inbox.next(subjects.COMPLETED, task_id="theirs")
         assert fleet.inbox.of("theirs") == [subjects.ACCEPTED, subjects.COMPLETED]
         await serves(fleet)
+
+
+async def test_a_broken_worker_takes_no_text_away(tmp_path: Path) -> None:
+    """Neither what the control plane has stored, nor another worker's answer: by no header, nor by writing over it."""
+    long = b'{"text": "' + b"t" * 1_200_000 + b'"}'
+    async with attacked(tmp_path) as (_, users), users.connected("control") as (control, _):
+        ours = Texts(control.jetstream(), control.max_payload)
+        async with users.connected("worker") as (worker, _):
+            theirs = Texts(worker.jetstream(), worker.max_payload, store=subjects.ANSWERS)
+            refs = [await ours.put("tasks/t/state", long), await theirs.put("answers/t", long)]
+            metas = [base64.urlsafe_b64encode(ref.name.encode()).decode() for ref in refs]
+            subject, chunks = f"$O.{subjects.ANSWERS}.M.{metas[1]}", set()
+            async with users.connected("operator") as (operator, _):
+                js = operator.jetstream()
+                for stream in (subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM):
+                    chunks |= set((await js.stream_info(stream, subjects_filter="$O.*.C.*")).state.subjects or {})
+            false = json.dumps({"name": refs[1].name, "bucket": subjects.ANSWERS, "nuid": "x", "size": 1}).encode()
+            deleted = json.dumps({"name": refs[1].name, "bucket": "x", "nuid": "", "size": 0, "deleted": True}).encode()
+            for target in (subject, f"$O.{subjects.TEXTS}.M.{metas[0]}", *chunks):
+                for headers in OBEYED:
+                    for body in (false, deleted, b"t", b""):
+                        await worker.publish(target, body, headers=headers)
+            for store in (subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM):
+                for verb in ("STREAM.PURGE", "STREAM.MSG.DELETE", "STREAM.DELETE", "STREAM.UPDATE"):
+                    await worker.publish(f"$JS.API.{verb}.{store}", b'{"seq": 1}')
+            await settle(worker)
+            late = await theirs.put("answers/later", long)
+        for ref in (*refs, late):
+            assert await ours.get(ref) == long
 
 
 async def test_junk_in_the_place_of_an_answer_is_a_call_that_failed(tmp_path: Path) -> None:

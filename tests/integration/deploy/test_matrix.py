@@ -29,11 +29,13 @@ QUEUES = {
 """Streams with a consumer of the fleet's."""
 READ = (subjects.DELIBERATIONS, subjects.AGENT_PROGRESS_STREAM, subjects.STATES)
 """What anybody may read by consumers; answers too, by name."""
-STREAMS = (*QUEUES, *READ, subjects.DEAD_LETTERS, subjects.TEXTS_STREAM, subjects.WORKERS_STREAM)
+STORES = (subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM)
+STREAMS = (*QUEUES, *READ, subjects.DEAD_LETTERS, *STORES, subjects.WORKERS_STREAM)
 BODY = b"!"
 """No request of JetStream's API is valid with it: what is let through changes nothing."""
 KEY = f"$KV.{subjects.BUCKET}.victim"
 META, CHUNK = f"$O.{subjects.TEXTS}.M.bmFtZQ==", f"$O.{subjects.TEXTS}.C.chunk"
+NOTE, PIECE = f"$O.{subjects.ANSWERS}.M.bmFtZQ==", f"$O.{subjects.ANSWERS}.C.chunk"
 
 VERBS = (
     *("INFO", "STREAM.NAMES", "STREAM.LIST", "META.LEADER.STEPDOWN", "SERVER.REMOVE", "ACCOUNT.PURGE.FLEET"),
@@ -53,7 +55,7 @@ OTHERS = (
     *("$JS.EVENT.ADVISORY.STREAM.DELETED.{s}", "$JS.FC.{s}.{c}.x", "$JSC.R.x", "$NRG.P.x"),
     *("$SYS.REQ.USER.INFO", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.FLEET.CONNZ", "$SYS.ACCOUNT.FLEET.CONNECT"),
     *("$SYS.REQ.SERVER.X.RELOAD", "$SYS.REQ.CLAIMS.UPDATE", "$MQTT.sub.x", "$G.x", "$GNR.x"),
-    *(KEY, f"$KV.{subjects.WORKERS_BUCKET}.limits", META, CHUNK),
+    *(KEY, f"$KV.{subjects.WORKERS_BUCKET}.limits", META, CHUNK, NOTE, PIECE),
     *("_INBOX.x", "_INBOX.control.x", "_INBOX.worker.x", "_R_.x"),
     *("$SRV.PING", "$SRV.INFO.deliberations", "$SRV.STATS.deliberations.x"),
     *(subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES, subjects.DELIVER_CONTROL, subjects.instance_of("x")),
@@ -79,6 +81,7 @@ def tried() -> Iterator[str]:
 KEYS = {
     subjects.STATES: (KEY,),
     subjects.TEXTS_STREAM: (META, CHUNK, "$O.>"),
+    subjects.ANSWERS_STREAM: (NOTE, PIECE, "$O.>"),
     subjects.WORKERS_STREAM: (f"$KV.{subjects.WORKERS_BUCKET}.status.w",),
     subjects.DELIBERATIONS: (subjects.COMPLETED, ">"),
     subjects.AGENT_RESPONSES: (subjects.AGENT_COMPLETED,),
@@ -97,7 +100,7 @@ LOOKS = {
     "of a consumer, numbers": [r"\$JS\.API\.CONSUMER\.INFO\..*"],
     "reads one state, event or text": [
         rf"\$JS\.API\.(STREAM\.MSG|DIRECT)\.GET\.({subjects.STATES}|{subjects.DELIBERATIONS})(\..*)?",
-        rf"\$JS\.API\.STREAM\.MSG\.GET\.{subjects.TEXTS_STREAM}",
+        rf"\$JS\.API\.STREAM\.MSG\.GET\.({'|'.join(STORES)})",
         rf"\$JS\.API\.DIRECT\.GET\.{subjects.WORKERS_STREAM}\..*",
     ],
     "flow control of one's own consumer": [r"\$JS\.FC\..*"],
@@ -141,12 +144,13 @@ MAY: dict[str, dict[str, list[str]]] = {
             rf"\$JS\.ACK\.{subjects.AGENT_REQUESTS}\.{subjects.WORKERS}\..*",
         ],
         "how it is, and its share of limits": [rf"\$KV\.{subjects.WORKERS_BUCKET}\..*"],
-        "long answers; what is replaced counts as missing": [re.escape(META), re.escape(CHUNK)],
+        "long answers, and notes; what is there stays": [re.escape(NOTE), re.escape(PIECE)],
         "tells of itself": [r"\$SYS\.REQ\.USER\.INFO", r"\$JS\.API\.(INFO|STREAM\.NAMES)", r"\$JS\.FC\..*"],
         "reads": [
-            rf"\$JS\.API\.STREAM\.INFO\.({subjects.AGENT_REQUESTS}|{subjects.STATES}|{subjects.TEXTS_STREAM})",
+            rf"\$JS\.API\.STREAM\.INFO\.({subjects.AGENT_REQUESTS}|{subjects.STATES})",
             rf"\$JS\.API\.(STREAM\.MSG|DIRECT)\.GET\.{subjects.STATES}(\..*)?",
             rf"\$JS\.API\.STREAM\.MSG\.GET\.{subjects.TEXTS_STREAM}",
+            rf"\$JS\.API\.DIRECT\.GET\.{subjects.ANSWERS_STREAM}\.{re.escape(NOTE)}",
             rf"\$JS\.API\.DIRECT\.GET\.{subjects.WORKERS_STREAM}\..*",
         ],
     },
@@ -156,7 +160,7 @@ MAY: dict[str, dict[str, list[str]]] = {
         "puts messages back": [
             *map(re.escape, (subjects.AGENT_REQUESTED, subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)),
             *map(re.escape, (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.replayed(1))),
-            *map(re.escape, (KEY, META, CHUNK)),
+            *map(re.escape, (KEY, META, CHUNK, NOTE, PIECE)),
         ],
     },
 }
@@ -210,7 +214,8 @@ HEARD = (
     *(subjects.AGENT_REQUESTED, subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS),
     *(subjects.AGENT_STOP, subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("victim")),
     *(subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES, subjects.DELIVER_CONTROL, subjects.instance_of("x")),
-    *(f"deadletter.{subjects.AGENT_REQUESTED}", KEY, META, CHUNK, f"$KV.{subjects.WORKERS_BUCKET}.status.w"),
+    *(f"deadletter.{subjects.AGENT_REQUESTED}", KEY, META, CHUNK, NOTE, PIECE),
+    f"$KV.{subjects.WORKERS_BUCKET}.status.w",
     *("_INBOX.control.x", "_INBOX.worker.x", "_INBOX.x", "_R_.x", "$SRV.PING", "$JS.API.>", "$JS.ACK.>", "$SYS.>"),
     *(
         "$JS.EVENT.ADVISORY.>",
@@ -234,7 +239,7 @@ HEARS: dict[str, set[str]] = {
     "operator": {
         subject for subject in HEARD if re.match(r"deliberation\.|agent\.|control\.|deadletter|_INBOX", subject)
     }
-    | {KEY, META, CHUNK, "$JS.EVENT.ADVISORY.>"},
+    | {KEY, META, CHUNK, NOTE, PIECE, "$JS.EVENT.ADVISORY.>"},
 }
 
 

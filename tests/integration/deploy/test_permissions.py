@@ -72,7 +72,7 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
     if tokens[0] == "$KV":
         assert tokens[1] in (subjects.BUCKET, subjects.WORKERS_BUCKET)
     elif tokens[0] == "$O":
-        assert tokens[1] == subjects.TEXTS
+        assert tokens[1] in (subjects.TEXTS, subjects.ANSWERS)
     elif tokens[:2] == ["$JS", "EVENT"]:
         assert pattern in (subjects.exhausted("*", "*"), "$JS.EVENT.>")
     elif tokens[0] == "$JS":
@@ -384,7 +384,10 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
             await call.in_progress()
             await call.ack_sync()
         assert len(await Texts(of_worker_js, worker.max_payload).get(long)) == 500_000
-        answer = await Texts(of_worker_js, worker.max_payload).put("answers/long", b"answer " * 100_000)
+        own = Texts(of_worker_js, worker.max_payload, store=subjects.ANSWERS)
+        answer = await own.put("answers/long", b"answer " * 100_000)
+        await own.note("calls/delivery-1", "handed back")
+        assert await own.noted("calls/delivery-1") == "handed back"
         assert (await (await of_worker_js.key_value(subjects.BUCKET)).get("passes")).value == b"{}"
         await of_worker_js.publish(subjects.AGENT_PROGRESS, b"{}")
         await of_worker_js.publish(subjects.AGENT_COMPLETED, b"{}")

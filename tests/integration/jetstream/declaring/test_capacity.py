@@ -27,6 +27,7 @@ FILLER = {
     subjects.AGENT_REQUESTS: subjects.AGENT_REQUESTED,
     subjects.STATES: f"$KV.{subjects.BUCKET}.filler-{{}}",
     subjects.TEXTS_STREAM: f"$O.{subjects.TEXTS}.C.filler-{{}}",
+    subjects.ANSWERS_STREAM: f"$O.{subjects.ANSWERS}.C.filler-{{}}",
     subjects.DELIBERATION_REQUESTS: subjects.REQUESTED,
     subjects.DELIBERATIONS: subjects.ACCEPTED,
     subjects.AGENT_RESPONSES: subjects.AGENT_COMPLETED,

@@ -454,8 +454,7 @@ async def test_an_answer_beyond_the_payload_limit_travels_by_reference(
         await plane.submit(request())
         msg = await plane.next(subjects.AGENT_COMPLETED)
     body = json.loads(msg.data)
-    store = await plane.js.object_store(subjects.TEXTS)
-    stored = json.loads((await store.get(body["content_ref"]["name"])).data)
+    stored = json.loads(await Texts(plane.js, plane.nc.max_payload).get(ContentRef(**body["content_ref"])))
     assert (body["task_id"], body["status"]) == ("t", "completed")
     assert stored["proposal"]["content"]
 
