@@ -119,6 +119,7 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
 
 _SEEN_HEADERS = {
     "Nats-Msg-Id": "Deterministic: JetStream drops a repetition.",
+    "Call-Token": "Of a call, and of its answer: who answers has been given the call.",
     "traceparent": "W3C Trace Context; a request's is continued.",
     "Task-Id": "The task that the message belongs to.",
     "content-type": "`application/json`.",

@@ -40,6 +40,7 @@ DEFAULTS: Final[Mapping[str, StreamLimits]] = {
     subjects.STATES: StreamLimits(max_bytes=GIB),
     subjects.TEXTS_STREAM: StreamLimits(max_bytes=GIB),
     subjects.ANSWERS_STREAM: StreamLimits(max_bytes=256 * MIB),
+    subjects.KEYS_STREAM: StreamLimits(max_bytes=MIB),
     subjects.WORKERS_STREAM: StreamLimits(max_bytes=32 * MIB, storage="memory"),
 }
 

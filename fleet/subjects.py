@@ -75,6 +75,9 @@ ANSWERS_STREAM: Final = f"OBJ_{ANSWERS}"
 WORKERS_BUCKET: Final = "deliberation-workers"
 """What workers tell of themselves, and how they share the limits of endpoints. In memory, for a minute."""
 WORKERS_STREAM: Final = f"KV_{WORKERS_BUCKET}"
+KEYS: Final = "deliberation-keys"
+"""What only the control plane may read: see `fleet.control.call_tokens`."""
+KEYS_STREAM: Final = f"KV_{KEYS}"
 LIMITS_KEY: Final = "limits"
 CLOCK_KEYS: Final = "clock"
 """Prefix: a worker writes there to learn what time it is for NATS."""
@@ -95,6 +98,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     WORKERS: "Workers pull agent calls.",
     BUCKET: "States of deliberations, by task id.",
     WORKERS_BUCKET: "What workers tell of themselves, and how they share the limits of model servers.",
+    KEYS: "What only the control plane may know.",
     TEXTS: "Texts and bodies that do not fit one message.",
     ANSWERS: "Answers of agents that do not fit one message, and notes of workers.",
 }

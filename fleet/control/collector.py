@@ -9,6 +9,7 @@ import structlog
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
+from fleet.control.call_tokens import CallTokens
 from fleet.control.component import Component
 from fleet.control.intake import Broker, IncomingMessage, Subscription, reason_of
 from fleet.control.items import Item
@@ -37,7 +38,8 @@ CONTROLS = Subscription(
 class Collector:
     """Handles `agent.response.*` and the control messages."""
 
-    def __init__(self, texts: Texts, runner: Runner) -> None:
+    def __init__(self, texts: Texts, runner: Runner, tokens: CallTokens) -> None:
+        self._tokens = tokens
         self._texts = texts
         self._runner = runner
 
@@ -46,11 +48,19 @@ class Collector:
         try:
             body = await self._texts.inline(message.body)
             response: AgentResponse = decoder(AgentResponse).decode(body)
+            genuine = await self._tokens.fits(response, message.call_token)
         except UNDECODABLE as error:
             await message.delivery.give_up(reason_of(error))
             return
         except Exception as error:  # its text is not to be had
             await message.delivery.retry_later(error)
+            return
+        if not genuine:
+            # Nobody who was given the call: whoever was still answers it.
+            log.warning(
+                "answer.forged", task_id=response.task_id, call=response.call_id, sequence=message.delivery.sequence
+            )
+            await message.delivery.ack()
             return
         self._submit(response.task_id, Responded(response, now_ms()), message)
 
@@ -79,7 +89,7 @@ async def run(settings: Settings, *, on_ready: Callable[[], None], metrics: Metr
         begun.push_async_callback(service.leave)
         begun.push_async_callback(component.runner.drain, DRAIN_S)
         begun.push_async_callback(service.retire)
-        collector = Collector(component.texts, component.runner)
+        collector = Collector(component.texts, component.runner, component.tokens)
         letters, again = component.dead_letters, component.meter.redelivered
         broker.serve(RESPONSES, collector.on_response, letters, again(RESPONSES.consumer))
         broker.serve(CONTROLS, collector.on_control, letters, again(CONTROLS.consumer))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from nats.js import JetStreamContext
 
 from fleet.config import Settings
+from fleet.control.call_tokens import CallTokens
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.publishing.fence import PublisherFence
 from fleet.control.publishing.outbox import Outbox
@@ -42,6 +43,7 @@ class Component:
     lost_streams: LostStreams
     meter: Meter
     tracer: Tracer | None
+    tokens: CallTokens
 
 
 async def open_component(
@@ -55,18 +57,32 @@ async def open_component(
     await topology.declare(js, settings, created)
     texts = Texts(js, lambda: nc.max_payload, settings.limits.results_days * DAY_S)
     store = await KeyValueStore.open(js, texts)
+    tokens = await CallTokens.open(js)
     fence = await PublisherFence.connect(settings, f"fleet-{name}-outbox")
     begun.push_async_callback(disconnect, fence.nc)
-    outbox = Outbox(fence.nc, fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S), texts, name, fence, meter)
+    outbox = Outbox(fence.nc, fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S), texts, name, fence, meter, tokens)
     unended = UnendedTasks(js, texts)
     tracer = tracer_of(name)
     if tracer is not None:
         begun.push_async_callback(tracer.close)
     runner = Runner(store, outbox, unended, meter.saved, tracer)
-    lost_streams = LostStreams(js, texts, store, runner, unended)
+    lost_streams = LostStreams(js, texts, store, runner, unended, tokens)
     await lost_streams.before_consuming(created)
     await fence.start(runner.in_work)
-    dead_letters = DeadLetters(nc, js, store, outbox, runner)
+    dead_letters = DeadLetters(nc, js, store, outbox, runner, tokens)
     return Component(
-        settings, name, nc, fence.nc, js, texts, store, outbox, runner, dead_letters, lost_streams, meter, tracer
+        settings,
+        name,
+        nc,
+        fence.nc,
+        js,
+        texts,
+        store,
+        outbox,
+        runner,
+        dead_letters,
+        lost_streams,
+        meter,
+        tracer,
+        tokens,
     )

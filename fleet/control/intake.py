@@ -26,7 +26,7 @@ from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy, run_of
 from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
-from fleet.messages.headers import traceparent_in
+from fleet.messages.headers import CALL_TOKEN, traceparent_in
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +86,11 @@ class IncomingMessage:
     def message_id(self) -> str | None:
         """The publisher's own."""
         return (self._msg.header or {}).get("Nats-Msg-Id")
+
+    @property
+    def call_token(self) -> str:
+        """Of the call that it answers; empty: none."""
+        return str((self._msg.header or {}).get(CALL_TOKEN, ""))
 
 
 Handler = Callable[[IncomingMessage], Awaitable[None]]

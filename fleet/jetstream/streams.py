@@ -151,6 +151,7 @@ class BucketSpec:
 BUCKETS: Final = (
     BucketSpec(subjects.BUCKET, "keys", {"control": "*", "operator": ">"}),
     BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": ">"}),
+    BucketSpec(subjects.KEYS, "keys", {"control": "*"}),
     BucketSpec(subjects.TEXTS, "objects", {"control": ">", "operator": ">"}),
     BucketSpec(subjects.ANSWERS, "objects", {"worker": ">", "operator": ">"}, append_only=True),
 )

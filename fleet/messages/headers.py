@@ -10,6 +10,8 @@ from fleet.messages.trace_ids import context_of
 from fleet.times import rfc3339
 
 REASON: Final = "Dead-Letter-Reason"
+CALL_TOKEN: Final = "Call-Token"
+"""Of a call, and of its answer: who answers has been given the call."""
 MEDIA_TYPE: Final = "application/json"
 MAX_LINE_BYTES: Final = 1000
 MAX_KEPT_BYTES: Final = 4096

@@ -1,6 +1,6 @@
 """Builds `agent.response.failed` from headers alone, for a message whose body cannot be read.
 
-`Nats-Msg-Id` names the call in every message of workers and control plane.
+`Nats-Msg-Id` names the call in every message of workers and control plane; an answer's ends with the call's token.
 """
 
 import re
@@ -14,7 +14,7 @@ from fleet.times import rfc3339
 
 _CALL = re.compile(
     r"(?P<task_id>[\w-]{1,64})\.(?P<round>\d{1,3})\.(?P<phase>\w+)\.(?P<agent_id>agent-(?P<role>\w+)-\d+)"
-    r"(~(?P<question>\d{1,3}))?\.(?P<attempt>\d{1,6})(\.(?P<run>[0-9a-f]{1,20}))?",
+    r"(~(?P<question>\d{1,3}))?\.(?P<attempt>\d{1,6})(\.(?P<run>[0-9a-f]{1,20}))?(\.[0-9a-f]{32})?",
     re.ASCII,
 )
 

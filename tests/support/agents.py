@@ -7,6 +7,7 @@ from typing import Any
 import nats.js.errors
 
 from fleet import subjects
+from fleet.control.call_tokens import CallTokens
 from fleet.messages import (
     AgentCompleted,
     AgentFailed,
@@ -25,6 +26,7 @@ from fleet.messages import (
     decode,
     encode,
 )
+from fleet.messages.headers import CALL_TOKEN
 from workers.calls.publisher import WorkerPublisher
 
 Judge = Callable[[AgentRequested, str], float]
@@ -134,6 +136,12 @@ def failure(call: AgentRequested) -> AgentFailed:
     )
 
 
+async def publish(js: Any, response: AgentResponse) -> None:
+    """As a worker that was given the call."""
+    kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
+    await js.publish(kind, encode(response), headers={CALL_TOKEN: (await CallTokens.open(js)).of(response)})
+
+
 async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | None]) -> None:
     """Takes `agent.requested` until cancelled; what `respond` returns is published, None leaves the call open."""
     js = nc.jetstream()
@@ -153,7 +161,8 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
             response = respond(call)
             if response is not None:
                 kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
-                await js.publish(kind, encode(response), headers={"Nats-Msg-Id": response.msg_id})
+                token = (msg.headers or {}).get(CALL_TOKEN, "")
+                await js.publish(kind, encode(response), headers={"Nats-Msg-Id": response.msg_id, CALL_TOKEN: token})
             await msg.ack()
             await asyncio.sleep(0)
     finally:

@@ -111,7 +111,7 @@ class MessageHandler:
         reach("worker.taken")
         response = await self._caller.call(request, delivery, phase)
         reach("worker.answered")
-        if not await self._publisher.respond(response, call_context(phase, request, delivery)):
+        if not await self._publisher.respond(response, call_context(phase, request, delivery), msg):
             return "nak later"
         reach("worker.stored")
         log_response(response)
@@ -187,13 +187,13 @@ class MessageHandler:
         error = AgentCallError(error_type, what, retryable=False)
         delivery = msg.metadata.num_delivered
         failed = responses.failed(request, error, first_attempt(request, delivery), 0, delivery)
-        stored = await self._publisher.respond(failed, phase_of(msg))
+        stored = await self._publisher.respond(failed, phase_of(msg), msg)
         return "ack" if stored else "nak later"
 
     async def _give_up(self, msg: Msg, reason: str) -> Outcome:
         """No worker can make this call: its deliberation must not wait for it."""
         failed = failed_call(msg.headers, msg.data, reason, now_ms())
-        if failed is not None and not await self._publisher.respond(failed, phase_of(msg)):
+        if failed is not None and not await self._publisher.respond(failed, phase_of(msg), msg):
             return "nak later"
         await self._publisher.dead_letter(msg, reason)
         return "term"

@@ -26,7 +26,7 @@ from fleet.messages import (
     decode,
     encode,
 )
-from fleet.messages.headers import headers, of_dead_letter
+from fleet.messages.headers import CALL_TOKEN, headers, of_dead_letter
 from fleet.messages.trace_ids import TraceContext
 from fleet.observability.retries import again
 from workers.calls.call_names import slot_of
@@ -80,13 +80,16 @@ class WorkerPublisher:
                 del self._parts[next(iter(self._parts))]
         return part
 
-    async def respond(self, response: AgentResponse, trace: TraceContext) -> bool:
+    async def respond(self, response: AgentResponse, trace: TraceContext, call: Msg) -> bool:
         """Returns once JetStream has stored the response; False if it did not within `PUBLISH_WITHIN_S`. `trace`: the
-        call's span.
+        call's span; `call`: the message that is answered.
         """
         subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
         msg_id = response.msg_id
         msg_headers = headers(subject, msg_id, SOURCE, response.task_id, str(trace))
+        if token := (call.headers or {}).get(CALL_TOKEN):
+            # Nobody else knows it, so nobody can have published another answer under this id.
+            msg_headers |= {CALL_TOKEN: token, "Nats-Msg-Id": f"{msg_id}.{token}"}
         body = encode(response)
 
         async def publish() -> None:

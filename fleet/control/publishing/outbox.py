@@ -9,6 +9,7 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet import subjects
+from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.call_parts import CallParts
 from fleet.control.publishing.fence import PublisherFence
 from fleet.control.publishing.large_events import fitting
@@ -43,7 +44,7 @@ from fleet.messages import (
     status_of,
 )
 from fleet.messages.end_summary import header_of
-from fleet.messages.headers import headers, line, of_dead_letter
+from fleet.messages.headers import CALL_TOKEN, headers, line, of_dead_letter
 from fleet.messages.trace_ids import TraceContext, context_of, digest
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class Outbox:
     """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
 
     `fence`: of the connection `nc`; None: one that nobody asks. `meter` counts what is stored for the first time.
+    `tokens`: what calls carry; None: nothing.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Outbox:
         component: str,
         fence: PublisherFence | None = None,
         meter: Meter | None = None,
+        tokens: CallTokens | None = None,
     ) -> None:
+        self._tokens = tokens
         self._meter = meter
         self._fence = fence or PublisherFence(nc)
         self._nc = nc
@@ -126,7 +130,7 @@ class Outbox:
                     body = await self._texts.refer(f"calls/{call.msg_id}", body, {"task_id": task_id})
                 # Calls of shadows belong to no phase of the council.
                 trace = root_context(state) if call.shadow else phase_context(state, call.phase, call.round)
-                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, trace)
+                await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, trace, self._token_of(call))
             case Announce(accepted):
                 msg_id = of_run(f"{task_id}.accepted", state.run)
                 await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, root_context(state))
@@ -207,7 +211,7 @@ class Outbox:
         """`agent.response.failed` on behalf of a worker, for a call that came to none, or an answer to no use."""
         msg_id = f"{failed.msg_id}.undeliverable"
         trace = TraceContext(digest(16, msg_id), "").child(msg_id)
-        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, trace)
+        await self._send(subjects.AGENT_FAILED, encode(failed), msg_id, failed.task_id, trace, self._token_of(failed))
 
     async def _store_calls(
         self, state: Deliberation, calls: Sequence[AgentRequested]
@@ -253,6 +257,9 @@ class Outbox:
             body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
         all_headers = {**self._headers(subject, msg_id, task_id, trace), **(more or {})}
         return await self._js.publish(subject, body, headers=all_headers, timeout=PUBLISH_TIMEOUT_S)
+
+    def _token_of(self, call: AgentRequested | AgentFailed) -> dict[str, str]:
+        return {} if self._tokens is None else {CALL_TOKEN: self._tokens.of(call)}
 
     def _headers(self, subject: str, msg_id: str, task_id: str, trace: TraceContext) -> dict[str, str]:
         return headers(subject, msg_id, self._source, task_id, str(trace))

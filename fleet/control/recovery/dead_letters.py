@@ -20,6 +20,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
 from fleet.clock import now_ms
+from fleet.control.call_tokens import CallTokens
 from fleet.control.items import PublishAgain
 from fleet.control.publishing.outbox import Outbox
 from fleet.control.runner import Runner
@@ -28,8 +29,8 @@ from fleet.deliberation.state import Deliberation
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published, run_of
 from fleet.jetstream.streams import ConsumerSpec, consumed
-from fleet.messages import DeliberationRejected, Message, decode
-from fleet.messages.headers import REASON
+from fleet.messages import AgentFailed, DeliberationRejected, Message, decode
+from fleet.messages.headers import CALL_TOKEN, REASON
 from fleet.messages.unreadable import correlation_of, failed_call, readable
 from fleet.times import rfc3339
 
@@ -70,7 +71,16 @@ class Advisory(Message, frozen=True, kw_only=True):
 class DeadLetters:
     """One per process of the control plane; all of them share the advisories, as one queue group."""
 
-    def __init__(self, nc: Client, js: JetStreamContext, store: StateStore, outbox: Outbox, runner: Runner) -> None:
+    def __init__(
+        self,
+        nc: Client,
+        js: JetStreamContext,
+        store: StateStore,
+        outbox: Outbox,
+        runner: Runner,
+        tokens: CallTokens | None = None,
+    ) -> None:
+        self._tokens = tokens
         self._nc = nc
         self._js = js
         self._store = store
@@ -190,9 +200,15 @@ class DeadLetters:
                 await self._publish_control_again(message)
             case subjects.AGENT_REQUESTED | subjects.AGENT_COMPLETED | subjects.AGENT_FAILED:
                 failed = failed_call(message.headers, message.body, reason, now_ms())
-                if failed is not None:
+                if failed is not None and await self._may_fail(failed, message):
                     await self._outbox.fail_call(failed)
                 await self._publish_missing_end(readable(message.body).get("task_id"))
+
+    async def _may_fail(self, failed: AgentFailed, message: UndeliverableMessage) -> bool:
+        """Not for junk of somebody who was never given the call."""
+        if self._tokens is None or message.subject == subjects.AGENT_REQUESTED:
+            return True
+        return await self._tokens.fits(failed, str((message.headers or {}).get(CALL_TOKEN, "")))
 
     async def _recover_or_reject(self, message: UndeliverableMessage, reason: str) -> None:
         """A request that was recorded has its effects published. Another one is rejected, though its client did nothing

@@ -12,6 +12,7 @@ import structlog
 from nats.js import JetStreamContext
 
 from fleet import subjects
+from fleet.control.call_tokens import CallTokens
 from fleet.control.items import FailLost, Reissue
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.recovery.reconciliation import Reconciliation
@@ -32,6 +33,7 @@ RESTORED_WITHIN_S = 30.0
 _EFFECTS: dict[str, type[Any]] = {"calls": CallAgent, "deadlines": SetDeadline}
 REISSUED = {spec.name: _EFFECTS[spec.reissue] for spec in STREAMS if spec.reissue is not None}
 """Stream -> what is published again for a running task when it is lost."""
+_NOT_REISSUED = (subjects.STATES, subjects.KEYS_STREAM)
 
 
 class TopLevel(msgspec.Struct, frozen=True):
@@ -44,8 +46,15 @@ class LostStreams:
     """Message ids are deterministic: several processes may do the same at once."""
 
     def __init__(
-        self, js: JetStreamContext, texts: Texts, store: StateStore, runner: Runner, unended: UnendedTasks
+        self,
+        js: JetStreamContext,
+        texts: Texts,
+        store: StateStore,
+        runner: Runner,
+        unended: UnendedTasks,
+        tokens: CallTokens | None = None,
     ) -> None:
+        self._tokens = tokens
         self._js = js
         self._reconciliation = Reconciliation(js, texts, store, runner)
         self._runner = runner
@@ -64,7 +73,7 @@ class LostStreams:
 
     def after_loss_of(self, streams: Collection[str]) -> None:
         """`run` repairs it."""
-        self._lost |= {stream for stream in streams if stream in REISSUED or stream == subjects.STATES}
+        self._lost |= {stream for stream in streams if stream in REISSUED or stream in _NOT_REISSUED}
         if streams and subjects.STATES not in streams:
             # Streams in memory are in no backup: NATS was started anew, perhaps with what was restored.
             self._may_be_restored = True
@@ -99,6 +108,8 @@ class LostStreams:
             raise
 
     async def _recover(self, lost: Collection[str]) -> None:
+        if self._tokens is not None:
+            await self._tokens.keep()
         if subjects.STATES in lost:
             await self.fail_lost_tasks()
         if kinds := tuple({kind for stream, kind in REISSUED.items() if stream in lost}):

@@ -22,8 +22,10 @@ from fleet.messages import UNDECODABLE
 log = structlog.get_logger(__name__)
 
 HELD = (subjects.DELIBERATION_CONTROL, subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES, subjects.DELIBERATIONS)
-WATCHED = frozenset({*HELD, subjects.DELIBERATION_REQUESTS, subjects.STATES, subjects.TEXTS_STREAM})
-"""Those in which deliberations stand."""
+WATCHED = frozenset(
+    {*HELD, subjects.DELIBERATION_REQUESTS, subjects.STATES, subjects.TEXTS_STREAM, subjects.KEYS_STREAM}
+)
+"""Those in which deliberations stand, and the key of their calls."""
 
 
 class _Purge(msgspec.Struct, frozen=True):

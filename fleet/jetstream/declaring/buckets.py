@@ -30,6 +30,7 @@ def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
         # With replicas a direct get may answer with an old state.
         subjects.BUCKET: {"max_age": keep_s, "allow_direct": limits.replicas == 1},
         subjects.WORKERS_BUCKET: {"max_age": MINUTE_S, "allow_direct": True},
+        subjects.KEYS: {"max_age": 0.0, "allow_direct": False},
         # Each text has a lifetime of its own; this is the longest.
         subjects.TEXTS: texts,
         subjects.ANSWERS: texts,

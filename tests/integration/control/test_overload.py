@@ -38,7 +38,7 @@ class Gate:
         """Answers all that waits, and whatever comes."""
         self.is_open = True
         for call in self.waiting:
-            await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+            await agents.publish(fleet.nc.jetstream(), agents.answer(call))
 
 
 async def waiting(fleet: Fleet) -> int:

@@ -37,7 +37,7 @@ async def test_an_answer_to_a_newer_state_waits_for_a_newer_process(nats_url: st
         newer = encode({**json.loads(entry.value or b""), "schema": NEWER, "calls": ["of another shape"]})
         revision = await bucket.update("newer", newer, last=entry.revision)
 
-        await js.publish(subjects.AGENT_COMPLETED, encode(agents.answer(held[0])))
+        await agents.publish(js, agents.answer(held[0]))
         code, reply = await fleet.ask(subjects.RESULT, "newer")
         assert code == "503"
         assert f"schema {NEWER}" in reply["error"]

@@ -14,6 +14,9 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from fleet import subjects
 from fleet.jetstream.payloads import Texts
+from fleet.messages import AgentRequested, decode, encode
+from fleet.messages.headers import CALL_TOKEN
+from tests.support import agents
 from tests.support.control_plane import Fleet
 from tests.support.fake_control_plane import SLOW
 from tests.support.permitted import Users, permitted, settle
@@ -296,19 +299,37 @@ async def test_a_broken_worker_takes_no_text_away(tmp_path: Path) -> None:
             assert await ours.get(ref) == long
 
 
-async def test_junk_in_the_place_of_an_answer_is_a_call_that_failed(tmp_path: Path) -> None:
-    """Under its message id, so that NATS drops the true one as a repetition. Nothing waits, nothing is made up."""
+async def test_a_worker_answers_only_the_calls_that_it_was_given(tmp_path: Path) -> None:
+    """Whatever it publishes for another worker's call, under its message id or another: the true answer counts."""
     async with attacked(tmp_path, SECONDS) as (fleet, users), users.connected("worker") as (worker, _):
         async with users.connected("operator") as (operator, _):
             calls = await operator.subscribe(subjects.AGENT_REQUESTED)
             await settle(operator)
             await fleet.request(task_id="theirs", num_agents=2, rounds=0, constraints={"timeout_seconds": 20})
-            call = await calls.next_msg(timeout=WITHIN_S)
-        for subject in (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED):
-            await worker.publish(subject, b"junk", headers={"Nats-Msg-Id": (call.headers or {})["Nats-Msg-Id"]})
+            given = [await calls.next_msg(timeout=WITHIN_S) for _ in range(2)]
+        (call, other) = (decode(msg.data, AgentRequested) for msg in given)
+        true, another = ((msg.headers or {})[CALL_TOKEN] for msg in given)
+        assert true != another
+        forged = encode(agents.answer(call, text="FORGED"))
+        for name in (call.msg_id, f"{call.msg_id}.{'0' * 32}", f"{call.msg_id}.{(given[1].headers or {})[CALL_TOKEN]}"):
+            for token in (
+                {},
+                {CALL_TOKEN: ""},
+                {CALL_TOKEN: "0" * 32},
+                {CALL_TOKEN: (given[1].headers or {})[CALL_TOKEN]},
+            ):
+                for subject, body in (
+                    (subjects.AGENT_COMPLETED, forged),
+                    (subjects.AGENT_COMPLETED, b"junk"),
+                    (subjects.AGENT_FAILED, encode(agents.failure(call))),
+                    (subjects.AGENT_FAILED, b"junk"),
+                ):
+                    await worker.publish(subject, body, headers={"Nats-Msg-Id": name, **token})
         await settle(worker)
         done = await fleet.inbox.next(subjects.COMPLETED, task_id="theirs")
-        assert (done["degraded"], len(done["results"]), len(done["failed_agents"])) == (True, 1, 1)
+        assert (len(done["results"]), done["failed_agents"], done["degraded"]) == (2, [], False)
+        assert "FORGED" not in json.dumps(done)
+        assert {call.agent_id, other.agent_id} == {entry["agent_id"] for entry in done["results"]}
         assert fleet.inbox.of("theirs") == [subjects.ACCEPTED, subjects.COMPLETED]
         await serves(fleet)
 

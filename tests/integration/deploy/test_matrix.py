@@ -30,10 +30,11 @@ QUEUES = {
 READ = (subjects.DELIBERATIONS, subjects.AGENT_PROGRESS_STREAM, subjects.STATES)
 """What anybody may read by consumers; answers too, by name."""
 STORES = (subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM)
-STREAMS = (*QUEUES, *READ, subjects.DEAD_LETTERS, *STORES, subjects.WORKERS_STREAM)
+STREAMS = (*QUEUES, *READ, subjects.DEAD_LETTERS, *STORES, subjects.WORKERS_STREAM, subjects.KEYS_STREAM)
 BODY = b"!"
 """No request of JetStream's API is valid with it: what is let through changes nothing."""
 KEY = f"$KV.{subjects.BUCKET}.victim"
+SECRET = f"$KV.{subjects.KEYS}.calls"
 META, CHUNK = f"$O.{subjects.TEXTS}.M.bmFtZQ==", f"$O.{subjects.TEXTS}.C.chunk"
 NOTE, PIECE = f"$O.{subjects.ANSWERS}.M.bmFtZQ==", f"$O.{subjects.ANSWERS}.C.chunk"
 
@@ -55,7 +56,7 @@ OTHERS = (
     *("$JS.EVENT.ADVISORY.STREAM.DELETED.{s}", "$JS.FC.{s}.{c}.x", "$JSC.R.x", "$NRG.P.x"),
     *("$SYS.REQ.USER.INFO", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.FLEET.CONNZ", "$SYS.ACCOUNT.FLEET.CONNECT"),
     *("$SYS.REQ.SERVER.X.RELOAD", "$SYS.REQ.CLAIMS.UPDATE", "$MQTT.sub.x", "$G.x", "$GNR.x"),
-    *(KEY, f"$KV.{subjects.WORKERS_BUCKET}.limits", META, CHUNK, NOTE, PIECE),
+    *(KEY, f"$KV.{subjects.WORKERS_BUCKET}.limits", META, CHUNK, NOTE, PIECE, SECRET),
     *("_INBOX.x", "_INBOX.control.x", "_INBOX.worker.x", "_R_.x"),
     *("$SRV.PING", "$SRV.INFO.deliberations", "$SRV.STATS.deliberations.x"),
     *(subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES, subjects.DELIVER_CONTROL, subjects.instance_of("x")),
@@ -83,6 +84,7 @@ KEYS = {
     subjects.TEXTS_STREAM: (META, CHUNK, "$O.>"),
     subjects.ANSWERS_STREAM: (NOTE, PIECE, "$O.>"),
     subjects.WORKERS_STREAM: (f"$KV.{subjects.WORKERS_BUCKET}.status.w",),
+    subjects.KEYS_STREAM: (SECRET, ">"),
     subjects.DELIBERATIONS: (subjects.COMPLETED, ">"),
     subjects.AGENT_RESPONSES: (subjects.AGENT_COMPLETED,),
     subjects.AGENT_PROGRESS_STREAM: (subjects.AGENT_PROGRESS,),
@@ -214,7 +216,7 @@ HEARD = (
     *(subjects.AGENT_REQUESTED, subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS),
     *(subjects.AGENT_STOP, subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("victim")),
     *(subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES, subjects.DELIVER_CONTROL, subjects.instance_of("x")),
-    *(f"deadletter.{subjects.AGENT_REQUESTED}", KEY, META, CHUNK, NOTE, PIECE),
+    *(f"deadletter.{subjects.AGENT_REQUESTED}", KEY, META, CHUNK, NOTE, PIECE, SECRET),
     f"$KV.{subjects.WORKERS_BUCKET}.status.w",
     *("_INBOX.control.x", "_INBOX.worker.x", "_INBOX.x", "_R_.x", "$SRV.PING", "$JS.API.>", "$JS.ACK.>", "$SYS.>"),
     *(

@@ -70,7 +70,7 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
     """Subjects, streams, consumers and buckets are those of `fleet.subjects` and `fleet.jetstream.topology`."""
     tokens = pattern.split(".")
     if tokens[0] == "$KV":
-        assert tokens[1] in (subjects.BUCKET, subjects.WORKERS_BUCKET)
+        assert tokens[1] in (subjects.BUCKET, subjects.WORKERS_BUCKET, subjects.KEYS)
     elif tokens[0] == "$O":
         assert tokens[1] in (subjects.TEXTS, subjects.ANSWERS)
     elif tokens[:2] == ["$JS", "EVENT"]:

@@ -11,6 +11,7 @@ from nats.js.api import ConsumerConfig
 
 from fleet import subjects
 from fleet.config import load
+from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.outbox import Outbox
 from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.control.runner import Runner
@@ -22,6 +23,7 @@ from fleet.jetstream.origin import run_of
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.streams import STREAMS, ConsumerSpec
 from fleet.messages import AgentCompleted, AgentRequested, encode
+from fleet.messages.headers import CALL_TOKEN
 from fleet.requests.task import Task
 from tests.support import agents
 from tests.support.control_plane import Fleet, running
@@ -252,7 +254,11 @@ async def test_a_poisoned_answer_fails_its_call_and_not_the_task(nats_url: str) 
             while not any(call.agent_id.endswith("001") for call in calls):  # noqa: ASYNC110 - played by the test
                 await asyncio.sleep(0.02)
         name = f"{task_id}.0.propose.agent-dev-001.1"
-        await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, b'{"broken', headers={"Nats-Msg-Id": name})
+        js = fleet.nc.jetstream()
+        token = (await CallTokens.open(js)).of(next(call for call in calls if call.agent_id.endswith("001")))
+        of_nobody, of_its_worker = ({"Nats-Msg-Id": name}, {"Nats-Msg-Id": f"{name}.{token}", CALL_TOKEN: token})
+        await js.publish(subjects.AGENT_COMPLETED, b'{"broken', headers=of_nobody)
+        await js.publish(subjects.AGENT_COMPLETED, b'{"broken', headers=of_its_worker)
         done = await settled(fleet, task_id)
     assert [(call["agent_id"], call["error_type"]) for call in done["failed_agents"]] == [
         ("agent-dev-001", "Undeliverable")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fleet import subjects
-from fleet.messages import AgentRequested, encode
+from fleet.messages import AgentRequested
 from tests.support import agents
 from tests.support.control_plane import running
 from tests.support.fake_control_plane import SLOW, until
@@ -51,7 +51,7 @@ async def test_a_task_whose_state_is_no_state_ends_with_its_next_answer(nats_url
         await until(lambda: bool(calls))
         js = fleet.nc.jetstream()
         await (await js.key_value(subjects.BUCKET)).put("victim", value)
-        await js.publish(subjects.AGENT_COMPLETED, encode(agents.answer(calls[0])))
+        await agents.publish(js, agents.answer(calls[0]))
         failed = await fleet.inbox.next(subjects.FAILED, task_id="victim")
         assert "cannot be read" in failed["error"]
 

@@ -198,7 +198,7 @@ async def test_a_task_whose_state_alone_was_lost_fails_at_its_deadline(
         async with asyncio.timeout(WITHIN_S):
             call = await calls.get()
         await lose(fleet, "lost")
-        await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+        await agents.publish(fleet.nc.jetstream(), agents.answer(call))
         failed = await fleet.inbox.next(subjects.FAILED, task_id="lost")
         assert (failed["status"], "lost the state" in failed["error"]) == ("FAILED", True)
         code, reply = await fleet.ask(subjects.RESULT, {"task_id": "lost"})
@@ -219,7 +219,7 @@ async def test_all_fail_whose_bucket_was_lost_whatever_stands_among_the_events(n
         fleet.inbox.events.clear()
         await fleet.nc.jetstream().delete_stream(subjects.STATES)
         for call in seen:  # the collectors work on them meanwhile
-            await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, agents.encode(agents.answer(call)))
+            await agents.publish(fleet.nc.jetstream(), agents.answer(call))
         for task_id in ids:
             await fleet.inbox.next(subjects.FAILED, task_id=task_id)
         assert all(fleet.inbox.of(task_id) == [subjects.FAILED] for task_id in ids)

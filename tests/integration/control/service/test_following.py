@@ -10,7 +10,7 @@ import pytest
 
 from fleet import subjects
 from fleet.control.service import following
-from fleet.messages import AgentFailed, AgentRequested, AgentResponse, encode
+from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents, natscli
 from tests.support.control_plane import Fleet, running
 from tests.support.fake_control_plane import until
@@ -36,9 +36,7 @@ class Gate:
     ) -> None:
         await until(lambda: len(self._held) >= count)
         for _ in range(count):
-            response = respond(self._held.pop(0))
-            subject = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
-            await fleet.nc.jetstream().publish(subject, encode(response))
+            await agents.publish(fleet.nc.jetstream(), respond(self._held.pop(0)))
 
 
 async def test_a_request_is_submitted_and_everything_is_told(nats_url: str) -> None:

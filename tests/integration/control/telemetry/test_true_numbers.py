@@ -14,6 +14,7 @@ from fleet.control import collector, dispatcher
 from fleet.jetstream import connection
 from fleet.jetstream.history import events
 from fleet.local.testbed import NoWorkers
+from fleet.messages.headers import CALL_TOKEN
 from fleet.observability.metrics import Metrics
 from tests.support.control_plane import Fleet, Inbox
 from tests.unit.control.telemetry.test_metering import total
@@ -103,9 +104,9 @@ async def say_again(fleet: Fleet) -> None:
     kinds = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)
     stored = [msg async for msg in events(js, kinds, None, stream=subjects.AGENT_RESPONSES)]
     for number, msg in enumerate(stored):
-        await js.publish(
-            msg.subject, msg.data, headers={"Nats-Msg-Id": f"again-{number}-{msg.metadata.sequence.stream}"}
-        )
+        token = (msg.headers or {})[CALL_TOKEN]
+        own = {"Nats-Msg-Id": f"again-{number}-{msg.metadata.sequence.stream}", CALL_TOKEN: token}
+        await js.publish(msg.subject, msg.data, headers=own)
 
 
 async def all_handled(fleet: Fleet) -> None:

@@ -102,7 +102,7 @@ async def test_requests_wait_while_there_is_no_room_and_what_is_in_progress_ends
         await fleet.request(task_id="waits", num_agents=1)
         is_open = True
         for call in waiting:
-            await js.publish(subjects.AGENT_COMPLETED, encode(agents.answer(call)))
+            await agents.publish(js, agents.answer(call))
         await fleet.inbox.next(subjects.COMPLETED, task_id="begun")
         code, reply = await fleet.ask(subjects.RESULT, {"task_id": "waits"})
         assert (code, reply["status"]) == (None, "PENDING")
