@@ -17,6 +17,8 @@ LIMITS = {
     "options.output_schema": 256 * KIB,
 }
 """Bytes of JSON. All but `correlation` stand in every prompt. (`control.call_parts` stores what is long once.)"""
+METADATA_VALUES = 20_000
+"""JSON values: each is an object of Python in every state that is read, whatever few bytes it has."""
 LIMIT_OF_ALL = 2560 * KIB
 """Bytes of JSON: `task_description` and all of `LIMITS` together."""
 
@@ -29,6 +31,8 @@ def too_large(request: DeliberationRequested) -> Iterator[tuple[str, str]]:
         total += size
         if size > limit:
             yield f"$.{name}", f"{size} bytes of JSON, at most {limit}"
+    if _has_more_values(_part(request, "constraints.metadata"), METADATA_VALUES):
+        yield "$.constraints.metadata", f"it has more than {METADATA_VALUES:,} values"
     if total > LIMIT_OF_ALL:
         parts = ", ".join(LIMITS)
         yield "$", f"task_description, {parts}: {total} bytes of JSON together, at most {LIMIT_OF_ALL}"
@@ -46,3 +50,16 @@ def _part(request: DeliberationRequested, name: str) -> Any:
 
 def _size(part: Any) -> int:
     return 0 if part is None else len(encode(part))
+
+
+def _has_more_values(part: Any, most: int) -> bool:
+    """Counts no further than that."""
+    count, left = 0, [part]
+    while left and count <= most:
+        value = left.pop()
+        count += 1
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return count > most

@@ -259,8 +259,9 @@ def test_what_nests_is_counted_wherever_it_stands(before: int, depth: int, fine:
     """Brackets in strings do not nest, and a long request is not read piece by piece to name the field."""
     texts = json.dumps(['[{\\"' * 100, "}" * 100])
     nested = "[" * depth + "]" * depth
-    metadata = f'{{"x": [{"{}," * before}{texts}, {nested}]}}'
-    body = f'{{"task_id": "t", "task_description": "x", "constraints": {{"metadata": {metadata}}}}}'
+    metadata = f'{{"x": [{texts}, {nested}]}}'
+    ignored = f'[{"{}," * before}{texts}]'
+    body = f'{{"ignored": {ignored}, "task_description": "x", "constraints": {{"metadata": {metadata}}}}}'
     if fine:
         parse_request(body.encode(), 1, None)
     else:

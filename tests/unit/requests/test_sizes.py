@@ -7,7 +7,7 @@ import pytest
 
 from fleet.errors import BadRequest
 from fleet.requests.parse import parse_request
-from fleet.requests.sizes import LIMIT_OF_ALL, LIMITS
+from fleet.requests.sizes import LIMIT_OF_ALL, LIMITS, METADATA_VALUES
 
 
 def parse(body: dict[str, Any]) -> Any:
@@ -44,6 +44,17 @@ def test_a_part_above_its_limit_is_named(name: str) -> None:
         parse(of_size(name, LIMITS[name] + 1))
     assert (caught.value.code, caught.value.path) == ("invalid", f"$.{name}")
     assert caught.value.error == f"$.{name}: {LIMITS[name] + 1} bytes of JSON, at most {LIMITS[name]}"
+
+
+@pytest.mark.parametrize("value", [{}, [], [[]], {"k": {}}, 0, None, ""])
+def test_metadata_has_a_limit_of_values(value: Any) -> None:
+    """Three bytes of JSON become a hundred in memory, in each state that is read: what counts is how many there are."""
+    each = 1 + (len(value) if isinstance(value, dict | list) else 0)
+    fitting = (METADATA_VALUES - 2) // each
+    parse({"constraints": {"metadata": {"a": [value] * fitting}}})
+    with pytest.raises(BadRequest) as caught:
+        parse({"constraints": {"metadata": {"a": [value] * (fitting + 1)}}})
+    assert caught.value.path == "$.constraints.metadata"
 
 
 def test_bytes_count_and_not_characters() -> None:
