@@ -151,6 +151,10 @@ def exhausted(stream: str, consumer: str) -> str:
     return f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}"
 
 
+CONSUMER_CREATE: Final = "$JS.API.CONSUMER.CREATE.>"
+"""Where NATS is asked for consumers."""
+
+
 def purge_of(stream: str) -> str:
     """Where NATS is asked to purge a stream."""
     return f"$JS.API.STREAM.PURGE.{stream}"

@@ -18,6 +18,7 @@ from fleet.control.runner import Runner
 from fleet.control.service.server import Service
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
 from fleet.jetstream.payloads import Texts
+from fleet.logger import Seldom
 from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, decode, decoder
 from fleet.observability.metrics import Metrics
 
@@ -40,11 +41,16 @@ class Collector:
 
     def __init__(self, texts: Texts, runner: Runner, tokens: CallTokens) -> None:
         self._tokens = tokens
+        self._refused = Seldom()
         self._texts = texts
         self._runner = runner
 
     async def on_response(self, message: IncomingMessage) -> None:
         """`agent.response.completed` and `.failed`."""
+        if not message.call_token:
+            # A reply of NATS or a copy, sent here by somebody. There may be thousands: no trace is kept of each.
+            await self._refuse(message, "no token")
+            return
         try:
             body = await self._texts.inline(message.body)
             response: AgentResponse = decoder(AgentResponse).decode(body)
@@ -57,12 +63,14 @@ class Collector:
             return
         if not genuine:
             # Nobody who was given the call: whoever was still answers it.
-            log.warning(
-                "answer.forged", task_id=response.task_id, call=response.call_id, sequence=message.delivery.sequence
-            )
-            await message.delivery.ack()
+            await self._refuse(message, response.call_id)
             return
         self._submit(response.task_id, Responded(response, now_ms()), message)
+
+    async def _refuse(self, message: IncomingMessage, what: str) -> None:
+        if (count := self._refused.count(what)) is not None:
+            log.warning("answer.forged", what=what, sequence=message.delivery.sequence, count=count)
+        await message.delivery.ack()
 
     async def on_control(self, message: IncomingMessage) -> None:
         """`control.deadline` and `control.cancel`."""

@@ -17,6 +17,7 @@ from fleet.control.background import Background
 from fleet.control.component import Component, open_component
 from fleet.control.fleet_gauges import FleetGauges
 from fleet.control.intake import Broker
+from fleet.control.recovery.foreign_consumers import ForeignConsumers
 from fleet.control.recovery.restored_streams import RestoredStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
@@ -125,6 +126,9 @@ class Lifecycle:
         self.health.metrics["fleet_tasks_in_work"].at().set_function(lambda: float(len(runner.in_work)))
         lost, restored = component.lost_streams, RestoredStreams(component.lost_streams)
         await component.nc.subscribe(subjects.purge_of("*"), cb=restored.on_purge)
+        foreign = ForeignConsumers(component.nc, component.js)
+        await foreign.start()
+        self.keep("foreign consumers", foreign.run(), begun)
         dog = Watchdog(self.settings, self.health, component.js, clients, self._reads, lost, restored)
         self.keep("connections", _closings(clients), begun)
         self.keep("watchdog", dog.run(), begun)

@@ -11,9 +11,10 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js.api import RawStreamMsg
 
-from fleet.logger import Logger
+from fleet.logger import Logger, Seldom
 
 log = Logger(__name__)
+_foreign = Seldom()
 
 CONTROL_INBOX, WORKER_INBOX = "_INBOX.control", "_INBOX.worker"
 """Inboxes of their own: who could listen there would learn the next names, and could have answers delivered to them."""
@@ -27,8 +28,8 @@ _NOT_FOR_REPLIES = ("deliberation", "agent", "control", "fleet", "deadletter")
 def published(msg: Msg, *subjects: str) -> bool:
     """Whether what core NATS brought was published under one of these subjects, and is no copy of a stored message."""
     genuine = msg.subject in subjects and not msg.reply.startswith(_ACK) and not is_copy(msg)
-    if not genuine:
-        log.warning("message.foreign", subject=msg.subject, expected=subjects, bytes=len(msg.data))
+    if not genuine and (count := _foreign.count(msg.subject)) is not None:
+        log.warning("message.foreign", subject=msg.subject, expected=subjects, bytes=len(msg.data), count=count)
     return genuine
 
 
@@ -40,9 +41,10 @@ def delivered(msg: Msg, stream: str, consumer: str, subjects: Collection[str]) -
         log.warning("message.foreign", subject=msg.subject, expected=f"{stream}/{consumer}", bytes=len(msg.data))
         return False
     genuine = (meta.stream, meta.consumer) == (stream, consumer) and msg.subject in subjects
-    if not genuine:
-        came = f"{meta.stream}/{meta.consumer}"
-        log.warning("message.foreign", subject=msg.subject, expected=f"{stream}/{consumer}", came_from=came)
+    came = f"{meta.stream}/{meta.consumer}"
+    if not genuine and (count := _foreign.count(came)) is not None:
+        expected = f"{stream}/{consumer}"
+        log.warning("message.foreign", subject=msg.subject, expected=expected, came_from=came, count=count)
     return genuine
 
 
@@ -63,10 +65,15 @@ def run_of(msg: Msg | RawStreamMsg) -> str:
     return f"{int(stored_ns) // 1000:x}"
 
 
+def is_for_callers(subject: str) -> bool:
+    """Whether it is one that callers may listen on: not one by which the fleet, or NATS, is told something."""
+    first = subject.partition(".")[0]
+    return not first.startswith("$") and first not in _NOT_FOR_REPLIES
+
+
 def may_be_answered(reply: str) -> bool:
-    """Whether a reply subject is one that callers listen on: not one by which the fleet, or NATS, is told something."""
-    first = reply.partition(".")[0]
-    fine = not first.startswith("$") and first not in _NOT_FOR_REPLIES
+    """Whether a reply subject is for callers; one that is not is logged."""
+    fine = is_for_callers(reply)
     if not fine:
         log.warning("request.not_answered", reply=reply)
     return fine

@@ -152,10 +152,12 @@ def _control_publishes() -> Iterator[str]:
     # Short-lived consumers: a look for a terminal event, a watch on the bucket.
     yield from _create_consumers(subjects.DELIBERATIONS)
     yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.DELIBERATIONS}.*"
-    yield f"$JS.API.CONSUMER.DELETE.{subjects.DELIBERATIONS}.*"
     yield f"$JS.ACK.{subjects.DELIBERATIONS}.>"
     yield from _create_consumers(subjects.STATES)
-    yield f"$JS.API.CONSUMER.DELETE.{subjects.STATES}.*"
+    # Of anybody: those that deliver to the fleet are taken away.
+    yield "$JS.API.CONSUMER.LIST.*"
+    read = (*(spec.name for spec in STREAMS if spec.clients_read is not None), subjects.STATES, TEXTS)
+    yield from (f"$JS.API.CONSUMER.DELETE.{stream}.*" for stream in read)
     yield subjects.purge_of(subjects.DELIBERATION_CONTROL)  # takes a schedule back
     yield subjects.purge_of(TEXTS)  # texts that nobody refers to any more
 
@@ -163,6 +165,7 @@ def _control_publishes() -> Iterator[str]:
 def _control_subscribes() -> Iterator[str]:
     yield from (_INBOX, "$SRV.>", *_ENDPOINTS, subjects.REJECTED, *subjects.TERMINAL)
     yield from (subjects.instance_of("*"), subjects.exhausted("*", "*"))
+    yield subjects.CONSUMER_CREATE  # does somebody have one deliver to the fleet?
     yield subjects.purge_of("*")  # what an operator takes away is not waited for
     yield subjects.status_of(">")  # do the model servers answer the workers?
     yield subjects.deadletter_of(subjects.AGENT_REQUESTED)  # those that workers store are counted

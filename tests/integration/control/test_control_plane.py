@@ -13,6 +13,7 @@ from nats.js.errors import NotFoundError
 from fleet import subjects
 from fleet.config import load
 from fleet.messages import AgentRequested, AgentResponse
+from fleet.messages.headers import CALL_TOKEN
 from tests.support import agents
 from tests.support.control_plane import Fleet, running
 
@@ -225,7 +226,7 @@ async def test_nothing_is_left_behind(fleet: Fleet) -> None:
 async def test_undecodable_response_becomes_a_dead_letter(silent: Fleet) -> None:
     """A poisoned response blocks nothing and is kept whole."""
     js = silent.nc.jetstream()
-    await js.publish(subjects.AGENT_COMPLETED, b'{"broken')
+    await js.publish(subjects.AGENT_COMPLETED, b'{"broken', headers={CALL_TOKEN: "somebody's"})
     until = time.monotonic() + 10
     while True:
         try:

@@ -10,7 +10,9 @@ from typing import Any
 
 import nats.errors
 import pytest
+from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.jetstream.payloads import Texts
@@ -223,6 +225,49 @@ async def test_copies_of_events_are_no_work(tmp_path: Path, user: str, target: s
         code, reply = await fleet.ask(subjects.RESULT, {"task_id": "theirs"})
         assert (code, reply["status"]) == (None, "IN_PROGRESS")
         assert fleet.inbox.of("theirs") == [subjects.ACCEPTED]
+
+
+@pytest.mark.parametrize("user", ["client", "viewer"])
+async def test_streams_that_feed_each_other_are_parted(tmp_path: Path, user: str) -> None:
+    """Two consumers deliver each stream's messages into the other: without end, if nobody took them away."""
+    async with attacked(tmp_path) as (fleet, users), users.connected(user) as (nc, _):
+        await serves(fleet)
+        last = json.dumps({"last_by_subj": subjects.COMPLETED}).encode()
+        await nc.publish(f"$JS.API.STREAM.MSG.GET.{subjects.DELIBERATIONS}", last, reply=subjects.AGENT_COMPLETED)
+        await settle(nc)
+        js = nc.jetstream()
+        pairs = ((subjects.AGENT_RESPONSES, subjects.COMPLETED), (subjects.DELIBERATIONS, subjects.AGENT_COMPLETED))
+        for stream, target in pairs:
+            # Between asking and being told it may be gone.
+            await _try(lambda s=stream, t=target: js.add_consumer(s, ConsumerConfig(name="mine", deliver_subject=t)))
+        for stream, _ in pairs:
+            await gone(js, stream, "mine")
+        await serves(fleet)
+
+
+@pytest.mark.parametrize("target", [f"$KV.{subjects.BUCKET}.theirs", subjects.AGENT_STOP, subjects.DELIVER_CONTROL])
+async def test_a_consumer_that_is_turned_on_the_fleet_is_taken_away(tmp_path: Path, target: str) -> None:
+    """NATS tells nobody of a change. One that delivers to its owner stays."""
+    async with attacked(tmp_path) as (fleet, users), users.connected("client") as (nc, _):
+        js = nc.jetstream()
+        mine = ConsumerConfig(name="a", inactive_threshold=60, deliver_subject="_INBOX.x")
+        for config in (mine, mine.evolve(name="b")):
+            await js.add_consumer(subjects.DELIBERATIONS, config)
+        await _try(lambda: js.add_consumer(subjects.DELIBERATIONS, mine.evolve(deliver_subject=target)))
+        await gone(js, subjects.DELIBERATIONS, "a")
+        assert (await js.consumer_info(subjects.DELIBERATIONS, "b")).config.deliver_subject == "_INBOX.x"
+        await serves(fleet)
+
+
+async def gone(js: JetStreamContext, stream: str, consumer: str) -> None:
+    """Waits until there is no such consumer."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            try:
+                await js.consumer_info(stream, consumer)
+            except NotFoundError:
+                return
+            await asyncio.sleep(0.1)
 
 
 # --- a worker that is broken into ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from fleet.control.recovery.watchdog import PROBE_SUBJECT
 from fleet.jetstream.connection import connect
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import ContentRef, DeliberationCompleted, encode
+from fleet.messages.headers import CALL_TOKEN
 from tests.support import commands, servers
 from tests.support.control_plane import Fleet
 from tests.support.servers import Server
@@ -201,7 +202,8 @@ async def test_a_large_dead_letter_is_whole(fleet: Fleet) -> None:
     store = Store(fleet)
     js = fleet.nc.jetstream()
     ref = await store.texts.put("answers/broken", b'{"broken": ' + b"x" * (2 * MAX_PAYLOAD))
-    await js.publish(subjects.AGENT_COMPLETED, encode({"task_id": "nobody", "content_ref": ref}))
+    body = encode({"task_id": "nobody", "content_ref": ref})
+    await js.publish(subjects.AGENT_COMPLETED, body, headers={CALL_TOKEN: "somebody's"})
 
     async def buried() -> bool:
         return bool((await js.stream_info(subjects.DEAD_LETTERS)).state.messages)

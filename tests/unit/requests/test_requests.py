@@ -260,7 +260,7 @@ def test_what_nests_is_counted_wherever_it_stands(before: int, depth: int, fine:
     texts = json.dumps(['[{\\"' * 100, "}" * 100])
     nested = "[" * depth + "]" * depth
     metadata = f'{{"x": [{texts}, {nested}]}}'
-    ignored = f'[{"{}," * before}{texts}]'
+    ignored = f"[{'{},' * before}{texts}]"
     body = f'{{"ignored": {ignored}, "task_description": "x", "constraints": {{"metadata": {metadata}}}}}'
     if fine:
         parse_request(body.encode(), 1, None)
