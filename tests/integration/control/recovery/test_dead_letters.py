@@ -253,9 +253,9 @@ async def test_a_poisoned_answer_fails_its_call_and_not_the_task(nats_url: str) 
         async with asyncio.timeout(WITHIN_S):
             while not any(call.agent_id.endswith("001") for call in calls):  # noqa: ASYNC110 - played by the test
                 await asyncio.sleep(0.02)
-        name = f"{task_id}.0.propose.agent-dev-001.1"
         js = fleet.nc.jetstream()
-        token = (await CallTokens.open(js)).of(next(call for call in calls if call.agent_id.endswith("001")))
+        call = next(call for call in calls if call.agent_id.endswith("001"))
+        name, token = call.msg_id, (await CallTokens.open(js)).of(call)
         of_nobody, of_its_worker = ({"Nats-Msg-Id": name}, {"Nats-Msg-Id": f"{name}.{token}", CALL_TOKEN: token})
         await js.publish(subjects.AGENT_COMPLETED, b'{"broken', headers=of_nobody)
         await js.publish(subjects.AGENT_COMPLETED, b'{"broken', headers=of_its_worker)
