@@ -1,6 +1,7 @@
 """The runner: what is saved is published, also after a crash in between; replicas lose no answer to each other."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import Iterable
 
@@ -133,6 +134,21 @@ async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
             assert await deliver(runner, f"A:{number + 1}", responded(last), redelivered=True) == "acked"
         number += 2
     assert sent.conclusions == 1
+
+
+async def test_a_lost_publication_is_repaired_also_after_a_shadow_has_moved_on() -> None:
+    """Council and shadows move on without each other; what either still owes is not forgotten for the other."""
+    sent = Sent()
+    runner = Runner(MemoryStore(), sent)
+    await deliver(runner, "R:7", dataclasses.replace(requested(num_agents=2), shadows={"DEV": ("candidate",)}))
+    first, last, shadow = sent.calls
+    await deliver(runner, "A:1", responded(first))
+    sent.failures = 1
+    assert await deliver(runner, "A:2", responded(last)) == "retried"
+    await deliver(runner, "A:3", responded(shadow))
+    assert [(call.shadow, call.phase) for call in sent.calls] == [(True, "score")] * 2
+    assert await deliver(runner, "A:2", responded(last), redelivered=True) == "acked"
+    assert [call.agent_id for call in sent.calls if call.phase == "critique"] == ["agent-dev-001", "agent-dev-002"]
 
 
 class Refusing(MemoryStore):
