@@ -22,7 +22,10 @@ from fleet.observability.visible import visible
 
 log = structlog.get_logger(__name__)
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
+"""A busy machine takes a minute or two for what takes seconds otherwise. A child that ends is not waited for."""
+SLOW_AFTER_S = 20.0
+"""Then the log says what is waited for."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 STEADY_AFTER_S = 30.0
 """A child that lived this long is restarted at once again, whatever happened before."""
@@ -125,6 +128,7 @@ class Child:
         finally:
             if log_to is not None:
                 log_to.close()
+        slow = asyncio.get_running_loop().call_later(SLOW_AFTER_S, self._note_slow)
         try:
             async with asyncio.timeout(within_s):
                 ready_line = await self._ready(process)
@@ -134,9 +138,14 @@ class Child:
         except ChildFailed as error:
             await _end(self.name, process, 0)
             raise ChildFailed(self._explain(str(error))) from None
+        finally:
+            slow.cancel()
         self._drain = asyncio.create_task(self._forward(process))
         log.info("child.ready", child=self.name, pid=process.pid)
         return ready_line
+
+    def _note_slow(self) -> None:
+        log.warning("child.slow", child=self.name, waited_s=SLOW_AFTER_S, gives_up_after_s=READY_WITHIN_S)
 
     async def _keep(self) -> None:
         pause_s = FIRST_PAUSE_S

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
+from fleet.local import supervisor
 from fleet.local.supervisor import Child
 
 READY = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
@@ -47,3 +49,12 @@ async def test_a_defect_of_the_supervision_is_raised() -> None:
         child.kill()
         with pytest.raises(ZeroDivisionError):
             await child.defect()
+
+
+async def test_a_child_that_is_slow_to_start_is_named_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits on a busy machine knows for what."""
+    monkeypatch.setattr(supervisor, "SLOW_AFTER_S", 0.0)
+    with capture_logs() as logs:
+        async with running(lambda: None):
+            pass
+    assert [entry["child"] for entry in logs if entry["event"] == "child.slow"] == ["test"]
