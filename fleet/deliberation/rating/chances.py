@@ -12,7 +12,8 @@ proposals with a `p_best` of 0.8 about 80 % are truly the best.
 """
 
 from collections.abc import Mapping, Sequence
-from math import erf, exp, fsum, sqrt
+from functools import lru_cache
+from math import erf, exp, fsum, prod, sqrt
 
 from fleet.deliberation.rating.fitting import Fit
 from fleet.deliberation.rating.scoring import Score
@@ -56,23 +57,25 @@ def effective_reviewers(fit: Fit, scores: Sequence[Score], models: Mapping[str, 
 
 def raw_chances(quality: Mapping[str, float], variance: Mapping[str, float], among: Sequence[str]) -> dict[str, float]:
     """The integral for each, not yet calibrated."""
-    return {
-        name: fsum(
-            density * _all_below(quality[name] + sqrt(variance[name]) * x, name, quality, variance, among)
-            for x, density in zip(_GRID, _DENSITY, strict=True)
+    normals = tuple((quality[name], variance[name]) for name in among)
+    return dict(zip(among, _integrals(normals), strict=True))
+
+
+@lru_cache(maxsize=64)
+def _integrals(normals: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
+    """`normals`: mean and variance of each quality. A council is ranked several times with the same scores."""
+    scaled = [(mean, sqrt(2 * variance)) for mean, variance in normals]
+    chances = []
+    for own, (mean, variance) in enumerate(normals):
+        others = scaled[:own] + scaled[own + 1 :]
+        width = sqrt(variance)
+        chances.append(
+            fsum(
+                density * prod(0.5 * (1 + erf((mean + width * x - other) / spread)) for other, spread in others)
+                for x, density in zip(_GRID, _DENSITY, strict=True)
+            )
         )
-        for name in among
-    }
-
-
-def _all_below(
-    x: float, name: str, quality: Mapping[str, float], variance: Mapping[str, float], among: Sequence[str]
-) -> float:
-    product = 1.0
-    for other in among:
-        if other != name:
-            product *= 0.5 * (1 + erf((x - quality[other]) / sqrt(2 * variance[other])))
-    return product
+    return tuple(chances)
 
 
 def variances(fit: Fit, scores: Sequence[Score], models: Mapping[str, str], among: Sequence[str]) -> dict[str, float]:
