@@ -186,6 +186,7 @@ def test_budgets_are_spent_on_average() -> None:
     assert (set(counts), sum(counts)) == ({2, 3}, 25)
 
 
+@pytest.mark.slow
 def test_strategies_use_about_equal_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the single answer, which has no use for more."""
     monkeypatch.setattr(strategies, "BUDGET_AGENTS", (4,))
@@ -224,7 +225,7 @@ def test_tasks_come_from_the_seed() -> None:
 def test_json_is_one_object_with_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On standard output, and nothing else; the plot beside it."""
     monkeypatch.delenv("VLLM_URL", raising=False)
-    monkeypatch.setattr(strategies, "BUDGET_AGENTS", (2, 3))
+    monkeypatch.setattr(strategies, "BUDGET_AGENTS", (2,))
     monkeypatch.setattr(receipt, "LEAST_TASKS", 3)
     picture = tmp_path / "quality.png"
     ran = CliRunner().invoke(
