@@ -24,6 +24,7 @@ from fleet.errors import EventInFlight, StoreConflict
 from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
 from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy, run_of
+from fleet.jetstream.quirks import deliver_to
 from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
 from fleet.messages.headers import CALL_TOKEN, traceparent_in
@@ -182,12 +183,15 @@ class Broker(NatsBroker):
         super().__init__(servers(settings), apply_types=False, decoder=_raw, logger=None, graceful_timeout=10.0)
         self._settings = settings
         self._name = name
+        self._handlers: list[tuple[Any, Callable[[Any], Awaitable[None]]]] = []
+        """Of each of FastStream's subscribers."""
 
     def serve(
         self, subscription: Subscription, handler: Handler, dead_letters: DeadLetters, redelivered: Counted
     ) -> None:
         """`handler` gets what the durable delivers, once the broker has started; `redelivered` counts repetitions."""
-        self.subscriber(
+        handle = served_only(subscription, handler, dead_letters, redelivered)
+        subscriber = self.subscriber(
             subscription.filter,
             title=subscription.title,
             description=subscription.description,
@@ -196,7 +200,15 @@ class Broker(NatsBroker):
             ack_policy=AckPolicy.MANUAL,
             pending_msgs_limit=-1,
             pending_bytes_limit=-1,
-        )(served_only(subscription, handler, dead_letters, redelivered))
+        )
+        subscriber(handle)
+        self._handlers.append((subscriber, handle))
+
+    async def start(self) -> None:
+        """As FastStream's. What it would do for each message is not needed here: they go to the handlers directly."""
+        await super().start()
+        for subscriber, handle in self._handlers:
+            deliver_to(subscriber.subscription, handle)
 
     async def drain(self) -> None:
         """Takes nothing new, and hands what NATS has sent already to the handlers.

@@ -1,4 +1,4 @@
-"""Holds every private part of nats-py (2.16) that the fleet uses or mends, each with its reason, and nowhere else."""
+"""Holds every private part of nats-py (2.16) that is used or mended, each with its reason, here and in `quick_client`."""
 
 import asyncio
 import logging
@@ -16,6 +16,7 @@ from nats.js.kv import KeyValue
 from nats.micro.request import Request
 from nats.micro.service import Service
 
+from fleet.jetstream.quick_client import QuickClient
 from fleet.logger import Logger
 
 log = Logger(__name__)
@@ -28,7 +29,7 @@ _LINE = b"NATS/1.0"
 _LINE_END = b"\r\n"
 
 
-class LastingClient(Client):
+class LastingClient(QuickClient):
     """nats-py's client, which comes back or is `closed`: nothing ends its reading or its reconnecting unheard."""
 
     def __init__(self) -> None:
@@ -129,6 +130,11 @@ def drop_unsent(nc: Client) -> None:
     """Forgets what has not left yet. nats-py would send it after a reconnect, when another may have published it."""
     nc._pending.clear()
     nc._pending_data_size = 0
+
+
+def deliver_to(subscription: JetStreamContext.PushSubscription, handler: Handler) -> None:
+    """What comes from now on goes to `handler`, and not to what has subscribed."""
+    subscription._sub._cb = handler
 
 
 def forget_subscription(nc: Client, sub: Subscription) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from fleet.jetstream.connection import Connection
 from fleet.jetstream.origin import delivered
 from fleet.messages import encode
 
@@ -45,7 +45,7 @@ class PullConsumer:
 
     def __init__(
         self,
-        nc: Client,
+        nc: Connection,
         stream: str,
         consumer: str,
         subject: str,
@@ -131,10 +131,10 @@ class PullConsumer:
         inbox = self._inbox = self._nc.new_inbox()
         self._requested = 0
 
-        async def receive(msg: Msg) -> None:
+        def receive(msg: Msg) -> None:
             self._receive(msg, current=inbox == self._inbox)
 
-        self._sub = await self._nc.subscribe(inbox, cb=receive)
+        self._sub = await self._nc.subscribe_at_once(inbox, receive)
 
     async def _unsubscribe(self) -> None:
         sub, self._sub = self._sub, None
