@@ -5,7 +5,7 @@ What goes a way of its own here means the same. Whatever is unusual is left to n
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from nats.js.api import PubAck
 Take = Callable[[Msg], None]
 """Takes a message, and returns at once."""
 
+_TOKEN_BYTES, _TOKENS_AT_ONCE = 8, 128
 _LINE = b"NATS/1.0\r\n"
 _BLANKS = " \t\r\n\v\f"
 _VALID_NAMES = frozenset(
@@ -42,6 +43,7 @@ class QuickClient(Client):
         self._replies_begin: str | None = None
         """How the subjects of all replies begin; None: nothing was asked yet."""
         self._replies: dict[str, asyncio.Future[Msg]] = {}
+        self._tokens = _tokens()
 
     def jetstream(self, **options: Any) -> "QuickJetStream":
         return QuickJetStream(self, **options)
@@ -84,7 +86,7 @@ class QuickClient(Client):
             self._replies_begin = f"{self.new_inbox()}."
             await self.subscribe_at_once(f"{self._replies_begin}*", self._take_reply)
         loop = asyncio.get_running_loop()
-        token = secrets.token_hex(8)  # whoever has seen one subject cannot tell the next: a reply cannot be forged
+        token = next(self._tokens)
         answer: asyncio.Future[Msg] = loop.create_future()
         self._replies[token] = answer
         timer = loop.call_later(timeout, _time_out, answer)
@@ -164,6 +166,14 @@ def acknowledged(reply: bytes) -> PubAck:
     if not said.stream:
         raise nats.js.errors.APIError(description=f"no acknowledgement: {reply[:100]!r}")
     return PubAck(said.stream, said.seq, said.domain, said.duplicate, val=said.val)
+
+
+def _tokens() -> Iterator[str]:
+    """Ends of reply subjects. Whoever has seen one cannot tell the next: no reply can be forged."""
+    while True:
+        many = secrets.token_hex(_TOKENS_AT_ONCE * _TOKEN_BYTES)  # each call asks the kernel
+        for begin in range(0, len(many), 2 * _TOKEN_BYTES):
+            yield many[begin : begin + 2 * _TOKEN_BYTES]
 
 
 def _time_out(answer: asyncio.Future[Msg]) -> None:

@@ -17,6 +17,7 @@ TITLES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Kind -> how its command begins."""
 RAY: Final = "ray"
+STAND_IN: Final = "agent_stand_in"
 OTHER: Final = "other"
 
 
@@ -39,7 +40,8 @@ def kind_of(process: psutil.Process) -> str:
     for kind, titles in TITLES.items():
         if _begins(command, titles):
             return kind
-    return RAY if any(part.startswith(("ray::", "fleet-ray")) or "/ray/" in part for part in command[:3]) else OTHER
+    is_ray = any(part.startswith(("ray::", "fleet-ray")) or "/ray/" in part or STAND_IN in part for part in command[:3])
+    return RAY if is_ray else OTHER
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -21,9 +21,6 @@ from fleet.errors import FleetError
 MARK = "FLEET_RAY_OF"
 """In the environment of every process of a local Ray: the fleet's data directory."""
 PARTS = ("gcs_server", "raylet")
-SPARE = ("dashboard.py", "log_monitor.py", "monitor.py")
-"""Python scripts that Ray starts whatever one says, and that nothing here needs: a dashboard without pages, one that
-collects logs for drivers that want none, and one that would ask a cloud for more nodes."""
 LOOK_EVERY_S = 1.0
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """For Ray, and for whoever joins it: `127.0.0.1` is this node's address, and not to be replaced by one that others can
@@ -134,7 +131,6 @@ async def _serve(temp_dir: str) -> None:
         first = str(error).partition("\n")[0]
         raise FleetError(f"no local Ray could be started: {first} (or set RAY_ADDRESS to one that runs)") from error
     reclaim()
-    _end_spare_parts()
     parts = [part for part in psutil.Process().children(recursive=True) if part.name() in PARTS]
     print(address, flush=True)
     try:
@@ -144,13 +140,6 @@ async def _serve(temp_dir: str) -> None:
         await stop_local()
         raise
     raise FleetError("a part of Ray has died")
-
-
-def _end_spare_parts() -> None:
-    for process in psutil.Process().children():
-        with suppress(psutil.Error):
-            if any(part.rpartition("/")[2] in SPARE for part in process.cmdline()[:4]):
-                process.kill()  # on SIGTERM one of them would cry out, as if something had failed
 
 
 if __name__ == "__main__":

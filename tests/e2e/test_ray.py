@@ -222,9 +222,17 @@ async def test_a_local_ray_starts_where_another_has_run_and_listens_on_loopback_
         async with running("fleet.local.ray_head", str(tmp_path), str(port), RAY_TMPDIR=str(tmp_path)) as head:
             assert listening_on(head.pid) == {"127.0.0.1"}
             assert files_of_ray(tmp_path) == (0o700, 1)
+            assert parts_of(head.pid) - {"ray::IDLE"} == {"gcs_server", "raylet", "agent_stand_in.py"}
     finally:
         ray_head.end_remains(tmp_path)
     assert files_of_ray(tmp_path) is None
+
+
+def parts_of(pid: int) -> set[str]:
+    """The names of its descendants; of those that Python runs, their scripts'."""
+    commands = [process.cmdline() for process in psutil.Process(pid).children(recursive=True)]
+    scripts = [next((part for part in command if part.endswith(".py")), command[0]) for command in commands]
+    return {script.rpartition("/")[2] for script in scripts}
 
 
 def note_of_another_ray(temp_dir: Path) -> None:
