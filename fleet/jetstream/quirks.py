@@ -90,12 +90,12 @@ class LastingClient(QuickClient):
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         """The status line may hold anything on core subjects. What cannot be read is left out, as JetStream does."""
         try:
             return await super()._process_headers(headers)
         except (ValueError, IndexError):
-            _, _, rest = headers.partition(_LINE_END)
+            _, _, rest = (headers or b"").partition(_LINE_END)
             return await super()._process_headers(_LINE + _LINE_END + rest)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
