@@ -241,7 +241,8 @@ async def test_nobody_listens_to_the_replies_of_the_control_plane(scene: Scene, 
         )  # the control plane reads the state for it
         assert state[1]["status"] == "IN_PROGRESS"
         await control.publish("_INBOX.last", b"the last one")
-        fine = (scene.client._inbox_prefix + b"." + scene.client._resp_sub_prefix.split(b".")[1]).decode()
+        fine = scene.fleet.nc._replies_begin
+        assert fine is not None
         own = [fine, WORKER_INBOX] if name == "worker" else [fine]
         while (msg := await heard.next_msg(timeout=5)).data != b"the last one":
             assert msg.subject.startswith(tuple(own))
