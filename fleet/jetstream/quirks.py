@@ -1,4 +1,4 @@
-"""Holds every private part of nats-py (2.16) that is used or mended, each with its reason, here and in `quick_client`."""
+"""Holds every private part of nats-py (2.16) that is used or mended, with its reason, here and in `quick_client`."""
 
 import asyncio
 import logging
