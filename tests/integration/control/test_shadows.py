@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from fleet import subjects
-from fleet.messages import AgentRequested, AgentResponse, encode
+from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents, commands
 from tests.support.control_plane import Fleet, answering, client_on
 from tests.support.processes import Component
@@ -152,8 +152,7 @@ async def test_scores_that_came_while_no_collector_ran_count(nats_url: str, tmp_
         await restarted.collector.end(signal.SIGKILL)
         killed.set()
         (shadow,) = held_back
-        answer = agents.answer(shadow)
-        await nc.jetstream().publish(subjects.AGENT_COMPLETED, encode(answer), headers={"Nats-Msg-Id": answer.msg_id})
+        await agents.publish(nc.jetstream(), agents.answer(shadow))
         await restarted.collector.start()
         done = await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
     assert ends(fleet, task_id) == [subjects.COMPLETED]
