@@ -162,7 +162,8 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
             if response is not None:
                 kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
                 token = (msg.headers or {}).get(CALL_TOKEN, "")
-                await js.publish(kind, encode(response), headers={"Nats-Msg-Id": response.msg_id, CALL_TOKEN: token})
+                msg_id = f"{response.msg_id}.{token}"
+                await js.publish(kind, encode(response), headers={"Nats-Msg-Id": msg_id, CALL_TOKEN: token})
             await msg.ack()
             await asyncio.sleep(0)
     finally:

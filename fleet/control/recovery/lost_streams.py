@@ -66,8 +66,14 @@ class LostStreams:
         self._news = asyncio.Event()
 
     async def before_consuming(self, streams: Collection[str]) -> None:
-        """As `after_loss_of`, and notes which tasks run now: those that begin later have lost nothing."""
+        """As `after_loss_of`, and notes which tasks run now: those that begin later have lost nothing.
+
+        Where there was no key of calls, this process has made one. Calls that are open carry a token of another key, or
+        none, as an older version's do: no answer to them would count.
+        """
         self.after_loss_of(streams)
+        if subjects.KEYS_STREAM in streams:
+            self._lost.add(subjects.AGENT_REQUESTS)
         if self._lost & REISSUED.keys():
             self._running = await self._running_tasks()
 

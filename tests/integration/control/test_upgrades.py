@@ -83,19 +83,29 @@ async def test_durables_of_an_older_version_get_one_filter_and_keep_what_waits(n
 
 
 async def test_what_an_older_version_began_is_finished(nats_url: str) -> None:
-    """Its states, in every phase, and their open calls are there when this version takes over."""
+    """Its states, in every phase, and their open calls are there when this version takes over.
+
+    Its calls carry no token, so that no answer to them counts: they are asked again. Nothing is told twice.
+    """
+    nc = await nats.connect(nats_url)
+    js = nc.jetstream()
+    await topology.declare(js, load({}))
+    await js.delete_stream(subjects.KEYS_STREAM)  # an older version had none
+    bucket = await js.key_value(subjects.BUCKET)
+    states = list(begun("0.1.0.dev0"))
+    for state in states:
+        await bucket.create(state["task_id"], encode(state))
+        for effect in due(decode(encode(state), Deliberation)):
+            if isinstance(effect, CallAgent):
+                call = effect.request
+                await js.publish(subjects.AGENT_REQUESTED, encode(call), headers={"Nats-Msg-Id": call.msg_id})
+    await nc.close()
     async with running(nats_url, agents.answer) as fleet:
-        js = fleet.nc.jetstream()
-        bucket = await js.key_value(subjects.BUCKET)
-        states = list(begun("0.1.0.dev0"))
-        for state in states:
-            await bucket.create(state["task_id"], encode(state))
-            for effect in due(decode(encode(state), Deliberation)):
-                if isinstance(effect, CallAgent):
-                    await js.publish(subjects.AGENT_REQUESTED, encode(effect.request))
         for state in states:
             done = await fleet.inbox.next(subjects.COMPLETED, task_id=state["task_id"])
             assert done["degraded"] is bool(state["failures"])
+        ends = [body["task_id"] for subject, _, body in fleet.inbox.events if subject in subjects.TERMINAL]
+        assert sorted(ends) == sorted(state["task_id"] for state in states)
 
 
 def begun(version: str) -> Iterator[dict[str, Any]]:

@@ -283,7 +283,9 @@ FORBIDDEN = {
     "control": [
         f"$JS.API.STREAM.DELETE.{subjects.DELIBERATIONS}",
         f"$JS.API.STREAM.PURGE.{subjects.DELIBERATIONS}",
-        f"$JS.API.CONSUMER.DELETE.{subjects.AGENT_RESPONSES}.{subjects.COLLECTOR}",
+        f"$JS.API.CONSUMER.DELETE.{subjects.DELIBERATION_REQUESTS}.{subjects.DISPATCHER}",
+        f"$JS.API.CONSUMER.DELETE.{subjects.DELIBERATION_CONTROL}.{subjects.CONTROLLER}",
+        f"$JS.API.CONSUMER.DELETE.{subjects.AGENT_REQUESTS}.{subjects.WORKERS}",
     ],
     "worker": [
         f"$KV.{subjects.BUCKET}.t",
@@ -297,7 +299,10 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize(("name", "subject"), [(name, subject) for name in FORBIDDEN for subject in FORBIDDEN[name]])
 async def test_what_would_harm_is_refused(server: int, name: str, subject: str) -> None:
-    """State is the control plane's to write, streams and durables are the operator's to delete."""
+    """State is the control plane's to write, streams and queues' durables are the operator's to delete.
+
+    (Of streams that clients read the control plane may delete consumers: see `permissions.conf`.)
+    """
     async with user(server, name) as (nc, refused):
         await nc.publish(subject, b"{}")
         await settle(nc)
