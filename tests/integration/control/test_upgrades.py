@@ -85,7 +85,8 @@ async def test_durables_of_an_older_version_get_one_filter_and_keep_what_waits(n
 async def test_what_an_older_version_began_is_finished(nats_url: str) -> None:
     """Its states, in every phase, and their open calls are there when this version takes over.
 
-    Its calls carry no token, so that no answer to them counts: they are asked again. Nothing is told twice.
+    Its calls carry no token, so that no answer to them counts: they are asked again, also those that a worker has.
+    Nothing is told twice.
     """
     nc = await nats.connect(nats_url)
     js = nc.jetstream()
@@ -93,23 +94,33 @@ async def test_what_an_older_version_began_is_finished(nats_url: str) -> None:
     await js.delete_stream(subjects.KEYS_STREAM)  # an older version had none
     bucket = await js.key_value(subjects.BUCKET)
     states = list(begun("0.1.0.dev0"))
+    open_calls = []
     for state in states:
         await bucket.create(state["task_id"], encode(state))
         for effect in due(decode(encode(state), Deliberation)):
             if isinstance(effect, CallAgent):
                 call = effect.request
                 await js.publish(subjects.AGENT_REQUESTED, encode(call), headers={"Nats-Msg-Id": call.msg_id})
-    await nc.close()
+                open_calls.append(call)
+    worker = await js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
+    taken: list[Any] = []
+    while len(taken) < len(open_calls):
+        taken += await worker.fetch(len(open_calls) - len(taken), timeout=5)
     async with running(nats_url, agents.answer) as fleet:
+        for call, msg in zip(open_calls, taken, strict=True):
+            await js.publish(subjects.AGENT_COMPLETED, encode(agents.answer(call, text="of no use")))
+            assert decode(msg.data, AgentRequested) == call
         for state in states:
             done = await fleet.inbox.next(subjects.COMPLETED, task_id=state["task_id"])
             assert done["degraded"] is bool(state["failures"])
+            assert "of no use" not in json.dumps(done)
         ends = [body["task_id"] for subject, _, body in fleet.inbox.events if subject in subjects.TERMINAL]
         assert sorted(ends) == sorted(state["task_id"] for state in states)
+    await nc.close()
 
 
 def begun(version: str) -> Iterator[dict[str, Any]]:
-    """States as they were written, each of another task, and with time left."""
+    """States as they were written, each of another task, and with time left (what NATS can count in nanoseconds)."""
     for index, record in enumerate(json.loads((RECORDED / version / "states.json").read_text())):
         if record["state"]["result"] is None:
-            yield {**record["state"], "task_id": f"older-{index}", "deadline_at": "2999-01-01T00:00:00.000Z"}
+            yield {**record["state"], "task_id": f"older-{index}", "deadline_at": "2199-01-01T00:00:00.000Z"}
