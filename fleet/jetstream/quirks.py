@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import nats.errors
@@ -173,9 +173,21 @@ def message_of(request: Request) -> Msg:
     return request._msg
 
 
-async def stop_watching(js: JetStreamContext, bucket: str, watcher: KeyValue.KeyWatcher) -> None:
-    """nats-py leaves the consumer of a watcher behind, for five minutes."""
-    await watcher.stop()  # type: ignore[no-untyped-call]
-    if watcher._sub is not None:
-        consumer = (await watcher._sub.consumer_info()).name
-        await js.delete_consumer(f"KV_{bucket}", consumer)
+async def entries(js: JetStreamContext, bucket: str) -> AsyncGenerator[KeyValue.Entry, None]:
+    """What lies in the bucket now, marks of what was deleted too. Close it with `aclosing`.
+
+    nats-py's watcher may say that this was all before the first has come: while it is on its way, NATS counts it as
+    delivered. And it leaves its consumer behind, for five minutes.
+    """
+    watcher: Any = await (await js.key_value(bucket)).watchall()
+    try:
+        async for entry in watcher:
+            if entry is not None:
+                yield entry
+                if not entry.delta:
+                    return
+            elif not (await watcher._sub.consumer_info()).delivered.consumer_seq:
+                return
+    finally:
+        await watcher.stop()
+        await js.delete_consumer(f"KV_{bucket}", (await watcher._sub.consumer_info()).name)

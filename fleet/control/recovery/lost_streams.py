@@ -5,6 +5,7 @@ A task whose deadline or calls are gone would wait for ever, or until its deadli
 
 import asyncio
 from collections.abc import Collection, Coroutine, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from fleet.control.states.store import StateStore
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
 from fleet.jetstream.payloads import Texts
-from fleet.jetstream.quirks import stop_watching
+from fleet.jetstream.quirks import entries
 from fleet.jetstream.streams import STREAMS
 from fleet.observability.retries import again
 
@@ -153,16 +154,8 @@ class LostStreams:
 
     async def _running_tasks(self) -> list[str]:
         """By the top level of their states: those that have ended are many, and need not be loaded."""
-        bucket = await self._js.key_value(subjects.BUCKET)
-        watcher = await bucket.watchall(ignore_deletes=True)
-        running = []
-        async for entry in watcher:
-            if entry is None:  # that was all
-                break
-            if _is_running(entry.value or b""):
-                running.append(entry.key)
-        await stop_watching(self._js, subjects.BUCKET, watcher)
-        return running
+        async with aclosing(entries(self._js, subjects.BUCKET)) as stored:
+            return [entry.key async for entry in stored if _is_running(entry.value or b"")]
 
 
 def _is_running(value: bytes) -> bool:

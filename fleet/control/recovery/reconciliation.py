@@ -33,7 +33,7 @@ from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, StoreConflict, UnreadableState
 from fleet.jetstream.history import acceptances, events, terminal_id
 from fleet.jetstream.payloads import MissingText, Texts
-from fleet.jetstream.quirks import stop_watching
+from fleet.jetstream.quirks import entries
 from fleet.messages import UNDECODABLE, TerminalEvent, decode
 from fleet.times import from_rfc3339, rfc3339
 
@@ -161,23 +161,19 @@ class Reconciliation:
     async def _outlines(self) -> tuple[dict[str, _Outline], set[str]]:
         """Of the states that are there now, by task id; and the ids of those and of what was deleted by its key."""
         now = rfc3339(now_ms())
-        bucket = await self._js.key_value(subjects.BUCKET)
-        watcher = await bucket.watchall()
         outlines: dict[str, _Outline] = {}
         known: set[str] = set()
-        async for entry in watcher:
-            if entry is None:  # that was all
-                break
-            known.add(entry.key)
-            if entry.operation:  # deleted
-                continue
-            try:
-                outline = msgspec.json.decode(entry.value or b"", type=_Outline)
-            except UNDECODABLE:
-                continue  # it fails as soon as anybody looks
-            if outline.accepted_at < now:
-                outlines[entry.key] = outline
-        await stop_watching(self._js, subjects.BUCKET, watcher)
+        async with aclosing(entries(self._js, subjects.BUCKET)) as stored:
+            async for entry in stored:
+                known.add(entry.key)
+                if entry.operation:  # deleted
+                    continue
+                try:
+                    outline = msgspec.json.decode(entry.value or b"", type=_Outline)
+                except UNDECODABLE:
+                    continue  # it fails as soon as anybody looks
+                if outline.accepted_at < now:
+                    outlines[entry.key] = outline
         return outlines, known
 
     async def _ends(self) -> dict[str, _Told]:

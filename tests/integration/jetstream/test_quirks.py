@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 import pytest_asyncio
@@ -9,7 +10,8 @@ from nats.aio.msg import Msg
 
 from fleet.config import load
 from fleet.jetstream.connection import Connection, connect
-from fleet.jetstream.quirks import drop_unsent, forget_subscription, stop_watching
+from fleet.jetstream.quick_client import QuickClient
+from fleet.jetstream.quirks import drop_unsent, entries, forget_subscription
 
 
 @pytest_asyncio.fixture
@@ -97,10 +99,38 @@ async def test_a_forgotten_subscription_hears_nothing(nc: Connection) -> None:
     assert heard.empty()
 
 
-async def test_a_watcher_leaves_no_consumer_behind(nc: Connection) -> None:
+class LateEntries(QuickClient):
+    """What a bucket delivers comes after all that was asked meanwhile."""
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        come = super()._process_msg
+        if not subject.startswith(b"$KV."):
+            await come(sid, subject, reply, data, headers)
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.3, lambda: coming.append(loop.create_task(come(sid, subject, reply, data, headers))))
+
+
+coming: list[asyncio.Task[None]] = []
+
+
+@pytest.mark.parametrize("kind", [QuickClient, LateEntries])
+@pytest.mark.parametrize("count", [0, 3])
+async def test_entries_are_all_there_are_and_leave_no_consumer_behind(
+    nats_server: str, kind: type[QuickClient], count: int
+) -> None:
+    """Also where NATS says that they were delivered, and they have not come yet."""
+    nc = kind()
+    await nc.connect(nats_server)
     js = nc.jetstream()
-    bucket = await js.create_key_value(bucket="some")
-    await bucket.put("key", b"value")
-    watcher = await bucket.watchall()
-    await stop_watching(js, "some", watcher)
-    assert await js.consumers_info("KV_some") == []
+    name = f"some-{kind.__name__}-{count}"
+    bucket = await js.create_key_value(bucket=name)
+    for number in range(count):
+        await bucket.put(f"key-{number}", b"value")
+    if count:
+        await bucket.delete("key-0")
+    async with asyncio.timeout(10), aclosing(entries(js, name)) as stored:
+        found = {entry.key: entry.operation async for entry in stored}
+    assert found == {f"key-{number}": None if number else "DEL" for number in range(count)}
+    assert await js.consumers_info(f"KV_{name}") == []
+    await nc.close()
