@@ -119,7 +119,6 @@ KINDS: tuple[type[msgspec.Struct], ...] = (
 
 _SEEN_HEADERS = {
     "Nats-Msg-Id": "Deterministic: JetStream drops a repetition.",
-    "Call-Token": "Of a call, and of its answer: who answers has been given the call.",
     "traceparent": "W3C Trace Context; a request's is continued.",
     "Task-Id": "The task that the message belongs to.",
     "content-type": "`application/json`.",
@@ -131,7 +130,10 @@ _SEEN_HEADERS = {
     "ce-datacontenttype": "`application/json`.",
     "ce-time": "When it was published.",
 }
-_TERMINAL_HEADERS = {end_summary.HEADER: "Terminal events alone: an `EndSummary` as JSON, in one line of ASCII."}
+_SOMETIMES_SEEN_HEADERS = {
+    "Call-Token": "Calls and their answers alone: who answers has been given the call.",
+    end_summary.HEADER: "Terminal events alone: an `EndSummary` as JSON, in one line of ASCII.",
+}
 _ERROR_HEADERS = {
     "Nats-Service-Error": "What is wrong, in one line.",
     "Nats-Service-Error-Code": "400, 404, 409, 500, 503 or 504.",
@@ -237,7 +239,7 @@ def _schemas() -> dict[str, Schema]:
     built[REQUEST_BY_REFERENCE] = _by_reference(REQUEST_BY_REFERENCE, whole, tuple(whole))
     built[REQUEST_BY_REFERENCE]["properties"]["content_ref"] = reference("RequestRef")
     built[REQUEST_BY_REFERENCE]["required"] = ["content_ref"]
-    built["Headers"] = _headers("Headers", _SEEN_HEADERS, _TERMINAL_HEADERS)
+    built["Headers"] = _headers("Headers", _SEEN_HEADERS, _SOMETIMES_SEEN_HEADERS)
     built["ErrorHeaders"] = _headers("ErrorHeaders", _ERROR_HEADERS)
     return dict(sorted(built.items()))
 

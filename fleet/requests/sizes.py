@@ -17,7 +17,7 @@ LIMITS = {
     "options.output_schema": 256 * KIB,
 }
 """Bytes of JSON. All but `correlation` stand in every prompt. (`control.call_parts` stores what is long once.)"""
-METADATA_VALUES = 20_000
+METADATA_VALUES = 5_000
 """JSON values: each is an object of Python in every state that is read, whatever few bytes it has."""
 LIMIT_OF_ALL = 2560 * KIB
 """Bytes of JSON: `task_description` and all of `LIMITS` together."""

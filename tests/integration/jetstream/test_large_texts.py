@@ -152,13 +152,14 @@ async def test_every_text_ends_by_itself(fleet: Fleet) -> None:
     js = fleet.nc.jetstream()
     await fleet.request(task_id="mortal", num_agents=3)
     await fleet.inbox.next(subjects.COMPLETED, task_id="mortal")
-    state = (await js.stream_info(STREAM)).state
-    lifetimes, sequence = set(), 0
-    while sequence < state.last_seq:
-        msg = await js.get_msg(STREAM, sequence + 1, subject=">", next=True)
-        if msg.subject != PROBE_SUBJECT:
-            lifetimes.add((msg.headers or {}).get("Nats-TTL"))
-        sequence = msg.seq
+    lifetimes = set()
+    for stream in (STREAM, f"OBJ_{subjects.ANSWERS}"):
+        sequence = 0
+        while sequence < (await js.stream_info(stream)).state.last_seq:
+            msg = await js.get_msg(stream, sequence + 1, subject=">", next=True)
+            if msg.subject != PROBE_SUBJECT:
+                lifetimes.add((msg.headers or {}).get("Nats-TTL"))
+            sequence = msg.seq
     assert lifetimes <= {"604800s", "86400s", "7200s"}
     assert {"604800s", "86400s"} <= lifetimes
 

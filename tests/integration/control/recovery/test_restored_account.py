@@ -77,10 +77,10 @@ async def test_each_task_ends_once_whichever_stream_was_saved_first(older: str, 
             await by_hand(first.url, "stream", "backup", older, saved / older)
             await some_end(fleet, "between")
             await some_begin(fleet)
-            for stream in {*STREAMS} - {older}:
+            for stream in {*STREAMS, subjects.KEYS_STREAM} - {older}:
                 await by_hand(first.url, "stream", "backup", stream, saved / stream)
         await second.start()
-        for stream in STREAMS:
+        for stream in (*STREAMS, subjects.KEYS_STREAM):
             await by_hand(second.url, "stream", "restore", saved / stream)
         running = [f"running-{number}" for number in range(RUNNING)]
         known = [f"{name}-{number}" for name in ("before", "between") for number in range(2)] + running
