@@ -4,8 +4,9 @@ A task whose deadline or calls are gone would wait for ever, or until its deadli
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -138,11 +139,11 @@ class LostStreams:
     async def fail_lost_tasks(self) -> None:
         """Ends every task that was accepted, has not ended, and has no state that can be read."""
         unended = await self._unended.find()
-        await _all(self._runner.recover(task_id, FailLost(accepted)) for task_id, accepted in unended.items())
+        await _all(partial(self._runner.recover, task_id, FailLost(accepted)) for task_id, accepted in unended.items())
 
     async def reissue(self, running: Collection[str], kinds: tuple[type[Any], ...]) -> None:
         """Publishes the effects of these kinds again for these tasks."""
-        await _all(self._reissue(task_id, kinds) for task_id in running)
+        await _all(partial(self._reissue, task_id, kinds) for task_id in running)
         if running:
             log.warning("tasks.reissued", count=len(running), effects=[kind.__name__ for kind in kinds])
 
@@ -166,13 +167,13 @@ def _is_running(value: bytes) -> bool:
         return False
 
 
-async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Some at a time. Raises the first failure, after all have had their turn."""
+async def _all(works: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    """Some at a time, each begun when it is its turn. Raises the first failure, after all have had theirs."""
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def in_turn(work: Coroutine[Any, Any, None]) -> None:
+    async def in_turn(work: Callable[[], Awaitable[None]]) -> None:
         async with turns:
-            await work
+            await work()
 
     outcomes = await asyncio.gather(*map(in_turn, works), return_exceptions=True)
     for outcome in outcomes:
