@@ -60,9 +60,16 @@ async def ends(fleet: Fleet) -> Counter[str]:
     return found
 
 
-@pytest.mark.parametrize("older", STREAMS)
-async def test_each_task_ends_once_whichever_stream_was_saved_first(older: str, binary: Path, tmp_path: Path) -> None:
-    """What happened between the first stream of the backup and the others is in the others only."""
+@pytest.mark.parametrize(
+    ("older", "with_key"), [*((stream, True) for stream in STREAMS), (subjects.DELIBERATIONS, False)]
+)
+async def test_each_task_ends_once_whichever_stream_was_saved_first(
+    older: str, with_key: bool, binary: Path, tmp_path: Path
+) -> None:
+    """What happened between the first stream of the backup and the others is in the others only. Without the key of
+    call tokens the calls of the backup are asked again.
+    """
+    also = (subjects.KEYS_STREAM,) if with_key else ()
 
     async def by_hand(url: str, *words: Any) -> None:
         status, out = await run(binary, url, *map(str, words))
@@ -77,10 +84,10 @@ async def test_each_task_ends_once_whichever_stream_was_saved_first(older: str, 
             await by_hand(first.url, "stream", "backup", older, saved / older)
             await some_end(fleet, "between")
             await some_begin(fleet)
-            for stream in {*STREAMS, subjects.KEYS_STREAM} - {older}:
+            for stream in {*STREAMS, *also} - {older}:
                 await by_hand(first.url, "stream", "backup", stream, saved / stream)
         await second.start()
-        for stream in (*STREAMS, subjects.KEYS_STREAM):
+        for stream in (*STREAMS, *also):
             await by_hand(second.url, "stream", "restore", saved / stream)
         running = [f"running-{number}" for number in range(RUNNING)]
         known = [f"{name}-{number}" for name in ("before", "between") for number in range(2)] + running
