@@ -26,7 +26,9 @@ FIELDS: dict[str, Any] = {
     },
     "policy": {"constraints": {"policy": {"forbidden": [f"{number:02}" + "p" * 990 for number in range(50)]}}},
     "long requirements": {"constraints": {"requirements": ["r" * 50_000] * 5}},
-    "deep metadata": {"constraints": {"metadata": {"m": json.loads("[" * 58 + ",".join("1" * 50_000) + "]" * 58)}}},
+    "deep metadata": {
+        "constraints": {"metadata": {"m": json.loads("[" * 58 + "9999999999," * 4_900 + "9" + "]" * 58)}}
+    },
     "schema": {"options": {"output_schema": {"type": "object", "description": "s" * 250_000}}},
     "unknown fields": {f"unknown{number}": 1 for number in range(5_000)},
 }
