@@ -33,9 +33,11 @@ else
 	@$(BIN)/fleet demo "$(TASK)"
 endif
 
-# What a contributor waits for. Whole fleets, each with a Ray of its own, run one after the other.
+# What a contributor waits for. Whole fleets, each with a Ray of its own, run one after the other, and beside nothing else.
+WHOLE_FLEETS := tests/documents tests/e2e tests/chaos
 test: setup
-	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadgroup
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadgroup tests/unit tests/contract tests/integration
+	@$(BIN)/python -m pytest -m "not slow" $(WHOLE_FLEETS)
 
 # All: also chaos, bursts, benchmarks, clusters and faults of Ray. These run one at a time, since some of them measure.
 test-all: test
