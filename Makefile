@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TEST_PROCESSES ?= 2
+# On two cores: most tests wait for a server or a clock, and the others compute meanwhile.
+TEST_PROCESSES ?= 6
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools/bin
 LINTERS := .venv-linters
 TASK ?= Design a rate limiter for the public REST API of a payment service
 
-.PHONY: demo test test-all test-vllm test-kubernetes test-containers test-monitoring test-generators test-page page lint lint-deploy image format setup asyncapi picture lock audit audit-if-reachable sbom clean
+.PHONY: demo test test-all test-vllm test-servers test-kubernetes test-nodes test-containers test-monitoring test-generators test-page page pictures lint lint-deploy image format setup asyncapi picture lock audit audit-if-reachable sbom clean
 
 setup: $(VENV)/.current
 
@@ -33,15 +34,13 @@ else
 	@$(BIN)/fleet demo "$(TASK)"
 endif
 
-# What a contributor waits for. Whole fleets, each with a Ray of its own, run one after the other, and beside nothing else.
+# `test` is what a contributor waits for. `test-all` adds chaos, bursts, drains, benchmarks, clusters and faults of Ray. Whole
+# fleets, each with a Ray of its own, run one after the other, and beside nothing else: some of these tests measure.
 WHOLE_FLEETS := tests/documents tests/e2e tests/chaos
-test: setup
-	@$(BIN)/python -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadgroup tests/unit tests/contract tests/integration
-	@$(BIN)/python -m pytest -m "not slow" $(WHOLE_FLEETS)
-
-# All: also chaos, bursts, benchmarks, clusters and faults of Ray. These run one at a time, since some of them measure.
-test-all: test
-	@$(BIN)/python -m pytest -m slow
+test: WHICH := -m "not slow"
+test test-all: setup
+	@$(BIN)/python -m pytest $(WHICH) --numprocesses $(TEST_PROCESSES) --dist loadgroup tests/unit tests/contract tests/integration
+	@$(BIN)/python -m pytest $(WHICH) $(WHOLE_FLEETS)
 
 # Draws the picture of README.md.
 picture: setup
@@ -51,6 +50,11 @@ picture: setup
 test-vllm: setup
 	@bash tests/vllm/install.sh
 	@$(BIN)/python -m pytest tests/vllm
+
+# A real llama.cpp with a small real model, alone and behind a real LiteLLM proxy, in an environment of their own, 700 MB.
+test-servers: setup
+	@bash tests/servers/install.sh
+	@$(BIN)/python -m pytest tests/servers
 
 # The rules and dashboards of deploy/monitoring on a real Prometheus (Debian's package, unpacked here, not installed).
 test-monitoring: setup .prometheus/.current
@@ -65,6 +69,11 @@ test-monitoring: setup .prometheus/.current
 test-kubernetes: setup
 	@test -n "$$KUBECONFIG" || { echo "make test-kubernetes: KUBECONFIG must name a cluster" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/kubernetes
+
+# Three NATS servers, three Ray nodes, two dispatchers and collectors in network namespaces: cut off, lost, upgraded while questions
+# are asked. Needs root on Linux, iproute2, util-linux, 4 GB of memory; takes a quarter of an hour.
+test-nodes: setup
+	@$(BIN)/python -m pytest tests/nodes
 
 # The image, from the base image with this digest, whatever the tag names by now. ENGINE=podman is the other way.
 ENGINE ?= docker
@@ -92,6 +101,11 @@ test-page: setup
 # The script of the page, from its sources and package-lock.json.
 page:
 	@cd fleet/page/source && npm ci --no-audit --no-fund --ignore-scripts && node build.mjs
+
+# The pictures of the page's README, by the test that looks at the page in three widths.
+pictures: setup
+	@$(PIP) "playwright>=1.60" "axe-playwright-python>=0.1.7"
+	@PICTURES=fleet/page/pictures $(BIN)/python -m pytest tests/page/test_pictures.py
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -149,4 +163,4 @@ PACKAGE_cyclonedx-py = "cyclonedx-bom>=7"
 PACKAGE_podman-compose = "podman-compose>=1.5"
 
 clean:
-	rm -rf $(VENV) .venv-tools .venv-linters .venv-vllm .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-tools .venv-linters .venv-vllm .venv-servers .fleet build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,14 +7,14 @@ a form of its own, `…ByReference`, beside the whole one.
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from fleet import __version__, messages, subjects
 from fleet.messages import ContentRef, end_summary
+from fleet.messages.channels import CHANNELS, RESULT, TERMINAL_KEPT, Channel
 from fleet.messages.json_schemas import Schema, reference, schemas
 from fleet.requests.by_reference import RequestRef
 from fleet.requests.fields import Constraints, DeliberationRequested, Options, RequestCriterion, RequestPolicy
@@ -25,96 +25,22 @@ OPTIONAL = {
     kind.__name__
     for kind in (
         *(DeliberationRequested, Constraints, Options, RequestCriterion, RequestPolicy, RequestRef),
-        *(messages.ResultRequest, messages.CancelRequest),
+        *(messages.ResultRequest, messages.CancelRequest, messages.PromptRequest),
     )
 }
 """Requests of clients may leave fields out."""
 
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """One subject, and what the fleet does with it. `kept`: the fields that a body by reference keeps beside it."""
-
-    subject: str
-    action: Literal["send", "receive"]
-    message: str
-    summary: str
-    kept: tuple[str, ...] = ()
-    replies: tuple[str, ...] = ()
-
-
-_TERMINAL_KEPT = ("task_id", "status")
-_ANSWER_KEPT = (
-    *("task_id", "agent_id", "role", "phase", "round", "question", "run", "shadow"),
-    *("attempt", "status", "duration_ms"),
-)
-_RESULT = ("DeliberationCompleted", "DeliberationFailed", "DeliberationCancelled")
-
-CHANNELS = (
-    Channel(subjects.REQUESTED, "receive", "DeliberationRequested", "Please deliberate."),
-    Channel(
-        subjects.ACCEPTED,
-        "send",
-        "DeliberationAccepted",
-        "Recorded; work begins.",
-        ("task_id", "status", "stream_sequence"),
-    ),
-    Channel(
-        subjects.REJECTED,
-        "send",
-        "DeliberationRejected",
-        "The request was bad; says why.",
-        ("task_id", "stream_sequence"),
-    ),
-    Channel(subjects.COMPLETED, "send", "DeliberationCompleted", "Terminal: ranked results.", _TERMINAL_KEPT),
-    Channel(subjects.FAILED, "send", "DeliberationFailed", "Terminal: no proposal.", _TERMINAL_KEPT),
-    Channel(subjects.CANCELLED, "send", "DeliberationCancelled", "Terminal: stopped.", _TERMINAL_KEPT),
-    Channel(subjects.AGENT_REQUESTED, "send", "AgentRequested", "One agent call, complete.", ("task_id",)),
-    Channel(subjects.AGENT_COMPLETED, "send", "AgentCompleted", "The call's answer.", _ANSWER_KEPT),
-    Channel(subjects.AGENT_FAILED, "send", "AgentFailed", "The call gave up; says why.", _ANSWER_KEPT),
-    Channel(subjects.AGENT_PROGRESS, "send", "AgentProgress", "Text so far."),
-    Channel(subjects.AGENT_STOP, "send", "AgentStop", "Close every open call of a task."),
-    Channel(subjects.CONTROL_CANCEL, "send", "CancelRequest", "A cancellation, made durable."),
-    Channel(subjects.CONTROL_DEADLINE, "receive", "DeadlineReached", "A scheduled deadline whose time has come."),
-    # Endpoints of the micro service; one that replies several times names all of its replies.
-    Channel(
-        subjects.ASK,
-        "receive",
-        "DeliberationRequested",
-        "Request, and answer with the terminal event.",
-        replies=(*_RESULT, "ReplyByReference", "DeliberationRejected", "ServiceError"),
-    ),
-    Channel(
-        subjects.FOLLOW,
-        "receive",
-        "DeliberationRequested",
-        "Request, or name a task, and see it at work: several replies, then an empty message.",
-        replies=("FollowReply", "ResultReply", *_RESULT, "ReplyByReference", "DeliberationRejected", "ServiceError"),
-    ),
-    Channel(
-        subjects.RESULT,
-        "receive",
-        "ResultRequest",
-        "Status now, or wait for the end.",
-        replies=("ResultReply", "ReplyByReference", "ServiceError"),
-    ),
-    Channel(
-        subjects.CANCEL,
-        "receive",
-        "CancelRequest",
-        "Stop it and free the GPU.",
-        replies=("CancelReply", "ServiceError"),
-    ),
-)
 
 REQUEST_BY_REFERENCE = "DeliberationRequestedByReference"
 KINDS: tuple[type[msgspec.Struct], ...] = (
     *(DeliberationRequested, messages.DeliberationAccepted, messages.DeliberationRejected),
     *(messages.DeliberationCompleted, messages.AllFailed, messages.TimedOut, messages.DeliberationCancelled),
     *(messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed, messages.AgentProgress),
-    *(messages.AgentStop, messages.DeadlineReached, messages.ResultRequest, messages.ResultReply),
+    *(messages.AgentStop, messages.DeadlineReached, messages.LookRequest, messages.ResultRequest, messages.ResultReply),
     *(messages.CancelRequest, messages.CancelReply, messages.FollowReply, messages.EndSummary),
     *(messages.ServiceError, ContentRef, RequestRef),
+    *(messages.PromptRequest, messages.PromptStatus, messages.PromptAnswer, messages.PromptFacts, messages.PromptError),
+    messages.Heartbeat,
 )
 
 _SEEN_HEADERS = {
@@ -136,7 +62,7 @@ _SOMETIMES_SEEN_HEADERS = {
 }
 _ERROR_HEADERS = {
     "Nats-Service-Error": "What is wrong, in one line.",
-    "Nats-Service-Error-Code": "400, 404, 409, 500, 503 or 504.",
+    "Nats-Service-Error-Code": "400, 404, 409, 500, 503 or 504; of prompts 403 and 429, too, and none above 500.",
 }
 
 
@@ -168,13 +94,16 @@ def names_of(channel: Channel) -> tuple[str, ...]:
 
 def _channels() -> Iterator[tuple[str, Any]]:
     for channel in CHANNELS:
-        yield channel.subject, _channel(channel.subject, names_of(channel))
+        yield channel.id, _channel(channel.subject, names_of(channel))
         if channel.replies:
-            yield f"{channel.subject}.reply", _channel(None, channel.replies)
+            yield f"{channel.id}.reply", _channel(None, channel.replies)
 
 
 def _channel(address: str | None, names: tuple[str, ...]) -> dict[str, Any]:
-    return {"address": address, "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names}}
+    named = {"messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names}}
+    if address is not None and "{fleet}" in address:
+        named["parameters"] = {"fleet": {"default": "fleet", "description": "`FLEET_NAME`."}}
+    return {"address": address, **named}
 
 
 def _operations() -> Iterator[tuple[str, Any]]:
@@ -182,11 +111,11 @@ def _operations() -> Iterator[tuple[str, Any]]:
         operation = {
             "action": channel.action,
             "summary": channel.summary,
-            **_of(channel.subject, names_of(channel)),
+            **_of(channel.id, names_of(channel)),
         }
         if channel.replies:
-            operation["reply"] = _of(f"{channel.subject}.reply", channel.replies)
-        yield channel.subject, operation
+            operation["reply"] = _of(f"{channel.id}.reply", channel.replies)
+        yield channel.id, operation
 
 
 def _of(channel: str, names: tuple[str, ...]) -> dict[str, Any]:
@@ -198,10 +127,11 @@ def _messages(named: dict[str, list[Any]]) -> dict[str, Any]:
     built = {}
     for channel in CHANNELS:
         for name in names_of(channel):
-            built[name] = _message(name, channel.summary, named, by_fleet=channel.action == "send")
+            by_fleet = channel.action == "send" and channel.headers
+            built[name] = _message(name, channel.summary, named, by_fleet=by_fleet)
         for name in channel.replies:
             built.setdefault(name, _message(name, "A reply.", named, by_fleet=False))
-    for name in ("DeliberationRejected", "ServiceError"):
+    for name in ("DeliberationRejected", "ServiceError", "PromptError"):
         built[name].setdefault("headers", reference("ErrorHeaders"))
     return dict(sorted(built.items()))
 
@@ -226,13 +156,13 @@ def _schemas() -> dict[str, Schema]:
         "description": f"{failed['description']} Or: {timed_out['description']}",
         "properties": failed["properties"] | {"status": status},
     }
-    built["ResultReply"]["properties"]["result"] = {"oneOf": [reference(name) for name in _RESULT]}
+    built["ResultReply"]["properties"]["result"] = {"oneOf": [reference(name) for name in RESULT]}
     for channel in CHANNELS:
         if channel.kept:
             name = f"{channel.message}ByReference"
             built[name] = _by_reference(name, built[channel.message]["properties"], channel.kept)
     reply = built["ResultReply"]["properties"]
-    built["ReplyByReference"] = _by_reference("ReplyByReference", reply, _TERMINAL_KEPT)
+    built["ReplyByReference"] = _by_reference("ReplyByReference", reply, TERMINAL_KEPT)
     whole = {
         name: built["DeliberationRequested"]["properties"][name] for name in DeliberationRequested.__struct_fields__
     }
@@ -276,6 +206,8 @@ def name_of(title: str, body: dict[str, Any]) -> str:
     subject, _, reply = title.partition(" ")
     channel = next(channel for channel in CHANNELS if channel.subject == subject)
     whole = channel.replies[0] if reply else channel.message
+    if channel.subject == subjects.PROMPT and reply:
+        return {"status": "PromptStatus", "response": "PromptAnswer"}.get(body.get("type", ""), "PromptError")
     if "error" in body and reply:
         return "ServiceError"
     return f"{whole}ByReference" if "content_ref" in body else whole

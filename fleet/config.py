@@ -1,7 +1,7 @@
 """Reads the settings once, in the composition root, from a mapping (the environment) and an optional TOML file.
 
 The same names stand in both; the environment wins. Only the file has tables: `[roles.NAME]`, `[endpoints.NAME]`,
-`[models.NAME]`, `[streams.NAME]`, `[limits]`, `[workers]`.
+`[models.NAME]`, `[judges.NAME]`, `[tenants.NAME]`, `[streams.NAME]`, `[limits]`, `[workers]`.
 """
 
 import re
@@ -15,11 +15,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from fleet.errors import ConfigError
+from fleet.limits.streams import DEFAULTS, StreamLimits, stream_limits
+from fleet.limits.workers import Workers
 from fleet.messages import Phase
-from fleet.model_servers import EndpointConfig, ModelConfig, problems, shown
+from fleet.model_servers import EndpointConfig, Judges, ModelConfig, anywhere, problems, shown
 from fleet.secret_files import SECRETS, content, file_of, with_files
-from fleet.setting_values import READ
-from fleet.stream_limits import DEFAULTS, StreamLimits, stream_limits
+from fleet.setting_values import READ, named
+from fleet.tenants.limits import Tenant, TenantName
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 
@@ -78,45 +80,20 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_waiting_requests: Count = 100_000
     """Requests in the stream before publishers get an error from NATS (discard new)."""
     max_in_flight: Count = 1_000
-    """Deliberations in progress at once (about: each of several dispatchers counts for itself). Further requests wait
-    in the stream, where their deadlines do not run yet."""
+    """Deliberations in progress at once, of all dispatchers together (about: several of them may begin a few too many).
+    Further requests wait in the stream, where their deadlines do not run yet."""
+    wait_for_models: bool = False
+    """Requests wait in the stream, too, while some model that a role asks for has no server that answers: for servers
+    that are started by the work. Else they are accepted, and their deadlines run meanwhile."""
     results_days: Positive = 7.0
     """How long results stay in the bucket and in the streams after the end."""
     progress_minutes: Positive = 10.0
+    cache_hours: Positive = 24.0
+    """How long a result answers equal requests that ask for it (`options.cache`); no longer than it stays."""
+    cache_entries: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Results of each tenant that may do so, if the bucket `deliberation-cache` has room for so many."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Replicas of every stream and of the bucket: 3 on a cluster."""
-
-
-class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The actor pool and what each call may take."""
-
-    count: Count = 1
-    calls_per_worker: Count = 512
-    num_cpus: Annotated[float, Meta(ge=0)] = 0.0
-    """Ray CPUs that one actor reserves; actors wait on the network, they do not compute."""
-    ack_wait_s: Annotated[float, Meta(ge=1)] = 9.0
-    """How long a dead worker's calls wait before another takes them."""
-    max_attempts: Count = 4
-    """Tries of one call that the model may have worked on; one repair of an invalid answer comes on top. What has not
-    begun (nobody listens, the server is full or still loading) is tried again until the deadline."""
-    connect_timeout_s: Positive = 5.0
-    stall_timeout_s: Positive = 60.0
-    """How long a model may stay silent between two tokens."""
-    first_token_timeout_s: Positive | None = None
-    """How long a model may take to its first token; twice as long after each time that this was too short. Absent:
-    three times `stall_timeout_s`."""
-    breaker_failures: Count = 5
-    """Failed attempts, of the last 20 at one endpoint, that open its breaker: it gets no calls then."""
-    breaker_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    """The least share of those attempts that must have failed besides."""
-    breaker_cool_down_s: Positive = 1.0
-    """How long an open breaker waits before one call probes the endpoint; twice as long after each failed probe."""
-    breaker_longest_cool_down_s: Positive = 10.0
-    hedge_after: Annotated[float, Meta(gt=1)] | None = None
-    """A call that has run this many times the median of its phase's last calls is made a second time, at another
-    endpoint, and the first valid answer wins. Absent: never."""
-    progress_interval_ms: Count = 200
-    """Least time between two progress events of one call; with many calls at once it is more."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -146,11 +123,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Absent: all interfaces."""
     endpoints: dict[str, EndpointConfig] = {}
     models: dict[str, ModelConfig] = {}
+    judges: Judges = {}
     roles: dict[str, RoleProfile] = {}
     limits: Limits = Limits()
     workers: Workers = Workers()
+    agent_protocol: bool = False
+    """Whether the council is an agent of Synadia's agent protocol, too."""
     secret_files: dict[str, str] = {}
     """Setting -> the file that it was read from, and is read from again for each connection."""
+    tenants: dict[TenantName, Tenant] = {}
     streams: dict[str, StreamLimits] = msgspec.field(default_factory=lambda: dict(DEFAULTS))
 
     @property
@@ -169,6 +150,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 _NAMES = {
     "FLEET_NAME": "fleet_name",
+    "FLEET_AGENT_PROTOCOL": "agent_protocol",
     "NATS_URL": "nats_url",
     "NATS_USER": "nats_user",
     "NATS_PASSWORD": "nats_password",
@@ -188,7 +170,7 @@ _NAMES = {
     "FLEET_HEALTH_HOST": "health_host",
 }
 _USERINFO = re.compile(r"^(\s*(?:https?://(?=[^/?#]*@)|(?!\s*https?:)(?:[a-z]+://)?)).*?@(?![^/?#]*@)", re.I | re.S)
-_TABLES = {"roles", "limits", "workers", "endpoints", "models", "streams"}
+_TABLES = {"roles", "limits", "workers", "endpoints", "models", "judges", "tenants", "streams"}
 _PREFIXES = ("NATS_", "RAY_", "VLLM_", "FLEET_", "AGENT_")
 
 
@@ -212,17 +194,18 @@ def load(environ: Mapping[str, str]) -> Settings:
     if values["agent_type"] == "vllm" and not served:
         raise ConfigError("VLLM_URL: must be set when AGENT_TYPE is vllm (or [endpoints.NAME] in the file)")
     values["roles"] = _roles(tables.get("roles", {}), path)
-    values |= {name: tables[name] for name in ("limits", "workers", "endpoints", "models") if name in tables}
-    values["streams"] = stream_limits(tables.get("streams", {}), environ, path)
+    values |= {name: tables[name] for name in _TABLES - {"roles", "streams"} if name in tables}
     if values["agent_type"] == "mock":
         # The simulator is the only model server then.
-        values.pop("endpoints", None)
-        values.pop("models", None)
+        values |= {"endpoints": {}, "models": {}, "judges": anywhere(values.get("judges", {}))}
     try:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path or 'environment'}: {error}") from None
-    if wrong := problems(settings.endpoints, settings.models):
+        raise ConfigError(f"{path or 'environment'}: {named(str(error), values, Settings)}") from None
+    sizes = stream_limits(tables.get("streams", {}), environ, path, settings.tenants)
+    settings = msgspec.structs.replace(settings, streams=sizes)
+    wrong = problems(settings.endpoints, settings.models, settings.model_servers, settings.judges)
+    if wrong := [*wrong, *settings.workers.problems()]:
         raise ConfigError(f"{path}: {'; '.join(wrong)}")
     return settings
 

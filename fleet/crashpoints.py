@@ -16,6 +16,7 @@ CONTROL_PLANE: Final = (
     "runner.decided",  # the state is not saved
     "runner.saved",  # between KV commit and publish
     "outbox.stopped",  # calls told to stop, the terminal event not published
+    "outbox.counted",  # what it used is counted for its tenant, the terminal event not published
     "outbox.concluded",  # terminal event stored, its deadline not taken back
     "runner.published",  # everything is out, nothing acknowledged
     "runner.acknowledged",

@@ -13,7 +13,7 @@ MOST_CHARACTERS, MOST_PATH_CHARACTERS = 1_000, 300
 class BadRequest(FleetError):
     """The client's fault: a `deliberation.requested` that breaks a rule.
 
-    `code` is `malformed`, `invalid` or `conflict`; `path` is a JSON path such as `$.num_agents`.
+    `code` is `malformed`, `invalid`, `conflict`, `forbidden` or `budget`; `path` is a JSON path such as `$.num_agents`.
     `task_id` and `correlation` are what could still be read of the body. Long paths and errors are cut: they repeat
     what the client wrote, in events, letters and logs.
     """

@@ -1,6 +1,7 @@
-"""Makes the event loop that everything runs on; ends its tasks, and logs those that fail."""
+"""Makes the event loop that everything runs on; waits for several tasks, ends them, and logs those that fail."""
 
 import asyncio
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from fleet.logger import Logger
@@ -11,12 +12,37 @@ CANCEL_TRIES, CANCEL_PAUSE_S = 5, 0.5
 
 
 def fast_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where there is one."""
+    """uvloop where there is one. Of what nobody awaits any more it reports errors, and no cancellations."""
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    loop.set_exception_handler(_report)
+    return loop
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """nats-py leaves a cancelled `gather` behind when a connection is closed before it has drained."""
+    if not isinstance(context.get("exception"), asyncio.CancelledError):
+        loop.default_exception_handler(context)
+
+
+async def all_of(works: Iterable[Awaitable[Any]], at_once: int = 64) -> None:
+    """Waits for all, `at_once` at a time: a generator makes each when it is its turn. Then raises the first error."""
+    waiting, errors = iter(works), list[Exception]()
+
+    async def in_turn() -> None:
+        for work in waiting:
+            try:
+                await work
+            except Exception as error:
+                errors.append(error)
+
+    await asyncio.gather(*(in_turn() for _ in range(at_once)))
+    if errors:
+        raise errors[0]
 
 
 async def end(*tasks: asyncio.Task[Any], pause_s: float = CANCEL_PAUSE_S) -> None:

@@ -1,5 +1,6 @@
 """Makes loggers that import structlog with their first event: a user of the client alone need not load it."""
 
+import math
 import time
 from typing import Any
 
@@ -17,21 +18,26 @@ class Logger:
 
 
 class Seldom:
-    """Counts what may come in thousands, so that a log tells of it at most once in `every_s` for each `what`."""
+    """Counts what may come in thousands, so that a log tells of it at most once in `every_s` for each `what`.
+
+    Where a stranger chooses `what`, those beyond the first `MOST` within that time share one line.
+    """
+
+    MOST = 16
 
     def __init__(self, every_s: float = 1.0) -> None:
         self._every_s = every_s
-        self._told_at: dict[str, float] = {}
-        self._count = 0
+        self._told: dict[str, tuple[float, int]] = {}
+        """When it was told, and how many there were since."""
 
     def count(self, what: str) -> int | None:
-        """How many there were since the last line, this one included; None: no line is due."""
-        self._count += 1
+        """How many of these there were since the last line, this one included; None: no line is due."""
         now_s = time.monotonic()
-        if now_s - self._told_at.get(what, -self._every_s) < self._every_s:
-            return None
-        if len(self._told_at) >= 100:
-            self._told_at.clear()
-        self._told_at[what] = now_s
-        count, self._count = self._count, 0
-        return count
+        if what not in self._told and len(self._told) >= self.MOST:
+            self._told = {name: told for name, told in self._told.items() if now_s - told[0] < self._every_s}
+            if len(self._told) >= self.MOST:
+                what = "others"
+        told_at, since = self._told.get(what, (-math.inf, 0))
+        is_due = now_s - told_at >= self._every_s
+        self._told[what] = (now_s, 0) if is_due else (told_at, since + 1)
+        return since + 1 if is_due else None

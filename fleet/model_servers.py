@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from msgspec import Meta, Struct
 
+JudgeKind = Literal["classify", "generative_scoring"]
 Kind = Literal["vllm", "sglang", "llamacpp", "ollama", "openai", "azure", "anthropic", "litellm", "other"]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
@@ -97,6 +98,27 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     context_window: Count | None = None
 
 
+class JudgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[judges.NAME]`: one more reviewer of every council that is scored, which proposes nothing. `kind`: the route of
+    its server that tells a number for a text. `endpoint` absent: all that have the model.
+    """
+
+    kind: JudgeKind
+    endpoint: Annotated[str, Meta(min_length=1)] | None = None
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    # A state holds it as JSON, which has no infinity.
+    timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    """How long a call may take, all its attempts: a judge that is away holds up no council for longer."""
+
+
+Judges = dict[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], JudgeConfig]
+
+
+def only_for_judges(judges: Mapping[str, JudgeConfig]) -> frozenset[str]:
+    """Endpoints of reward models: these write nothing, so no other call goes there."""
+    return frozenset(judge.endpoint for judge in judges.values() if judge.kind == "classify" and judge.endpoint)
+
+
 def base_url(url: str) -> str:
     """What paths are put behind: the path that was given, or `/v1` for a bare host; the query stays.
 
@@ -120,15 +142,52 @@ def joined(base: str, path: str) -> str:
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
 
 
+def beside_v1(base: str, path: str) -> str:
+    """`path` where vLLM has what is none of OpenAI's: in place of the `/v1` of `base`."""
+    parts = urlsplit(base)
+    return urlunsplit(parts._replace(path=parts.path.removesuffix("/v1") + path))
+
+
 def shown(url: str) -> str:
     """Without credentials."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def problems(endpoints: Mapping[str, EndpointConfig], models: Mapping[str, ModelConfig]) -> list[str]:
-    """What the types cannot say, each naming its setting."""
+def anywhere(judges: Any) -> Any:
+    """The tables `[judges.NAME]`, as they stand, without where their models are."""
+    if not isinstance(judges, Mapping):
+        return judges
+    return {
+        name: {key: value for key, value in table.items() if key not in ("endpoint", "model")}
+        if isinstance(table, Mapping)
+        else table
+        for name, table in judges.items()
+    }
+
+
+def _problems_of_judges(servers: Mapping[str, EndpointConfig], judges: Mapping[str, JudgeConfig]) -> list[str]:
     wrong = []
+    for name, judge in judges.items():
+        if judge.endpoint is not None and judge.endpoint not in servers:
+            wrong.append(f"judges.{name}.endpoint: no [endpoints.{judge.endpoint}]")
+        elif judge.endpoint is not None and (kind := servers[judge.endpoint].kind) != "vllm":
+            wrong.append(f"judges.{name}.endpoint: vLLM has /{judge.kind}, and {judge.endpoint} is of kind {kind}")
+    taken = only_for_judges(judges)
+    if taken and servers.keys() <= taken:
+        name = next(name for name, judge in judges.items() if judge.endpoint in taken)
+        wrong.append(f"judges.{name}.endpoint: a reward model writes nothing, and no other endpoint is left")
+    return wrong
+
+
+def problems(
+    endpoints: Mapping[str, EndpointConfig],
+    models: Mapping[str, ModelConfig],
+    servers: Mapping[str, EndpointConfig],
+    judges: Mapping[str, JudgeConfig],
+) -> list[str]:
+    """What the types cannot say, each naming its setting. `servers`: `endpoints`, and those of the short form."""
+    wrong = _problems_of_judges(servers, judges)
     for name, endpoint in endpoints.items():
         try:
             base_url(endpoint.url)

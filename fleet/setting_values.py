@@ -1,7 +1,10 @@
 """Reads the values of settings: each says what it expected where it cannot."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from fleet.errors import ConfigError
 from fleet.model_servers import base_url
@@ -54,9 +57,26 @@ def yes_or_no(name: str) -> Callable[[str | bool], bool]:
 
 
 READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "agent_protocol": yes_or_no("FLEET_AGENT_PROTOCOL"),
     "nats_tls_first": yes_or_no("NATS_TLS_FIRST"),
     "ray_address": ray_address,
     "vllm_urls": endpoints,
     "health_port": port,
 }
 """By the field of `Settings`: how its text becomes its value."""
+
+
+def named(error: str, tables: Mapping[str, Any], kind: type[Any]) -> str:
+    """What msgspec says of a value that is no `kind`, with the name of the entry that is wrong, where it writes `[...]`
+    or says nothing.
+    """
+    match = re.search(r"`\$\.(\w+)(?:\[\.\.\.\].*)?`$", error)
+    table = match[1] if match else ""
+    entries = tables.get(table)
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        try:
+            msgspec.convert({table: {name: entry}}, kind)
+        except msgspec.ValidationError as one:
+            text = str(one)
+            return text.replace("[...]", f".{name}", 1) if "[...]" in text else f"{text}: {name!r}"
+    return error

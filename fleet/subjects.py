@@ -14,6 +14,15 @@ RESULT: Final = "deliberation.result"
 ASK: Final = "deliberation.ask"
 FOLLOW: Final = "deliberation.follow"
 
+# the council as an agent of Synadia's agent protocol: `of_fleet` puts the fleet's name in
+AGENTS_SERVICE: Final = "agents"
+AGENT: Final = "council"
+PROMPT: Final = "agents.prompt.council.{fleet}.default"
+PROMPT_STATUS: Final = "agents.status.council.{fleet}.default"
+HEARTBEAT: Final = "agents.hb.council.{fleet}.default"
+HEARTBEATS: Final = "agents.hb.*.*.*"
+"""What clients of that protocol listen to: heartbeats of every agent."""
+
 # fleet -> all
 ACCEPTED: Final = "deliberation.accepted"
 REJECTED: Final = "deliberation.rejected"
@@ -35,10 +44,11 @@ AGENT_STOP: Final = "agent.stop"
 # fleet -> fleet
 CONTROL_CANCEL: Final = "control.cancel"
 CONTROL_DEADLINE: Final = "control.deadline"
+CONTROL_LOOK: Final = "control.look"
 CONTROL: Final = "control.*"
 """The filter of the controller's consumer: no schedules."""
 CONTROL_SCHEDULE: Final = "control.schedule"
-"""Prefix: `control.schedule.<task_id>` holds the scheduled message that becomes `control.deadline`."""
+"""Prefix: `control.schedule.<key>` holds the scheduled message that becomes `control.deadline`."""
 
 DEADLETTER: Final = "deadletter"
 """Prefix: `deadletter.<original subject>`."""
@@ -51,6 +61,7 @@ AGENT_REQUESTS: Final = "AGENT_REQUESTS"
 AGENT_RESPONSES: Final = "AGENT_RESPONSES"
 AGENT_PROGRESS_STREAM: Final = "AGENT_PROGRESS"
 DEAD_LETTERS: Final = "DEAD_LETTERS"
+TENANT_TOKENS: Final = "TENANT_TOKENS"
 
 # durable consumers
 DISPATCHER: Final = "dispatcher"
@@ -78,27 +89,36 @@ WORKERS_STREAM: Final = f"KV_{WORKERS_BUCKET}"
 KEYS: Final = "deliberation-keys"
 """What only the control plane may read: see `fleet.control.call_tokens`."""
 KEYS_STREAM: Final = f"KV_{KEYS}"
+CACHE: Final = "deliberation-cache"
+"""Which task an equal request may be answered from: see `fleet.control.caching.slots`."""
+CACHE_STREAM: Final = f"KV_{CACHE}"
 LIMITS_KEY: Final = "limits"
 CLOCK_KEYS: Final = "clock"
 """Prefix: a worker writes there to learn what time it is for NATS."""
 STATUS_KEYS: Final = "status"
 """Prefix: `status.<worker>`."""
+POOL_KEY: Final = "pool"
+"""How many workers there should be: what the collectors decide, and every dispatcher follows."""
+TURN_KEY: Final = "turn"
+"""Which dispatcher may begin deliberations of tenants that have a `max_in_flight`."""
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
     DELIBERATION_REQUESTS: "Requests for deliberations, until a dispatcher has recorded them.",
     DELIBERATIONS: "Events of deliberations: accepted, rejected, completed, failed, cancelled.",
-    DELIBERATION_CONTROL: "Cancellations and scheduled deadlines.",
+    DELIBERATION_CONTROL: "Cancellations, scheduled deadlines, and looks for results of equal requests.",
     AGENT_REQUESTS: "Agent calls, until a worker has answered them.",
     AGENT_RESPONSES: "Answers and failures of agent calls.",
     AGENT_PROGRESS_STREAM: "Text of agent calls as it is written, for minutes.",
     DEAD_LETTERS: "Messages that could not be handled, whole, with the reason in their headers.",
+    TENANT_TOKENS: "Tokens that tenants have used, by day: counters.",
     DISPATCHER: "Dispatchers record requests.",
     COLLECTOR: "Collectors move deliberations on by the answers of agents.",
-    CONTROLLER: "Collectors end deliberations at their deadline or on request.",
+    CONTROLLER: "Collectors end deliberations at their deadline or on request, and look for results of equal ones.",
     WORKERS: "Workers pull agent calls.",
     BUCKET: "States of deliberations, by task id.",
-    WORKERS_BUCKET: "What workers tell of themselves, and how they share the limits of model servers.",
+    WORKERS_BUCKET: "What workers tell of themselves, how they share limits of model servers, how many are wanted.",
     KEYS: "What only the control plane may know.",
+    CACHE: "Which task an equal request may be answered from.",
     TEXTS: "Texts and bodies that do not fit one message.",
     ANSWERS: "Answers of agents that do not fit one message, and notes of workers.",
 }
@@ -119,6 +139,7 @@ ENDPOINT_MESSAGES: Final[Mapping[str, Mapping[str, str]]] = {
     },
     RESULT: {"request": "ResultRequest", "reply": "ResultReply, ReplyByReference, ServiceError"},
     CANCEL: {"request": "CancelRequest", "reply": "CancelReply, ServiceError"},
+    PROMPT: {"request": "PromptRequest", "reply": "PromptStatus, PromptAnswer, PromptError"},
 }
 """What each endpoint takes and gives: names of messages in the AsyncAPI document."""
 
@@ -131,14 +152,23 @@ def instance_of(instance: str) -> str:
     return f"fleet.instance.{instance}"
 
 
-def schedule_of(task_id: str) -> str:
-    """The subject that holds the scheduled deadline of one task."""
-    return f"{CONTROL_SCHEDULE}.{task_id}"
+def of_fleet(subject: str, fleet: str) -> str:
+    """A subject of the agent protocol, of the fleet with this name; `*`: of any."""
+    return subject.replace("{fleet}", fleet)
+
+
+def schedule_of(key: str) -> str:
+    """The subject that holds the scheduled deadline of one task, by its key."""
+    return f"{CONTROL_SCHEDULE}.{key}"
 
 
 def status_of(worker: str) -> str:
     """The subject under which a worker tells how it is: a key of `WORKERS_BUCKET`."""
     return f"$KV.{WORKERS_BUCKET}.{STATUS_KEYS}.{worker}"
+
+
+POOL: Final = f"$KV.{WORKERS_BUCKET}.{POOL_KEY}"
+TURN: Final = f"$KV.{WORKERS_BUCKET}.{TURN_KEY}"
 
 
 def deadletter_of(subject: str) -> str:
@@ -191,8 +221,8 @@ def sequence_in(task_id: str) -> int | None:
     return int(digits[:-_SECOND_DIGITS] if len(digits) > _SECOND_DIGITS else digits)
 
 
-def is_key(task_id: str) -> bool:
-    """Whether there can be a state under this name."""
+def is_task_id(task_id: str) -> bool:
+    """Whether a client may name a task so."""
     return 0 < len(task_id) <= 64 and all(char.isascii() and (char.isalnum() or char in "_-") for char in task_id)
 
 

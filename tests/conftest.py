@@ -1,24 +1,45 @@
 """A real nats-server for whoever needs one: a free port, a temporary store, gone with the test."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+from hypothesis import settings
 
 from fleet.errors import ConfigError
 from fleet.local.nats_server import EmbeddedNats, find_server
 
-WHOLE_FLEETS = ("e2e", "documents", "chaos")
-"""Levels whose tests start a Ray of their own, which others on the machine should not join."""
+# structlog would draw each error with the local variables around it: that stands on the event loop for seconds.
+_PLAIN = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _PLAIN])
+
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+settings.load_profile("unhurried")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, one of them runs all whole fleets, one after the other."""
-    for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in WHOLE_FLEETS:
-            item.add_marker(pytest.mark.xdist_group("whole fleets"))
+@pytest.fixture(scope="session", autouse=True)
+def apart_from_other_fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs on this machine besides is not found by commands here, and finds nothing that is started here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs in this process sets up its log, and no other test's: loggers keep no stream of it."""
+    before, configure = structlog.get_config(), structlog.configure
+
+    def uncached(**given: Any) -> None:
+        configure(**given | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    configure(**before)
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

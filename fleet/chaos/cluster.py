@@ -17,12 +17,15 @@ from typing import Final
 import psutil
 
 from fleet import crashpoints, subjects
-from fleet.chaos.nats_servers import NatsServers
+from fleet.chaos.nats_servers import MAX_PAYLOAD_OF_TENANTS, NatsServers
 from fleet.chaos.proxy import Proxy
+from fleet.chaos.tenants.accounts import TENANTS, accounts
+from fleet.local.ports import free_port, is_free
 from fleet.local.process_titles import descendants, is_a
 from fleet.local.startable import Startable
 from fleet.local.supervisor import Child
 from fleet.local.testbed import GRACE_S, MODEL_GRACE_S, Testbed
+from fleet.tenants.names import requests_of
 
 ACK_WAIT_S = 9.0
 PR_SET_CHILD_SUBREAPER = 36
@@ -43,6 +46,16 @@ SIZES = "\n".join(
 """All of it is set aside, and fits."""
 PACE = ("--latency-ms", "100", "--tokens-per-second", "150", "--recorded-calls", "1000000")
 
+SIZE_OF_TENANTS = "8MiB"
+"""Of each tenant's requests, and of the counters."""
+OF_TENANTS = "\n".join(
+    [f"[tenants.{tenant}]" for tenant in TENANTS]
+    + [
+        f'[streams.{name}]\nmax_bytes = "{SIZE_OF_TENANTS}"'
+        for name in (subjects.TENANT_TOKENS, *map(requests_of, TENANTS))
+    ]
+)
+
 CONFIG = f"""\
 [workers]
 count = 2
@@ -51,6 +64,7 @@ ack_wait_s = {ACK_WAIT_S}
 stall_timeout_s = 5
 
 {SIZES}
+{OF_TENANTS}
 """
 
 WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, "raylet": 1, "gcs": 1, "nats": 1}
@@ -64,9 +78,10 @@ class Cluster(Startable):
     def __init__(self, data_dir: Path, nats_servers: int = 1) -> None:
         super().__init__()
         self.data_dir = data_dir
+        self.health_ports = _health_ports()
         self._bed = Testbed(data_dir, f"{CONFIG}\n[limits]\nreplicas = {nats_servers}\n", self._where)
         self.logs = self._bed.logs
-        self.nats = NatsServers(data_dir, nats_servers)
+        self.nats = NatsServers(data_dir, nats_servers, accounts(MAX_PAYLOAD_OF_TENANTS))
         self._whole = {**WHOLE, "nats": nats_servers}
         self.model = self._bed.simulator(self._simulator)
         self.up = self._bed.fleet_up()
@@ -129,10 +144,18 @@ class Cluster(Startable):
         return self.replicas[name]
 
     def _replica(self, name: str, *command: str) -> Child:
-        return self._bed.replica(f"{name}-2", *command, more=lambda: self._once.pop(name, {}))
+        port = self.health_ports.get(f"{name}-2")
+        health = {} if port is None else {"FLEET_HEALTH_PORT": str(port)}
+        return self._bed.replica(f"{name}-2", *command, more=lambda: {**health, **self._once.pop(name, {})})
 
     def _where(self) -> dict[str, str]:
-        return {"NATS_URL": self.proxy.url, "VLLM_URL": self.vllm_url, "FLEET_LOG": "json"}
+        return {
+            "NATS_URL": self.proxy.url,
+            "VLLM_URL": self.vllm_url,
+            "FLEET_LOG": "json",
+            "FLEET_HEALTH_PORT": str(self.health_ports["dispatcher"]),
+            "FLEET_HEALTH_HOST": "127.0.0.1",
+        }
 
     def _simulator(self) -> list[str]:
         return ["--port", self.vllm_url.rpartition(":")[2] or "0", *PACE]
@@ -143,6 +166,20 @@ def replica_for(point: str) -> str:
     if point in crashpoints.WORKER:
         return "worker"
     return "dispatcher" if point in crashpoints.DISPATCHER else "collector"
+
+
+def _health_ports() -> dict[str, int]:
+    """By process. The collector of `fleet up` has the port after the dispatcher's."""
+    while True:
+        first = free_port()
+        ports = {
+            "dispatcher": first,
+            "collector": first + 1,
+            "dispatcher-2": free_port(),
+            "collector-2": free_port(),
+        }
+        if is_free(first + 1) and len({*ports.values()}) == len(ports):
+            return ports
 
 
 def _adopt_orphans() -> None:

@@ -9,8 +9,10 @@ from msgspec import Struct
 
 from fleet import subjects
 from fleet.chaos.cluster import WHOLE
+from fleet.chaos.counters import ACCEPTED, CALLS, ENDED, REJECTIONS, TOKEN_KINDS, TOKENS, Fact, differences, series
 from fleet.chaos.history import Event, History
 from fleet.chaos.recovery import repeated
+from fleet.chaos.tenants.invariants import tenants_are_apart, tokens_of_tenants_are_true
 from workers.simulator.chat import digest_of
 
 MEMORY_GROWTH = 2.0
@@ -52,27 +54,24 @@ def one_end_seen_live(history: History) -> Found:
 def every_request_is_answered(history: History) -> Found:
     """Whatever got a PubAck was accepted or rejected, as its kind demands."""
     accepted = history.accepted
-    rejected = {
-        event.body.get("stream_sequence"): event.body.get("code")
-        for event in history.events
-        if event.subject == subjects.REJECTED
-    }
-    own = {event.body.get("stream_sequence"): task_id for task_id, event in accepted.items()}
-    bodies = {sent.sequence: sent.request.body for sent in history.sent}
+    rejected = {event.answers: event.body.get("code") for event in history.events if event.subject == subjects.REJECTED}
+    own = {event.answers for event in accepted.values()}
+    bodies = {(sent.request.tenant, sent.sequence): sent.request.body for sent in history.sent}
     for sent in history.sent:
         if sent.sequence is None:
             continue  # its publisher knows
-        where, code = f"request {sent.sequence} ({sent.request.kind})", rejected.get(sent.sequence)
+        tenant, request = sent.request.tenant, (sent.request.tenant, sent.sequence)
+        where, code = f"request {sent.sequence} of {tenant} ({sent.request.kind})", rejected.get(request)
         if sent.request.kind in ("malformed", "invalid", "oversized"):
             if code not in ("malformed", "invalid"):
                 yield where, f"neither accepted nor rejected as bad: {code}"
-        elif sent.sequence in own:
+        elif request in own:
             if code is not None:
                 yield where, f"accepted, and rejected as {code}"
-        elif sent.task_id not in accepted:
-            yield where, f"{sent.task_id} was never accepted"
+        elif sent.key not in accepted:
+            yield where, f"{sent.key} was never accepted"
         else:
-            first = bodies.get(accepted[sent.task_id].body.get("stream_sequence"))
+            first = bodies.get(accepted[sent.key].answers)
             # None: the PubAck of the one that came first was lost, so nobody knows which of them it was.
             if first is not None and (first != sent.request.body) != (code == "conflict"):
                 yield where, f"same id, {'same' if first == sent.request.body else 'another'} request, answered {code}"
@@ -145,7 +144,10 @@ def nothing_in_flight(history: History) -> Found:
     """At the end no consumer has anything pending or unacknowledged, no work queue a message, no call is open."""
     for backlog in history.final_backlogs:
         if backlog.pending or backlog.unacknowledged:
-            yield backlog.consumer, f"{backlog.pending} pending, {backlog.unacknowledged} unacknowledged"
+            yield (
+                f"{backlog.consumer} of {backlog.tenant}",
+                f"{backlog.pending} pending, {backlog.unacknowledged} unacknowledged",
+            )
     for stream, messages in history.waiting.items():
         if messages:
             yield stream, f"{messages} messages left in the work queue"
@@ -172,6 +174,11 @@ def work_is_not_repeated(history: History) -> Found:
         yield call_id, "was answered again, and nothing was broken while it was in flight"
 
 
+def counters_are_true(history: History) -> Found:
+    """Over all processes that dispatchers and collectors have been, counters add up to what the streams say."""
+    yield from differences(history.lives, _counted(history)) if history.lives else ()
+
+
 def fleet_is_whole(history: History) -> Found:
     """At the end everything runs again that belongs to the fleet."""
     for kind, wanted in WHOLE.items():
@@ -194,6 +201,9 @@ INVARIANTS: Final[dict[str, Callable[[History], Found]]] = {
     "no vote counts twice": no_vote_counts_twice,
     "nothing in flight": nothing_in_flight,
     "repeated work bounded": work_is_not_repeated,
+    "counters are true": counters_are_true,
+    "tenants apart": tenants_are_apart,
+    "tokens of tenants are true": tokens_of_tenants_are_true,
     "fleet whole again": fleet_is_whole,
     "memory bounded": memory_is_bounded,
     "no process left": nothing_is_left,
@@ -204,6 +214,9 @@ OF_ONES_OWN: Final = (
     "proposals are the model's",
     "nothing in flight",
     "repeated work bounded",
+    "counters are true",
+    "tenants apart",
+    "tokens of tenants are true",
     "fleet whole again",
     "memory bounded",
     "no process left",
@@ -223,6 +236,28 @@ def judge(history: History) -> tuple[Violation, ...]:
         for name, check in INVARIANTS.items()
         for where, detail in check(history)
     )
+
+
+def _counted(history: History) -> list[Fact]:
+    """What must have been counted, between when it was asked for and when its event was stored."""
+    asked: dict[str, float] = {}
+    for sent in history.sent:
+        asked[sent.key] = min(sent.at, asked.get(sent.key, sent.at))
+    facts = []
+    for event in history.events:
+        since = asked.get(event.task_id, event.at)
+        if event.subject == subjects.ACCEPTED:
+            facts.append(Fact(series=series(ACCEPTED), amount=1, since=since, until=event.at))
+        elif event.subject == subjects.REJECTED:
+            facts.append(
+                Fact(series=series(REJECTIONS, code=event.body["code"]), amount=1, since=event.at, until=event.at)
+            )
+        elif event.terminal:
+            usage = event.body["usage"]
+            amounts = {series(ENDED, status=event.body["status"]): 1, series(CALLS): usage["calls"]}
+            amounts |= {series(TOKENS, kind=kind): usage[name] or 0 for kind, name in TOKEN_KINDS.items()}
+            facts += [Fact(series=name, amount=n, since=since, until=event.at) for name, n in amounts.items()]
+    return facts
 
 
 def _completed(history: History) -> Iterator[Event]:

@@ -10,20 +10,25 @@ from fleet.local.supervisor import Child
 
 MAX_PAYLOAD = "128KB"
 """Small, so that long texts travel by reference."""
+MAX_PAYLOAD_OF_TENANTS = "120KB"
+"""Below the server's own: whatever a tenant sends becomes a dead letter in one message."""
 MAX_STORE_BYTES = 1024 * 1024 * 1024
 """Soon full, when it is filled on purpose."""
 
 
 class NatsServers:
-    """Each is started again when it dies. Clients are not told of the servers: they reach them through the proxy."""
+    """Each is started again when it dies. Clients are not told of the servers: they reach them through the proxy.
 
-    def __init__(self, data_dir: Path, count: int = 1) -> None:
+    `more`: is added to the configuration of each.
+    """
+
+    def __init__(self, data_dir: Path, count: int = 1, more: str = "") -> None:
         if count == 1:
-            self._servers = [_server(data_dir, "fleet", "")]
+            self._servers = [_server(data_dir, "fleet", more)]
             return
         routes = [free_port() for _ in range(count)]
         self._servers = [
-            _server(data_dir / f"nats-{number}", f"fleet-{number}", _clustered(route, routes))
+            _server(data_dir / f"nats-{number}", f"fleet-{number}", more + _clustered(route, routes))
             for number, route in enumerate(routes, 1)
         ]
 
@@ -35,6 +40,11 @@ class NatsServers:
     @property
     def ports(self) -> list[int]:
         return [int(server.url.rpartition(":")[2]) for server in self._servers]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of those that run."""
+        return [server.pid for server in self._servers if server.pid is not None]
 
     def child(self, pid: int) -> Child:
         """The server that runs as this process. Raises StopIteration."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -15,23 +17,27 @@ from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
 from fleet.chaos.history import Backlog, Event, Memory, ModelCall
+from fleet.chaos.tenants.listener import digest_of_event
 from fleet.config import Settings
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.topology import consumers
 from fleet.local.process_titles import TITLES, descendants, kind_of
+from fleet.tenants.limits import Tenant
+from fleet.tenants.names import key_of_event, of_all, requests_of, tenant_of, without_tenant
 from workers.simulator import client as simulator_client
 
 BATCH = 500
 TIMEOUT_S = 5.0
 SAMPLE_S = 0.5
 WORK_QUEUES = (subjects.DELIBERATION_REQUESTS, subjects.DELIBERATION_CONTROL, subjects.AGENT_REQUESTS)
+"""Beside those of tenants' requests."""
 
 
 class Recorder:
-    """One connection to NATS, past the proxy."""
+    """One connection to NATS, past the proxy, in the fleet's account. `tenants`: beside the default one."""
 
-    def __init__(self, nc: Client, *, first_sequence: int = 1) -> None:
+    def __init__(self, nc: Client, *, first_sequence: int = 1, tenants: Collection[str] = ()) -> None:
         self.live: list[tuple[str, str]] = []
         self.events: list[Event] = []
         self.backlogs: list[Backlog] = []
@@ -41,10 +47,12 @@ class Recorder:
         self._js: JetStreamContext = nc.jetstream(timeout=TIMEOUT_S)
         self._texts = Texts(self._js, lambda: nc.max_payload)
         self._next = first_sequence
+        self.consumers = tuple(consumers(Settings(tenants={tenant: Tenant() for tenant in tenants})))
+        self._work_queues = (*WORK_QUEUES, *map(requests_of, tenants))
 
     async def subscribe(self) -> None:
         """Begins to see what core subscribers see."""
-        for subject in subjects.TERMINAL:
+        for subject in of_all(*subjects.TERMINAL):
             await self._nc.subscribe(subject, cb=self._on_terminal)
         await self._nc.subscribe(subjects.AGENT_COMPLETED, cb=self._on_response)
         await self._nc.flush()
@@ -62,7 +70,7 @@ class Recorder:
     async def backlog(self) -> list[Backlog]:
         """All durables as they are now; one that was deleted is left out."""
         found = []
-        for stream, consumer in consumers(Settings()):
+        for stream, consumer in self.consumers:
             name = consumer.durable_name or ""
             try:
                 last = (await self._js.stream_info(stream)).state.last_seq
@@ -78,6 +86,7 @@ class Recorder:
                     unacknowledged=info.num_ack_pending or 0,
                     floor=floor,
                     last=last,
+                    tenant=tenant_of(consumer.filter_subject or ""),
                 )
             )
         return found
@@ -118,21 +127,30 @@ class Recorder:
         accepted = {event.task_id for event in self.events if event.subject == subjects.ACCEPTED}
         return accepted - {event.task_id for event in self.events if event.terminal}
 
-    async def values(self, task_ids: set[str]) -> dict[str, dict[str, Any]]:
+    async def values(self, keys: set[str]) -> dict[str, dict[str, Any]]:
         """The bucket's values."""
         bucket = await self._js.key_value(subjects.BUCKET)
         found = {}
-        for task_id in task_ids:
+        for key in keys:
             try:
-                entry = await bucket.get(task_id)
+                entry = await bucket.get(key)
             except NotFoundError:
                 continue
-            found[task_id] = msgspec.json.decode(await self._texts.inline(entry.value or b""))
+            found[key] = msgspec.json.decode(await self._texts.inline(entry.value or b""))
         return found
 
     async def waiting(self) -> dict[str, int]:
         """Messages in each work queue."""
-        return {name: (await self._js.stream_info(name)).state.messages for name in WORK_QUEUES}
+        return {name: (await self._js.stream_info(name)).state.messages for name in self._work_queues}
+
+    async def tokens(self) -> dict[str, int]:
+        """What is counted for each tenant, over all days."""
+        info = await self._js.stream_info(subjects.TENANT_TOKENS, subjects_filter=">")
+        used: Counter[str] = Counter()
+        for subject in info.state.subjects or ():
+            counter = await self._js.get_last_msg(subjects.TENANT_TOKENS, subject)
+            used[tenant_of(subject)] += int(msgspec.json.decode(counter.data or b"")["val"])
+        return dict(used)
 
     async def _event(self, msg: Msg) -> Event:
         body = msgspec.json.decode(await self._texts.inline(msg.data))
@@ -148,9 +166,11 @@ class Recorder:
         return Event(
             sequence=meta.sequence.stream,
             at=meta.timestamp.timestamp(),
-            subject=msg.subject,
-            task_id=(msg.headers or {}).get("Task-Id", ""),
+            subject=without_tenant(msg.subject),
+            task_id=key_of_event(msg.subject, msg.headers),
             body=body,
+            tenant=tenant_of(msg.subject),
+            digest=digest_of_event(msg.data),
         )
 
     async def _text(self, ref: dict[str, Any]) -> str:
@@ -158,7 +178,7 @@ class Recorder:
         return ((await store.get(ref["name"])).data or b"").decode()
 
     async def _on_terminal(self, msg: Msg) -> None:
-        self.live.append((msg.subject, (msg.headers or {}).get("Task-Id", "")))
+        self.live.append((without_tenant(msg.subject), key_of_event(msg.subject, msg.headers)))
 
     async def _on_response(self, msg: Msg) -> None:
         if msg.headers:  # none of the malformed ones

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,14 @@ from fleet.chaos.load import Load, requests
 from fleet.chaos.recorder import Recorder, model_calls
 from fleet.chaos.report import Report, report
 from fleet.chaos.schedule import Card, Fault
+from fleet.chaos.scraper import Scraper
+from fleet.chaos.tenants.accounts import TENANTS
+from fleet.chaos.tenants.listener import Listener, listening
 from fleet.config import Settings
 from fleet.errors import Unreachable
 from fleet.jetstream import connection
 from fleet.jetstream.connection import OUTAGES
+from fleet.tenants.names import DEFAULT_TENANT
 
 TASK_TIMEOUT_S = 60.0
 SETTLE_S = 3 * TASK_TIMEOUT_S
@@ -59,13 +63,22 @@ async def own(
         note(f"the fleet is up after {time.time() - began:.0f} s; logs in {cluster.logs}")
         began = time.time()
         async with _connected(Settings(nats_url=cluster.nats.url)) as nc:
-            recorder = Recorder(nc)
-            seen = await _run(Target(nc, recorder, cluster), planned, seed, deliberations, note)
+            recorder, scraper = Recorder(nc, tenants=TENANTS), Scraper(cluster.health_ports)
+            scraping = asyncio.create_task(scraper.run())
+            try:
+                async with listening(cluster.nats.url, RECONNECT_WAIT_S, (DEFAULT_TENANT, *TENANTS)) as listeners:
+                    clients = {tenant: listener.nc for tenant, listener in listeners.items()}
+                    seen = await _run(Target(nc, recorder, cluster), clients, planned, seed, deliberations, note)
+                    seen |= _heard(listeners.values()) | {"tokens": await until_done(recorder.tokens)}
+            finally:
+                scraping.cancel()
+                await asyncio.gather(scraping, return_exceptions=True)
+            await scraper.look()
             calls, open_calls = await model_calls(cluster.vllm_url)
             running = await cluster.until_whole(WHOLE_WITHIN_S)
         note("stopping the fleet")
     left = tuple(cluster.leaked)
-    record = History(**seen, calls=calls, open_calls=open_calls, running=running, left=left)
+    record = History(**seen, calls=calls, open_calls=open_calls, running=running, left=left, lives=scraper.lives)
     (data_dir / "history.json").write_bytes(msgspec.json.encode(record))
     return _report(record, seed, deliberations, faults, began)
 
@@ -82,7 +95,8 @@ async def foreign(
         except APIError as error:
             raise Unreachable(f"no fleet has run at {settings.nats}: {error.description}") from None
         recorder = Recorder(nc, first_sequence=info.state.last_seq + 1)
-        seen = await _run(Target(nc, recorder), planned, seed, deliberations, note)
+        clients = {DEFAULT_TENANT: nc}
+        seen = await _run(Target(nc, recorder), clients, planned, seed, deliberations, note)
     return _report(history.of_its_own(History(**seen)), seed, deliberations, faults, began)
 
 
@@ -91,15 +105,30 @@ def _report(record: History, seed: int, deliberations: int, faults: int, began: 
     return report(record, seed=seed, deliberations=deliberations, faults=faults, seconds=seconds, ack_wait_s=ACK_WAIT_S)
 
 
-async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberations: int, note: Note) -> dict[str, Any]:
-    """Fields of the `History`."""
+def _heard(listeners: Collection[Listener]) -> dict[str, Any]:
+    return {
+        "heard": tuple(heard for listener in listeners for heard in listener.heard),
+        "outages": tuple(outage for listener in listeners for outage in listener.outages),
+    }
+
+
+async def _run(
+    target: Target,
+    clients: Mapping[str, Client],
+    planned: tuple[Fault, ...],
+    seed: int,
+    deliberations: int,
+    note: Note,
+) -> dict[str, Any]:
+    """Fields of the `History`. `clients`: a connection of each tenant."""
     recorder = target.recorder
     await recorder.subscribe()
     within_s = schedule.horizon_s(planned) + AFTERWARDS_S
     large = target.own is not None
-    load = Load(target.nc, target.nc.jetstream(), f"chaos-{seed}-{time.time_ns()}")
+    load = Load(clients, f"chaos-{seed}-{time.time_ns()}")
     moments = [fault.at_s for fault in planned if fault.kind == "kill"]
-    asked = requests(seed, deliberations, within_s, moments=moments, timeout_s=TASK_TIMEOUT_S, large=large)
+    how: dict[str, Any] = {"moments": moments, "timeout_s": TASK_TIMEOUT_S, "large": large}
+    asked = requests(seed, deliberations, within_s, tenants=tuple(clients), **how)
     note(f"seed {seed}: {deliberations} deliberations, {len(planned)} faults, about {within_s:.0f} s")
     sampling = asyncio.create_task(recorder.sample())
     try:
@@ -112,13 +141,14 @@ async def _run(target: Target, planned: tuple[Fault, ...], seed: int, deliberati
     finally:
         sampling.cancel()
         await asyncio.gather(sampling, return_exceptions=True)
-    ids = {event.task_id for event in recorder.events if event.subject != subjects.REJECTED}
+    keys = {event.task_id for event in recorder.events if event.subject != subjects.REJECTED}
     return {
         "sent": tuple(load.sent),
         "cancels": load.cancels,
+        "answers": load.answers,
         "events": tuple(recorder.events),
         "live": tuple(recorder.live),
-        "values": await recorder.values(ids),
+        "values": await recorder.values(keys),
         "waiting": waiting,
         "backlogs": tuple(recorder.backlogs),
         "final_backlogs": tuple(backlogs),

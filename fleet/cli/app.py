@@ -15,7 +15,7 @@ from fleet.cli import bench, chaos, client, deadletters, demo, mcp_server, page,
 from fleet.cli.doctor import command as doctor
 from fleet.cli.models import command as models
 from fleet.cli.output import ReaderGone
-from fleet.cli.overview import listing, status, top
+from fleet.cli.overview import listing, status, tenants, top
 from fleet.cli.report import command as report
 from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit
@@ -60,6 +60,7 @@ app.command(rich_help_panel=USE)(report.report)
 app.command(rich_help_panel=USE)(mcp_server.mcp)
 app.add_typer(deadletters.app, name="deadletter", rich_help_panel=OPERATE)
 app.command(rich_help_panel=OPERATE)(status.status)
+app.command(rich_help_panel=OPERATE)(tenants.tenants)
 app.command(rich_help_panel=OPERATE)(top.top)
 app.command(rich_help_panel=OPERATE)(models.models)
 app.command(rich_help_panel=OPERATE)(doctor.doctor)

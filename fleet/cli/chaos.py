@@ -5,8 +5,9 @@ import secrets
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from fleet import config
 from fleet.cli import options
 from fleet.exits import Exit
 from fleet.secret_files import overlaid
+
+if TYPE_CHECKING:
+    from fleet.chaos.report import Report
 
 
 def chaos(
@@ -59,12 +63,12 @@ def chaos(
     """Break a fleet on purpose, and check that every accepted deliberation ends exactly once.
 
     Starts a fleet on this machine (two dispatchers, two collectors, five
-    workers, a simulated vLLM), keeps a seeded load on it, and injects faults on
-    a seeded schedule: processes killed, stopped, crashed at the worst moment;
-    links silent or cut; the model server failing; messages forged, repeated,
-    malformed; streams deleted or full. Then the record of it all is checked.
-    Exit status 0 only if every invariant holds. 200 faults take about half an
-    hour.
+    workers, a simulated vLLM), keeps a seeded load of three tenants on it, and
+    injects faults on a seeded schedule: processes killed, stopped, crashed at
+    the worst moment; links silent or cut; the model server failing; messages
+    forged, repeated, malformed; streams deleted or full. Then the record of it
+    all is checked. Exit status 0 only if every invariant holds. 200 faults take
+    about half an hour.
 
     [dim]Example:[/dim]  fleet chaos --deliberations 2000 --faults 200 --seed 7
     """
@@ -81,38 +85,34 @@ def chaos(
         raise typer.BadParameter(f"--only: expected a kind ({', '.join(kinds)}) or KIND:TARGET")
     if nats_servers % 2 == 0:
         raise typer.BadParameter("--nats-servers: expected 1, 3 or 5, for a cluster needs a majority")
+    foreign = None if nats_url is None else config.load(overlaid(os.environ, NATS_URL=nats_url))
     directory = data_dir or Path(tempfile.mkdtemp(prefix="fleet-chaos-"))
+    if foreign is not None:
+        running = run.foreign(chosen, deliberations, faults, cards, settings=foreign, note=_note)
+    else:
+        own = partial(run.own, stop_s=stop_seconds, data_dir=directory, nats_servers=nats_servers)
+        running = own(chosen, deliberations, faults, cards, note=_note)
     report = None
     try:
-        if nats_url is not None:
-            settings = config.load(overlaid(os.environ, NATS_URL=nats_url))
-            running = run.foreign(chosen, deliberations, faults, cards, settings=settings, note=_note)
-        else:
-            running = run.own(
-                chosen,
-                deliberations,
-                faults,
-                cards,
-                stop_s=stop_seconds,
-                data_dir=directory,
-                note=_note,
-                nats_servers=nats_servers,
-            )
         report = run_until_signalled(running)
     finally:
         if data_dir is None and (report is None or report.holds):
             shutil.rmtree(directory, ignore_errors=True)
-    if report is not None and not report.holds:
-        _note(f"the record of this run is in {directory}")
     if report is None:
         raise typer.Exit(Exit.INTERRUPTED)
+    _show(report, directory, json_output=json_output)
+    raise typer.Exit(Exit.DONE if report.holds else Exit.FAILED)
+
+
+def _show(report: "Report", directory: Path, *, json_output: bool) -> None:
+    if not report.holds:
+        _note(f"the record of this run is in {directory}")
     if json_output:
         print(report.json())
     else:
         from rich.console import Console
 
         report.show(Console())
-    raise typer.Exit(Exit.DONE if report.holds else Exit.FAILED)
 
 
 def _note(text: str) -> None:

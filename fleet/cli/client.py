@@ -116,7 +116,7 @@ def cancel(
 
 
 async def _ask(settings: Settings, body: dict[str, Any], json_output: bool) -> int:
-    """`deliberate`, which Ctrl-C interrupts."""
+    """`deliberate`, with Ctrl-C as an interrupt."""
     from fleet.cli.interrupts import interruptible
 
     body = _named(body)
@@ -182,7 +182,7 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
         show_outcome(console(), reply.result, text)
     elif reply.status == "UNKNOWN":
         raise BadRequest(
-            "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt"
+            "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, no longer stored, or misspelt"
         )
     else:
         say(_standing(task_id, reply.status, reply.progress))

@@ -1,7 +1,6 @@
 """Runs `fleet demo`: starts a fleet, shows one deliberation, and stops the fleet again."""
 
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -13,7 +12,7 @@ from rich.markup import escape
 
 from fleet import config
 from fleet.cli import options
-from fleet.cli.output import console
+from fleet.cli.output import console, own_name
 from fleet.config import without_userinfo
 from fleet.exits import Exit
 from fleet.local.signals import run_until_signalled
@@ -115,8 +114,17 @@ async def _deliberate_once(fleet: "LocalFleet", body: dict[str, object], json_ou
 
 def _next_steps(model: str) -> list[str]:
     """What somebody may want who has seen the demonstration."""
-    name = "fleet" if shutil.which("fleet") else os.path.relpath(sys.argv[0])
-    steps = [f"{name} up", f'{name} ask "Your own question"', f"{name} ask --file design.md --role ARCHITECT"]
+    name = own_name()
+    steps = [
+        "\nNext, in one terminal:",
+        *_commands(f"{name} up"),
+        "and in another one:",
+        *_commands(f'{name} ask "Your own question"', f"{name} ask --file design.md --role ARCHITECT"),
+    ]
     if model != "given":
-        steps.insert(0, f"VLLM_URL=http://your-model-server:8000 {name} up")
-    return ["\nNext, in two terminals:", *(f"  [cyan]{escape(step)}[/cyan]" for step in steps)]
+        steps += ["With your own models, start it by:", *_commands(f"VLLM_URL=http://your-model-server:8000 {name} up")]
+    return steps
+
+
+def _commands(*lines: str) -> list[str]:
+    return [f"  [cyan]{escape(line)}[/cyan]" for line in lines]

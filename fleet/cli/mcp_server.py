@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli import options
@@ -51,17 +52,17 @@ def mcp(data_dir: options.DataDir = options.DATA_DIR, nats_url: options.NatsUrl 
 
     [dim]Example:[/dim]  claude mcp add fleet -- fleet mcp
     """
+    if find_spec("mcp") is None:
+        raise ConfigError(INSTALL)
     server(client_settings(data_dir, nats_url)).run("stdio")
 
 
 def server(settings: Settings) -> "MCPServer[Any]":
-    """Raises `ConfigError` where the SDK is not installed."""
-    try:
-        from mcp.server import MCPServer
-        from mcp.server.mcpserver import Context
-        from mcp.server.mcpserver.exceptions import ToolError
-    except ImportError:
-        raise ConfigError(INSTALL) from None
+    """Needs the SDK."""
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver import Context
+    from mcp.server.mcpserver.exceptions import ToolError
+
     from fleet import __version__
     from fleet.client.session import session
 

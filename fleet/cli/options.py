@@ -67,6 +67,14 @@ Correlation = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Makes shuffles, and the model's sampling, reproducible.")]
 AllRounds = Annotated[bool, typer.Option("--all-rounds", help="Run every round, even when the leader is clear.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        metavar="MODE",
+        help="use: take the result of the same question, if there is one; refresh: replace it; off (default).",
+    ),
+]
 Option = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,6 +107,7 @@ def request(
     require: Requirement = None,
     seed: Seed = None,
     all_rounds: AllRounds = False,
+    cache: Cache = None,
     option: Option = None,
     correlation: Correlation = None,
     task_id: GivenId = None,
@@ -122,7 +131,7 @@ def request(
     )
     values = {name: _value(name, text) for name, text in _pairs("--option", option).items()}
     _put(_table(body, "options"), **values)
-    _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None)
+    _put(_table(body, "options"), seed=seed, early_stop=False if all_rounds else None, cache=cache)
     _put(_table(body, "correlation"), **_pairs("--correlation", correlation))
     return {name: value for name, value in body.items() if value != {}}
 

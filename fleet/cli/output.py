@@ -1,5 +1,7 @@
 """Writes the commands' output: for a person with `say` and `console`, for a program with `print_json`."""
 
+import os
+import shutil
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -44,6 +46,11 @@ def literal(text: str) -> str:
 def say(text: str, *, stderr: bool = False) -> None:
     """One text, as it is, without wrapping or colours."""
     _write(visible(text), sys.stderr if stderr else sys.stdout)
+
+
+def own_name() -> str:
+    """What somebody types who runs this program from here: `fleet` may not be on their PATH."""
+    return "fleet" if shutil.which("fleet") else os.path.relpath(sys.argv[0])
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from fleet import config
 from fleet.cli import options
-from fleet.cli.output import console, print_json, say
+from fleet.cli.output import console, own_name, print_json, say
 from fleet.config import Settings, without_userinfo
 from fleet.errors import ConfigError
 from fleet.event_loop import fast_loop
@@ -82,7 +82,7 @@ def dispatcher(json_output: options.Json = False) -> None:
     from fleet.control import dispatcher as component
     from fleet.local.launcher import LauncherProcess
 
-    running = component.run(settings, LauncherProcess(settings.workers.count), on_ready=lambda: _ready("dispatcher"))
+    running = component.run(settings, LauncherProcess(settings.workers), on_ready=lambda: _ready("dispatcher"))
     run_until_signalled(running, loop_factory=fast_loop)
 
 
@@ -158,10 +158,19 @@ async def _silent_servers(fleet: "LocalFleet") -> list[str]:
     ]
 
 
+def models_from(settings: Settings) -> str:
+    """The settings that name the model servers."""
+    sources = (("VLLM_URL", settings.vllm_urls), ("FLEET_CONFIG", settings.endpoints))
+    return " and ".join(name for name, servers in sources if servers)
+
+
 def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
     from rich.table import Table
 
-    models = {"given": "given by VLLM_URL", "simulated": "simulated answers; set VLLM_URL for real ones"}
+    models = {
+        "given": f"given by {models_from(fleet.settings)}",
+        "simulated": "simulated answers; set VLLM_URL for real ones",
+    }
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="bold")
     table.add_column()
@@ -185,10 +194,11 @@ def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
     screen.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")
     screen.print(table)
     screen.print("\nTry, in another terminal:")
+    name = own_name()
     for command in (
-        f'fleet ask{elsewhere} "Design a rate limiter for the public REST API"',
-        f"fleet watch{elsewhere}",
-        f"fleet doctor{elsewhere}",
+        f'{name} ask{elsewhere} "Design a rate limiter for the public REST API"',
+        f"{name} watch{elsewhere}",
+        f"{name} doctor{elsewhere}",
         f"nats --server {without_userinfo(fleet.nats_url)} kv watch deliberations",
     ):
         screen.print(f"  [cyan]{command}[/cyan]", highlight=False, soft_wrap=True)

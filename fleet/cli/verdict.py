@@ -23,7 +23,9 @@ def first(event: DeliberationCompleted) -> str:
 
 
 def account(event: DeliberationCompleted) -> Iterator[str]:
-    """How sure the verdict is, what decided it, why the rounds ended, which checks failed."""
+    """Whose result it is, how sure the verdict is, what decided it, why the rounds ended, which checks failed."""
+    if event.cached_from is not None:
+        yield f"this is the result of {event.cached_from}, an equal request: no model was called"
     if event.margin is not None:
         unit = count(round(event.margin, 2), "vote" if event.ranking.method == "vote" else "point")
         tied = f", after a tie decided by {event.ranking.decided_by}" if event.ranking.tied else ""

@@ -176,11 +176,12 @@ def show_outcome(console: Console, event: TerminalEvent, text: str | None) -> No
     tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) + usage.estimated_tokens
     told = f"{tokens:,} tokens" + (f", {usage.estimated_tokens:,} of them estimated" if usage.estimated_tokens else "")
     if usage.prompt_tokens and usage.cached_tokens is not None:
-        told += f", {usage.cached_tokens / usage.prompt_tokens:.0%} of what was read from the cache"
+        told += f", {usage.cached_tokens / usage.prompt_tokens:.0%} of the prompts from the cache"
     console.print(
         f"[dim]{literal(event.task_id)} · {event.duration_ms / 1000:.1f} s · {count(event.rounds_run, 'round')} · "
         f"{count(usage.calls, 'model call')} · {told}[/dim]",
         highlight=False,
+        soft_wrap=True,
     )
     if event.degraded:
         console.print(_degraded(event), soft_wrap=True, highlight=False)
@@ -206,12 +207,14 @@ def _ranking(event: DeliberationCompleted) -> Table:
     table.add_column("tokens", justify="right")
     table.add_column("model", overflow="ellipsis", no_wrap=True)
     for result in event.results:
-        scored = sum(review.phase == "score" for review in result.reviews)
+        peers = sum(review.phase == "score" and review.reward is None for review in result.reviews)
+        judges = sum(review.reward is not None for review in result.reviews)
+        scored = [count(number, what) for number, what in ((peers, "peer"), (judges, "judge")) if number]
         table.add_row(
             "shadow" if result.shadow else str(result.rank),
             literal(result.agent_id),
             str(result.votes or 0) if votes else "–" if result.score is None else f"{result.score:.2f}",
-            count(scored, "peer") if scored else "–",
+            ", ".join(scored) or "–",
             f"{result.proposal.revisions}×",
             str(result.proposal.tokens),
             literal(result.proposal.model),

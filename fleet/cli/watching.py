@@ -17,14 +17,18 @@ from rich.console import Console
 from fleet import subjects
 from fleet.cli.output import console, literal, print_json, say
 from fleet.cli.verdict import count
+from fleet.client.connection import has_streams_elsewhere, is_tenants
 from fleet.client.session import Session, session
 from fleet.config import Settings
 from fleet.exits import Exit
 from fleet.jetstream.payloads import MissingText
+from fleet.tenants.names import DEFAULT_TENANT, key_of, key_of_event, tenant_of, without_tenant
 
 SILENT_S = 3.0
 """A history that brings nothing for so long is over: some of it has expired meanwhile."""
 CLOCKS_DIFFER_S = 60.0
+LOOK_EVERY_S = 5.0
+OF_STATUS = {"COMPLETED": subjects.COMPLETED, "CANCELLED": subjects.CANCELLED}
 ENDED = dict(zip(subjects.TERMINAL, (Exit.DONE, Exit.FAILED, Exit.FAILED), strict=True))
 
 
@@ -46,6 +50,8 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
     """Returns the exit status once the task has ended; without a task it goes on for ever."""
     screen = console(highlight=False, soft_wrap=True)
     async with session(settings) as fleet:
+        if await is_tenants(fleet.nc) or await has_streams_elsewhere(fleet.nc):
+            return await _as_it_happens(fleet, screen, task_id, progress=progress, json_output=json_output)
         since = await _accepted_at(fleet, task_id) if task_id else None
         queue: asyncio.Queue[Msg] = asyncio.Queue()
         streams = [subjects.DELIBERATIONS, subjects.AGENT_RESPONSES]
@@ -71,14 +77,48 @@ async def watch_events(settings: Settings, task_id: str | None, *, progress: boo
                 return Exit.BAD_REQUEST
 
 
+async def _as_it_happens(
+    fleet: Session, screen: Console, task_id: str | None, *, progress: bool, json_output: bool
+) -> int:
+    """For tenants and behind a leaf node, where no streams are: what is told from now on, and how it ended before."""
+    queue: asyncio.Queue[Msg] = asyncio.Queue()
+    for subject in (subjects.ACCEPTED, subjects.REJECTED, *ENDED, *((subjects.AGENT_PROGRESS,) if progress else ())):
+        await fleet.nc.subscribe(subject, cb=queue.put)
+    state = await _state(fleet, task_id) if task_id else {}
+    while True:
+        if ended := state.get("result"):
+            event = Event(OF_STATUS.get(ended["status"], subjects.FAILED), datetime.now(UTC), ended)
+            _print(screen, event, json_output)
+            return ENDED[event.subject]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S if task_id else None):  # its end may be missed
+                while True:
+                    msg = await queue.get()
+                    if not _concerns(msg, task_id):
+                        continue
+                    if task_id and msg.subject in ENDED:
+                        break
+                    _print(screen, Event(msg.subject, datetime.now(UTC), await _whole(fleet, msg)), json_output)
+                    if task_id and msg.subject == subjects.REJECTED:
+                        return Exit.BAD_REQUEST
+        if task_id:
+            state = msgspec.json.decode(await fleet.result_body(task_id))
+
+
 async def _accepted_at(fleet: Session, task_id: str) -> datetime:
     """Where in the streams to begin: a little before the task was accepted, or before now, if it has yet to be."""
-    state = msgspec.json.decode(await fleet.result_body(task_id))
+    state = await _state(fleet, task_id)
     accepted = state.get("accepted_at") or (state.get("result") or {}).get("accepted_at")
-    if state.get("status") == "UNKNOWN":
-        say(f"nobody knows a task {task_id!r} yet: waiting until it is accepted (Ctrl-C ends this)", stderr=True)
     since = datetime.fromisoformat(accepted) if accepted else datetime.now(UTC)
     return since - timedelta(seconds=CLOCKS_DIFFER_S)
+
+
+async def _state(fleet: Session, task_id: str) -> dict[str, Any]:
+    """What `deliberation.result` says of the task; says that it is waited for where nobody knows it."""
+    state: dict[str, Any] = msgspec.json.decode(await fleet.result_body(task_id))
+    if state.get("status") == "UNKNOWN":
+        say(f"nobody knows a task {task_id!r} yet: waiting until it is accepted (Ctrl-C ends this)", stderr=True)
+    return state
 
 
 async def _history(
@@ -101,7 +141,7 @@ async def _history(
 
 
 def _concerns(msg: Msg, task_id: str | None) -> bool:
-    return task_id is None or (msg.header or {}).get("Task-Id") == task_id
+    return task_id is None or key_of_event(msg.subject, msg.header) == task_id
 
 
 async def _subscribe(
@@ -128,14 +168,23 @@ class _Named(ConsumerConfig):
 
 
 async def _event(fleet: Session, msg: Msg, task_id: str | None) -> Event | None:
-    """None for another task's."""
+    """None where it belongs to another task."""
     if not _concerns(msg, task_id):
         return None
+    fields = await _whole(fleet, msg)
+    tenant = tenant_of(msg.subject)
+    if "task_id" in fields and tenant != DEFAULT_TENANT:
+        fields["task_id"] = key_of(tenant, str(fields["task_id"]))
+    return Event(without_tenant(msg.subject), msg.metadata.timestamp, fields)
+
+
+async def _whole(fleet: Session, msg: Msg) -> dict[str, Any]:
+    """The body, with every text in it; where one is gone, what is left."""
     try:
-        fields = await fleet.completed(msgspec.json.decode(await fleet.texts.inline(msg.data)))
+        return await fleet.completed(msgspec.json.decode(await fleet.texts.inline(msg.data)))
     except MissingText:
-        fields = msgspec.json.decode(msg.data)  # what is left of it
-    return Event(msg.subject, msg.metadata.timestamp, fields)
+        fields: dict[str, Any] = msgspec.json.decode(msg.data)
+        return fields
 
 
 def _joined(events: Iterable[Event]) -> list[Event]:
@@ -182,7 +231,8 @@ def _line(event: Event) -> str:
             best = fields["results"][0]
             score = "not scored" if best["score"] is None else f"score {best['score']:.2f} of 10"
             degraded = ", degraded" if fields["degraded"] else ""
-            return f"[green]completed[/green]: {fields['winner_id']} comes first, {score}{degraded}"
+            cached = f", the result of {fields['cached_from']}" if fields.get("cached_from") else ""
+            return f"[green]completed[/green]: {fields['winner_id']} comes first, {score}{degraded}{cached}"
         case subjects.CANCELLED:
             return f"[yellow]cancelled[/yellow]: {fields['reason']}"
         case _:

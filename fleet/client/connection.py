@@ -14,20 +14,31 @@ from nats.js import JetStreamContext
 
 from fleet import subjects
 from fleet.client.refusals import Refusals
+from fleet.client.texts import NOT_FOR_ACCOUNT, ClientTexts
 from fleet.config import Settings, without_userinfo
 from fleet.errors import BadRequest, FleetError, Unreachable
-from fleet.jetstream.connection import Connection, connect
-from fleet.jetstream.payloads import Texts
+from fleet.jetstream.connection import connect
+from fleet.jetstream.lasting import Connection
 from fleet.messages import ContentRef, DeliberationCompleted, Proposal, TerminalEvent, decode, encode
 
 STREAM_FULL = 10077
 """JetStream's code for `maximum messages exceeded`, where a stream discards what is new."""
+STREAM_NOT_FOUND = 10059
 REPLY_WITHIN_S = 5.0
 RESTARTED_WITHIN_S = 10.0
 ASK_AGAIN_EVERY_S = 0.2
 
 
 NO_JETSTREAM = "JetStream is not on at {}: add `jetstream {{}}` to its configuration"
+FOR_TENANTS = (
+    "this account has no JetStream, which that needs: a tenant of a fleet can ask, submit, watch, cancel, and look at "
+    "results"
+)
+
+ELSEWHERE = (
+    "a fleet answers at {}, but its streams are not in the JetStream of this server (a leaf node's, say): connect to "
+    "the fleet's own NATS for that; asking, submitting, watching, cancelling and looking at results work here"
+)
 
 
 class ServiceError(FleetError):
@@ -63,16 +74,13 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
             raise
         raise Unreachable("the connection to NATS was closed for good") from None
     except (nats.errors.NoRespondersError, nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
-        if await lacks_jetstream(nc):
-            raise Unreachable(NO_JETSTREAM.format(where)) from None
-        raise Unreachable(
-            f"NATS answers at {where}, but no fleet does: start one with `fleet up`, "
-            "or see what is missing with `fleet doctor`"
-        ) from None
+        raise Unreachable(await _why_nobody_answers(nc, where)) from None
     except nats.js.errors.ServiceUnavailableError as error:
         if error.err_code == STREAM_FULL:
             raise FleetError("the fleet has as many requests waiting as it takes: try again later") from None
-        raise Unreachable(NO_JETSTREAM.format(where)) from None
+        raise Unreachable(
+            FOR_TENANTS if error.err_code == NOT_FOR_ACCOUNT else await _why_nobody_answers(nc, where)
+        ) from None
     except nats.js.errors.APIError as error:
         raise FleetError(f"NATS refused: {error.description or error}") from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
@@ -81,6 +89,19 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
         closing.cancel()
         with suppress(Exception):
             await nc.close()
+
+
+async def _why_nobody_answers(nc: Connection, where: str) -> str:
+    if await has_streams_elsewhere(nc):
+        return ELSEWHERE.format(where)
+    if await lacks_jetstream(nc):
+        return NO_JETSTREAM.format(where)
+    if await is_tenants(nc):
+        return FOR_TENANTS
+    return (
+        f"NATS answers at {where}, but no fleet does: start one with `fleet up`, "
+        "or see what is missing with `fleet doctor`"
+    )
 
 
 def _cancel_once_closed(nc: Connection) -> "asyncio.Task[Any]":
@@ -105,13 +126,36 @@ async def lacks_jetstream(nc: Connection) -> bool:
     return False
 
 
+async def is_tenants(nc: Connection) -> bool:
+    """Whether the server has JetStream, and this account has none. (A fleet may be there or not.)"""
+    with suppress(nats.errors.Error, TimeoutError, msgspec.MsgspecError, AttributeError):
+        error = msgspec.json.decode((await nc.request("$JS.API.INFO", timeout=REPLY_WITHIN_S)).data).get("error") or {}
+        return bool(error.get("err_code") == NOT_FOR_ACCOUNT)
+    return False
+
+
+async def has_streams_elsewhere(nc: Connection) -> bool:
+    """Whether a fleet answers, whose streams this server's JetStream does not have: behind a leaf node, for example."""
+    ping = f"$SRV.PING.{subjects.SERVICE}"
+    with suppress(nats.errors.Error, TimeoutError, msgspec.MsgspecError, AttributeError):
+        try:
+            reply = await nc.request(f"$JS.API.STREAM.INFO.{subjects.DELIBERATIONS}", timeout=REPLY_WITHIN_S)
+            error = msgspec.json.decode(reply.data).get("error") or {}
+            if error.get("err_code") != STREAM_NOT_FOUND:
+                return False
+        except nats.errors.NoRespondersError:
+            pass
+        return bool((await nc.request(ping, timeout=REPLY_WITHIN_S)).data)
+    return False
+
+
 class Caller:
     """Requests to the micro service, and texts that lie in the object store."""
 
     def __init__(self, nc: Connection) -> None:
         self.nc = nc
         self.js: JetStreamContext = nc.jetstream(timeout=REPLY_WITHIN_S)
-        self.texts = Texts(self.js, lambda: nc.max_payload)
+        self.texts = ClientTexts(nc, REPLY_WITHIN_S)
 
     async def completed(self, event: dict[str, Any]) -> dict[str, Any]:
         """An event with every text in it, wherever it lay."""
@@ -125,7 +169,7 @@ class Caller:
         return event
 
     async def with_texts(self, event: TerminalEvent) -> TerminalEvent:
-        """`completed`, typed."""
+        """`completed` with its texts, as its type."""
         return terminal_event(encode(await self.completed(msgspec.to_builtins(event))))
 
     async def text(self, proposal: Proposal) -> str:

@@ -14,6 +14,7 @@ from fleet import subjects
 from fleet.client.connection import Caller
 from fleet.clock import now_ms
 from fleet.errors import BadRequest, FleetError
+from fleet.jetstream.compare_and_set import store_after
 from fleet.jetstream.lifetimes import DUPLICATE_WINDOW_S
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import UNDECODABLE
@@ -21,8 +22,6 @@ from fleet.times import from_rfc3339, rfc3339
 
 _OWN_HEADERS = "Dead-Letter-"
 _MESSAGE_ID = "Nats-Msg-Id"
-NOTED_MEANWHILE = 10071
-"""JetStream's code for `wrong last sequence`."""
 MARGIN_S = 20.0
 """How long a publish may take, and clocks differ."""
 
@@ -60,7 +59,7 @@ class DeadLetter:
         return self.headers.get("Dead-Letter-Reason", "")
 
     def facts(self) -> dict[str, Any]:
-        """For `--json`."""
+        """What `--json` prints."""
         return {
             "sequence": self.sequence,
             "subject": self.original_subject,
@@ -116,12 +115,8 @@ async def _begin(js: JetStreamContext, letter: DeadLetter, note: str) -> str:
     if letter.replayed is not None:
         return str(letter.replayed["at"])
     at = rfc3339(now_ms())
-    try:
-        await js.publish(note, json.dumps({"at": at}).encode(), headers={"Nats-Expected-Last-Subject-Sequence": "0"})
-    except APIError as error:
-        if error.err_code != NOTED_MEANWHILE:
-            raise
-        raise FleetError(f"somebody else replays dead letter {letter.sequence} just now") from None
+    if await store_after(js, note, json.dumps({"at": at}).encode(), 0) is None:
+        raise FleetError(f"somebody else replays dead letter {letter.sequence} just now")
     return at
 
 
@@ -146,7 +141,7 @@ async def whole(fleet: Caller, letter: DeadLetter) -> bytes:
 
 
 async def all_of(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
-    """Oldest first."""
+    """Yields all dead letters, oldest first."""
     state = (await js.stream_info(subjects.DEAD_LETTERS)).state
     sequence = state.first_seq
     while sequence <= state.last_seq and state.messages:

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypedDict, Unpack
 
 import msgspec
@@ -20,6 +20,7 @@ from fleet.config import load
 from fleet.errors import Unreachable
 from fleet.jetstream.origin import is_copy
 from fleet.messages import (
+    CacheMode,
     CancelReply,
     DeliberationCancelled,
     DeliberationCompleted,
@@ -33,6 +34,7 @@ from fleet.messages import (
 )
 from fleet.requests.by_reference import by_reference
 from fleet.secret_files import overlaid
+from fleet.tenants.names import DEFAULT_TENANT, is_key, name_of, subject_of
 
 SILENT_FOR_S = 15.0
 """An instance of the service says something every ten seconds, or is gone."""
@@ -47,15 +49,19 @@ Event = ResultReply | FollowReply | TerminalEvent
 
 
 class Request(TypedDict, total=False):
-    """Fields of a request beside its text; `subjects.md` says what each means. `agents`: `num_agents`."""
+    """Fields of a request beside its text; `subjects.md` says what each means. `agents`: `num_agents`; `cache`:
+    `options.cache`.
+    """
 
     task_id: str
     role: str
     agents: int
     rounds: int
+    priority: str
     constraints: Mapping[str, Any]
     correlation: Mapping[str, str]
     options: Mapping[str, Any]
+    cache: CacheMode
 
 
 @asynccontextmanager
@@ -75,9 +81,10 @@ class Fleet(Caller):
     async def ask(self, task_description: str, **request: Unpack[Request]) -> TerminalEvent:
         """Waits for the end, whatever becomes of single instances of the fleet. Raises `BadRequest`."""
         body = _body(task_description, request)
-        async for event in self._follow({"task_id": f"ask-{secrets.token_hex(8)}", **body}):
-            if isinstance(event, TERMINAL):
-                return event
+        async with aclosing(self._follow({"task_id": f"ask-{secrets.token_hex(8)}", **body})) as events:
+            async for event in events:
+                if isinstance(event, TERMINAL):
+                    return event
         raise Unreachable("the fleet published no terminal event")
 
     async def submit(self, task_description: str, **request: Unpack[Request]) -> Ticket:
@@ -99,9 +106,10 @@ class Fleet(Caller):
         while True:
             left = max(0.0, until - asyncio.get_running_loop().time())
             waiting_s = min(left, MAX_WAIT_S)
-            question = encode({"task_id": _id(task), "wait_seconds": waiting_s})
+            subject, task_id = addressed(subjects.RESULT, _id(task))
+            question = encode({"task_id": task_id, "wait_seconds": waiting_s})
             try:
-                body = await self.request(subjects.RESULT, question, within_s=waiting_s + REPLY_WITHIN_S)
+                body = await self.request(subject, question, within_s=waiting_s + REPLY_WITHIN_S)
                 reply = decode(body, ResultReply)
             except ServiceError as error:
                 if error.code != 404:
@@ -110,15 +118,18 @@ class Fleet(Caller):
             if reply.result is not None or left <= MAX_WAIT_S:
                 return reply
 
-    async def watch(self, task: str | Ticket) -> AsyncIterator[Event]:
+    async def watch(self, task: str | Ticket) -> AsyncGenerator[Event]:
         """What happens to a task, from where it stands to its end. Raises `ServiceError` 404 for an unknown one."""
-        async for event in self._follow({"task_id": _id(task)}):
-            yield event
+        subject, task_id = addressed(subjects.FOLLOW, _id(task))
+        async with aclosing(self._follow({"task_id": task_id}, subject)) as events:
+            async for event in events:
+                yield event
 
     async def cancel(self, task: str | Ticket, reason: str | None = None) -> CancelReply:
         """Returns once the task has ended as cancelled. Raises `ServiceError`: 404 unknown, 409 already ended."""
-        question = {"task_id": _id(task), "reason": reason}
-        return decode(await self.request(subjects.CANCEL, encode(question), within_s=REPLY_WITHIN_S), CancelReply)
+        subject, task_id = addressed(subjects.CANCEL, _id(task))
+        question = {"task_id": task_id, "reason": reason}
+        return decode(await self.request(subject, encode(question), within_s=REPLY_WITHIN_S), CancelReply)
 
     async def deliberations(
         self, *statuses: Status, tenant: str | None = None, limit: int | None = 50
@@ -151,14 +162,14 @@ class Fleet(Caller):
             finally:
                 await (msg.ack() if handled else msg.nak())
 
-    async def _follow(self, body: dict[str, Any]) -> AsyncIterator[Event]:
+    async def _follow(self, body: dict[str, Any], subject: str = subjects.FOLLOW) -> AsyncGenerator[Event]:
         """Replies of `deliberation.follow`, asked again where an instance fell silent or nobody is there."""
         failing_since: float | None = None
         while True:
             inbox = self.nc.new_inbox()
             replies = await self.nc.subscribe(inbox)
             try:
-                await self.nc.publish(subjects.FOLLOW, await by_reference(encode(body), self.texts), reply=inbox)
+                await self.nc.publish(subject, await by_reference(encode(body), self.texts), reply=inbox)
                 while True:
                     msg = await replies.next_msg(timeout=SILENT_FOR_S)
                     event = await self._reply(msg)
@@ -170,13 +181,16 @@ class Fleet(Caller):
             except (nats.errors.TimeoutError, nats.errors.NoRespondersError, ServiceError) as error:
                 if isinstance(error, ServiceError) and error.code < 500:
                     raise rejected(error) from None
+                self.nc.doubt()
                 now = asyncio.get_running_loop().time()
                 failing_since = failing_since or now
                 nobody = isinstance(error, nats.errors.NoRespondersError) and not await self.was_here()
                 if nobody or now - failing_since > AGAIN_WITHIN_S:
                     raise
             finally:
-                await replies.unsubscribe()
+                # A caller that leaves its loop lets go of this when Python likes: by then the connection may be closed.
+                with suppress(nats.errors.ConnectionClosedError):
+                    await replies.unsubscribe()
             await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _reply(self, msg: Msg) -> Event:
@@ -198,10 +212,18 @@ class Fleet(Caller):
         return terminal_event(encode(await self.completed(msgspec.json.decode(await self.texts.inline(body)))))
 
 
+def addressed(subject: str, task_id: str) -> tuple[str, str]:
+    """Where to ask for a task, and by which id. In the fleet's account `<tenant>.<task_id>` is a tenant's task."""
+    tenant, own = name_of(task_id) if is_key(task_id) else (DEFAULT_TENANT, task_id)
+    return subject_of(tenant, subject), own
+
+
 def _id(task: str | Ticket) -> str:
     return task if isinstance(task, str) else task.task_id
 
 
 def _body(task_description: str, request: Request) -> dict[str, Any]:
-    fields = {"num_agents" if name == "agents" else name: value for name, value in request.items()}
+    fields: dict[str, Any] = {"num_agents" if name == "agents" else name: value for name, value in request.items()}
+    if "cache" in fields:
+        fields["options"] = {**fields.get("options", {}), "cache": fields.pop("cache")}
     return {"task_description": task_description, **fields}

@@ -14,7 +14,8 @@ from fleet import subjects
 from fleet.client.connection import Caller
 from fleet.jetstream.history import events
 from fleet.jetstream.payloads import MissingText
-from fleet.messages import DEFAULT_TENANT, UNDECODABLE, Status
+from fleet.messages import UNDECODABLE, Status
+from fleet.tenants.names import DEFAULT_TENANT, key_of_event, of_all, without_tenant
 from fleet.times import from_rfc3339, rfc3339
 
 AT_ONCE = 16
@@ -53,6 +54,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     tokens: int | None = None
     cost: float | None = None
     error: str | None = None
+    cached_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ async def summaries(
     """
     wanted = set(statuses)
     subjects_of = {subject for subject, those in STATUSES.items() if not wanted or wanted & set(those)}
-    places = {task_id: place for task_id, place in (await _places(caller)).items() if place.subject in subjects_of}
+    places = {key: place for key, place in (await _places(caller)).items() if place.subject in subjects_of}
     newest = sorted(places.items(), key=lambda item: max(item[1].accepted, item[1].ended), reverse=True)
     listed: list[Summary] = []
     async with aclosing(_read(caller, newest)) as reading:
@@ -87,14 +89,14 @@ async def summaries(
 
 async def _places(caller: Caller) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
-    async with aclosing(events(caller.js, tuple(STATUSES), None, headers_only=True, may_delete=False)) as messages:
+    async with aclosing(events(caller.js, of_all(*STATUSES), None, headers_only=True, may_delete=False)) as messages:
         async for msg in messages:
-            task_id, sequence = (msg.headers or {}).get("Task-Id", ""), msg.metadata.sequence.stream
-            place = places.get(task_id, _Place())
-            if msg.subject == subjects.ACCEPTED:  # it may come after the end
-                places[task_id] = _Place(sequence, place.ended, place.subject)
+            key, sequence = key_of_event(msg.subject, msg.headers), msg.metadata.sequence.stream
+            subject, place = without_tenant(msg.subject), places.get(key, _Place())
+            if subject == subjects.ACCEPTED:  # it may come after the end
+                places[key] = _Place(sequence, place.ended, place.subject)
             else:
-                places[task_id] = _Place(place.accepted, sequence, msg.subject)
+                places[key] = _Place(place.accepted, sequence, subject)
     return places
 
 
@@ -102,17 +104,17 @@ async def _read(caller: Caller, places: list[tuple[str, _Place]]) -> AsyncGenera
     """In this order, some at a time."""
     for start in range(0, len(places), AT_ONCE):
         batch = places[start : start + AT_ONCE]
-        for summary in await asyncio.gather(*(_summary(caller, task_id, place) for task_id, place in batch)):
+        for summary in await asyncio.gather(*(_summary(caller, key, place) for key, place in batch)):
             if summary is not None:
                 yield summary
 
 
-async def _summary(caller: Caller, task_id: str, place: _Place) -> Summary | None:
+async def _summary(caller: Caller, key: str, place: _Place) -> Summary | None:
     """None for one that has gone meanwhile, or that is no event of the fleet."""
     try:
         if place.ended:
             return _ended(await _event(caller, place.ended))
-        return _running(await _event(caller, place.accepted), await _state(caller, task_id))
+        return _running(await _event(caller, place.accepted), await _state(caller, key))
     except (nats.js.errors.NotFoundError, MissingText, KeyError, TypeError, *UNDECODABLE):
         return None
 
@@ -123,10 +125,10 @@ async def _event(caller: Caller, sequence: int) -> dict[str, Any]:
     return body
 
 
-async def _state(caller: Caller, task_id: str) -> dict[str, Any]:
+async def _state(caller: Caller, key: str) -> dict[str, Any]:
     """Empty where there is none. A long one is not fetched: what it leaves in the bucket says the phase."""
     try:
-        msg = await caller.js.get_last_msg(subjects.STATES, f"$KV.{subjects.BUCKET}.{task_id}")
+        msg = await caller.js.get_last_msg(subjects.STATES, f"$KV.{subjects.BUCKET}.{key}")
     except nats.js.errors.NotFoundError:
         return {}
     state: dict[str, Any] = msgspec.json.decode(msg.data or b"{}")
@@ -153,6 +155,7 @@ def _ended(event: dict[str, Any]) -> Summary:
         tokens=sum(count or 0 for count in counts),
         cost=event.get("cost"),
         error=event.get("error") or event.get("reason"),
+        cached_from=event.get("cached_from"),
     )
 
 

@@ -21,7 +21,7 @@ from fleet.client.connection import (
     rejected,
     terminal_event,
 )
-from fleet.client.fleet import Fleet
+from fleet.client.fleet import Fleet, addressed
 from fleet.config import Settings
 from fleet.errors import FleetError
 from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
@@ -133,9 +133,10 @@ class Session(Fleet):
 
     async def result_body(self, task_id: str, wait_s: float = 0) -> bytes:
         """`deliberation.result`'s answer, also the 404 of an unknown task."""
-        question = {"task_id": task_id, **({"wait_seconds": wait_s} if wait_s else {})}
+        subject, own = addressed(subjects.RESULT, task_id)
+        question = {"task_id": own, **({"wait_seconds": wait_s} if wait_s else {})}
         try:
-            return await self.request(subjects.RESULT, encode(question), within_s=wait_s + REPLY_WITHIN_S)
+            return await self.request(subject, encode(question), within_s=wait_s + REPLY_WITHIN_S)
         except ServiceError as error:
             if error.code == 404 and error.body:
                 return error.body

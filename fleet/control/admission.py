@@ -6,24 +6,46 @@ two dispatchers that look at the same moment take half of it each, three or more
 
 Requests that are here already and find no room are held, and NATS is told that they are in progress. They are few: NATS
 delivers no more than the consumer's `max_ack_pending`.
+
+Where there are tenants, their shares decide who is next (`fleet.tenants.sharing`); each may have a limit of its own.
+That holds for all dispatchers together: requests of such a tenant are admitted only while it is this dispatcher's turn
+(`fleet.control.turns`), by a count that was made since.
 """
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import structlog
+from nats.aio.msg import Msg
 
-from fleet.jetstream.lifetimes import KEEP_EVERY_S
+from fleet import subjects
+from fleet.jetstream.lifetimes import CONTROL_ACK_WAIT_S, KEEP_EVERY_S
+from fleet.jetstream.origin import published
+from fleet.logger import Seldom
+from fleet.messages import UNDECODABLE, EndSummary, decode
+from fleet.messages.end_summary import HEADER
 from fleet.observability.retries import again
+from fleet.tenants.limits import Tenant
+from fleet.tenants.names import DEFAULT_TENANT, subject_of, tenant_of
+from fleet.tenants.sharing import Shares
 
 log = structlog.get_logger(__name__)
 
 ROOM_VALID_S = 1.0
 LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 0.5
+TURN_S, TURN_AGAIN_S = 1.0, 0.02
+"""How long a count is good in a turn, and when one is asked for again that was another's. A turn in which something is
+still being recorded is kept as often."""
+TOLD_EVERY_S = 10.0
+"""How often a log says that there is no turn to be had."""
+LATE = "DeadlineExceeded"
+"""The error of a call that the deadline has cut off."""
 
 
 class Holdable(Protocol):
@@ -33,31 +55,113 @@ class Holdable(Protocol):
     async def hand_back(self) -> None: ...
 
 
-class Admission:
-    """Of one dispatcher."""
+class Turn(Protocol):
+    """To count and to begin, alone among all dispatchers; `fleet.control.turns.Turns` is the real one."""
 
-    def __init__(self, limit: int) -> None:
+    async def take(self) -> bool: ...
+    async def keep(self) -> None: ...
+    async def give_back(self) -> None: ...
+
+
+Admit = Callable[[], asyncio.Future[None]]
+"""Begins a deliberation. What it returns ends once that is recorded, or has failed; it must not be cancelled."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """A request that waits here. `expected`: tokens, for tenants. `urgency`: a higher one goes first."""
+
+    delivery: Holdable
+    admit: Admit
+    tenant: str
+    expected: float
+    urgency: int
+
+
+class Admission:
+    """The requests that wait for room in one dispatcher. Of one tenant more urgent ones are admitted first,
+    then older ones."""
+
+    def __init__(self, limit: int, tenants: Mapping[str, Tenant] | None = None) -> None:
         self._limit = limit
+        self._tenants = tenants or {}
+        self._shares = Shares({name: tenant.weight for name, tenant in self._tenants.items()})
+        self._open: Counter[str] = Counter()
         self._room = 0
-        self._valid_until = 0.0
-        self._held: deque[tuple[Holdable, Callable[[], None]]] = deque()
+        self._valid_until = self._turn_until = 0.0
+        self._beginning: set[asyncio.Future[None]] = set()
+        """What was admitted in this turn, and is not known to be recorded."""
+        self._held: deque[_Held] = deque()
         self._wake = asyncio.Event()
+        self._failed = Seldom(TOLD_EVERY_S)
 
     @property
     def held(self) -> int:
         """Requests that wait here for room."""
         return len(self._held)
 
-    def submit(self, delivery: Holdable, admit: Callable[[], None]) -> None:
-        """Calls `admit` as soon as there is room, in the order of submission."""
-        if not self._held and self._room > 0 and time.monotonic() < self._valid_until:
-            self._room -= 1
-            admit()
-        else:
-            self._held.append((delivery, admit))
+    def submit(
+        self,
+        delivery: Holdable,
+        admit: Admit,
+        tenant: str = DEFAULT_TENANT,
+        expected: float = 0.0,
+        urgency: int = 0,
+    ) -> None:
+        """Calls `admit` as soon as there is room, and it is this one's turn."""
+        place = next((place for place, held in enumerate(self._held) if held.urgency < urgency), len(self._held))
+        self._held.insert(place, _Held(delivery, admit, tenant, expected, urgency))
+        if time.monotonic() < self._valid_until:
+            self._let_in()
+        if self._held:
             self._wake.set()
 
-    async def run(self, in_progress: Callable[[], Awaitable[int]]) -> None:
+    def see(self, open_: Mapping[str, int]) -> None:
+        """How many deliberations of each tenant have not ended, as the last look has found."""
+        self._open = Counter(open_)
+
+    async def on_end(self, msg: Msg) -> None:
+        """A terminal event, of whatever dispatcher's deliberation: its header tells what was used."""
+        if not published(msg, *(subject_of(tenant_of(msg.subject), subject) for subject in subjects.TERMINAL)):
+            return
+        with suppress(*UNDECODABLE):
+            summary = decode(str((msg.headers or {}).get(HEADER, "")).encode(), EndSummary)
+            if summary.cached_from is not None:
+                return  # it used nothing, and says nothing of what others use
+            complete = summary.status in ("COMPLETED", "FAILED") and LATE not in summary.failures
+            tokens, ms = summary.usage.total, summary.duration_ms
+            self._shares.ended(tenant_of(msg.subject), tokens, ms, complete=complete)
+
+    def _let_in(self) -> None:
+        while self._room > 0 and (held := self._next()) is not None:
+            self._held.remove(held)
+            self._room -= 1
+            self._open[held.tenant] += 1
+            begun = held.admit()
+            if self._limit_of(held.tenant) is not None:
+                self._beginning.add(begun)
+
+    def _next(self) -> _Held | None:
+        """None: nobody waits, or only those whose tenants have as many in progress as they may, or wait for a turn."""
+        if not self._tenants:
+            return self._held[0] if self._held else None
+        first: dict[str, _Held] = {}
+        for held in self._held:
+            if held.tenant not in first and self._may_begin(held.tenant):
+                first[held.tenant] = held
+        if not first:
+            return None
+        return first[self._shares.next({name: held.expected for name, held in first.items()}, self._open)]
+
+    def _may_begin(self, tenant: str) -> bool:
+        limit = self._limit_of(tenant)
+        return limit is None or (time.monotonic() < self._turn_until and self._open[tenant] < limit)
+
+    def _limit_of(self, tenant: str) -> int | None:
+        limits = self._tenants.get(tenant)
+        return None if limits is None else limits.max_in_flight
+
+    async def run(self, in_progress: Callable[[], Awaitable[int]], turn: Turn) -> None:
         """Runs until cancelled; what is held then is handed back. `in_progress` counts the deliberations of all."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -65,34 +169,61 @@ class Admission:
                 while True:
                     await self._wake.wait()
                     self._wake.clear()
-                    await self._admit_held(in_progress)
+                    await self._admit_held(in_progress, turn)
         finally:
             held, self._held = self._held, deque()
-            await asyncio.gather(*(delivery.hand_back() for delivery, _ in held), return_exceptions=True)
+            await asyncio.gather(*(each.delivery.hand_back() for each in held), return_exceptions=True)
 
-    async def _admit_held(self, in_progress: Callable[[], Awaitable[int]]) -> None:
+    async def _admit_held(self, in_progress: Callable[[], Awaitable[int]], turn: Turn) -> None:
         full = False
         while self._held:
-            look = partial(self._look, in_progress)
-            await again("requests.count", look, on=Exception, first_s=LOOK_AGAIN_S, longest_s=LOOK_AGAIN_S)
-            while self._held and self._room > 0:
-                self._room -= 1
-                _, admit = self._held.popleft()
-                admit()
+            needs_turn = any(self._limit_of(held.tenant) is not None for held in self._held)
+            has_turn = needs_turn and await self._take(turn)
+            try:
+                look = partial(self._look, in_progress)
+                await again("requests.count", look, on=Exception, first_s=LOOK_AGAIN_S, longest_s=LOOK_AGAIN_S)
+                self._let_in()
+                await self._recorded(turn)
+            finally:
+                self._turn_until = 0.0
+                if has_turn:
+                    await turn.give_back()
             if not self._held:
                 break
-            if not full:
+            if not full and not self._room:  # else it is their tenants that may have no more
                 full = True
                 log.warning("admission.full", in_progress=self._limit, held=len(self._held))
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(TURN_AGAIN_S if needs_turn and not has_turn else LOOK_EVERY_S)
         if full:
             log.info("admission.open")
+
+    async def _take(self, turn: Turn) -> bool:
+        until = time.monotonic() + TURN_S  # from before it was asked for: others may count from then on
+        try:
+            if not await turn.take():
+                return False
+        except Exception as error:  # those of other tenants need none
+            if (times := self._failed.count("turn")) is not None:
+                log.warning("admission.no_turn", error=repr(error), times=times)
+            return False
+        self._turn_until = until
+        return True
+
+    async def _recorded(self, turn: Turn) -> None:
+        """Waits for what was admitted in this turn: until then others would not count it. What is stuck comes again."""
+        until = time.monotonic() + CONTROL_ACK_WAIT_S
+        while self._beginning and time.monotonic() < until:
+            done, _ = await asyncio.wait(self._beginning.copy(), timeout=TURN_S)
+            self._beginning -= done
+            if not done:
+                await turn.keep()
+        self._beginning.clear()
 
     async def _keep_held(self) -> None:
         """Whatever a look takes: a request that comes again after `ack_wait` would be admitted twice."""
         while True:
             await asyncio.sleep(KEEP_EVERY_S)
-            await asyncio.gather(*(delivery.keep() for delivery, _ in self._held), return_exceptions=True)
+            await asyncio.gather(*(each.delivery.keep() for each in self._held), return_exceptions=True)
 
     async def _look(self, in_progress: Callable[[], Awaitable[int]]) -> None:
         self._room = 0  # Nothing is admitted during the count.

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from fleet import subjects
-from fleet.messages import AgentRequested, AgentResponse, of_run
+from fleet.messages import AgentRequested, AgentResponse
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +25,8 @@ KEY = "calls"
 BYTES, TOKEN_CHARACTERS = 32, 32
 LOOK_AGAIN_AFTER_S = 1.0
 """Forged answers must not make the key be read for each of them."""
+OLDER = 8
+"""Keys that are taken beside the one in use, the newest ones: each costs an answer with a wrong token a digest."""
 
 
 class CallTokens:
@@ -57,7 +59,7 @@ class CallTokens:
             else:
                 return
         if stored != self._key:
-            self._older.append(self._key)
+            self._older = [self._key, *(key for key in self._older if key not in (self._key, stored))][:OLDER]
             self._key = stored
 
     def of(self, call: AgentRequested | AgentResponse) -> str:
@@ -81,5 +83,4 @@ class CallTokens:
 
 
 def _digest(key: bytes, call: AgentRequested | AgentResponse) -> str:
-    name = of_run(call.call_id, call.run)
-    return hmac.digest(key, name.encode(), "sha256").hex()[:TOKEN_CHARACTERS]
+    return hmac.digest(key, call.name.encode(), "sha256").hex()[:TOKEN_CHARACTERS]

@@ -6,26 +6,33 @@ from dataclasses import dataclass
 from nats.js import JetStreamContext
 
 from fleet.config import Settings
+from fleet.control.caching.lookup import ResultCache
+from fleet.control.caching.slots import Slots
 from fleet.control.call_tokens import CallTokens
 from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.publishing.fence import PublisherFence
 from fleet.control.publishing.outbox import Outbox
+from fleet.control.publishing.token_counters import TokenCounters
 from fleet.control.recovery.dead_letters import DeadLetters
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.control.runner import Runner
+from fleet.control.states.cancelled import CancelledStates
 from fleet.control.states.store import KeyValueStore
 from fleet.control.telemetry.metering import Meter
+from fleet.control.telemetry.observer import ComponentObserver
 from fleet.jetstream import topology
-from fleet.jetstream.connection import Connection, disconnect
+from fleet.jetstream.connection import disconnect
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.lifetimes import DAY_S
 from fleet.jetstream.payloads import Texts
+from fleet.jetstream.streams import with_tenants
 from fleet.observability.spans import Tracer
 from fleet.observability.tracing import tracer_of
 
 REQUEST_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One process, dispatcher or collector: connected, and complete."""
 
@@ -44,6 +51,7 @@ class Component:
     meter: Meter
     tracer: Tracer | None
     tokens: CallTokens
+    cache: ResultCache
 
 
 async def open_component(
@@ -60,29 +68,33 @@ async def open_component(
     tokens = await CallTokens.open(js)
     fence = await PublisherFence.connect(settings, f"fleet-{name}-outbox")
     begun.push_async_callback(disconnect, fence.nc)
-    outbox = Outbox(fence.nc, fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S), texts, name, fence, meter, tokens)
+    out = fence.nc.jetstream(timeout=REQUEST_TIMEOUT_S)
+    counters = TokenCounters(out) if settings.tenants else None
+    cancelled = CancelledStates(out, store) if settings.tenants else None
+    outbox = Outbox(fence.nc, out, texts, name, tokens, fence, meter, counters, cancelled)
     unended = UnendedTasks(js, texts)
     tracer = tracer_of(name)
     if tracer is not None:
         begun.push_async_callback(tracer.close)
-    runner = Runner(store, outbox, unended, meter.saved, tracer)
+    runner = Runner(store, outbox, unended.find, ComponentObserver(meter, tracer))
     lost_streams = LostStreams(js, texts, store, runner, unended, tokens)
     await lost_streams.before_consuming(created)
     await fence.start(runner.in_work)
-    dead_letters = DeadLetters(nc, js, store, outbox, runner, tokens)
+    dead_letters = DeadLetters(nc, js, store, outbox, runner, tokens, with_tenants(settings.tenants))
     return Component(
-        settings,
-        name,
-        nc,
-        fence.nc,
-        js,
-        texts,
-        store,
-        outbox,
-        runner,
-        dead_letters,
-        lost_streams,
-        meter,
-        tracer,
-        tokens,
+        settings=settings,
+        name=name,
+        nc=nc,
+        out=fence.nc,
+        js=js,
+        texts=texts,
+        store=store,
+        outbox=outbox,
+        runner=runner,
+        dead_letters=dead_letters,
+        lost_streams=lost_streams,
+        meter=meter,
+        tracer=tracer,
+        tokens=tokens,
+        cache=ResultCache(await Slots.open(js, settings), store),
     )

@@ -1,63 +1,67 @@
 """Runs the dispatcher: validates and records `deliberation.requested`, and starts the workers."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import structlog
 
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
-from fleet.control.admission import Admission
+from fleet.control import launching
+from fleet.control.admission import Admission, Admit
+from fleet.control.caching.keys import CacheKeys
 from fleet.control.component import Component
-from fleet.control.fleet_gauges import running_tasks
 from fleet.control.intake import Broker, IncomingMessage, Subscription
 from fleet.control.items import Item
 from fleet.control.lifecycle import DRAIN_S, Lifecycle
-from fleet.control.models import Models
+from fleet.control.models import Models, judges_of, models_of_roles
+from fleet.control.publishing.rejections import rejection
+from fleet.control.publishing.token_counters import TokenCounters
+from fleet.control.recovery.forgotten import ForgottenRequests
+from fleet.control.scaling.expected_work import expected_tokens
+from fleet.control.scaling.running import running_tasks
+from fleet.control.scaling.sizing import Follower
 from fleet.control.service.server import Service
+from fleet.control.states.recorded import recorded_as
+from fleet.control.tenant_rules import PRIORITIES, TenantRules
+from fleet.control.turns import Turns
 from fleet.crashpoints import reach
-from fleet.deliberation.drawing import RoleModels
 from fleet.deliberation.events import Requested
-from fleet.errors import BadRequest
+from fleet.errors import BadRequest, NewerState, UnreadableState
 from fleet.event_loop import log_failure
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.declaring.capacity import shortage
 from fleet.killable import JobFailed, Processes
-from fleet.messages import DeliberationRejected
+from fleet.messages import DeliberationCompleted
 from fleet.messages.trace_ids import TraceContext, context_of, digest
-from fleet.observability.health import Observation
 from fleet.observability.metrics import Metrics
 from fleet.requests import compiling
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import parse_request
 from fleet.requests.task import Task
 from fleet.requests.tolerance import ignored_fields
-from fleet.times import rfc3339
+from fleet.tenants.names import key_of, name_of, of_all
 
 log = structlog.get_logger(__name__)
 
-
-class Launcher(Protocol):
-    """Launches, sizes and supervises the workers. `fleet.local.launcher.LauncherProcess` is the real one."""
-
-    async def start(self) -> None:
-        """Returns once workers take calls: all, or after a while those that there are."""
-
-    async def stop(self) -> None:
-        """Stops supervising; the workers go on for other dispatchers."""
-
-    def answering(self) -> int | None:
-        """How many workers have answered lately; None while not even Ray is known to answer."""
-
-
+OF_SETTINGS = ("forbidden", "budget")
+"""Rejections of sound requests: nobody has to look at them, and there may be many."""
 REQUESTS = Subscription(
     consumer=subjects.DISPATCHER,
     title="requests",
     description="Records a request and hands its first calls to the workers.",
 )
+
+
+def requests_of(settings: Settings) -> tuple[Subscription, ...]:
+    """Of the default tenant, and of each other one."""
+    return (REQUESTS, *(replace(REQUESTS, title=f"requests of {name}", tenant=name) for name in settings.tenants))
 
 
 class Dispatcher:
@@ -69,118 +73,161 @@ class Dispatcher:
         self._processes = Processes()
         self._checking: set[asyncio.Task[None]] = set()
         self._roles = component.settings.roles
+        self._tenants = component.settings.tenants
+        self._rules = TenantRules(component.settings, TokenCounters(component.js))
+        self._keys = CacheKeys(component.settings)
+        self._forgotten = ForgottenRequests(component.js)
 
     async def on_requested(self, message: IncomingMessage) -> None:
         """Validates, and gives what is valid to the runner, which records and acknowledges it."""
         delivery = message.delivery
         try:
-            body = await whole_request(message.body, delivery.sequence, self._component.texts)
+            body = await whole_request(message.body, delivery.sequence, self._component.texts, message.tenant)
             task_id, task = parse_request(body, delivery.sequence, self._roles)
+            key = key_of(message.tenant, task_id)
+            await self._rules.check(key, task, partial(self._begun_as, key, message))
             if compiling.is_quick(task):
                 compiling.check_here(task_id, task)
             ignored = ignored_fields(body)
         except BadRequest as error:
             await self._reject(message, error)
             return
-        except OUTAGES as failure:  # its text is not to be had
+        except (*OUTAGES, NewerState, UnreadableState) as failure:  # its text or its state is not to be had
             await delivery.retry_later(failure)
             return
-        if compiling.is_quick(task):
-            await self._accept(task_id, task, ignored, message)
+        if compiling.is_quick(task) and task.cache == "off":
+            await self._accept(key, task, ignored, message)
         else:
             # Not here: what comes next would wait for it.
-            checking = asyncio.create_task(self._accept_if_it_compiles(task_id, task, ignored, message))
-            self._checking.add(checking)
-            checking.add_done_callback(log_failure)
-            checking.add_done_callback(self._checking.discard)
+            self._begin_check(self._accept_later(task_id, task, ignored, message))
 
     async def close(self) -> None:
-        """Hands back what is still being compiled, and ends the processes."""
+        """Hands back what is still being checked, and ends the processes."""
         for checking in self._checking:
             checking.cancel()
         await asyncio.gather(*self._checking, return_exceptions=True)
         await self._processes.close()
 
-    async def _accept_if_it_compiles(
-        self, task_id: str, task: Task, ignored: tuple[str, ...], message: IncomingMessage
-    ) -> None:
+    async def _accept_later(self, task_id: str, task: Task, ignored: tuple[str, ...], message: IncomingMessage) -> None:
+        """Once it is known to compile, and whether it is answered already."""
+        cache_key = self._keys.of(message.tenant, task) if task.cache != "off" else ""
+        answer: DeliberationCompleted | None = None
+
+        async def check() -> None:
+            nonlocal answer
+            if not compiling.is_quick(task):
+                await compiling.check(task_id, task, self._processes)
+            if task.cache == "use":
+                answer = await self._component.cache.find(message.tenant, cache_key)
+
+        if await self._passes(check(), message):
+            await self._accept(key_of(message.tenant, task_id), task, ignored, message, cache_key, answer)
+
+    async def _passes(self, check: Awaitable[None], message: IncomingMessage) -> bool:
+        """Whether the request passes a check that may take its time; one that does not is dealt with."""
         delivery = message.delivery
         keeping = asyncio.create_task(delivery.keep_on())
         try:
-            await compiling.check(task_id, task, self._processes)
+            await check
         except BadRequest as error:
             await self._reject(message, error)
         except asyncio.CancelledError:
             await delivery.hand_back()
             raise
-        except (*OUTAGES, JobFailed) as failure:  # no process to be had
-            log.warning("request.not_compiled", task_id=task_id, error=repr(failure))
+        except (*OUTAGES, JobFailed, NewerState, UnreadableState) as failure:  # no process, or no state, to be had
+            log.warning("request.not_checked", sequence=delivery.sequence, error=repr(failure))
             await delivery.retry_later(failure)
         else:
-            await self._accept(task_id, task, ignored, message)
+            return True
         finally:
             keeping.cancel()
+        return False
 
-    async def _accept(self, task_id: str, task: Task, ignored: tuple[str, ...], message: IncomingMessage) -> None:
+    async def _accept(
+        self,
+        key: str,
+        task: Task,
+        ignored: tuple[str, ...],
+        message: IncomingMessage,
+        cache_key: str = "",
+        answer: DeliberationCompleted | None = None,
+    ) -> None:
         delivery = message.delivery
 
-        def admit() -> None:
+        def admit() -> asyncio.Future[None]:
             # Its time runs from now, not from when it began to wait for room.
             rubric = self._roles[task.role].rubric
             event = Requested(
-                task_id,
+                key,
                 task,
                 delivery.sequence,
                 now_ms(),
-                self._sampled(message, task_id),
-                rubric,
-                ignored,
-                delivery.run,
-                message.message_id,
-                self._models(task),
-                {role: self._roles[role].shadow for role in (task.role, *task.roles)},
+                traceparent=self._sampled(message, key),
+                rubric=rubric,
+                ignored_fields=ignored,
+                run=delivery.run,
+                message_id=message.message_id,
+                models=models_of_roles(task, self._roles),
+                shadows={role: self._roles[role].shadow for role in (task.role, *task.roles)},
+                cache_key=cache_key,
+                answer=answer,
+                judges=judges_of(self._component.settings),
             )
-            self._component.runner.submit(task_id, Item(event, delivery))
+            return self._component.runner.submit(key, Item(event, delivery))
 
         try:
-            begun = await self._begun_as(task_id, message) if delivery.redelivered else None
+            begun = await self._begun_as(key, message) if delivery.redelivered else None
         except Exception as failure:
             await delivery.retry_later(failure)
             return
         if begun:  # It was admitted before, and its first calls may not have been published.
-            task_id = begun
+            key = begun
+            admit()
+        elif answer is not None:  # it needs no room
             admit()
         else:
-            self._admission.submit(delivery, admit)
+            expected = expected_tokens(task) if self._tenants else 0.0
+            begin = partial(self._begin, key, task, message, admit)
+            self._admission.submit(delivery, begin, message.tenant, expected, PRIORITIES.index(task.priority))
 
-    async def _begun_as(self, task_id: str, message: IncomingMessage) -> str | None:
-        """The id under which it may have been recorded already: the second one goes first, since only this request has
-        it.
-        """
+    def _begin(self, key: str, task: Task, message: IncomingMessage, admit: Admit) -> asyncio.Future[None]:
+        """While it waited its budget may have been spent, or its task have ended."""
         delivery = message.delivery
-        ids = [task_id]
-        if task_id == subjects.generated_id(delivery.sequence):
-            ids.insert(0, subjects.second_id(delivery.sequence, message.message_id or delivery.run))
-        for known in ids:
-            if await self._component.store.load(known) is not None:
-                return known
-        return None
+        waited, has_budget = self._forgotten.may_be(delivery), self._rules.has_budget(message.tenant)
+        if not waited and not has_budget:
+            return admit()
+        ended = False
 
-    def _models(self, task: Task) -> dict[str, RoleModels]:
-        """Of its roles that share their calls between several models."""
-        profiles = {role: self._roles[role] for role in (task.role, *task.roles)}
-        return {
-            role: RoleModels(shares=profile.models, judge=profile.judge_model)
-            for role, profile in profiles.items()
-            if profile.models
-        }
+        async def check() -> None:
+            nonlocal ended
+            ended = waited and await self._forgotten.has_ended(key, delivery)
+            if has_budget and not ended:
+                await self._rules.check(key, task, partial(self._begun_as, key, message))
 
-    def _sampled(self, message: IncomingMessage, task_id: str) -> str | None:
+        async def begin() -> None:
+            if await self._passes(check(), message):
+                await (delivery.ack() if ended else asyncio.wait((admit(),)))
+
+        return self._begin_check(begin())
+
+    def _begin_check(self, check: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        checking = asyncio.create_task(check)
+        self._checking.add(checking)
+        checking.add_done_callback(log_failure)
+        checking.add_done_callback(self._checking.discard)
+        return checking
+
+    async def _begun_as(self, key: str, message: IncomingMessage) -> str | None:
+        delivery = message.delivery
+        own = message.message_id or delivery.run
+        return await recorded_as(self._component.store, key, delivery.sequence, own)
+
+    def _sampled(self, message: IncomingMessage, key: str) -> str | None:
         """The request's trace context. Without one, and where the settings leave this trace out: one that says so."""
         tracer = self._component.tracer
         if tracer is None or context_of(message.traceparent) is not None:
             return message.traceparent
-        trace = TraceContext(digest(16, task_id, message.delivery.sequence), "").child("request")
+        trace = TraceContext(digest(16, key, message.delivery.sequence), "").child("request")
         return None if tracer.samples(trace) else str(trace._replace(flags="00"))
 
     async def in_progress(self) -> int:
@@ -188,45 +235,59 @@ class Dispatcher:
         NATS has no room for another."""
         if await shortage(self._component.js) is not None:
             return self._component.settings.limits.max_in_flight
-        in_work = len(self._component.runner.in_work)
-        return in_work + len(await running_tasks(self._component.js))
+        in_work = tuple(self._component.runner.in_work)
+        running = await running_tasks(self._component.js)
+        if self._tenants:
+            self._admission.see(Counter(name_of(key).tenant for key in {*in_work, *running}))
+        return len(in_work) + len(running)
 
     async def _reject(self, message: IncomingMessage, error: BadRequest) -> None:
         delivery = message.delivery
         log.info("request.rejected", task_id=error.task_id, code=error.code, path=error.path)
         try:
-            await self._component.outbox.reject(_rejection(error, message), message.traceparent)
+            await self._component.outbox.reject(rejection(error, message), message.traceparent)
             reach("request.rejected")
-            await delivery.bury(error.error)
+            if error.code in OF_SETTINGS:
+                await delivery.ack()
+            else:
+                await delivery.bury(error.error)
         except Exception as failure:
             await delivery.retry_later(failure)
 
 
 async def run(
-    settings: Settings, launcher: Launcher, *, on_ready: Callable[[], None], metrics: Metrics | None = None
+    settings: Settings, launcher: launching.Launcher, *, on_ready: Callable[[], None], metrics: Metrics | None = None
 ) -> None:
     """Runs until cancelled; then takes nothing new, finishes what is in flight, and returns."""
-    lifecycle = Lifecycle(settings, "dispatcher", ((REQUESTS.stream, REQUESTS.consumer),), metrics)
-    admission = Admission(settings.limits.max_in_flight)
+    subscriptions = requests_of(settings)
+    reads = [(each.stream, each.consumer) for each in subscriptions]
+    lifecycle = Lifecycle(settings, "dispatcher", reads, metrics)
+    admission = Admission(settings.limits.max_in_flight, settings.tenants)
     lifecycle.health.metrics["fleet_requests_held"].at().set_function(lambda: float(admission.held))
-    lifecycle.health.watch("ray", lambda: _ray(launcher))
-    lifecycle.health.watch("workers", lambda: _workers(launcher, settings.workers.count))
-    models = Models(settings)
+    follower, models = Follower(settings, launcher), Models(settings)
+    lifecycle.health.watch("ray", lambda: launching.ray(launcher))
+    lifecycle.health.watch("workers", follower.workers)
     lifecycle.health.watch("models", models.seen)
 
     async def parts(component: Component, broker: Broker, begun: AsyncExitStack) -> None:
         reach("dispatcher.connected")
         await component.nc.subscribe(subjects.status_of(">"), cb=models.hear)
+        for subject in of_all(*subjects.TERMINAL) if settings.tenants else ():
+            await component.nc.subscribe(subject, cb=admission.on_end)
         service = Service(component)
         await service.start()
         begun.push_async_callback(service.leave)
         begun.push_async_callback(component.runner.drain, DRAIN_S)
         dispatcher = Dispatcher(component, admission)
-        lifecycle.keep("admission", admission.run(dispatcher.in_progress), begun)
+        if settings.workers.is_elastic:
+            lifecycle.keep("size of the pool", follower.run(component), begun)
+        counts = follower.counts(dispatcher.in_progress, models.seen)
+        lifecycle.keep("admission", admission.run(counts, Turns(component.js, component.outbox.instance)), begun)
         begun.push_async_callback(dispatcher.close)
         begun.push_async_callback(service.retire)
         again = component.meter.redelivered(REQUESTS.consumer)
-        broker.serve(REQUESTS, dispatcher.on_requested, component.dead_letters, again)
+        for subscription in subscriptions:
+            broker.serve(subscription, dispatcher.on_requested, component.dead_letters, again)
 
     async def ready() -> None:
         await launcher.start()
@@ -237,27 +298,3 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(launcher.stop)
         await lifecycle.run(parts, ready)
-
-
-def _ray(launcher: Launcher) -> Observation:
-    answers = launcher.answering() is not None
-    return Observation(answers, "" if answers else "Ray has not answered lately, or not yet")
-
-
-def _workers(launcher: Launcher, count: int) -> Observation:
-    answering = launcher.answering() or 0
-    return Observation(answering > 0, "" if answering >= count else f"{answering} of {count} workers answer")
-
-
-def _rejection(error: BadRequest, message: IncomingMessage) -> DeliberationRejected:
-    return DeliberationRejected(
-        task_id=error.task_id,
-        code=error.code,  # type: ignore[arg-type]
-        path=error.path,
-        error=error.error,
-        stream_sequence=message.delivery.sequence,
-        rejected_at=rfc3339(now_ms()),
-        run=message.delivery.run,
-        message_id=message.message_id,
-        correlation=error.correlation,
-    )

@@ -1,64 +1,41 @@
 """Measures, every few seconds, what the whole fleet has to do: which deliberations run, and what they still need."""
 
 import asyncio
-from datetime import datetime
 
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from fleet import subjects
 from fleet.clock import now_ms
+from fleet.config import Settings
+from fleet.control.scaling.running import note_unknown, running_tasks
+from fleet.control.scaling.streams import request_streams
+from fleet.control.states.store import StateStore
 from fleet.control.telemetry.metering import Meter
-from fleet.jetstream import worker_statuses
+from fleet.jetstream import pool_size, worker_statuses
 from fleet.jetstream.connection import OUTAGES
-from fleet.messages import UNDECODABLE, Message, decode
+from fleet.messages import UNDECODABLE
 from fleet.observability import worker_gauges
 
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 5.0
-REQUEST_TIMEOUT_S = 5.0
-
-
-async def running_tasks(js: JetStreamContext) -> list[str]:
-    """Ids of the deliberations that have not ended: each has a deadline, from acceptance to end."""
-    prefix = subjects.schedule_of("")
-    # What else lies in this stream, or lay there before, is no deliberation.
-    info = await js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=subjects.schedule_of("*"))
-    return [subject.removeprefix(prefix) for subject in info.state.subjects or ()]
-
-
-class StreamState(Message, frozen=True):
-    """Of a stream, the part that nats-py leaves out among it."""
-
-    messages: int
-    first_ts: datetime
-
-
-class StreamInfo(Message, frozen=True):
-    """`ts`: when NATS said it, by the clock that `first_ts` is of."""
-
-    state: StreamState
-    ts: datetime
-
-    @property
-    def oldest_s(self) -> float:
-        """How long the first message has been there; 0 without one."""
-        return max(0.0, (self.ts - self.state.first_ts).total_seconds()) if self.state.messages else 0.0
 
 
 class FleetGauges:
-    """Of one process of the control plane: each of them tells the whole fleet's numbers."""
+    """Of one process of the control plane: each of them tells the whole fleet's numbers. Collectors alone tell what
+    running deliberations still need, since they move them on."""
 
-    def __init__(self, nc: Client, js: JetStreamContext, meter: Meter, wanted_workers: int) -> None:
-        self._wanted = wanted_workers
+    def __init__(self, nc: Client, js: JetStreamContext, meter: Meter, settings: Settings, store: StateStore) -> None:
+        self._workers = settings.workers
+        self._tenants = settings.tenants
         self._nc = nc
         self._js = js
         self._meter = meter
+        self._store = store
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Looks again and again, until cancelled."""
         while True:
             try:
                 await self.look()
@@ -67,17 +44,23 @@ class FleetGauges:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Once."""
+        """Reads all gauges once."""
         running = await running_tasks(self._js)
-        metrics, requests = self._meter.metrics, await self._requests()
-        metrics["fleet_requests_waiting"].at().set(requests.state.messages)
-        metrics["fleet_oldest_request_seconds"].at().set(requests.oldest_s)
+        metrics, requests = self._meter.metrics, (await request_streams(self._nc, self._tenants)).values()
+        metrics["fleet_requests_waiting"].at().set(sum(each.state.messages for each in requests))
+        metrics["fleet_oldest_request_seconds"].at().set(max(each.oldest_s for each in requests))
+        await self._look_at_workers()
+        metrics["fleet_deliberations_in_progress"].at().set(len(running))
+        if (ahead := self._meter.ahead) is not None:
+            known = frozenset(running)
+            await note_unknown(running, self._store, ahead)
+            metrics["fleet_calls_ahead"].at().set(round(ahead.calls(known), 1))
+            metrics["fleet_tokens_ahead"].replace(ahead.tokens(known))
+
+    async def _look_at_workers(self) -> None:
+        wanted = due = self._workers.lowest
+        if self._workers.is_elastic and (size := (await pool_size.look(self._nc))[0]) is not None:
+            wanted, due = size.wanted, size.due
         workers = await worker_statuses.look(self._nc)
         if workers is not None:
-            worker_gauges.show(workers, self._wanted, self._meter.labels, metrics, now_ms())
-        metrics["fleet_deliberations_in_progress"].at().set(len(running))
-        metrics["fleet_tokens_ahead"].replace(self._meter.ahead.tokens(frozenset(running)))
-
-    async def _requests(self) -> StreamInfo:
-        subject = f"$JS.API.STREAM.INFO.{subjects.DELIBERATION_REQUESTS}"
-        return decode((await self._nc.request(subject, timeout=REQUEST_TIMEOUT_S)).data, StreamInfo)
+            worker_gauges.show(workers, due, self._meter.labels, self._meter.metrics, now_ms(), wanted=wanted)

@@ -21,13 +21,15 @@ from fleet.config import Settings
 from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
 from fleet.crashpoints import reach
 from fleet.errors import EventInFlight, StoreConflict
-from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect, servers
+from fleet.jetstream.connection import OUTAGES, connect, disconnect, servers
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.lifetimes import KEEP_EVERY_S
 from fleet.jetstream.origin import CONTROL_INBOX, delivered, is_copy, run_of
 from fleet.jetstream.quirks import deliver_to
 from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
 from fleet.messages.headers import CALL_TOKEN, traceparent_in
+from fleet.tenants.names import DEFAULT_TENANT, tenant_of
 
 log = structlog.get_logger(__name__)
 
@@ -39,24 +41,25 @@ POISON_AFTER = 6
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What one handler takes: a durable of the table of streams."""
+    """What one handler takes: a durable of the table of streams. `tenant`: whose requests, where it takes requests."""
 
     consumer: str
     title: str
     description: str
+    tenant: str = DEFAULT_TENANT
 
     @property
     def stream(self) -> str:
-        return of_consumer(self.consumer)[0].name
+        return of_consumer(self.consumer, self.tenant)[0].name
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """Those that the durable may deliver."""
-        return of_consumer(self.consumer)[0].delivered
+        return of_consumer(self.consumer, self.tenant)[0].delivered
 
     @property
     def filter(self) -> str:
-        return of_consumer(self.consumer)[1].filter
+        return of_consumer(self.consumer, self.tenant)[1].filter
 
 
 class IncomingMessage:
@@ -73,6 +76,11 @@ class IncomingMessage:
         return str(self._msg.subject)
 
     @property
+    def tenant(self) -> str:
+        """Whose it is: the server has mapped the subject."""
+        return tenant_of(self.subject)
+
+    @property
     def body(self) -> bytes:
         """Still undecoded: a decoding error belongs to the handler, which can reject the message."""
         data: bytes = self._msg.data
@@ -85,7 +93,7 @@ class IncomingMessage:
 
     @property
     def message_id(self) -> str | None:
-        """The publisher's own."""
+        """`Nats-Msg-Id`, as the publisher chose it."""
         return (self._msg.header or {}).get("Nats-Msg-Id")
 
     @property
@@ -127,7 +135,7 @@ class JetStreamDelivery:
         self.received_at = time.monotonic()
 
     async def ack(self) -> None:
-        """Done with it."""
+        """Tells NATS that the message is handled."""
         await self._msg.ack()
 
     async def keep(self) -> None:

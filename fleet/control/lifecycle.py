@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
+from prometheus_client import ProcessCollector
 
 from fleet import subjects
 from fleet.config import Settings
@@ -21,9 +22,11 @@ from fleet.control.recovery.foreign_consumers import ForeignConsumers
 from fleet.control.recovery.restored_streams import RestoredStreams
 from fleet.control.recovery.watchdog import Watchdog
 from fleet.control.runner import Runner
+from fleet.control.scaling.expected_work import ExpectedWork
 from fleet.control.telemetry.metering import Meter
 from fleet.errors import Unreachable
-from fleet.jetstream.connection import OUTAGES, Connection, connect, disconnect
+from fleet.jetstream.connection import OUTAGES, connect, disconnect
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import CONTROL_INBOX
 from fleet.observability.health import Health, Observation, listen
 from fleet.observability.metrics import Metrics
@@ -48,7 +51,9 @@ class Lifecycle:
         self.settings = settings
         self.name = name
         self.health = Health(name, metrics)
-        self.meter = Meter(settings, self.health.metrics)
+        # Whoever looks at what is coming makes it forget what has ended: gauges, and the size of the pool.
+        looks = name == "collector" and (settings.health_port is not None or settings.workers.is_elastic)
+        self.meter = Meter(settings, self.health.metrics, ExpectedWork() if looks else None)
         self._reads = reads
         self._background = Background()
         self._created: list[str] = []
@@ -62,6 +67,7 @@ class Lifecycle:
             stack.push_async_callback(self._background.stop)
             self._background.start("heartbeat", self.health.keep_beating())
             if self.settings.health_port is not None:
+                ProcessCollector(registry=self.health.metrics.registry)
                 serving = await listen(self.health, self.settings.health_host, self.settings.health_port)
                 self._background.start("health server", serving)
             begun = await stack.enter_async_context(AsyncExitStack())
@@ -132,8 +138,9 @@ class Lifecycle:
         dog = Watchdog(self.settings, self.health, component.js, clients, self._reads, lost, restored)
         self.keep("connections", _closings(clients), begun)
         self.keep("watchdog", dog.run(), begun)
-        gauges = FleetGauges(component.nc, component.js, self.meter, self.settings.workers.count)
-        self.keep("gauges of the fleet", gauges.run(), begun)
+        if self.settings.health_port is not None:  # else nobody can read them
+            gauges = FleetGauges(component.nc, component.js, self.meter, self.settings, component.store)
+            self.keep("gauges of the fleet", gauges.run(), begun)
         self.keep("dead letters", component.dead_letters.run(), begun)
         self.keep("lost streams", lost.run(), begun)
 

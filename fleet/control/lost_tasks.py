@@ -26,7 +26,7 @@ class UnendedTasks:
         self._next: asyncio.Task[dict[str, DeliberationAccepted]] | None = None
 
     async def find(self) -> dict[str, DeliberationAccepted]:
-        """Task id -> its acceptance, of every task without a terminal event. Raises what NATS does."""
+        """Key -> its acceptance, of every task without a terminal event. Raises what NATS does."""
         if self._next is None:
             self._next = asyncio.create_task(self._read())
             self._next.add_done_callback(_retrieve)
@@ -36,13 +36,14 @@ class UnendedTasks:
         async with self._reading:
             self._next = None
             unended = await find_unended(self._js, self._texts, LONGEST_TASK_S)
-            return {accepted.task_id: accepted for accepted in unended}
+            return {accepted.key: accepted for accepted in unended}
 
 
 def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int, why: UnreadableState | None = None) -> Deliberation:
     """The failed state of a task of which only its acceptance is known."""
     event = AllFailed(
         task_id=accepted.task_id,
+        tenant=accepted.tenant,
         error=f"the fleet lost the state of this deliberation{f': {why}' if why else ''}",
         failed_agents=(),
         total_agents=len(accepted.agents),
@@ -63,7 +64,7 @@ def ended_state(accepted: DeliberationAccepted, event: TerminalEvent) -> Deliber
         correlation=accepted.correlation,
     )
     accepted_ms = from_rfc3339(accepted.accepted_at)
-    requested = Requested(accepted.task_id, task, accepted.stream_sequence, accepted_ms, run=accepted.run)
+    requested = Requested(accepted.key, task, accepted.stream_sequence, accepted_ms, run=accepted.run)
     return decide(None, requested).state.change(status=status_of(event), result=event)
 
 

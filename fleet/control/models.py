@@ -1,17 +1,22 @@
-"""Checks whether the models that roles ask for are available, by what workers report of their servers."""
+"""Tells which models the roles of a task share, and whether those that roles ask for are available, by what workers
+report of their servers.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import structlog
 from nats.aio.msg import Msg
 
 from fleet import subjects
-from fleet.config import Settings
+from fleet.config import RoleProfile, Settings
+from fleet.deliberation.drawing import RoleModels
 from fleet.jetstream.origin import published
-from fleet.messages import UNDECODABLE, decode
+from fleet.messages import UNDECODABLE, Judge, decode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
+from fleet.model_servers import only_for_judges
 from fleet.observability.health import Observation
+from fleet.requests.task import Task
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +80,8 @@ class Models:
             alias = self._settings.models.get(name or "")
             allowed, called = (alias.endpoints, alias.name or name) if alias else (None, name)
             for server, config in self._settings.model_servers.items():
+                if server in only_for_judges(self._settings.judges):
+                    continue
                 lists = config.models is None or called is None or called in config.models
                 if lists and (allowed is None or server in allowed):
                     yield server
@@ -90,3 +97,21 @@ class Models:
 
 def _may_answer(endpoint: EndpointStatus) -> bool:
     return endpoint.answers is not False and endpoint.breaker != "open"
+
+
+def judges_of(settings: Settings) -> tuple[Judge, ...]:
+    """Those of the settings, by name."""
+    return tuple(
+        Judge(name=name, kind=judge.kind, model=judge.model, endpoint=judge.endpoint, timeout_s=judge.timeout_s)
+        for name, judge in sorted(settings.judges.items())
+    )
+
+
+def models_of_roles(task: Task, roles: Mapping[str, RoleProfile]) -> dict[str, RoleModels]:
+    """Of the task's roles that share their calls between several models."""
+    profiles = {role: roles[role] for role in (task.role, *task.roles)}
+    return {
+        role: RoleModels(shares=profile.models, judge=profile.judge_model)
+        for role, profile in profiles.items()
+        if profile.models
+    }

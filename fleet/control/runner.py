@@ -9,25 +9,21 @@ on it.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import structlog
 
 from fleet.control.items import Demand, FailLost, Item, Ticket
-from fleet.control.lost_tasks import UnendedTasks
 from fleet.control.publishing.terminal_events import Publisher
-from fleet.control.states.saves import Saved
+from fleet.control.states.saves import Observer
 from fleet.control.states.store import StateStore
 from fleet.control.states.transitions import Transitions
-from fleet.control.telemetry.deliberation_spans import spans_of
 from fleet.crashpoints import reach
-from fleet.deliberation.events import Requested, Responded
-from fleet.deliberation.state import Deliberation
+from fleet.deliberation.events import Followed, Requested, Responded
 from fleet.errors import EventInFlight, StoreConflict
 from fleet.event_loop import log_failure
 from fleet.jetstream.connection import OUTAGES
 from fleet.messages import DeliberationAccepted
-from fleet.observability.spans import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +33,18 @@ LINGER_S = 0.01
 """How long an answer waits for the others of its phase. It is on disk in its stream, and not acknowledged before."""
 
 
+FindUnended = Callable[[], Awaitable[Mapping[str, DeliberationAccepted]]]
+"""Task id -> its acceptance, of every task without a terminal event: `lost_tasks.UnendedTasks.find`."""
+
+
 class Queue:
-    """Deliveries of one task that are not being worked on yet."""
+    """Deliveries of one task that are not being worked on yet. `work` ends once nothing is left here."""
 
-    __slots__ = ("arrived", "items")
+    __slots__ = ("arrived", "items", "work")
 
-    def __init__(self) -> None:
-        self.items: list[Item] = []
+    def __init__(self, item: Item, work: asyncio.Future[None]) -> None:
+        self.items = [item]
+        self.work = work
         self.arrived = asyncio.Event()
 
     def put(self, item: Item) -> None:
@@ -66,38 +67,33 @@ class Queue:
 
 
 class Runner:
-    """One per process; replicas meet in compare-and-set.
+    """One per process; replicas meet in compare-and-set."""
 
-    `unended` is asked for a task whose deadline has come and whose state is gone; `saved` is told of each change.
-    """
-
-    def __init__(
-        self,
-        store: StateStore,
-        publisher: Publisher,
-        unended: UnendedTasks | None = None,
-        saved: Saved | None = None,
-        tracer: Tracer | None = None,
-    ) -> None:
-        self._unended = unended
-        self._tracer = tracer
-        self._transitions = Transitions(store, publisher, self._acceptance_of, saved, self._trace)
+    def __init__(self, store: StateStore, publisher: Publisher, find_unended: FindUnended, observer: Observer) -> None:
+        """`find_unended` is called for a task whose deadline has come and whose state is gone."""
+        self._find_unended = find_unended
+        self._observer = observer
+        self._transitions = Transitions(store, publisher, self._acceptance_of, observer)
         self._queues: dict[str, Queue] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
         self._write_failed_at: float | None = None
 
-    def submit(self, task_id: str, item: Item) -> None:
-        """Takes a delivery over: it is acknowledged when applied, or handed back for another try."""
+    def submit(self, task_id: str, item: Item) -> asyncio.Future[None]:
+        """Takes a delivery over: it is acknowledged when applied, or handed back for another try. Either has happened
+        when what is returned ends, which must not be cancelled.
+        """
         queue = self._queues.get(task_id)
         if queue is not None:
             queue.put(item)
-            return
-        self._queues[task_id] = queue = Queue()
-        queue.put(item)
-        self._start(self._work(task_id))
+        else:
+            # The work begins later, in a turn of its own.
+            self._queues[task_id] = queue = Queue(item, self._start(self._work(task_id)))
+        return queue.work
 
-    async def recover(self, task_id: str, demand: Demand) -> None:
-        """Submits a demand of recovery, and waits until it was applied. Raises what prevented it."""
+    async def recover(self, task_id: str, demand: Demand | Followed) -> None:
+        """Submits a demand of recovery, or that another task follows this one, and waits until it was applied. Raises
+        what prevented it.
+        """
         ticket = Ticket()
         self.submit(task_id, Item(demand, ticket))
         await ticket.outcome
@@ -122,11 +118,12 @@ class Runner:
         while self._tasks and (left := until - time.monotonic()) > 0:
             await asyncio.wait(self._tasks, timeout=left)
 
-    def _start(self, work: Awaitable[None]) -> None:
+    def _start(self, work: Awaitable[None]) -> asyncio.Future[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(log_failure)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _work(self, task_id: str) -> None:
         queue = self._queues[task_id]
@@ -169,8 +166,8 @@ class Runner:
         else:
             self._write_failed_at = None
             reach("runner.published")
-            if self._tracer is not None and change.state is not None and change.state.ended:
-                await self._tracer.exported()  # what comes again after a crash makes the same spans
+            if change.state is not None and change.state.ended:
+                await self._observer.exported()  # what comes again after a crash makes the same spans
             for _, item in change.elsewhere:
                 assert isinstance(item.event, Requested)
                 log.warning("request.renamed", task_id=item.event.task_id, instead_of=task_id)
@@ -178,15 +175,9 @@ class Runner:
             await _settle(task_id, [item.delivery.ack() for item in change.applicable(batch)])
             reach("runner.acknowledged")
 
-    def _trace(self, state: Deliberation) -> None:
-        if self._tracer is not None:
-            self._tracer.emit(*spans_of(state))
-
     async def _acceptance_of(self, task_id: str) -> DeliberationAccepted | None:
         """Others of which the same is true are submitted: they need not wait for their deadlines."""
-        if self._unended is None:
-            return None
-        unended = await self._unended.find()
+        unended = await self._find_unended()
         for other, accepted in unended.items():
             if other != task_id:
                 self.submit(other, Item(FailLost(accepted), Ticket()))

@@ -25,7 +25,7 @@ def points_each(proposals: int) -> int:
 
 def with_rationales(state: Deliberation, labels: Collection[str]) -> bool:
     """Whether each score comes with a sentence."""
-    return len(labels) * len(weights(state.rubric)) <= MAX_RATIONALES
+    return state.task.rationales and len(labels) * len(weights(state.rubric)) <= MAX_RATIONALES
 
 
 def critique(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
@@ -41,16 +41,14 @@ def critique(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
 def score(state: Deliberation, labels: Collection[str]) -> dict[str, Any]:
     """By label: a score by criterion, and whether each requirement is met."""
     rubric = weights(state.rubric)
-    criterion: dict[str, Any] = {"score": _SCORE}
-    if with_rationales(state, labels):
-        criterion = {"rationale": _SENTENCE, **criterion}
+    criterion = _object({"rationale": _SENTENCE, "score": _SCORE}) if with_rationales(state, labels) else _SCORE
     coverage = {}
     if state.task.requirements:
         numbers = (f"R{number}" for number in range(1, len(state.task.requirements) + 1))
         coverage[_requirements_key(rubric)] = _object({number: {"type": "boolean"} for number in numbers})
     cards = {}
     for place, label in enumerate(labels):
-        criteria = dict.fromkeys(_in_turn(rubric, place), _object(criterion))
+        criteria = dict.fromkeys(_in_turn(rubric, place), criterion)
         cards[label] = _object({**criteria, **coverage})
     return _object(cards)
 

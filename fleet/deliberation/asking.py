@@ -6,11 +6,13 @@ from random import Random
 from typing import Any, assert_never
 
 from fleet.deliberation import answer_schemas, prompts
+from fleet.deliberation.judges import questions
 from fleet.deliberation.labels import label, shuffled_labels
 from fleet.deliberation.rating.judging import CHOOSER_ROLE, SYNTHESIS, chooser_of, shortlisted, standings
 from fleet.deliberation.rating.ranking import pairs_to_compare
 from fleet.deliberation.state import Deliberation
-from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Policy, slot_name
+from fleet.messages import AgentRequested, ChatMessage, Comparison, Critique, Judge, Policy, slot_name
+from fleet.times import from_rfc3339, rfc3339
 
 COMPARING_REVIEWERS = 3
 """At most this many reviewers compare a pair of tied proposals."""
@@ -28,6 +30,7 @@ class Call:
     role: str
     labels: Mapping[str, str]
     question: int = 1
+    judge: Judge | None = None
 
     @property
     def slot(self) -> str:
@@ -51,6 +54,8 @@ def calls(state: Deliberation) -> dict[str, Call]:
                 Call(agent, state.role_of(agent), shuffled_labels(state, agent, state.phase, state.round))
                 for agent in ranked
             ]
+            if state.phase == "score":
+                phase_calls += _judging(state)
         case "revise":
             phase_calls = [Call(agent, state.role_of(agent), {}) for agent in ranked if critiques_of(state, agent)]
         case "compare" if state.synthesis is not None:
@@ -65,6 +70,15 @@ def calls(state: Deliberation) -> dict[str, Call]:
         case _:
             assert_never(state.phase)
     return {call.slot: call for call in phase_calls}
+
+
+def _judging(state: Deliberation) -> list[Call]:
+    """Each judge is asked of each proposal alone."""
+    return [
+        Call(judge.judge_id, state.task.role, label((author,)), question, judge)
+        for judge in state.judges
+        for question, author in enumerate(state.ranked_agents, start=1)
+    ]
 
 
 def _comparisons(state: Deliberation) -> list[Call]:
@@ -124,6 +138,8 @@ def critiques_of(state: Deliberation, author: str) -> tuple[Critique, ...]:
 
 def request(state: Deliberation, call: Call) -> AgentRequested:
     """The message for the workers."""
+    if call.judge is not None:
+        return _judge_request(state, call, call.judge)
     question, schema = _question(state, call)
     writes = state.phase in ("propose", "revise")
     member = call.agent_id in state.agents
@@ -147,6 +163,27 @@ def request(state: Deliberation, call: Call) -> AgentRequested:
         labels=dict(call.labels),
         policy=state.task.policy if writes else Policy(),
         accept_truncated=state.task.accept_truncated,
+        correlation=state.task.correlation,
+    )
+
+
+def _judge_request(state: Deliberation, call: Call, judge: Judge) -> AgentRequested:
+    """A judge has `timeout_s`, so that one that is away does not hold up the council until its deadline."""
+    (author,) = call.labels.values()
+    until_ms = state.record(state.phase).began_ms + round(1000 * judge.timeout_s)
+    return AgentRequested(
+        task_id=state.task_id,
+        agent_id=call.agent_id,
+        role=call.role,
+        phase=state.phase,
+        round=state.round,
+        question=call.question,
+        run=state.run,
+        messages=questions.of(state, judge.kind, author),
+        num_agents=state.task.num_agents,
+        deadline_at=rfc3339(min(from_rfc3339(state.deadline_at), until_ms)),
+        labels=dict(call.labels),
+        judge=judge,
         correlation=state.task.correlation,
     )
 

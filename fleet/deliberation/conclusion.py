@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from fleet.deliberation import reports
 from fleet.deliberation.rating.faults import checks_of, copies, notes_on_copies
-from fleet.deliberation.rating.judging import final_standings, synthesis_is_better
+from fleet.deliberation.rating.judging import final_standings, judges_scores, synthesis_is_better
 from fleet.deliberation.shadows import results as shadows
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
@@ -34,7 +34,7 @@ def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False)
         return _end(state, "COMPLETED", _completed(state, at_ms))
     failures = _failures(state)
     common = {
-        "task_id": state.task_id,
+        **state.name._asdict(),
         "failed_agents": failures,
         "total_agents": len(state.agents),
         "duration_ms": _duration_ms(state, at_ms),
@@ -47,6 +47,8 @@ def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False)
     }
     if deadline:
         error = f"no agent had finished a proposal after {state.task.timeout_seconds:g} s"
+        if not state.phases:
+            error = f"the result of an equal request did not come within {state.task.timeout_seconds:g} s"
         return _end(state, "TIMEOUT", TimedOut(error=error, **common))
     first = failures[0]
     error = f"every agent failed; {first.agent_id}: {first.error_type}: {first.error}"
@@ -56,7 +58,7 @@ def complete_partial(state: Deliberation, at_ms: int, *, deadline: bool = False)
 def conclude_cancelled(state: Deliberation, reason: str, at_ms: int) -> Deliberation:
     """CANCELLED. Open calls stay open in `calls`, so that the outbox stops them."""
     event = DeliberationCancelled(
-        task_id=state.task_id,
+        **state.name._asdict(),
         reason=reason,
         duration_ms=_duration_ms(state, at_ms),
         completed_at=rfc3339(at_ms),
@@ -75,7 +77,7 @@ def _end(state: Deliberation, status: Status, event: TerminalEvent) -> Deliberat
 def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     failures = _failures(state)
     missing = tuple(agent for agent in state.agents if agent not in state.candidates)
-    final = final_standings(state)
+    final, judged = final_standings(state), judges_scores(state)
     results = tuple(
         RankedResult(
             rank=place,
@@ -83,7 +85,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             role=state.role_of(agent),
             score=final.score[agent],
             proposal=state.candidates[agent].proposal,
-            reviews=reports.reviews(state, agent, final),
+            reviews=reports.reviews(state, agent, final, judged),
             checks=checks_of(state, agent),
             duration_ms=state.candidates[agent].duration_ms,
             penalty=final.penalty[agent],
@@ -97,7 +99,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         for place, agent in enumerate(final.order, start=1)
     )
     return DeliberationCompleted(
-        task_id=state.task_id,
+        **state.name._asdict(),
         degraded=bool(missing or failures or state.cut_short or state.impaired),
         missing=missing,
         winner_id=final.order[0],
@@ -136,7 +138,8 @@ def _in_order(state: Deliberation) -> tuple[Comparison, ...]:
 
 
 def _failures(state: Deliberation) -> tuple[FailedCall, ...]:
-    place = {agent: index for index, agent in enumerate(state.agents)}
+    known = (*state.agents, *(judge.judge_id for judge in state.judges))
+    place = {agent: index for index, agent in enumerate(known)}
     outside = len(place)
     return tuple(
         sorted(

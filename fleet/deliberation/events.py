@@ -7,17 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet.deliberation.drawing import RoleModels
-from fleet.messages import AgentRequested, AgentResponse, DeliberationAccepted, DeliberationRejected, TerminalEvent
+from fleet.messages import (
+    AgentRequested,
+    AgentResponse,
+    DeliberationAccepted,
+    DeliberationCompleted,
+    DeliberationRejected,
+    Judge,
+    TerminalEvent,
+)
 from fleet.requests.task import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A valid request arrived; `sequence` is its place in the stream, `rubric` its role's (None: the default one).
+    """A valid request arrived; `task_id` is the task's key (`tenants.names`), `sequence` the request's place in its
+    stream, `rubric` its role's (None: the default one).
 
     `models`: by role, of those roles that share their calls between several models; `shadows`: by role, its models on
-    trial.
+    trial; `judges`: who reviews beside its members.
     `run`: when it was stored there; `message_id`: its client's, or the service's. No other request has the same.
+    `cache_key`: what all equal requests have; empty: it has nothing to do with the cache. `answer`: of an equal one.
     """
 
     task_id: str
@@ -31,6 +41,9 @@ class Requested:
     message_id: str | None = None
     models: Mapping[str, RoleModels] = field(default_factory=dict)
     shadows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    cache_key: str = ""
+    answer: DeliberationCompleted | None = None
+    judges: tuple[Judge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,29 @@ class CancelAsked:
     at_ms: int
 
 
-Event = Requested | Responded | DeadlinePassed | CancelAsked
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """An equal request waits for this one's result. `follower`: its key."""
+
+    follower: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFound:
+    """There is the result of an equal request."""
+
+    result: DeliberationCompleted
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultMissing:
+    """No equal request has a result or is at work on one: this one is to be."""
+
+    at_ms: int
+
+
+Event = Requested | Responded | DeadlinePassed | CancelAsked | Followed | ResultFound | ResultMissing
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +147,15 @@ class Reject:
     traceparent: str | None
 
 
-Effect = Announce | SetDeadline | ClearDeadline | CallAgent | StopCalls | Conclude | Reject
+@dataclass(frozen=True, slots=True)
+class LookForResult:
+    """Look for the result of a request that equals this one. `ended`: the key of one that has just ended, for which it
+    has waited; else `look_at` is when it would look the next time.
+    """
+
+    task_id: str
+    look_at: str = ""
+    ended: str = ""
+
+
+Effect = Announce | SetDeadline | ClearDeadline | CallAgent | StopCalls | Conclude | Reject | LookForResult

@@ -8,7 +8,7 @@ has ended, well or not:
        └ anywhere: deadline ─▶ completed with the proposals so far, or timeout;  cancel ─▶ cancelled
 
 Where roles have shadows, `completed` may wait for them a bounded time (`shadows.course`). Then neither the deadline nor
-a cancellation changes how it ends.
+a cancellation changes how it ends. Under `options.cache` a request may wait for the result of an equal one (`waiting`).
 
 Three properties carry everything else, and property tests hold them:
 
@@ -24,6 +24,7 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from fleet.deliberation import waiting
 from fleet.deliberation.asking import calls, request
 from fleet.deliberation.conclusion import complete_partial, conclude_cancelled
 from fleet.deliberation.drawing import draw
@@ -36,9 +37,13 @@ from fleet.deliberation.events import (
     DeadlinePassed,
     Effect,
     Event,
+    Followed,
+    LookForResult,
     Reject,
     Requested,
     Responded,
+    ResultFound,
+    ResultMissing,
     SetDeadline,
     StopCalls,
 )
@@ -48,6 +53,7 @@ from fleet.deliberation.slots import expire, fill, is_late
 from fleet.deliberation.state import Deliberation, seats
 from fleet.messages import AgentResponse, DeliberationAccepted, DeliberationRejected
 from fleet.subjects import generated_id, second_id
+from fleet.tenants.names import key_of, name_of
 from fleet.times import rfc3339
 
 
@@ -80,10 +86,20 @@ def decide(state: Deliberation | None, event: Event) -> Decision:
             changed = state
         case DeadlinePassed(at_ms) | CancelAsked(_, at_ms) if shadows.is_held(state):
             changed = complete_partial(state, at_ms)
+        case DeadlinePassed(at_ms) if waiting.may_look_again(state, at_ms):
+            changed = waiting.look_again(state, at_ms)
         case DeadlinePassed(at_ms):
-            changed = complete_partial(expire(state), at_ms, deadline=True)
+            changed = complete_partial(expire(waiting.give_up(state)), at_ms, deadline=True)
         case CancelAsked(reason, at_ms):
-            changed = conclude_cancelled(state, reason, at_ms)
+            changed = conclude_cancelled(waiting.give_up(state), reason, at_ms)
+        case Followed(follower):
+            changed = waiting.follow(state, follower)
+        case ResultFound() | ResultMissing() if not state.waits:
+            changed = state
+        case ResultFound(result, at_ms):
+            changed = waiting.answer(state, result, at_ms)
+        case ResultMissing(at_ms):
+            changed = waiting.proceed(state, at_ms)
         case _:
             assert_never(event)
     return Decision(changed, due(changed, since=state))
@@ -103,7 +119,7 @@ def _answered(state: Deliberation, response: AgentResponse, at_ms: int) -> Delib
 
 
 def _step(state: Deliberation) -> tuple[object, ...]:
-    return state.phase, state.round, state.reading, state.ended
+    return state.phase, state.round, state.reading, state.ended, state.waits
 
 
 def due(state: Deliberation, since: Deliberation | None = None) -> tuple[Effect, ...]:
@@ -114,17 +130,22 @@ def due(state: Deliberation, since: Deliberation | None = None) -> tuple[Effect,
     moved = since is None or _step(state) != _step(since)
     if state.result is not None:
         stop = (StopCalls(state.task_id),) if "open" in state.calls.values() or shadows.is_open(state) else ()
-        return (*stop, Conclude(state.result), ClearDeadline(state.task_id)) if moved else ()
+        wake = (LookForResult(follower, ended=state.task_id) for follower in state.followers)
+        return (*stop, Conclude(state.result), ClearDeadline(state.task_id), *wake) if moved else ()
     effects: list[Effect] = []
-    if moved:
+    begun = moved and state.phase == "propose" and (since is None or not since.waits)
+    timer_at = since.timer_at if since is not None else state.deadline_at
+    if state.look_at is not None:
+        if begun or state.timer_at != timer_at:
+            effects.append(LookForResult(state.task_id, state.look_at))
+    elif moved:
         effects += [
             CallAgent(request(state, call)) for slot, call in calls(state).items() if state.calls.get(slot) == "open"
         ]
     effects += [CallAgent(call) for call in shadows.open_calls(state, since)]
-    if moved and state.phase == "propose":
+    if begun:
         effects.append(Announce(_accepted(state)))
-    timer_at = since.timer_at if since is not None else state.deadline_at
-    if (moved and state.phase == "propose") or state.timer_at != timer_at:
+    if begun or state.timer_at != timer_at:
         effects.append(SetDeadline(state.task_id, state.timer_at))
     return tuple(effects)
 
@@ -149,9 +170,9 @@ def began(state: Deliberation, event: Requested) -> bool:
 def renamed(state: Deliberation, event: Requested) -> Requested | None:
     """The request as it goes on where the id that was made of its sequence is another request's. None: it is not."""
     own = event.message_id or event.run
-    if not own or event.task_id != generated_id(event.sequence) or _is_repeated(state, event):
+    if not own or _is_named(event) or _is_repeated(state, event):
         return None
-    return replace(event, task_id=second_id(event.sequence, own))
+    return replace(event, task_id=key_of(name_of(event.task_id).tenant, second_id(event.sequence, own)))
 
 
 def _is_repeated(state: Deliberation, event: Requested) -> bool:
@@ -161,8 +182,12 @@ def _is_repeated(state: Deliberation, event: Requested) -> bool:
     """
     if began(state, event):
         return bool(state.run) or event.task == state.task
-    named = event.task_id != generated_id(event.sequence)
-    return event.task == state.task and (named or not state.run)
+    return event.task == state.task and (_is_named(event) or not state.run)
+
+
+def _is_named(event: Requested) -> bool:
+    """Whether its client has chosen the id."""
+    return name_of(event.task_id).task_id != generated_id(event.sequence)
 
 
 def _begin(event: Requested) -> Deliberation:
@@ -182,20 +207,28 @@ def _begin(event: Requested) -> Deliberation:
         accepted_at=rfc3339(event.at_ms),
         deadline_at=rfc3339(event.at_ms + round(task.timeout_seconds * 1000)),
         agents=seats(task),
+        judges=event.judges,
         calls={},
         traceparent=event.traceparent,
+        cache_key=event.cache_key,
     )
+    if event.answer is not None:
+        return waiting.answer(begun, event.answer, event.at_ms)
     role_of = {agent: begun.role_of(agent) for agent in begun.agents}
     begun = begun.change(models=draw(begun.seed, role_of, event.models))
-    return shadows.begin(enter(begun, "propose", 0, event.at_ms), event.shadows)
+    begun = shadows.begin(begun, event.shadows)
+    if event.cache_key:
+        return waiting.begin(begun, event.at_ms)
+    return enter(begun, "propose", 0, event.at_ms)
 
 
 def _conflict(event: Requested) -> Reject:
+    name = name_of(event.task_id)
     rejected = DeliberationRejected(
-        task_id=event.task_id,
+        **name._asdict(),
         code="conflict",
         path="$.task_id",
-        error=f"$.task_id: {event.task_id!r} was used before, for another request",
+        error=f"$.task_id: {name.task_id!r} was used before, for another request",
         stream_sequence=event.sequence,
         rejected_at=rfc3339(event.at_ms),
         run=event.run,
@@ -207,7 +240,7 @@ def _conflict(event: Requested) -> Reject:
 
 def _accepted(state: Deliberation) -> DeliberationAccepted:
     return DeliberationAccepted(
-        task_id=state.task_id,
+        **state.name._asdict(),
         status="IN_PROGRESS",
         role=state.task.role,
         agents=state.agents,

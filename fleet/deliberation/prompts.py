@@ -67,7 +67,7 @@ def critique(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessag
         f"that would improve it most: at most {points_each(len(labels))} of each, one sentence each, without quotation "
         f"marks. Then score it as it stands {_by_rubric(state)}. Answer in JSON, keyed by label, such as "
         f'{{"A": {{{points}, "scores": {{"{_first(state)}": 6}}}}}} with every label and criterion.',
-        *_shown(state, labels),
+        *shown(state, labels),
         f"Now review and score {_all_of(labels)}. {_JSON}",
     )
 
@@ -108,7 +108,7 @@ def score(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, 
     return _user(
         f"Score each proposal below on its own, {_by_rubric(state)}.{reason}{coverage} Answer in JSON, keyed by label "
         f'and criterion, with all labels and criteria, such as {{"A": {{"{_first(state)}": {example}}}}}.',
-        *_shown(state, labels),
+        *shown(state, labels),
         f"Now score {_all_of(labels)}. {_JSON}",
     )
 
@@ -117,7 +117,7 @@ def vote(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage, .
     """Vote for the best of the labelled proposals."""
     return _user(
         f"Vote for the one proposal below that is best {_by_rubric(state)}. {_PICK}",
-        *_shown(state, labels),
+        *shown(state, labels),
         f"Now vote for the best of them. {_JSON}",
     )
 
@@ -127,7 +127,7 @@ def compare(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage
     alike = "The two proposals below scored alike. " if state.synthesis is None else ""
     return _user(
         f"{alike}Decide which one of the two is better {_by_rubric(state)}; their order means nothing. {_PICK}",
-        *_shown(state, labels),
+        *shown(state, labels),
         f"Now decide which one is better. {_JSON}",
     )
 
@@ -139,7 +139,7 @@ def choose(state: Deliberation, labels: Mapping[str, str]) -> tuple[ChatMessage,
     return _user(
         f"You are to choose the one proposal below that will be carried out, {measure}. The order in which they stand "
         f"means nothing. {_PICK}",
-        *_shown(state, labels),
+        *shown(state, labels),
         f"Now choose. {_JSON}",
     )
 
@@ -205,7 +205,7 @@ def _points(critique: Critique) -> list[str]:
     ]
 
 
-def _shown(state: Deliberation, labels: Mapping[str, str]) -> list[str]:
+def shown(state: Deliberation, labels: Mapping[str, str]) -> list[str]:
     """What judges are shown: the proposals, and the reference that the request has for them alone."""
     reference = state.task.reference
     if not reference:

@@ -1,6 +1,6 @@
 """Builds the parts of a result that explain it. Every number can be computed again from the reviews in the result."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from msgspec import structs
@@ -24,6 +24,8 @@ from fleet.messages import (
     Selection,
 )
 
+AS_SENT = ("task_description", "role", "num_agents", "rounds", "priority", "correlation")
+
 
 def task(state: Deliberation) -> AcceptedTask:
     """The request as it was accepted, with the rubric that counts."""
@@ -31,10 +33,10 @@ def task(state: Deliberation) -> AcceptedTask:
     rubric = state.rubric if isinstance(state.rubric, str) else dict(weights(state.rubric))
     constraints = {name: fields[name] for name in AcceptedConstraints.__struct_fields__} | {"rubric": rubric}
     return AcceptedTask(
-        task_id=state.task_id,
+        task_id=state.name.task_id,
         constraints=AcceptedConstraints(**constraints),
         options=AcceptedOptions(**{name: _or_null(fields[name]) for name in AcceptedOptions.__struct_fields__}),
-        **{name: fields[name] for name in ("task_description", "role", "num_agents", "rounds", "correlation")},
+        **{name: fields[name] for name in AS_SENT},
     )
 
 
@@ -43,14 +45,19 @@ def _or_null(value: Any) -> Any:
     return None if value == () else value
 
 
-def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review, ...]:
-    """Critiques in the order of their rounds, then scores; each in reviewer order."""
+def reviews(
+    state: Deliberation, author: str, final: Standings, judged: Mapping[tuple[str, str], float]
+) -> tuple[Review, ...]:
+    """Critiques in the order of their rounds, then scores, each in reviewer order; then what judges gave.
+
+    `judged`: what that comes to, by judge and author.
+    """
     place = {agent: index for index, agent in enumerate(state.agents)}
     rubric = weights(state.rubric)
     original = copies(state).get(author, author)
 
-    def adjusted(reviewer: str) -> float | None:
-        return final.fit.adjusted.get((reviewer, original))
+    def adjusted(reviewer: str, score: float | None) -> float | None:
+        return None if score is None else final.fit.adjusted.get((reviewer, original))
 
     critiques = [
         Review(
@@ -62,12 +69,13 @@ def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review,
             weaknesses=critique.weaknesses,
             changes=critique.changes,
             scores=critique.scores,
-            score=weighted(critique.scores, rubric) if call.round == state.verdict_round else None,
-            adjusted=adjusted(call.reviewer_id) if call.round == state.verdict_round else None,
+            score=score,
+            adjusted=adjusted(call.reviewer_id, score),
         )
         for call in sorted(state.critiques, key=lambda call: (call.round, place[call.reviewer_id]))
         for critique in call.critiques
         if critique.author_id == author
+        for score in (weighted(critique.scores, rubric) if call.round == state.verdict_round else None,)
     ]
     scores = [
         Review(
@@ -78,15 +86,35 @@ def reviews(state: Deliberation, author: str, final: Standings) -> tuple[Review,
             position=order.index(author) + 1,
             criteria=card.criteria,
             requirements_met=card.requirements_met,
-            score=card_score(card.criteria, rubric),
-            adjusted=adjusted(reviewer),
+            score=score,
+            adjusted=adjusted(reviewer, score),
         )
         for reviewer in state.agents
         for reading, order, cards in _readings(state, reviewer)
         for card in cards
         if card.author_id == author
+        for score in (card_score(card.criteria, rubric),)
     ]
-    return (*critiques, *scores)
+    return (*critiques, *scores, *_of_judges(state, author, judged, adjusted))
+
+
+def _of_judges(
+    state: Deliberation,
+    author: str,
+    judged: Mapping[tuple[str, str], float],
+    adjusted: Callable[[str, float | None], float | None],
+) -> Iterator[Review]:
+    for judge in state.judges:
+        if (reward := state.rewards.get(judge.judge_id, {}).get(author)) is not None:
+            score = judged.get((judge.judge_id, author))
+            yield Review(
+                reviewer_id=judge.judge_id,
+                phase="score",
+                round=state.round,
+                score=score,
+                adjusted=adjusted(judge.judge_id, score),
+                reward=reward,
+            )
 
 
 def _readings(state: Deliberation, reviewer: str) -> Iterator[tuple[int, tuple[str, ...], tuple[Scorecard, ...]]]:

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from fleet.deliberation.asking import Call, calls
+from fleet.deliberation.judges.rewards import MOST_REWARD
 from fleet.deliberation.state import CallStatus, Candidate, CritiqueCall, Deliberation
 from fleet.deliberation.stopping import similarity
 from fleet.messages import (
@@ -14,6 +15,7 @@ from fleet.messages import (
     EarlierText,
     ErrorType,
     FailedCall,
+    Reward,
 )
 from fleet.messages.usage import merged
 from fleet.times import from_rfc3339
@@ -30,8 +32,7 @@ def fill(state: Deliberation, response: AgentResponse) -> Deliberation:
     call = calls(state)[response.slot]
     filled = _answered(state, call, response)
     if filled is None:
-        error = f"the response carries no answer for the phase {state.phase}"
-        return _failed(state, response, error, "MalformedResponse")
+        return _failed(state, response, _why_not(state, response), "MalformedResponse")
     filled = filled.change(
         notes=tuple(sorted({*filled.notes, *response.notes})), impaired=filled.impaired or response.degraded
     )
@@ -39,8 +40,11 @@ def fill(state: Deliberation, response: AgentResponse) -> Deliberation:
 
 
 def is_late(state: Deliberation, response: AgentResponse, at_ms: int) -> bool:
-    """Whether the last call of a phase ended with the deadline: then there is no next phase."""
+    """Whether the last call of a phase ended with the deadline: then there is no next phase. A judge's call has less
+    time than the task.
+    """
     expired = isinstance(response, AgentFailed) and response.error_type == "DeadlineExceeded"
+    expired = expired and all(response.agent_id != judge.judge_id for judge in state.judges)
     return "open" not in state.calls.values() and (expired or at_ms >= from_rfc3339(state.deadline_at))
 
 
@@ -85,6 +89,8 @@ def _close(state: Deliberation, response: AgentResponse, status: CallStatus) -> 
 def _answered(state: Deliberation, call: Call, response: AgentCompleted) -> Deliberation | None:
     """The state with the answer in it; None for a response without one."""
     agent = call.agent_id
+    if call.judge is not None:
+        return _judged(state, call, response)
     match state.phase:
         case "propose" | "revise":
             return _written(state, agent, response)
@@ -112,6 +118,24 @@ def _answered(state: Deliberation, call: Call, response: AgentCompleted) -> Deli
             return None
         case _:
             assert_never(state.phase)
+
+
+def _why_not(state: Deliberation, response: AgentCompleted) -> str:
+    if response.reward is not None and not _in_range(response.reward):
+        return f"the reward {response.reward.value:g} is out of range: −{MOST_REWARD:,.0f} … {MOST_REWARD:,.0f}"
+    return f"the response carries no answer for the phase {state.phase}"
+
+
+def _in_range(reward: Reward) -> bool:
+    return abs(reward.value) <= MOST_REWARD
+
+
+def _judged(state: Deliberation, call: Call, response: AgentCompleted) -> Deliberation | None:
+    reward, (author,) = response.reward, call.labels.values()
+    if reward is None or not _in_range(reward):
+        return None
+    given = {**state.rewards.get(call.agent_id, {}), author: reward}
+    return state.change(rewards={**state.rewards, call.agent_id: given})
 
 
 def _written(state: Deliberation, agent: str, response: AgentCompleted) -> Deliberation | None:

@@ -10,11 +10,13 @@ from fleet.messages import (
     Declined,
     EarlierText,
     FailedCall,
+    Judge,
     Message,
     ModelUsage,
     Phase,
     Progress,
     Proposal,
+    Reward,
     Scorecard,
     Status,
     StopReason,
@@ -23,8 +25,9 @@ from fleet.messages import (
     Usage,
 )
 from fleet.requests.task import Task
+from fleet.tenants.names import TaskName, name_of
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 8
 """Raised with every field that is added: an older version, which would lose it, leaves such a state alone."""
 CallStatus = Literal["open", "completed", "failed"]
 
@@ -74,7 +77,7 @@ class Shadows(Message, frozen=True, kw_only=True):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of its agents."""
+        """The ids of its agents."""
         return tuple(each.agent_id for each in self.agents)
 
 
@@ -97,7 +100,8 @@ class PhaseRecord(Message, frozen=True, kw_only=True):
 
 
 class Deliberation(Message, frozen=True, kw_only=True):
-    """State of one task. `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
+    """State of one task. `task_id` is its key within the fleet (`tenants.names`), `name` what its client calls it.
+    `calls` holds the calls of the current phase by slot; `cause` names the deliveries that the
     last transition came from, so that a redelivery of one of them publishes its effects again (see `machine.due`).
     `rubric`: the request's, or its role's; null: the default one. `ignored_fields`: unknown fields of the request.
     `written_by`: the connection of the process that decided the last transition, which also publishes its effects;
@@ -126,6 +130,9 @@ class Deliberation(Message, frozen=True, kw_only=True):
     second_orders: dict[str, tuple[str, ...]] = {}
     """By reviewer: authors of the proposals that it reads in the second reading of the score phase."""
     second_scores: dict[str, tuple[Scorecard, ...]] = {}
+    judges: tuple[Judge, ...] = ()
+    rewards: dict[str, dict[str, Reward]] = {}
+    """By judge, and by author."""
     verdict_round: int = 0
     """The round whose critiques are the final scores; 0: none, the score phase gives them."""
     comparisons: tuple[Comparison, ...] = ()
@@ -141,6 +148,12 @@ class Deliberation(Message, frozen=True, kw_only=True):
     """Whether an answer that counts is a fallback's, or incomplete."""
     models: dict[str, DrawnModels] = {}
     """By agent, where its role has several."""
+    cache_key: str = ""
+    """What all equal requests have; empty: others are not answered with this one's result."""
+    look_at: str | None = None
+    """When it looks again for the result of an equal request; null: it does not wait for one."""
+    followers: tuple[str, ...] = ()
+    """Keys of equal requests that wait for this one's result."""
     shadows: Shadows | None = None
     usage: Usage = Usage()
     usage_by_model: dict[str, ModelUsage] = {}
@@ -150,6 +163,11 @@ class Deliberation(Message, frozen=True, kw_only=True):
     traceparent: str | None = None
     result: TerminalEvent | None = None
     schema: int = SCHEMA_VERSION
+
+    @property
+    def name(self) -> TaskName:
+        """Whose task it is, and its id there: what events and replies tell."""
+        return name_of(self.task_id)
 
     @property
     def ended(self) -> bool:
@@ -188,8 +206,17 @@ class Deliberation(Message, frozen=True, kw_only=True):
         return next((each for each in shadows if each.agent_id == agent), None)
 
     @property
+    def waits(self) -> bool:
+        """Whether it waits for the result of an equal request."""
+        return self.look_at is not None
+
+    @property
     def timer_at(self) -> str:
-        """When it is ended at the latest: at its deadline or, once its council has come to its end, before."""
+        """When it is ended at the latest: at its deadline or, once its council has come to its end, before. While it
+        waits: when it looks again.
+        """
+        if self.look_at is not None:
+            return self.look_at
         return self.deadline_at if self.shadows is None else self.shadows.until or self.deadline_at
 
     def record(self, phase: Phase) -> PhaseRecord:

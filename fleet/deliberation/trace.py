@@ -18,6 +18,6 @@ def root_context(state: Deliberation) -> TraceContext:
 
 
 def phase_context(state: Deliberation, phase: Phase, round_: int) -> TraceContext:
-    """Of one phase."""
+    """The trace context of one phase."""
     root = root_context(state)
     return root.child(root.span_id, phase, round_)

@@ -1,8 +1,7 @@
 """Connects to NATS with the configured credentials, in one way for every process."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from nats.aio.client import Client
 
 from fleet.config import Settings, read_again
 from fleet.errors import ConfigError, Unreachable
-from fleet.jetstream.quirks import LastingClient
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.unreachable import why
 from fleet.logger import Logger
 from fleet.secret_files import Certificates
@@ -24,37 +23,8 @@ RECONNECT_WAIT_S = 0.5
 DISCONNECT_WITHIN_S = 2.0
 OUTAGES = (nats.errors.Error, OSError, TimeoutError)
 """How NATS being away, full or too slow shows."""
-REFUSED = "authorization violation"
-REFUSED_FOR_S = 10.0
-"""How long a connection that was let in before is tried again where all that answers refuses it."""
 ONCE: dict[str, Any] = {"max_reconnect_attempts": 1, "allow_reconnect": False}
 """For a connection that is to answer now, or not at all."""
-
-
-class Connection(LastingClient):
-    """Hears what nats-py reports. Being refused is not waited out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.error_listener: Callable[[Exception], Awaitable[None]] | None = None
-        """Hears every error that nats-py reports."""
-        self._refused_at: float | None = None
-        self.heard: Exception | None = None
-        """The last error: nats-py itself says of the last server only that there are no more servers."""
-
-    async def on_error(self, error: Exception) -> None:
-        """The loss of a connection is logged by those who use it. Being refused is not waited out."""
-        self.heard = error
-        if self.error_listener is not None:
-            await self.error_listener(error)
-        if REFUSED in str(error).lower():
-            now = time.monotonic()
-            self._refused_at = self._refused_at or now
-            if now - self._refused_at > REFUSED_FOR_S:
-                raise error
-
-    def before_reconnect(self) -> None:
-        self._refused_at = None
 
 
 def options(settings: Settings) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from fleet import subjects
 from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode, of_run
+from fleet.tenants.names import of_all, subject_of, without_tenant
 
 BATCH = 500
 FETCH_WITHIN_S = 5.0
 
 
-def terminal_id(task_id: str, run: str) -> str:
-    """The message id of a terminal event."""
-    return of_run(f"{task_id}.terminal", run)
+def terminal_id(key: str, run: str) -> str:
+    """The message id of a task's terminal event."""
+    return of_run(f"{key}.terminal", run)
 
 
 async def events(
@@ -32,7 +33,7 @@ async def events(
     stream: str = subjects.DELIBERATIONS,
     may_delete: bool = True,
 ) -> AsyncGenerator[Msg, None]:
-    """The events of the `subjects_` that the stream holds now, oldest first; `since` None: all of them.
+    """The events of the `subjects_`, or patterns, that the stream holds now, oldest first; `since` None: all of them.
 
     It reads by a consumer, which it deletes afterwards, or, where it may not, leaves to end by itself.
 
@@ -59,7 +60,7 @@ async def events(
             batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
             left -= len(batch)
             for msg in batch:
-                if msg.subject in subjects_ and not is_copy(msg):
+                if any(subjects.covers(pattern, msg.subject) for pattern in subjects_) and not is_copy(msg):
                     yield msg
     finally:
         await sub.unsubscribe()
@@ -68,9 +69,12 @@ async def events(
                 await js.delete_consumer(stream, consumer.name)
 
 
-async def find_rejection(js: JetStreamContext, texts: Texts, message_id: str, within_s: float) -> bytes | None:
-    """The body of `deliberation.rejected` for the request with this message id, of the last `within_s` seconds."""
-    async with aclosing(events(js, (subjects.REJECTED,), _ago(within_s))) as messages:
+async def find_rejection(
+    js: JetStreamContext, texts: Texts, tenant: str, message_id: str, within_s: float
+) -> bytes | None:
+    """The body of `deliberation.rejected` for a tenant's request with this message id, of the last seconds."""
+    rejected = subject_of(tenant, subjects.REJECTED)
+    async with aclosing(events(js, (rejected,), _ago(within_s))) as messages:
         async for msg in messages:
             try:
                 body = await texts.inline(msg.data)
@@ -82,30 +86,31 @@ async def find_rejection(js: JetStreamContext, texts: Texts, message_id: str, wi
 
 
 async def acceptances(js: JetStreamContext, texts: Texts) -> AsyncGenerator[DeliberationAccepted, None]:
-    """All that the stream holds, oldest first."""
-    async with aclosing(events(js, (subjects.ACCEPTED,), None)) as messages:
-        async for msg in messages:
-            try:
-                yield decode(await texts.inline(msg.data), DeliberationAccepted)
-            except (MissingText, *UNDECODABLE):
-                continue  # no acceptance, whoever published it
+    """All that the stream holds, oldest first; those of tenants after the others."""
+    for accepted in of_all(subjects.ACCEPTED):
+        async with aclosing(events(js, (accepted,), None)) as messages:
+            async for msg in messages:
+                try:
+                    yield decode(await texts.inline(msg.data), DeliberationAccepted)
+                except (MissingText, *UNDECODABLE):
+                    continue  # no acceptance, whoever published it
 
 
 async def find_unended(js: JetStreamContext, texts: Texts, within_s: float) -> list[DeliberationAccepted]:
     """Who was accepted in the last `within_s` seconds and had no terminal event yet."""
     begun: dict[str, DeliberationAccepted] = {}
     ended: set[str] = set()  # ids of terminal events: an acceptance may have been said after the end
-    async with aclosing(events(js, (subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as messages:
+    async with aclosing(events(js, of_all(subjects.ACCEPTED, *subjects.TERMINAL), _ago(within_s))) as messages:
         async for msg in messages:
-            if msg.subject == subjects.ACCEPTED:
+            if without_tenant(msg.subject) == subjects.ACCEPTED:
                 try:
                     accepted = decode(await texts.inline(msg.data), DeliberationAccepted)
                 except (MissingText, *UNDECODABLE):
                     continue  # no acceptance, whoever published it
-                begun[accepted.task_id] = accepted
+                begun[accepted.key] = accepted
             else:
                 ended.add((msg.headers or {}).get("Nats-Msg-Id", ""))
-    return [accepted for accepted in begun.values() if terminal_id(accepted.task_id, accepted.run) not in ended]
+    return [accepted for accepted in begun.values() if terminal_id(accepted.key, accepted.run) not in ended]
 
 
 def _ago(seconds: float) -> datetime:

@@ -16,6 +16,8 @@ LONGEST_TASK_S: Final = CALLS_S
 """No acceptance older than this belongs to a running task."""
 ANSWERS_S: Final = DAY_S
 LETTERS_S: Final = 30 * DAY_S
+COUNTERS_S: Final = 40 * DAY_S
+"""Of what tenants have used: a month, and some days."""
 
 CONTROL_ACK_WAIT_S: Final = 5.0
 """The control plane's handlers take milliseconds: a delivery that is not acknowledged by then died with its process."""

@@ -12,6 +12,7 @@ from nats.errors import Error
 from nats.js.api import RawStreamMsg
 
 from fleet.logger import Logger, Seldom
+from fleet.tenants.names import PREFIX
 
 log = Logger(__name__)
 _foreign = Seldom()
@@ -22,7 +23,7 @@ _COPIED_FROM = "Nats-Stream"
 _ACK = "$JS.ACK."
 _V1_TOKENS, _V1_TIME = 9, 7
 """Of the reply subject of a delivery, where the server has no domain in it."""
-_NOT_FOR_REPLIES = ("deliberation", "agent", "control", "fleet", "deadletter")
+_NOT_FOR_REPLIES = ("deliberation", "agent", "agents", "control", "fleet", "deadletter", PREFIX)
 
 
 def published(msg: Msg, *subjects: str) -> bool:

@@ -98,7 +98,7 @@ class Texts:
 
     def too_large(self, body: bytes) -> bool:
         """Whether `body` needs a reference."""
-        return len(body) > self._limit
+        return len(body) > self.limit
 
     async def put(self, name: str, body: bytes, *, renew_after_s: float | None = None) -> ContentRef:
         """Stores `body` under a name that ends with its digest: what is referred to never changes, and is stored once.
@@ -198,13 +198,14 @@ class Texts:
         return body if ref is None else await self.get(ref)
 
     @property
-    def _limit(self) -> int:
+    def limit(self) -> int:
+        """Bytes that fit one message beside its headers."""
         most = self._max_payload
         return (most if isinstance(most, int) else most()) - HEADROOM
 
     @property
     def _chunk(self) -> int:
-        return min(self._limit, MAX_CHUNK)
+        return min(self.limit, MAX_CHUNK)
 
     def _ttl(self, name: str) -> dict[str, str]:
         return {"Nats-TTL": f"{max(1, round(self._lifetimes_s[name.partition('/')[0]]))}s"}

@@ -76,6 +76,15 @@ class QuickClient(Client):
         except Exception as error:
             await self._error_cb(error)
 
+    async def _send_ping(self, future: "asyncio.Future[Any] | None" = None) -> None:
+        """nats-py writes it at once, past what waits to be written: `flush` and `drain` would not show that an UNSUB
+        has arrived, and NATS would go on to deliver to nobody."""
+        if self.is_connected and self._pending and self._transport is not None:
+            self._transport.writelines(self._pending[:])
+            self._pending = []
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
     async def _request_new_style(
         self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
     ) -> Msg:

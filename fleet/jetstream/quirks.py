@@ -4,6 +4,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import nats.errors
@@ -37,6 +38,8 @@ class LastingClient(QuickClient):
         self.closed = asyncio.Event()
         """Set once it is given up for good: its user was taken away, say."""
         self._ending: asyncio.Task[None] | None = None
+        self._left: Any = None
+        """The server that was left: others are tried first."""
 
     def before_reconnect(self) -> None:
         """Called when the connection is lost, before another one is tried."""
@@ -45,6 +48,22 @@ class LastingClient(QuickClient):
     def offers_jetstream(self) -> bool:
         """Whether the server that it is connected to has JetStream; others of a cluster may have it."""
         return bool(self._server_info.get("jetstream"))
+
+    @property
+    def server_id(self) -> str:
+        """Of the server that it is connected to."""
+        return str(self._server_info.get("server_id", ""))
+
+    async def leave_server(self) -> None:
+        """Goes to another one, as when the connection is lost."""
+        self._left = self._current_server
+        await self._process_op_err(ConnectionError("left"))
+
+    async def _select_next_server(self) -> None:
+        """nats-py takes any, the one that was just left among them."""
+        self._server_pool.sort(key=lambda server: server is self._left)
+        await super()._select_next_server()
+        self._left = None
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -171,6 +190,11 @@ def count_call(service: Service, subject: str, took_ns: int, error: str | None) 
 def message_of(request: Request) -> Msg:
     """nats-py's request has no public reply subject."""
     return request._msg
+
+
+def with_data(request: Request, data: bytes) -> Request:
+    """The same request, as if this were its body."""
+    return Request(replace(request._msg, data=data))
 
 
 async def entries(js: JetStreamContext, bucket: str) -> AsyncGenerator[KeyValue.Entry, None]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from fleet import subjects
-from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, StreamSpec, User, consumed
+from fleet.jetstream.streams import BUCKETS, EVERY_TENANTS, STREAMS, ConsumerSpec, StreamSpec, User, consumed
+from fleet.tenants.names import EVERY, TEXT, of_all, subject_of, without_tenant
 
 USERS: tuple[User, ...] = get_args(User)
 COMPONENTS: tuple[User, ...] = ("control", "worker")
@@ -17,6 +18,10 @@ TEXTS, ANSWERS = subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM
 _KEYS, _OBJECTS = f"$KV.{subjects.BUCKET}", f"$O.{subjects.TEXTS}"
 _OF_WORKERS_STORE = f"$O.{subjects.ANSWERS}"
 _ENDPOINTS = (subjects.CANCEL, subjects.RESULT, subjects.ASK, subjects.FOLLOW)
+_PROMPT, _PROMPT_STATUS, _HEARTBEAT = (
+    subjects.of_fleet(subject, "*") for subject in (subjects.PROMPT, subjects.PROMPT_STATUS, subjects.HEARTBEAT)
+)
+_ASKING = (*_ENDPOINTS, _PROMPT)
 _EVERYBODY = ("$SYS.REQ.USER.INFO", "$JS.FC.>")
 """What may I? Flow control of ordered consumers."""
 _INBOX = "_INBOX.>"
@@ -35,8 +40,8 @@ class Rights:
 
 def rights_of(user: User) -> Rights:
     """All that the user is allowed, and what is taken away from that."""
-    publish = {*_EVERYBODY, *(subject for spec in STREAMS for subject in spec.publishers.get(user, ()))}
-    publish |= {f"{spec.subject}.{spec.writers[user]}" for spec in BUCKETS if user in spec.writers}
+    publish = {*_EVERYBODY, *(subject for spec in EVERY_TENANTS for subject in spec.publishers.get(user, ()))}
+    publish |= {f"{spec.subject}.{keys}" for spec in BUCKETS for keys in spec.writers.get(user, ())}
     match user:
         case "client":
             return Rights(
@@ -47,8 +52,8 @@ def rights_of(user: User) -> Rights:
             )
         case "viewer":
             return Rights(
-                frozenset({*publish, subjects.RESULT, *_reads(), *_viewer_gets()}),
-                frozenset({_INBOX, *_read_by_clients()}),
+                frozenset({*publish, *of_all(subjects.RESULT), *_reads(), *_viewer_gets()}),
+                frozenset({_INBOX, *_read_by_clients(), *_read_by_viewers()}),
                 not_publish=frozenset(_consumers_of_others("CREATE", "MSG.NEXT")),
                 not_subscribe=frozenset({_OF_CONTROL, _OF_WORKERS}),
             )
@@ -58,6 +63,7 @@ def rights_of(user: User) -> Rights:
             return Rights(
                 frozenset({*publish, *_worker_publishes()}),
                 frozenset({_INBOX, subjects.AGENT_STOP}),
+                not_publish=frozenset({subjects.POOL, subjects.TURN}),
                 not_subscribe=frozenset({_OF_CONTROL}),
             )
         case "operator":
@@ -68,7 +74,7 @@ def rights_of(user: User) -> Rights:
 
 
 def _client_publishes() -> Iterator[str]:
-    yield from (*_ENDPOINTS, *_reads())
+    yield from (*_ASKING, *_reads())
     for spec in STREAMS:
         if spec.clients_read is not None:
             yield f"$JS.API.CONSUMER.DELETE.{spec.name}.*"
@@ -87,6 +93,7 @@ def _reads() -> Iterator[str]:
     """What changes nothing: also a viewer's."""
     for verb in ("PING", "INFO", "STATS"):  # `nats micro ls|info|stats|ping`
         yield from (f"$SRV.{verb}", f"$SRV.{verb}.>")
+    yield _PROMPT_STATUS
     yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST")
     yield from ("$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*")
     for spec in STREAMS:
@@ -103,8 +110,8 @@ def _reads() -> Iterator[str]:
 
 def _viewer_gets() -> Iterator[str]:
     """What waits, and what nobody could handle. Its answers wrap the message, wherever they go."""
-    for spec in STREAMS:
-        if spec.viewer_gets:
+    for spec in EVERY_TENANTS:
+        if spec.viewer_gets and spec.name != EVERY:
             yield f"$JS.API.STREAM.MSG.GET.{spec.name}"
 
 
@@ -125,16 +132,28 @@ def _consumers_of_others(*verbs: str) -> Iterator[str]:
 
 
 def _read_by_clients() -> Iterator[str]:
+    """A client in the fleet's account is one of the default tenant."""
+    yield subjects.HEARTBEATS
+    for spec in STREAMS:
+        if spec.clients_read is not None:
+            yield from (subject for subject in spec.subjects if without_tenant(subject) == subject)
+
+
+def _read_by_viewers() -> Iterator[str]:
+    """What tenants are told, too."""
     for spec in STREAMS:
         if spec.clients_read is not None:
             yield from spec.subjects
+    yield subject_of(EVERY, subjects.AGENT_PROGRESS)
 
 
 # --- the control plane ------------------------------------------------------------------------------------------------
 
 
 def _control_publishes() -> Iterator[str]:
-    yield from _ENDPOINTS  # an instance that goes away hands over what it has not answered yet
+    # An instance that goes away hands over what it has not answered yet.
+    yield from of_all(*_ASKING, TEXT)
+    yield from (_HEARTBEAT, _PROMPT_STATUS)  # the latter: is another instance there?
     yield from (_INBOX, "_R_.>")  # answers of the service; the second to a client in another account
     yield f"$SRV.PING.{subjects.SERVICE}"
     yield from (subjects.AGENT_STOP, subjects.instance_of("*"))
@@ -143,8 +162,9 @@ def _control_publishes() -> Iterator[str]:
     yield from (f"$JS.API.STREAM.{verb}.*" for verb in ("INFO", "CREATE", "UPDATE", "MSG.GET"))
     yield from ("$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.DURABLE.CREATE.*.*")
     yield from ("$JS.API.DIRECT.GET.*", "$JS.API.DIRECT.GET.*.>")
-    for spec, consumer in consumed():
-        yield f"$JS.API.CONSUMER.CREATE.{spec.name}.>"
+    for spec, consumer in consumed(EVERY_TENANTS):
+        # Tenants' streams are named after them. The pattern for them allows nothing new: to update streams is more.
+        yield f"$JS.API.CONSUMER.CREATE.{spec.name}.{f'{consumer.name}.>' if spec.name == EVERY else '>'}"
         if spec.work_queue:  # exhausted messages, once they are dead letters
             yield f"$JS.API.STREAM.MSG.DELETE.{spec.name}"
         if consumer.deliver is not None:
@@ -160,16 +180,19 @@ def _control_publishes() -> Iterator[str]:
     yield from (f"$JS.API.CONSUMER.DELETE.{stream}.*" for stream in read)
     yield subjects.purge_of(subjects.DELIBERATION_CONTROL)  # takes a schedule back
     yield subjects.purge_of(TEXTS)  # texts that nobody refers to any more
+    yield subjects.purge_of(subjects.STATES)  # states of ended tasks, where room is needed
 
 
 def _control_subscribes() -> Iterator[str]:
-    yield from (_INBOX, "$SRV.>", *_ENDPOINTS, subjects.REJECTED, *subjects.TERMINAL)
+    yield from (_INBOX, "$SRV.>", *of_all(*_ASKING, subjects.REJECTED, *subjects.TERMINAL))
+    yield _PROMPT_STATUS
+    yield from of_all(TEXT)  # where there are tenants
     yield from (subjects.instance_of("*"), subjects.exhausted("*", "*"))
     yield subjects.CONSUMER_CREATE  # does somebody have one deliver to the fleet?
     yield subjects.purge_of("*")  # what an operator takes away is not waited for
     yield subjects.status_of(">")  # do the model servers answer the workers?
     yield subjects.deadletter_of(subjects.AGENT_REQUESTED)  # those that workers store are counted
-    yield from (consumer.deliver for _, consumer in consumed() if consumer.deliver is not None)
+    yield from (consumer.deliver for _, consumer in consumed(EVERY_TENANTS) if consumer.deliver is not None)
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
@@ -177,6 +200,7 @@ def _control_subscribes() -> Iterator[str]:
 
 def _worker_publishes() -> Iterator[str]:
     yield from ("$JS.API.INFO", "$JS.API.STREAM.NAMES")
+    yield subject_of(EVERY, subjects.AGENT_PROGRESS)
     for spec, consumer in consumed():
         if consumer.deliver is None:
             yield from _pull(spec, consumer)
@@ -198,8 +222,8 @@ def _pull(spec: StreamSpec, consumer: ConsumerSpec) -> Iterator[str]:
 
 
 def _operator_publishes() -> Iterator[str]:
-    yield from (*_ENDPOINTS, "$SRV.>")  # as a client
-    for spec, _ in consumed():  # `fleet deadletter replay` puts a message back where it came from
+    yield from (*of_all(*_ASKING), _PROMPT_STATUS, "$SRV.>")  # as a client, of any tenant
+    for spec, _ in consumed(EVERY_TENANTS):  # `fleet deadletter replay` puts a message back where it came from
         yield from spec.delivered
     yield from ("$JS.API.>", "$JS.ACK.>")  # repair by hand, streams and all
     yield from ("$JS.SNAPSHOT.ACK.>", "$JS.SNAPSHOT.RESTORE.>")  # `nats backup account`, `nats backup restore account`
@@ -207,8 +231,8 @@ def _operator_publishes() -> Iterator[str]:
 
 def _operator_subscribes() -> Iterator[str]:
     """Everything of the fleet: by the first token of its subjects."""
-    yield from (_INBOX, "$JS.EVENT.>", f"{_KEYS}.>", f"{_OBJECTS}.>", f"{_OF_WORKERS_STORE}.>")
-    for spec in STREAMS:
+    yield from (_INBOX, "agents.>", "$JS.EVENT.>", f"{_KEYS}.>", f"{_OBJECTS}.>", f"{_OF_WORKERS_STORE}.>")
+    for spec in EVERY_TENANTS:
         for subject in spec.subjects:
             yield f"{subject.partition('.')[0]}.>"
 

@@ -4,11 +4,12 @@
 alone. So do the handlers: what a consumer delivers is said here, and nowhere else.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from fleet import subjects
+from fleet.tenants.names import DEFAULT_TENANT, EVERY, of_all, requests_of, subject_of, tokens_on
 
 User = Literal["client", "viewer", "control", "worker", "operator"]
 """As `deploy/nats/permissions.conf` names them."""
@@ -30,8 +31,8 @@ class ConsumerSpec:
 class StreamSpec:
     """`publishers`: who publishes what; the operator may put back whatever has a consumer. `work_queue`: a message is
     gone once it is acknowledged. `clients_read`: by consumers of their own, or one by one, too. `viewer_gets`: one by
-    one, by a viewer alone. `reissue`: what is published again after a loss. `drops_oldest`: what it does at its limit;
-    else it refuses what is new (see `capacity`).
+    one, by a viewer alone. `deadlines`: it holds them; lost ones are published again at once. `drops_oldest`: what it
+    does at its limit; else it refuses what is new (see `capacity`).
     """
 
     name: str
@@ -41,7 +42,7 @@ class StreamSpec:
     work_queue: bool = False
     clients_read: Literal["consume", "get"] | None = None
     viewer_gets: bool = False
-    reissue: Literal["calls", "deadlines"] | None = None
+    deadlines: bool = False
     drops_oldest: bool = False
 
     @property
@@ -51,19 +52,33 @@ class StreamSpec:
         return tuple(subject for subject in self.subjects if subjects.covers(pattern, subject))
 
 
-_EVENTS = (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)
+_EVENTS = of_all(subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)
+_SCHEDULES = (subjects.schedule_of("*"), subjects.schedule_of("*.*"))
 _ANSWERS = (subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)
 
-STREAMS: Final = (
-    StreamSpec(
-        subjects.DELIBERATION_REQUESTS,
-        (subjects.REQUESTED,),
-        ConsumerSpec(subjects.DISPATCHER, subjects.REQUESTED, subjects.DELIVER_REQUESTS),
-        # `deliberation.ask` publishes it for the caller.
-        publishers={"client": (subjects.REQUESTED,), "control": (subjects.REQUESTED,)},
+
+def _requests(tenant: str) -> StreamSpec:
+    """A tenant's requests. `EVERY`: of all tenants but the default one, as permissions name them."""
+    requested = subject_of(tenant, subjects.REQUESTED)
+    # `deliberation.ask` publishes it for the caller; the server does it for a tenant's account.
+    publishers: dict[User, tuple[str, ...]] = {"control": (requested,)}
+    deliver = subjects.DELIVER_REQUESTS
+    if tenant == DEFAULT_TENANT:
+        publishers["client"] = (requested,)
+    else:
+        deliver = f"{deliver}.{tenant}"
+    return StreamSpec(
+        requests_of(tenant),
+        (requested,),
+        ConsumerSpec(subjects.DISPATCHER, requested, deliver),
+        publishers=publishers,
         work_queue=True,
         viewer_gets=True,
-    ),
+    )
+
+
+STREAMS: Final = (
+    _requests(DEFAULT_TENANT),
     StreamSpec(
         subjects.DELIBERATIONS,
         _EVENTS,
@@ -73,13 +88,13 @@ STREAMS: Final = (
     ),
     StreamSpec(
         subjects.DELIBERATION_CONTROL,
-        (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("*")),
+        (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.CONTROL_LOOK, *_SCHEDULES),
         ConsumerSpec(subjects.CONTROLLER, subjects.CONTROL, subjects.DELIVER_CONTROL),
         # `control.deadline` comes from the server itself, when its schedule is due.
-        publishers={"control": (subjects.CONTROL_CANCEL, subjects.schedule_of("*"))},
+        publishers={"control": (subjects.CONTROL_CANCEL, subjects.CONTROL_LOOK, *_SCHEDULES)},
         work_queue=True,
         drops_oldest=True,
-        reissue="deadlines",
+        deadlines=True,
     ),
     StreamSpec(
         subjects.AGENT_REQUESTS,
@@ -87,7 +102,6 @@ STREAMS: Final = (
         ConsumerSpec(subjects.WORKERS, subjects.AGENT_REQUESTED),
         publishers={"control": (subjects.AGENT_REQUESTED,)},
         work_queue=True,
-        reissue="calls",
     ),
     StreamSpec(
         subjects.AGENT_RESPONSES,
@@ -96,7 +110,6 @@ STREAMS: Final = (
         # The control plane answers for a call that no worker could take.
         publishers={"worker": _ANSWERS, "control": (subjects.AGENT_FAILED,)},
         clients_read="consume",
-        reissue="calls",
         drops_oldest=True,
     ),
     StreamSpec(
@@ -123,18 +136,18 @@ STREAMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BucketSpec:
-    """`writers`: who writes which keys, as a pattern. `append_only`: what is stored is neither replaced nor deleted,
+    """`writers`: who writes which keys, as patterns. `append_only`: what is stored is neither replaced nor deleted,
     and the first of a name counts. Then a writer that is broken into can add to it, and no more.
     """
 
     name: str
     kind: Literal["keys", "objects"]
-    writers: Mapping[User, str]
+    writers: Mapping[User, tuple[str, ...]]
     append_only: bool = False
 
     @property
     def stream(self) -> str:
-        """The stream behind it."""
+        """The stream that holds the bucket."""
         return f"{'KV' if self.kind == 'keys' else 'OBJ'}_{self.name}"
 
     @property
@@ -149,21 +162,39 @@ class BucketSpec:
 
 
 BUCKETS: Final = (
-    BucketSpec(subjects.BUCKET, "keys", {"control": "*", "operator": ">"}),
-    BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": ">"}),
-    BucketSpec(subjects.KEYS, "keys", {"control": "*"}),
-    BucketSpec(subjects.TEXTS, "objects", {"control": ">", "operator": ">"}),
-    BucketSpec(subjects.ANSWERS, "objects", {"worker": ">", "operator": ">"}, append_only=True),
+    BucketSpec(subjects.BUCKET, "keys", {"control": (">",), "operator": (">",)}),
+    BucketSpec(subjects.WORKERS_BUCKET, "keys", {"worker": (">",), "control": (subjects.POOL_KEY, subjects.TURN_KEY)}),
+    BucketSpec(subjects.KEYS, "keys", {"control": ("*",)}),
+    BucketSpec(subjects.CACHE, "keys", {"control": ("*.*",), "operator": ("*.*",)}),
+    BucketSpec(subjects.TEXTS, "objects", {"control": (">",), "operator": (">",)}),
+    BucketSpec(subjects.ANSWERS, "objects", {"worker": (">",), "operator": (">",)}, append_only=True),
 )
 
 
-def consumed() -> Iterator[tuple[StreamSpec, ConsumerSpec]]:
+_TOKENS = StreamSpec(
+    subjects.TENANT_TOKENS,
+    (tokens_on(EVERY, "*"),),
+    publishers={"control": (tokens_on(EVERY, "*"),)},
+    viewer_gets=True,
+    drops_oldest=True,
+)
+EVERY_TENANTS: Final = (*STREAMS, _TOKENS, _requests(EVERY))
+"""With a pattern for the streams of tenants: what permissions go by."""
+
+
+def with_tenants(names: Collection[str]) -> tuple[StreamSpec, ...]:
+    """All streams of a fleet that has these tenants."""
+    return (*STREAMS, _TOKENS, *map(_requests, names)) if names else STREAMS
+
+
+def consumed(specs: Collection[StreamSpec] = STREAMS) -> Iterator[tuple[StreamSpec, ConsumerSpec]]:
     """The streams that have a consumer, with it."""
-    for spec in STREAMS:
+    for spec in specs:
         if spec.consumer is not None:
             yield spec, spec.consumer
 
 
-def of_consumer(name: str) -> tuple[StreamSpec, ConsumerSpec]:
-    """The stream that the durable of this name reads."""
-    return next((spec, consumer) for spec, consumer in consumed() if consumer.name == name)
+def of_consumer(name: str, tenant: str = DEFAULT_TENANT) -> tuple[StreamSpec, ConsumerSpec]:
+    """The stream that the durable of this name reads; each tenant has a dispatchers' one."""
+    specs = STREAMS if tenant == DEFAULT_TENANT else (_requests(tenant),)
+    return next((spec, consumer) for spec, consumer in consumed(specs) if consumer.name == name)

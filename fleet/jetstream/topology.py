@@ -23,21 +23,24 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.errors import Unreachable
+from fleet.event_loop import all_of
 from fleet.jetstream.declaring import buckets, ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.declaring.refusals import HELP, told
 from fleet.jetstream.declaring.sizes import size_config
-from fleet.jetstream.declaring.together import all_at_once
 from fleet.jetstream.lifetimes import (
     ANSWERS_S,
     CALLS_S,
     CONTROL_ACK_WAIT_S,
+    COUNTERS_S,
     DAY_S,
     DUPLICATE_WINDOW_S,
     LETTERS_S,
     MINUTE_S,
 )
-from fleet.jetstream.streams import BUCKETS, STREAMS, ConsumerSpec, consumed
+from fleet.jetstream.streams import BUCKETS, ConsumerSpec, StreamSpec, consumed, with_tenants
+from fleet.tenants.limits import as_metadata
+from fleet.tenants.names import holds_requests, tenant_of, without_tenant
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +50,9 @@ TAKEN = {10099: _FIND, 10100: _FIND}
 
 MAX_DELIVER = 50
 """With the delays of `intake`, some twenty minutes in which NATS may take no writes."""
+COUNTS_KEPT = 256
+"""Of each tenant's day. A server that begins anew knows the message ids of those that it still has, and no others: more
+than there may be ends that are counted and not published."""
 WORKERS_MAX_DELIVER = 20
 """Each costs a call of the model."""
 MAX_PENDING = 128
@@ -59,7 +65,6 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
     limits = settings.limits
     keep_s = limits.results_days * DAY_S
     more: dict[str, dict[str, Any]] = {
-        subjects.DELIBERATION_REQUESTS: {"max_msgs": limits.max_waiting_requests},
         subjects.DELIBERATIONS: {"max_age": keep_s},
         subjects.DELIBERATION_CONTROL: {
             "allow_msg_schedules": True,
@@ -72,6 +77,13 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
         subjects.AGENT_PROGRESS_STREAM: {
             "max_age": limits.progress_minutes * MINUTE_S,
             "duplicate_window": 10.0,
+        },
+        # A deliberation is counted once, whoever ends it again within a day.
+        subjects.TENANT_TOKENS: {
+            "allow_msg_counter": True,
+            "max_msgs_per_subject": COUNTS_KEPT,
+            "max_age": COUNTERS_S,
+            "duplicate_window": DAY_S,
         },
         # A message given up once more, by a process that was away meanwhile, is the same dead letter.
         subjects.DEAD_LETTERS: {"max_age": LETTERS_S, "duplicate_window": DAY_S},
@@ -86,20 +98,34 @@ def streams(settings: Settings) -> tuple[StreamConfig, ...]:
     return tuple(
         StreamConfig(
             name=spec.name,
-            description=subjects.DESCRIPTIONS[spec.name],
+            description=subjects.DESCRIPTIONS[_kind(spec)],
             subjects=list(spec.subjects),
             retention=RetentionPolicy.WORK_QUEUE if spec.work_queue else RetentionPolicy.LIMITS,
             discard=DiscardPolicy.OLD if spec.drops_oldest else DiscardPolicy.NEW,
             **size_config(settings, spec.name),
-            **{**common, **more[spec.name]},
+            **{**common, **(_waiting(spec, settings) if holds_requests(spec.name) else more[spec.name])},
         )
-        for spec in STREAMS
+        for spec in with_tenants(settings.tenants)
     )
+
+
+def _kind(spec: StreamSpec) -> str:
+    return subjects.DELIBERATION_REQUESTS if holds_requests(spec.name) else spec.name
+
+
+def _waiting(spec: StreamSpec, settings: Settings) -> dict[str, Any]:
+    """How many requests of one tenant may wait; and what the settings say of it, for whoever looks."""
+    most = settings.limits.max_waiting_requests
+    tenant = settings.tenants.get(tenant_of(spec.subjects[0]))
+    if tenant is None:
+        return {"max_msgs": most}
+    metadata = ownership.mark(settings.fleet_name) | as_metadata(tenant)
+    return {"max_msgs": tenant.max_waiting or most, "metadata": metadata}
 
 
 def consumers(settings: Settings) -> Iterator[tuple[str, ConsumerConfig]]:
     """(stream, consumer declaration). Push with a queue group for the control plane, pull for the workers."""
-    for spec, consumer in consumed():
+    for spec, consumer in consumed(with_tenants(settings.tenants)):
         yield spec.name, _consumer(consumer, settings)
 
 
@@ -152,7 +178,7 @@ async def declare(
     for stream in streams(settings):  # in order: what the server has no room for is the same one every time
         await _declare_stream(js, stream, existing, created)
     try:
-        await all_at_once(_declare_consumer(js, name, consumer) for name, consumer in consumers(settings))
+        await all_of(_declare_consumer(js, name, consumer) for name, consumer in consumers(settings))
     finally:
         await buckets.declare(js, settings, existing, created)
     return created
@@ -171,9 +197,15 @@ async def _existing(js: JetStreamContext, names: Collection[str]) -> dict[str, S
 
 def _check_ownership(existing: Mapping[str, StreamConfig], settings: Settings, known: Collection[str]) -> None:
     declared = {str(stream.name): [frozenset(stream.subjects or ())] for stream in streams(settings)}
+    for subjects_ in declared.values():  # before there were tenants
+        subjects_.append(frozenset(subject for subject in subjects_[0] if _is_default(subject)))
     declared[subjects.DELIBERATION_CONTROL].append(frozenset({"control.>"}))  # until 0.1.0
     stores = {spec.stream: subjects.DESCRIPTIONS[spec.name] for spec in BUCKETS}
     ownership.check(existing, settings.fleet_name, declared, stores, known)
+
+
+def _is_default(subject: str) -> bool:
+    return without_tenant(subject) == subject and subject != subjects.schedule_of("*.*")
 
 
 async def _declare_stream(

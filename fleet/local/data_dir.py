@@ -69,6 +69,11 @@ def running(data_dir: Path) -> dict[str, Any]:
     return next(iter(fleets.values()), {})
 
 
+def running_on(nats_url: str, data_dir: Path) -> dict[str, Any]:
+    """What is remembered of the fleet on this machine that has this NATS; empty where there is none."""
+    return next((facts for each in (data_dir, *_noted()) if (facts := recall(each)).get("nats_url") == nats_url), {})
+
+
 def _note(data_dir: Path, pid: int) -> None:
     """Without a place for it, in a container say, there is none."""
     try:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ import structlog
 from msgspec import structs
 
 from fleet.config import Settings, without_userinfo
-from fleet.errors import ConfigError
+from fleet.event_loop import all_of
 from fleet.jetstream.connection import connect, disconnect
-from fleet.local import launcher, other_fleets, ray_head
+from fleet.local import launcher, other_fleets, ray_head, ray_remains
 from fleet.local.data_dir import DEFAULT_PORT, forget, locked, remember
 from fleet.local.nats_server import EmbeddedNats, WebSocket
+from fleet.local.own_model import OwnModel
 from fleet.local.ports import free_port, health_ports, is_free, preferred
-from fleet.local.startable import Startable, all_of
+from fleet.local.startable import Startable
 from fleet.local.supervisor import Child, ChildFailed
 from fleet.model_servers import shown
 from fleet.page.server import PageServer, serving
@@ -31,8 +32,6 @@ GRACE_S = 20.0
 WORKERS_GRACE_S = 13.0
 """A little more than the workers give their calls."""
 MODEL_GRACE_S = 2.0
-LOCAL_MODEL_TOKENS = 200
-"""Longest answer of the local model: enough for the JSON of a review, short enough to be waited for."""
 
 ModelSource = Literal["given", "simulated", "local"]
 
@@ -65,7 +64,6 @@ class LocalFleet(Startable):
         self.logs = data_dir / "logs"
         self._quiet = quiet
         self._joins = joins
-        self._simulator = simulator
         self.ray = self._ray_head() if settings.ray_address is None else None
         self.model: ModelSource = "local" if local_model else "simulated" if settings.agent_type == "mock" else "given"
         self._default_port = settings.nats_url is None and nats_port is None and default_port and is_free(DEFAULT_PORT)
@@ -74,7 +72,7 @@ class LocalFleet(Startable):
         self.nats = self._embedded(port) if settings.nats_url is None else None
         self._shows_page = page and self.nats is not None
         self.page: PageServer | None = None
-        self.model_server = self._model_server()
+        self._own_model = None if self.model == "given" else OwnModel(self.model, data_dir, self.logs, simulator)
         self.health_ports = health_ports(settings)
         self.dispatcher = self._component("dispatcher")
         self.collector = self._component("collector")
@@ -107,20 +105,27 @@ class LocalFleet(Startable):
 
     async def defect(self) -> None:
         """Waits until the supervision of a part fails by a defect, which it raises."""
-        parts = (self.dispatcher, self.collector, self.ray, self.model_server, self.nats)
+        parts = (*self._children(), self.nats)
         await asyncio.gather(*(part.defect() for part in parts if part))
 
     def kill(self) -> None:
         """Ends everything at once, for the impatient."""
         import psutil
 
-        for child in (self.dispatcher, self.collector, self.ray, self.model_server, self.nats and self.nats.child):
+        for child in (*self._children(), self.nats and self.nats.child):
             if child:
                 child.kill()
         for process in psutil.Process().children(recursive=True):
             process.kill()
         if self.ray:
-            ray_head.end_remains(self.data_dir)
+            ray_remains.end_remains(self.data_dir)
+
+    def _children(self) -> Iterator[Child]:
+        yield from (self.dispatcher, self.collector)
+        if self.ray:
+            yield self.ray
+        if self._own_model:
+            yield self._own_model.child
 
     async def _start(self) -> None:
         self._stack.enter_context(locked(self.data_dir))
@@ -129,17 +134,17 @@ class LocalFleet(Startable):
         started = asyncio.get_running_loop().time()
         # What ends last comes first.
         self._stack.push_async_callback(self._stop_nats)
-        if self.model_server:
-            self._stack.push_async_callback(self.model_server.stop, MODEL_GRACE_S)
+        if self._own_model:
+            self._stack.push_async_callback(self._own_model.child.stop, MODEL_GRACE_S)
         self._stack.push_async_callback(self._stop_components)
 
         if self._shows_page:
             self.page = await self._stack.enter_async_context(serving(preferred(PAGE_PORT)))
         ray = asyncio.create_task(self._start_ray())
         self._stack.callback(ray.cancel)
-        await all_of(self._start_nats(), self._start_model())
+        await all_of((self._start_nats(), self._start_model()))
         # The collector has no use for Ray: it starts meanwhile.
-        await all_of(self.collector.start(), ray)
+        await all_of((self.collector.start(), ray))
         await self.dispatcher.start()
         self._remember()
         log.info("fleet.ready", seconds=round(asyncio.get_running_loop().time() - started, 1))
@@ -179,13 +184,9 @@ class LocalFleet(Startable):
             await self.nats.stop()
 
     async def _start_model(self) -> None:
-        if self.model_server:
-            url = await self.model_server.start()
-            self._use(vllm_urls=(url.rstrip("/"),), agent_type="vllm" if self.model == "local" else "mock")
-        if self.model == "local" and "FLEET_CONFIG" not in os.environ:
-            self._short_answers().write_text(
-                "".join(f"[roles.{role}]\nmax_tokens = {LOCAL_MODEL_TOKENS}\n" for role in self.settings.roles)
-            )
+        if self._own_model:
+            url = await self._own_model.start(self.settings.roles)
+            self._use(vllm_urls=(url,), agent_type=self._own_model.agent_type)
 
     async def _start_ray(self) -> None:
         if self.ray:
@@ -201,7 +202,7 @@ class LocalFleet(Startable):
         await self.dispatcher.stop(GRACE_S - WORKERS_GRACE_S)
         if self.ray:
             await self.ray.stop(min(WORKERS_GRACE_S, left_s()))
-            await asyncio.to_thread(ray_head.end_remains, self.data_dir)
+            await asyncio.to_thread(ray_remains.end_remains, self.data_dir)
         elif self.dispatcher.pid is not None:
             try:
                 await launcher.stop_workers(self._environ(), min(WORKERS_GRACE_S, left_s()))
@@ -232,21 +233,18 @@ class LocalFleet(Startable):
         }
         if self.ray:
             where |= ray_head.credentials(self.data_dir)
-        if self.model == "local" and "FLEET_CONFIG" not in os.environ:
-            where["FLEET_CONFIG"] = str(self._short_answers())
+        if self._own_model:
+            where |= self._own_model.environ()
+        quiet = ray_head.QUIET if self.ray else {}
         # What is read from a file stays there, to be read again.
         kept = self.settings.secret_files
-        return {**os.environ, **{name: value for name, value in where.items() if value and name not in kept}}
+        return {**quiet, **os.environ, **{name: value for name, value in where.items() if value and name not in kept}}
 
     def _health_of(self, name: str) -> dict[str, str]:
         if not self.health_ports:
             return {}
         host = self.settings.health_host or "127.0.0.1"
         return {"FLEET_HEALTH_PORT": str(self.health_ports[name]), "FLEET_HEALTH_HOST": host}
-
-    def _short_answers(self) -> Path:
-        """The configuration of a fleet on the local model: on a CPU every token is waited for."""
-        return self.data_dir / "local-model.toml"
 
     def _component(self, name: str) -> Child:
         return Child(
@@ -265,30 +263,3 @@ class LocalFleet(Startable):
             lambda: [sys.executable, "-m", "fleet.local.ray_head", str(self.data_dir), str(port)],
             log_file=self.logs / "ray.log",
         )
-
-    def _model_server(self) -> Child | None:
-        if self.model == "given":
-            return None
-        if self.model == "local":
-            from workers import local_model
-
-            if not local_model.available():
-                raise ConfigError(f"the local model is not installed: {local_model.INSTALL}")
-            return Child(
-                "local-model",
-                lambda: local_model.command(self._model_port()),
-                log_file=self.logs / "local-model.log",
-            )
-        return Child(
-            "simulator",
-            lambda: [
-                *(sys.executable, "-m", "workers.simulator", "--port", str(self._model_port())),
-                *self._simulator,
-            ],
-            log_file=self.logs / "simulator.log",
-        )
-
-    def _model_port(self) -> int:
-        """A free one at first, the same one after a restart."""
-        started = self.model_server is not None and self.model_server.pid is not None
-        return int(self.settings.vllm_urls[0].rpartition(":")[2]) if started and self.settings.vllm_urls else 0

@@ -2,8 +2,8 @@
 
 Ray ends each process that has joined it when its control service is away for a minute; the dispatcher must go on.
 
-`python -m fleet.local.launcher` joins Ray, prints how many workers answer, line by line, and ends when the control
-plane is gone; `python -m fleet.local.launcher stop` drains and ends the workers.
+`python -m fleet.local.launcher` joins Ray, prints how many workers answer, reads how many are wanted, line by line, and
+ends when the control plane is gone; `python -m fleet.local.launcher stop` drains and ends the workers.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ import structlog
 
 from fleet.clock import now_ms
 from fleet.errors import FleetError
+from fleet.event_loop import log_failure
+from fleet.limits.workers import Workers
 from fleet.local.supervisor import Child, ChildFailed
 from fleet.observability.visible import visible
 
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 BEGAN = "FLEET_DISPATCHER_BEGAN"
 """When the dispatcher began, in ms since 1970: its launcher may be started again."""
+WANTED = "FLEET_WORKERS_WANTED"
+"""How many workers there should be, as the dispatcher knew when it started the launcher; news come line by line."""
 STALE_S = 10.0
 TRY_AGAIN_S = 1.0
 STOP_WITHIN_S = 3.0
@@ -36,13 +40,15 @@ OTHERS_WITHIN_S = 10.0
 
 
 class LauncherProcess:
-    """A `fleet.control.dispatcher.Launcher`: keeps the process running, and hears of the workers from it."""
+    """A `fleet.control.launching.Launcher`: keeps the process running, and hears of the workers from it."""
 
-    def __init__(self, workers: int) -> None:
-        environ = {**os.environ, BEGAN: str(now_ms())}
+    def __init__(self, workers: Workers) -> None:
+        self._environ = {**os.environ, BEGAN: str(now_ms())}
         command = [sys.executable, "-m", "fleet.local.launcher"]
-        self._child = Child("launcher", lambda: command, environ=lambda: environ, on_line=self._heard)
-        self._wanted = workers
+        self._child = Child("launcher", lambda: command, environ=self._environment, on_line=self._heard, reads=True)
+        self._may_be_none = workers.lowest == 0
+        self._wanted = workers.lowest
+        self._told: int | None = None
         self._answering = 0
         self._reported_at: float | None = None
         self._some, self._all = asyncio.Event(), asyncio.Event()
@@ -56,6 +62,8 @@ class LauncherProcess:
             except ChildFailed as error:
                 log.error("workers.not_launched", error=str(error), again_in_s=TRY_AGAIN_S)
             await asyncio.sleep(TRY_AGAIN_S)
+        if self._may_be_none:
+            return
         await self._some.wait()
         try:
             async with asyncio.timeout(OTHERS_WITHIN_S):
@@ -64,13 +72,22 @@ class LauncherProcess:
             log.warning("workers.missing", answering=self._answering, wanted=self._wanted)
 
     async def stop(self) -> None:
-        """The workers go on."""
+        """Ends the launcher; the workers go on."""
         await self._child.stop(STOP_WITHIN_S)
+
+    def resize(self, wanted: int) -> None:
+        """So many workers are to run."""
+        if wanted != self._told:
+            self._told = self._wanted = wanted
+            self._child.tell(str(wanted))
 
     def answering(self) -> int | None:
         """How many workers have answered lately; None where Ray's control plane, or the launcher, has not."""
         fresh = self._reported_at is not None and time.monotonic() - self._reported_at < STALE_S
         return self._answering if fresh else None
+
+    def _environment(self) -> dict[str, str]:
+        return self._environ if self._told is None else {**self._environ, WANTED: str(self._told)}
 
     def _heard(self, line: str) -> None:
         if line.strip().isdecimal():
@@ -108,25 +125,40 @@ def main(stop: bool) -> None:
     configure_logging("launcher")
     # Ray would say that it handles no SIGTERM beside the main thread: we do.
     logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
-    pool = RayPool(config.load(os.environ), int(os.environ.get(BEGAN, 0)))
+    settings = config.load(os.environ)
+    pool = RayPool(settings, int(os.environ.get(BEGAN, 0)))
     try:
-        run_until_signalled(pool.stop_workers() if stop else _supervise(pool))
+        run_until_signalled(pool.stop_workers() if stop else _supervise(pool, follows=settings.workers.is_elastic))
     except FleetError as error:
         log.error("launcher.ended", error=str(error))
         # Not politely: Ray would wait for what is gone.
         os._exit(1)
 
 
-async def _supervise(pool: "RayPool") -> None:
+async def _supervise(pool: "RayPool", *, follows: bool) -> None:
     from fleet.local.signals import reclaim
 
     await pool.start()
     reclaim()
+    if wanted := os.environ.get(WANTED):
+        pool.resize(int(wanted))
+    reading = asyncio.create_task(_follow(pool) if follows else asyncio.sleep(0))
+    reading.add_done_callback(log_failure)
     try:
         await pool.supervise(lambda answering: print(answering, flush=True))
     except asyncio.CancelledError:
         await pool.stop()
         raise
+    finally:
+        reading.cancel()
+
+
+async def _follow(pool: "RayPool") -> None:
+    """Resizes the pool with each line of the dispatcher's."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        pool.resize(int(line))
 
 
 if __name__ == "__main__":

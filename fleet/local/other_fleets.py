@@ -13,8 +13,8 @@ from nats.js.errors import APIError
 
 from fleet import subjects
 from fleet.errors import ConfigError
-from fleet.jetstream.connection import Connection
 from fleet.jetstream.declaring.ownership import MARK
+from fleet.jetstream.lasting import Connection
 
 WITHIN_S = 2.0
 

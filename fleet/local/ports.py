@@ -7,7 +7,7 @@ from fleet.config import Settings
 from fleet.errors import ConfigError
 
 LAST_PORT = 65535
-QUIET = range(20_000, 32_768)
+QUIET = range(20_000, 28_000)
 """Below those that Linux and macOS give to outgoing connections, above those of Ray's workers: a port of these stays
 free until whoever asked for it listens, however many connections begin meanwhile."""
 

@@ -1,10 +1,8 @@
 """Starts parts by `async with`, and ends them in the reverse order, also where the start fails half-way."""
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Self
 
 
 class Startable(ABC):
@@ -26,10 +24,3 @@ class Startable(ABC):
 
     @abstractmethod
     async def _start(self) -> None: ...
-
-
-async def all_of(*steps: Awaitable[Any]) -> None:
-    """Waits for all steps, then raises the first error: nothing is left half started unseen."""
-    for outcome in await asyncio.gather(*steps, return_exceptions=True):
-        if isinstance(outcome, BaseException):
-            raise outcome

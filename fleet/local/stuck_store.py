@@ -31,7 +31,7 @@ class StuckStore:
         self._read_to = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Looks again and again, until cancelled."""
         self._news()
         stuck = 0
         while True:

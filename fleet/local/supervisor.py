@@ -50,7 +50,7 @@ class Child:
 
     `waits`: started again, it may take however long for what it needs to come back. `log_file` takes its standard
     error; without one it goes where ours goes. `on_restart` is told after each restart, `on_line` what it prints once
-    it is ready: our standard output belongs to the one who started us.
+    it is ready: our standard output belongs to the one who started us. `reads`: it is told things by `tell`.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Child:
         waits: bool = False,
         on_restart: Callable[[], None] = lambda: None,
         on_line: Callable[[str], object] = lambda line: sys.stderr.write(visible(line)),
+        reads: bool = False,
     ) -> None:
         self.name = name
         self._command = command
@@ -73,6 +74,7 @@ class Child:
         self._waits = waits
         self._on_restart = on_restart
         self._on_line = on_line
+        self._reads = reads
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
@@ -108,6 +110,11 @@ class Child:
         if self._process is not None:
             await _end(self.name, self._process, grace_s)
 
+    def tell(self, line: str) -> None:
+        """On its standard input, if it runs."""
+        if self._process is not None and self._process.stdin is not None and not self._process.stdin.is_closing():
+            self._process.stdin.write(f"{line}\n".encode())
+
     def kill(self) -> None:
         """At once, without waiting for anything."""
         if self._process is not None:
@@ -118,7 +125,7 @@ class Child:
         try:
             self._process = process = await asyncio.create_subprocess_exec(
                 *self._command(),
-                stdin=DEVNULL,
+                stdin=PIPE if self._reads else DEVNULL,
                 stdout=PIPE,
                 stderr=log_to,
                 env=dict(self._environ()),

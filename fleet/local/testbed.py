@@ -24,10 +24,11 @@ READY_WITHIN_S = 60.0
 
 
 class NoWorkers:
-    """A `fleet.control.dispatcher.Launcher` of a fleet whose workers somebody else starts."""
+    """A `fleet.control.launching.Launcher` of a fleet whose workers somebody else starts."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
+    def resize(self, wanted: int) -> None: ...
     def answering(self) -> int:
         """As if one worker answered."""
         return 1

@@ -3,7 +3,19 @@
 New fields have defaults, and no field changes its type.
 """
 
-from fleet.messages.base import UNDECODABLE, ContentRef, Message, Phase, Status, Timestamp, decode, decoder, encode
+from fleet.messages.base import (
+    UNDECODABLE,
+    ContentRef,
+    Message,
+    Phase,
+    Priority,
+    Status,
+    Timestamp,
+    decode,
+    decoder,
+    encode,
+)
+from fleet.messages.call_name import CallName, of_run, slot_name
 from fleet.messages.calls import (
     DECLINE,
     AgentCompleted,
@@ -20,25 +32,34 @@ from fleet.messages.calls import (
     CriterionScore,
     Critique,
     EarlierText,
+    Judge,
+    JudgeKind,
     Policy,
     Proposal,
+    Reward,
     Scorecard,
     Synthesis,
-    of_run,
-    slot_name,
 )
 from fleet.messages.control import (
     CancelReply,
     CancelRequest,
     DeadlineReached,
     FollowReply,
+    Heartbeat,
+    LookRequest,
     Progress,
+    PromptAnswer,
+    PromptError,
+    PromptFacts,
+    PromptFile,
+    PromptRequest,
+    PromptStatus,
+    PromptText,
     ResultReply,
     ResultRequest,
     ServiceError,
 )
 from fleet.messages.deliberations import (
-    DEFAULT_TENANT,
     AllFailed,
     Comparison,
     DecidedBy,
@@ -57,17 +78,17 @@ from fleet.messages.deliberations import (
     StopReason,
     TerminalEvent,
     TimedOut,
+    key_of_event,
     status_of,
 )
 from fleet.messages.end_summary import EndSummary
 from fleet.messages.error_types import ErrorType
 from fleet.messages.shadows import FailedCall, ShadowReading, ShadowReport
-from fleet.messages.tasks import AcceptedConstraints, AcceptedOptions, AcceptedTask, SelectionMethod
+from fleet.messages.tasks import AcceptedConstraints, AcceptedOptions, AcceptedTask, CacheMode, SelectionMethod
 from fleet.messages.usage import ModelUsage, TotalUsage, Usage
 
 __all__ = [
     "DECLINE",
-    "DEFAULT_TENANT",
     "UNDECODABLE",
     "AcceptedConstraints",
     "AcceptedOptions",
@@ -80,7 +101,9 @@ __all__ = [
     "AgentStop",
     "AllFailed",
     "AttemptTally",
+    "CacheMode",
     "CallFacts",
+    "CallName",
     "CancelReply",
     "CancelRequest",
     "ChatMessage",
@@ -104,17 +127,30 @@ __all__ = [
     "ErrorType",
     "FailedCall",
     "FollowReply",
+    "Heartbeat",
+    "Judge",
+    "JudgeKind",
+    "LookRequest",
     "Message",
     "ModelUsage",
     "Phase",
     "Policy",
+    "Priority",
     "Progress",
+    "PromptAnswer",
+    "PromptError",
+    "PromptFacts",
+    "PromptFile",
+    "PromptRequest",
+    "PromptStatus",
+    "PromptText",
     "Proposal",
     "RankedResult",
     "Ranking",
     "ResultReply",
     "ResultRequest",
     "Review",
+    "Reward",
     "RoundReport",
     "Scorecard",
     "Selection",
@@ -133,6 +169,7 @@ __all__ = [
     "decode",
     "decoder",
     "encode",
+    "key_of_event",
     "of_run",
     "slot_name",
     "status_of",

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 Phase = Literal["propose", "critique", "revise", "score", "vote", "compare", "choose", "synthesise"]
+Priority = Literal["low", "normal", "high"]
 Status = Literal["PENDING", "IN_PROGRESS", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "UNKNOWN"]
 Timestamp = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """RFC 3339 in UTC with milliseconds."""

@@ -2,7 +2,8 @@
 
 from typing import Any, Final, Literal
 
-from fleet.messages.base import ContentRef, Message, Phase, Timestamp
+from fleet.messages.base import ContentRef, Message, Timestamp
+from fleet.messages.call_name import CallName
 from fleet.messages.error_types import SentErrorType
 from fleet.messages.usage import ModelUsage, Usage
 
@@ -17,6 +18,38 @@ class ChatMessage(Message, frozen=True, kw_only=True):
     content: str
 
 
+JudgeKind = Literal["classify", "generative_scoring"]
+"""The route of its model server: a reward model's number for a text, or how likely a model is to answer Yes."""
+
+
+class Judge(Message, frozen=True, kw_only=True):
+    """A reviewer that is no member of the council, from the settings (`[judges.NAME]`). `endpoint` absent: all that
+    have the model; `model` absent: what the server lists first. `timeout_s`: how long one of its calls may take.
+    """
+
+    name: str
+    kind: JudgeKind
+    model: str | None = None
+    endpoint: str | None = None
+    timeout_s: float = 30.0
+
+    @property
+    def judge_id(self) -> str:
+        """What stands where agents have their ids."""
+        return f"judge-{self.name}"
+
+
+class Reward(Message, frozen=True, kw_only=True):
+    """What a judge gave to one text: a number without bounds, which says something only beside those of other texts for
+    the same task. `kind: classify`: the number of a reward model; `generative_scoring`: the log-odds that its answer is
+    Yes. `model`: the one that answered.
+    """
+
+    value: float
+    kind: JudgeKind
+    model: str
+
+
 class Policy(Message, frozen=True, kw_only=True):
     """Patterns (Python's regular expressions, searched for) that every proposal must, and must not, contain."""
 
@@ -24,56 +57,13 @@ class Policy(Message, frozen=True, kw_only=True):
     forbidden: tuple[str, ...] = ()
 
 
-def slot_name(agent_id: str, question: int) -> str:
-    """A call's key within its phase: the agent's id, and for further questions `~<question>`."""
-    return agent_id if question == 1 else f"{agent_id}~{question}"
-
-
-def of_run(name: str, run: str) -> str:
-    """A message id: what a later request for the same task id leads to is another message."""
-    return f"{name}.{run}" if run else name
-
-
-class _Slot(Message, frozen=True, kw_only=True):
-    """Names a call: its slot in the deliberation. `question` numbers an agent's calls within one phase.
-
-    `run`: which request for this task id it belongs to; empty: not known. `shadow`: a call of a model on trial, or one
-    that judges it; the council's course does not depend on it.
-    """
-
-    task_id: str
-    agent_id: str
-    role: str
-    phase: Phase
-    round: int
-    attempt: int
-    question: int = 1
-    run: str = ""
-    shadow: bool = False
-
-    @property
-    def slot(self) -> str:
-        """See `slot_name`."""
-        return slot_name(self.agent_id, self.question)
-
-    @property
-    def call_id(self) -> str:
-        """`<task_id>.<round>.<phase>.<slot>`."""
-        return f"{self.task_id}.{self.round}.{self.phase}.{self.slot}"
-
-    @property
-    def msg_id(self) -> str:
-        """The message id: `<call_id>.<attempt>.<run>`."""
-        return of_run(f"{self.call_id}.{self.attempt}", self.run)
-
-
-class AgentRequested(_Slot, frozen=True, kw_only=True):
+class AgentRequested(CallName, frozen=True, kw_only=True):
     """One agent call, complete: a worker needs nothing else to make it.
 
     `answer_schema` is a JSON Schema that the answer must satisfy (absent: free text). `labels` maps the labels that the
     prompt uses for proposals ("A", "B" …) to their authors; it never reaches the model. `model` absent: the role's.
     `…_ref`: where a long part lies, which is empty here then: it is stored once for all calls of the deliberation.
-    `shared_ref` is that of the first message's content.
+    `shared_ref` is that of the first message's content. `judge`: who is asked, where it is no agent of a role.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -88,6 +78,7 @@ class AgentRequested(_Slot, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     policy: Policy = Policy()
     accept_truncated: bool = False
+    judge: Judge | None = None
     shared_ref: ContentRef | None = None
     answer_schema_ref: ContentRef | None = None
     policy_ref: ContentRef | None = None
@@ -154,10 +145,13 @@ class Critique(Message, frozen=True, kw_only=True):
 
 
 class CriterionScore(Message, frozen=True, kw_only=True):
-    """0 … 10 for one criterion of the rubric, with a line of reasoning."""
+    """0 … 10 for one criterion of the rubric, with a line of reasoning. `drawn`: what the model wrote, where `score` is
+    the one that it expects by its log-probabilities; null: `score` is what it wrote.
+    """
 
     score: float
     rationale: str = ""
+    drawn: float | None = None
 
 
 class Scorecard(Message, frozen=True, kw_only=True):
@@ -224,13 +218,14 @@ class CallFacts(Message, frozen=True, kw_only=True):
     attempts: tuple[AttemptTally, ...] = ()
 
 
-class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw_only=True):
+class AgentCompleted(CallName, tag_field="status", tag="completed", frozen=True, kw_only=True):
     """`agent.response.completed`: the call's answer, in the field of its phase.
 
     `declined`: why an author leaves its proposal as it is. `reasoning`: a reasoning model's thoughts; no agent is shown
     them. `checks`: what was found in the proposal. `notes`: what was done otherwise than asked for, to get an answer at
     all; `degraded`: it is another answer for it (a fallback's, or an incomplete one). `usage_by_model`: `usage` by the
-    models that were asked. `correlation_ref`: where a long `correlation` lies, which is empty then.
+    models that were asked. `reward`: a judge's answer. `correlation_ref`: where a long `correlation` lies, which is
+    empty then.
     """
 
     model: str
@@ -241,6 +236,7 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     declined: str | None = None
     critiques: tuple[Critique, ...] | None = None
     scores: tuple[Scorecard, ...] | None = None
+    reward: Reward | None = None
     choice: Choice | None = None
     synthesis: Synthesis | None = None
     checks: dict[str, Check] = {}
@@ -255,7 +251,7 @@ class AgentCompleted(_Slot, tag_field="status", tag="completed", frozen=True, kw
     correlation_ref: ContentRef | None = None
 
 
-class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=True):
+class AgentFailed(CallName, tag_field="status", tag="failed", frozen=True, kw_only=True):
     """`agent.response.failed`: the call gave up. `retryable`: whether the last error was worth another try.
 
     `usage_by_model`: `usage` by the models that were asked. `correlation_ref` as in `AgentCompleted`.
@@ -277,7 +273,7 @@ class AgentFailed(_Slot, tag_field="status", tag="failed", frozen=True, kw_only=
 AgentResponse = AgentCompleted | AgentFailed
 
 
-class AgentProgress(_Slot, frozen=True, kw_only=True):
+class AgentProgress(CallName, frozen=True, kw_only=True):
     """`agent.response.progress`: `text_delta` is what came since this attempt's previous event."""
 
     progress_pct: int

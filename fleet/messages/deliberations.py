@@ -1,19 +1,16 @@
 """Defines the events of a deliberation: accepted, rejected, and the terminal events with their reports."""
 
-from typing import Final, Literal
+from typing import Literal
 
 from fleet.messages.base import Message, Phase, Status, Timestamp
-from fleet.messages.calls import Check, CriterionScore, EarlierText, Proposal, Synthesis
+from fleet.messages.calls import Check, CriterionScore, EarlierText, Proposal, Reward, Synthesis
 from fleet.messages.shadows import FailedCall, ShadowReport
 from fleet.messages.tasks import AcceptedTask
 from fleet.messages.usage import ModelUsage, TotalUsage
+from fleet.tenants.names import DEFAULT_TENANT, key_of
 
 DecidedBy = Literal["score", "votes", "comparison", "checks", "borda", "text_hash", "agent_order", "architect"]
 StopReason = Literal["all_rounds", "leader_settled", "no_movement", "token_budget", "deadline"]
-
-
-DEFAULT_TENANT: Final = "default"
-"""Whose a request is that no tenant's account has sent."""
 
 
 class DeliberationAccepted(Message, frozen=True, kw_only=True):
@@ -33,23 +30,30 @@ class DeliberationAccepted(Message, frozen=True, kw_only=True):
     stream_sequence: int
     run: str = ""
     ignored_fields: tuple[str, ...] = ()
+    tenant: str = DEFAULT_TENANT
     correlation: dict[str, str] = {}
+
+    @property
+    def key(self) -> str:
+        """Of the task within the fleet."""
+        return key_of(self.tenant, self.task_id)
 
 
 class DeliberationRejected(Message, frozen=True, kw_only=True):
-    """`deliberation.rejected`: `code` is malformed, invalid, conflict or undeliverable; `error` contains `path`.
+    """`deliberation.rejected`: `code` says why; `error` contains `path`.
 
     `run`: as in `DeliberationAccepted`; `message_id`: the request's `Nats-Msg-Id`, null where it has none.
     """
 
     task_id: str | None
-    code: Literal["malformed", "invalid", "conflict", "undeliverable"]
+    code: Literal["malformed", "invalid", "conflict", "undeliverable", "forbidden", "budget"]
     path: str
     error: str
     stream_sequence: int
     rejected_at: Timestamp
     run: str = ""
     message_id: str | None = None
+    tenant: str = DEFAULT_TENANT
     correlation: dict[str, str] | None = None
 
 
@@ -58,7 +62,9 @@ class Review(Message, frozen=True, kw_only=True):
 
     `position`: its place (1 …) among the proposals that this reviewer was shown. `score`: the reviewer's weighted mean,
     `adjusted`: what counts (see `Ranking`); in a critique only where it settled the verdict. `reading`: 2 for what was
-    scored again, or in addition. Critiques: `scores`, by criterion, of the text as it stood then.
+    scored again, or in addition. Critiques: `scores`, by criterion, of the text as it stood then. `reward`: of a judge,
+    who is no member of the council and has seen this text alone (`position` 0); `score` is what it comes to beside the
+    others (see `subjects.md`), null where it says nothing.
     """
 
     reviewer_id: str
@@ -74,6 +80,7 @@ class Review(Message, frozen=True, kw_only=True):
     requirements_met: tuple[bool, ...] = ()
     score: float | None = None
     adjusted: float | None = None
+    reward: Reward | None = None
 
 
 class Declined(Message, frozen=True, kw_only=True):
@@ -266,6 +273,11 @@ class DeliberationCancelled(Message, tag_field="status", tag="CANCELLED", frozen
 
 
 TerminalEvent = DeliberationCompleted | AllFailed | TimedOut | DeliberationCancelled
+
+
+def key_of_event(event: TerminalEvent) -> str:
+    """Of the task within the fleet."""
+    return key_of(event.tenant, event.task_id)
 
 
 def status_of(event: TerminalEvent) -> Status:

@@ -10,13 +10,13 @@ import msgspec
 
 from fleet.messages.base import Message, Status
 from fleet.messages.deliberations import (
-    DEFAULT_TENANT,
     DeliberationCancelled,
     DeliberationCompleted,
     TerminalEvent,
     status_of,
 )
 from fleet.messages.usage import TotalUsage
+from fleet.tenants.names import DEFAULT_TENANT
 
 HEADER: Final = "Task-Summary"
 MAX_TEXT: Final = 120
@@ -45,6 +45,7 @@ class EndSummary(Message, frozen=True, kw_only=True):
     score: float | None = None
     p_best: float | None = None
     error: str = ""
+    cached_from: str | None = None
     correlation: dict[str, str] = {}
 
 
@@ -54,7 +55,7 @@ def summary_of(event: TerminalEvent) -> EndSummary:
     if isinstance(event, DeliberationCompleted):
         first = event.results[0]
         facts = {"degraded": event.degraded, "missing": len(event.missing), "winner_id": event.winner_id}
-        facts |= {"score": first.score, "p_best": first.p_best}
+        facts |= {"score": first.score, "p_best": first.p_best, "cached_from": event.cached_from}
     elif isinstance(event, DeliberationCancelled):
         facts = {"error": _short(event.reason)}
     else:

@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from fleet.messages.base import ContentRef, Message
+from fleet.messages.base import ContentRef, Message, Priority
 from fleet.messages.calls import Policy
 
 SelectionMethod = Literal["score", "vote", "architect", "checks"]
+CacheMode = Literal["off", "use", "refresh"]
 
 
 class AcceptedConstraints(Message, frozen=True, kw_only=True):
@@ -41,6 +42,8 @@ class AcceptedOptions(Message, frozen=True, kw_only=True):
     gate: bool = False
     judges_per_proposal: int | None = None
     second_reading: bool = False
+    rationales: bool = True
+    cache: CacheMode = "off"
 
 
 class AcceptedTask(Message, frozen=True, kw_only=True):
@@ -58,4 +61,5 @@ class AcceptedTask(Message, frozen=True, kw_only=True):
     constraints: AcceptedConstraints
     options: AcceptedOptions
     correlation: dict[str, str]
+    priority: Priority = "normal"
     content_ref: ContentRef | None = None

@@ -13,7 +13,7 @@ from fleet.messages import UNDECODABLE, AgentFailed, ContentRef, Phase
 from fleet.times import rfc3339
 
 _CALL = re.compile(
-    r"(?P<task_id>[\w-]{1,64})\.(?P<round>\d{1,3})\.(?P<phase>\w+)\.(?P<agent_id>agent-(?P<role>\w+)-\d+)"
+    r"(?P<task_id>([\w-]{1,32}\.)?[\w-]{1,64})\.(?P<round>\d{1,3})\.(?P<phase>\w+)\.(?P<agent_id>agent-(?P<role>\w+)-\d+)"
     r"(~(?P<question>\d{1,3}))?\.(?P<attempt>\d{1,6})(\.(?P<run>[0-9a-f]{1,20}))?(\.[0-9a-f]{32})?",
     re.ASCII,
 )

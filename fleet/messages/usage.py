@@ -44,6 +44,11 @@ class TotalUsage(Message, frozen=True, kw_only=True):
     failed_calls: int = 0
     estimated_tokens: int = 0
 
+    @property
+    def total(self) -> int:
+        """Prompt and completion tokens, estimates included."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0) + self.estimated_tokens
+
 
 class ModelUsage(TotalUsage, frozen=True, kw_only=True):
     """What calls used of one model. `calls`: those that asked it; a call that a fallback answered counts for both.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from fleet.errors import ConfigError, FleetError
 from fleet.observability.metrics import Metrics
@@ -51,7 +51,7 @@ class Health:
         self.metrics["fleet_ready"].at().set_function(lambda: float(not self.problems()))
 
     def beat(self) -> None:
-        """The loop is alive."""
+        """Notes that the event loop runs."""
         self._beat = time.monotonic()
 
     async def keep_beating(self) -> None:
@@ -77,11 +77,11 @@ class Health:
         self._probes[problem] = probe
 
     def scrape(self) -> bytes:
-        """The body of `/metrics`."""
+        """What `/metrics` answers."""
         problems = dict.fromkeys((*PROBLEMS, *PROBLEMS_BEGIN.values(), OTHER_PROBLEM), 0.0)
         problems |= {_kind_of(problem): 1.0 for problem in self.problems()}
         self.metrics["fleet_problem"].replace(problems)
-        return generate_latest(self.metrics.registry)
+        return self.metrics.text()
 
     @property
     def alive(self) -> bool:
@@ -93,7 +93,7 @@ class Health:
         return [problem for problem, seen in self._seen().items() if not seen.ok]
 
     def readiness(self) -> dict[str, Any]:
-        """The body of `/readyz`."""
+        """What `/readyz` answers."""
         seen = self._seen()
         problems = [problem for problem, (ok, _) in seen.items() if not ok]
         details = {

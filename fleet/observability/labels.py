@@ -49,6 +49,7 @@ def _models(settings: Settings) -> set[str]:
     named = {settings.vllm_model}
     for role in settings.roles.values():
         named |= {*role.all_models}
+    named |= {judge.model for judge in settings.judges.values()}
     for alias, model in settings.models.items():
         named |= {alias, model.name, model.base}
     for server in settings.model_servers.values():

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from fleet import subjects
 from fleet.messages import ErrorType, Phase
+from fleet.observability.exposition import Exposition
 from fleet.observability.retries import RETRIES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -61,6 +62,12 @@ METRICS: Final = (
         "Time of a deliberation in which no call of its critical path was made",
         (),
         OVERHEAD_S,
+    ),
+    Metric(
+        "fleet_cache_total",
+        "counter",
+        "Requests under `options.cache`; outcome: hit, shared with an equal one that ran, miss, or refresh",
+        ("outcome", "tenant"),
     ),
     Metric("fleet_phase_seconds", "histogram", "From the beginning of a phase to its end", ("phase",), SECONDS),
     Metric(
@@ -121,9 +128,10 @@ METRICS: Final = (
         ("reason",),
         begins=(LETTER_REASONS,),
     ),
-    Metric("fleet_workers", "gauge", "Workers that are wanted, by whether they answer", ("state",)),
+    Metric("fleet_workers", "gauge", "Workers: wanted, answering, draining, missing", ("state",)),
     Metric("fleet_rounds_saved_total", "counter", "Rounds that were asked for, and not needed"),
     Metric("fleet_rejections_total", "counter", "Requests that were rejected", ("code",), begins=(REJECTIONS,)),
+    Metric("fleet_calls_ahead", "gauge", "Calls that running deliberations are expected to make yet"),
     Metric("fleet_tokens_ahead", "gauge", "Tokens that running deliberations are expected to need yet", ("model",)),
     Metric("fleet_retries_total", "counter", "Steps tried again that NATS did not take or answer", ("what", "error")),
     Metric("fleet_tasks_in_work", "gauge", "Deliberations whose events this process is applying"),
@@ -175,6 +183,11 @@ class Metrics:
     def __init__(self, declared: Sequence[Metric] = METRICS) -> None:
         self.registry = CollectorRegistry()
         self._families = {metric.name: Family(metric, self.registry) for metric in declared}
+        self._exposition = Exposition(self.registry)
 
     def __getitem__(self, name: str) -> Family:
         return self._families[name]
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return self._exposition.text()

@@ -14,7 +14,7 @@ CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 
 def tracer_of(component: str, environ: Mapping[str, str] = os.environ) -> Tracer | None:
-    """None: nothing is traced."""
+    """None where nothing is traced."""
     if not any(environ.get(name, "").strip() for name in ENDPOINTS):
         return None
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":

@@ -3,15 +3,24 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from fleet.messages.workers import SILENT_S, WorkerStatus
+from fleet.messages.workers import WorkerStatus, is_silent
 from fleet.observability.labels import Labels
 from fleet.observability.metrics import Metrics
-from fleet.times import from_rfc3339
 
 
-def show(workers: Sequence[WorkerStatus], expected: int, labels: Labels, metrics: Metrics, now_ms: int) -> None:
-    """Sets the gauges, for those that were heard of lately. `wanted`: how many workers there should be."""
-    fresh = [worker for worker in workers if now_ms - from_rfc3339(worker.told_at) < SILENT_S * 1000]
+def show(
+    workers: Sequence[WorkerStatus],
+    due: int,
+    labels: Labels,
+    metrics: Metrics,
+    now_ms: int,
+    *,
+    wanted: int | None = None,
+) -> None:
+    """Sets the gauges, for those that were heard of lately. `due`: how many workers should answer by now, of those that
+    are `wanted`; absent: all."""
+    fresh = [worker for worker in workers if not is_silent(worker, now_ms)]
+    answering = sum(not worker.draining for worker in fresh)
     open_calls: Counter[str] = Counter()
     breakers: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
@@ -20,7 +29,12 @@ def show(workers: Sequence[WorkerStatus], expected: int, labels: Labels, metrics
             open_calls[endpoint.name] += endpoint.open_calls
             breakers[endpoint.name] += endpoint.breaker != "closed"
         waiting.update(worker.waiting_by_model)
-    states = {"answering": float(len(fresh)), "missing": float(max(0, expected - len(fresh)))}
+    states = {
+        "wanted": float(due if wanted is None else wanted),
+        "answering": float(answering),
+        "draining": float(len(fresh) - answering),
+        "missing": float(max(0, due - answering)),
+    }
     metrics["fleet_workers"].replace(states)
     metrics["fleet_calls_open"].replace(_named(open_calls, labels.endpoint.of))
     metrics["fleet_breaker_open"].replace(_named(breakers, labels.endpoint.of))

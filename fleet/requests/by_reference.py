@@ -8,6 +8,7 @@ from fleet import subjects
 from fleet.errors import BadRequest
 from fleet.jetstream.payloads import CLIENTS_OWN, MissingText, Texts
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
+from fleet.tenants.names import DEFAULT_TENANT, key_of
 
 FIELD = "content_ref"
 MOST_BYTES = 8 * 1024 * 1024
@@ -22,8 +23,9 @@ class RequestRef(Message, frozen=True, kw_only=True):
     bytes: int | None = None
 
 
-async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
-    """The request's whole body. Fields of the message win over the same fields of the stored object.
+async def whole_request(data: bytes, sequence: int, texts: Texts, tenant: str = DEFAULT_TENANT) -> bytes:
+    """The request's whole body. Fields of the message win over the same fields of the stored object. A tenant may refer
+    to its own objects only.
 
     Raises `BadRequest` for a reference to nothing. What is no JSON is returned as it is.
     """
@@ -34,8 +36,9 @@ async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
         ref = msgspec.convert(message.pop(FIELD), RequestRef)
         if ref.bucket != subjects.TEXTS:
             raise MissingText(f"the bucket is {subjects.TEXTS}, not {ref.bucket}")
-        if not ref.name.startswith(CLIENTS_OWN):
-            raise MissingText(f"the name of a request begins with {CLIENTS_OWN}")
+        own = _own(tenant)
+        if not ref.name.startswith(own):
+            raise MissingText(f"the name of a request begins with {own}")
         body = await texts.get(ContentRef(bucket=ref.bucket, name=ref.name, bytes=ref.bytes or 0), MOST_BYTES)
     except (msgspec.ValidationError, MissingText) as error:
         task_id = message.get("task_id")
@@ -47,9 +50,13 @@ async def whole_request(data: bytes, sequence: int, texts: Texts) -> bytes:
     return encode({**stored, **{name: value for name, value in message.items() if value is not None}})
 
 
-async def by_reference(data: bytes, texts: Texts) -> bytes:
+async def by_reference(data: bytes, texts: Texts, tenant: str = DEFAULT_TENANT) -> bytes:
     """The request as it fits one message."""
-    return await texts.refer("requests/whole", data, {}) if texts.too_large(data) else data
+    return await texts.refer(f"{_own(tenant)}whole", data, {}) if texts.too_large(data) else data
+
+
+def _own(tenant: str) -> str:
+    return CLIENTS_OWN + key_of(tenant, "")
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

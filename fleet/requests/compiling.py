@@ -49,7 +49,7 @@ def bad_pattern_of(required: tuple[str, ...], forbidden: tuple[str, ...]) -> tup
 
 
 def bad_schema_of(schema: dict[str, Any]) -> tuple[str, str] | None:
-    """As `bad_pattern_of`."""
+    """As `bad_pattern_of`, for the schema."""
     problem = bad_schema(schema)
     return None if problem is None else ("", f"not a self-contained JSON Schema: {problem}")
 

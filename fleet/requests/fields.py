@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
-from fleet.messages import Message, SelectionMethod
+from fleet.messages import CacheMode, Message, Priority, SelectionMethod
 
 MAX_TASK_CHARACTERS = 65_536
 MAX_AGENTS = 16
@@ -70,6 +70,8 @@ class Options(Message, forbid_unknown_fields=True, frozen=True, kw_only=True):
     gate: bool | None = None
     judges_per_proposal: Annotated[int, Meta(ge=2, le=MAX_AGENTS - 1)] | None = None
     second_reading: bool | None = None
+    rationales: bool | None = None
+    cache: CacheMode | None = None
 
 
 class DeliberationRequested(Message, frozen=True, kw_only=True):
@@ -80,6 +82,7 @@ class DeliberationRequested(Message, frozen=True, kw_only=True):
     role: str | None = None
     num_agents: Annotated[int, Meta(ge=1, le=MAX_AGENTS)] | None = None
     rounds: Annotated[int, Meta(ge=0, le=5)] | None = None
+    priority: Priority | None = None
     constraints: Constraints | None = None
     correlation: dict[str, str] | None = None
     options: Options | None = None

@@ -34,6 +34,8 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
     `roles`: the configured ones; None: unknown here, so any role is accepted. `fleet.requests.compiling` checks whether
     patterns and schema compile: that takes time.
     """
+    if not data.strip():
+        raise BadRequest("malformed", "$", "the body is empty (at $)")
     try:
         check_depth(data)
         request = _decoded(data)
@@ -142,6 +144,7 @@ def _task(request: DeliberationRequested) -> Task:
         "role": request.role or (options.roles[0] if options.roles else None),
         "num_agents": request.num_agents or _seats(options),
         "rounds": request.rounds,
+        "priority": request.priority,
         "rubric": _rubric(constraints.rubric),
         "descriptions": _descriptions(constraints.rubric),
         "reference": (constraints.reference or "").strip() or None,
@@ -171,6 +174,8 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
     at = _AT.search(problem)
     path = at["path"] if at else "$"
     text = problem[: at.start()] if at else problem
+    if "matching regex" in text:  # there is one
+        text = "Expected 1 to 64 letters, digits, `_` or `-`"
     if field := _FIELD.match(text):
         path = f"{path}.{field['field']}"
     path = _with_key(path, body)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fleet.messages import Message, Policy, SelectionMethod
+from fleet.messages import CacheMode, Message, Policy, Priority, SelectionMethod
 
 DEFAULT_AGENTS = 3
 
@@ -17,6 +17,7 @@ class Task(Message, frozen=True, kw_only=True):
     role: str = "DEV"
     num_agents: int = DEFAULT_AGENTS
     rounds: int = 1
+    priority: Priority = "normal"
     rubric: str | dict[str, float] | None = None
     descriptions: dict[str, str] = {}
     """What criteria of the rubric mean."""
@@ -42,3 +43,5 @@ class Task(Message, frozen=True, kw_only=True):
     gate: bool = False
     judges_per_proposal: int | None = None
     second_reading: bool = False
+    rationales: bool = True
+    cache: CacheMode = "off"

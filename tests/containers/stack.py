@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.asking import ASKED_WITHIN_S, COUNT_ENDS
-from tests.support.servers import free_ports
+from tests.support.client.asking import ASKED_WITHIN_S, COUNT_ENDS
+from tests.support.nats.servers import free_ports
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("nats", "simulator", "ray-head", "dispatcher", "collector")
@@ -52,9 +52,8 @@ class Stack:
         self.project = f"fleet-test-{os.getpid()}"
         (self.port,) = free_ports(1)
         self.env_file = folder / "env"
-        filled = run([str(ROOT / "deploy/fill-secrets"), str(ROOT / "deploy/env.example")])
-        self.env_file.write_text(filled.replace("NATS_PORT=4222", f"NATS_PORT={self.port}"))
-        self._variables = dict(line.split("=", 1) for line in self.env_file.read_text().splitlines() if "=" in line)
+        self.env_file.write_text(f"NATS_PORT={self.port}\n")
+        run([str(ROOT / "deploy/make-secrets")])
 
     def compose(self, *arguments: str, within_s: float = WELL_WITHIN_S) -> str:
         command = [*compose_command(self.engine), "-p", self.project, "--env-file", str(self.env_file)]
@@ -127,7 +126,8 @@ class Stack:
 
     def as_client(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Runs `command` outside, as the user `client`, by the port that is published."""
-        url = f"nats://client:{self._variables['NATS_CLIENT_PASSWORD']}@127.0.0.1:{self.port}"
+        password = (ROOT / "deploy/secrets/nats_client_password").read_text()
+        url = f"nats://client:{password}@127.0.0.1:{self.port}"
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("NATS_", "FLEET_"))}
         return subprocess.run(
             command, input=stdin, env=environ | {"NATS_URL": url}, capture_output=True, text=True, check=False
@@ -161,7 +161,7 @@ def succeeds(command: Sequence[str]) -> bool:
 
 
 def until(fact: Callable[[], bool], told: Callable[[], str], within_s: float) -> None:
-    end = time.monotonic() + within_s
-    while not fact():
-        assert time.monotonic() < end, told()
-        time.sleep(1)
+    try:
+        wait_until(fact, within_s, pause_s=0.5)
+    except TimeoutError:
+        raise AssertionError(told()) from None

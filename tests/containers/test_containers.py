@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.containers.stack import SERVICES, Stack
-from tests.support.asking import Asking
+from tests.support.client.asking import Asking
 
 pytestmark = pytest.mark.timeout(1800)
 KILLED = 128 + 9
@@ -49,9 +49,6 @@ def test_nothing_is_lost(stack: Stack, service: str, hurt: Callable[[Stack, str]
         status = hurt(stack, service)
         stack.until_started_since(service, before)
         stack.until_well()
-    assert asking.lost == []
-    assert asking.answered
-    counted = stack.ends()
-    assert {task: counted.get(task) for task in asking.answered} == dict.fromkeys(asking.answered, 1)
+    asking.check(stack.ends())
     assert status != KILLED
     assert stack.ask("And now?").returncode == 0

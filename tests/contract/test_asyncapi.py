@@ -8,26 +8,17 @@ from typing import Any, get_args
 import pytest
 
 from fleet import __version__, asyncapi, messages, subjects
-from tests.support.asyncapi import DOCUMENT, matching, messages_of, problems
+from tests.support.repository.asyncapi import (
+    DOCUMENT,
+    RECORDED,
+    matching,
+    names_for,
+    problems,
+    recorded,
+    recorded_messages,
+)
 
-RECORDED = Path(__file__).parents[1] / "recorded"
 PAGE = asyncapi.PAGE.read_text()
-
-
-def recorded(version: str) -> list[tuple[str, Any]]:
-    """(channel, body) of each message that a version was recorded with."""
-    files = [RECORDED / version / f"{name}.json" for name in ("messages", "interface")]
-    lines = [line for file in files if file.exists() for line in json.loads(file.read_text())]
-    return [(channel, body) for line in lines for channel, body in line.items()]
-
-
-def names_for(channel: str) -> list[str]:
-    """`terminal` stands for the three subjects of terminal events."""
-    return [
-        name
-        for subject in (subjects.TERMINAL if channel == "terminal" else (channel,))
-        for name in messages_of(subject)
-    ]
 
 
 def test_document_is_current() -> None:
@@ -41,7 +32,7 @@ def test_document_covers_every_subject() -> None:
     named = {value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)}
     own = {name for name in named if re.fullmatch(r"(deliberation|agent|control)\.[a-z.]+", name)} - {
         subjects.CONTROL_SCHEDULE
-    }
+    } | {subjects.PROMPT, subjects.HEARTBEAT}
     assert {channel["address"] for channel in DOCUMENT["channels"].values() if channel["address"]} == own
 
 
@@ -64,8 +55,7 @@ def test_older_message_lacks_new_fields_alone(version: str) -> None:
 
 def test_every_message_is_recorded() -> None:
     """Failures, replies, and the forms by reference among them."""
-    seen = {name for channel, body in recorded(__version__) for name in matching(names_for(channel), body)}
-    assert set(DOCUMENT["components"]["messages"]) == seen
+    assert set(DOCUMENT["components"]["messages"]) == {name for name, _ in recorded_messages()}
 
 
 @pytest.mark.parametrize(("title", "example"), list(asyncapi.page_examples(PAGE)))

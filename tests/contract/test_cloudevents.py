@@ -12,7 +12,7 @@ from cloudevents.core.formats.json import JSONFormat
 from fleet import subjects
 from fleet.messages.headers import headers
 from tests.support import agents
-from tests.support.control_plane import running
+from tests.support.fleets.control_plane import running
 
 
 def read(sent: dict[str, str], body: bytes) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from fleet.jetstream.rights import USERS, Rights, rights_of
 from fleet.jetstream.streams import User
-from tests.support.deploy import NATS
+from tests.support.repository.deploy import NATS
 
 LISTS = re.compile(r"\b(publish|subscribe|allow|deny)\b(?=[:\s]*[{\[])|\"([^\"]+)\"")
 

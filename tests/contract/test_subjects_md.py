@@ -13,7 +13,8 @@ from fleet.config import load
 from fleet.jetstream import topology
 from fleet.requests import fields as requests
 from fleet.requests.sizes import LIMIT_OF_ALL, LIMITS
-from tests.support.asyncapi import SCHEMAS, type_of
+from fleet.tenants.names import subject_of
+from tests.support.repository.asyncapi import SCHEMAS, type_of
 
 PAGE = (Path(__file__).parents[2] / "subjects.md").read_text()
 SETTINGS = load({})
@@ -30,12 +31,17 @@ KINDS: dict[str, Any] = {
             *(messages.DeliberationRejected, messages.DeliberationAccepted, messages.DeliberationCompleted),
             *(messages.DeliberationCancelled, messages.AgentRequested, messages.AgentCompleted, messages.AgentFailed),
             *(messages.AgentProgress, messages.AgentStop, messages.ResultRequest, messages.ResultReply),
-            *(messages.CancelRequest, messages.CancelReply, messages.DeadlineReached, messages.ServiceError),
-            messages.FollowReply,
+            *(messages.CancelRequest, messages.CancelReply, messages.DeadlineReached, messages.LookRequest),
+            *(messages.FollowReply, messages.ServiceError),
+            *(messages.PromptRequest, messages.PromptStatus, messages.PromptAnswer, messages.PromptError),
+            messages.Heartbeat,
         )
     },
 }
-LEFT_OUT = ("ResultReply", "FollowReply", "ServiceError", "ResultRequest", "CancelRequest", "DeliberationRequested")
+LEFT_OUT = (
+    *("ResultReply", "FollowReply", "ServiceError", "ResultRequest", "CancelRequest", "DeliberationRequested"),
+    *("PromptRequest", "PromptError"),
+)
 """Their fields may be left out."""
 
 EXAMPLES = [
@@ -111,8 +117,12 @@ def test_every_subject_is_listed() -> None:
         if name.isupper() and isinstance(value, str) and re.fullmatch(r"(deliberation|agent|control)\.[a-z.]+", value)
     } - {subjects.CONTROL_SCHEDULE}
     listed = set(first_cells(section("Subjects and streams"))) - SETTINGS.streams.keys()
-    several = {f"{subjects.CONTROL_SCHEDULE}.<task_id>", f"{subjects.DEADLETTER}.>", subjects.instance_of("<id>")}
-    assert listed == named | several
+    verbs = ("deliberation.requested", "deliberation.<verb>", "deliberation.<event>", subjects.AGENT_PROGRESS)
+    of_tenants = {f"tenant.<T>.{verb}" for verb in verbs} | {f"{subjects.DELIBERATION_REQUESTS}_<T>"}
+    of_tenants |= {"tenant.<T>.tokens.<day>", subjects.TENANT_TOKENS}
+    several = {f"{subjects.CONTROL_SCHEDULE}.<key>", f"{subjects.DEADLETTER}.>", subjects.instance_of("<id>")}
+    of_agents = {subjects.PROMPT, subjects.PROMPT_STATUS, subjects.HEARTBEAT, subject_of("<T>", subjects.PROMPT)}
+    assert listed == named | several | of_tenants | of_agents
 
 
 @pytest.mark.parametrize("stream", topology.streams(SETTINGS), ids=lambda stream: stream.name)

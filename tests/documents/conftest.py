@@ -12,7 +12,7 @@ import pytest
 
 from tests.documents.blocks import ROOT
 from tests.e2e.conftest import STOPPED_WITHIN_S, environment
-from tests.support.natscli import nats_cli
+from tests.support.nats.natscli import nats_cli
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=environment(),
+            env=environment(FLEET_AGENT_PROTOCOL="true"),
         )
     assert up.stdout is not None
     line = up.stdout.readline()

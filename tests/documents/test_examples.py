@@ -38,6 +38,7 @@ def test_python_example(block: Block, running: Running, tmp_path: Path) -> None:
         done = running.run(*words)
         assert done.returncode == 0, done.stderr
         assert "COMPLETED" in done.stdout
+        assert not done.stderr
         return
     service = subprocess.Popen(words, env=running.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert service.stderr is not None

@@ -8,6 +8,7 @@ import pytest
 from tests.documents.blocks import DOCUMENTS, ROOT, SPAN, name_of, prose
 
 MOST_WORDS_OF_THE_README = 1300
+MOST_WORDS_OF_A_RELEASE = 2200
 MOST_WORDS_OF_A_SENTENCE = 30
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 PLACE = re.compile(r"(?:fleet|workers|tests|deploy)(?:/[\w.*-]+)*/?(?:\.\w+)?")
@@ -34,6 +35,15 @@ def sentences(path: Path) -> list[str]:
 def test_the_readme_is_short() -> None:
     """A door, not a report."""
     assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS_OF_THE_README
+
+
+def test_a_release_is_a_list_that_is_read_to_its_end() -> None:
+    """What is new joins what it belongs to: no entry twice, and none outside a group."""
+    for release in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        assert len(release.split()) <= MOST_WORDS_OF_A_RELEASE
+        beginnings = [" ".join(line.split()[:4]) for line in release.splitlines() if line.startswith("- ")]
+        assert len(beginnings) == len(set(beginnings))
+        assert "\n- " not in release.partition("\n### ")[0]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

@@ -1,4 +1,4 @@
-"""`fleet bench scale` and `progress`, small: every figure is there. No time is judged."""
+"""`fleet bench scale`, `progress` and `observability`, small: every figure is there. No time is judged."""
 
 import asyncio
 import json
@@ -75,6 +75,24 @@ async def test_second_dispatcher_and_collector(nats_binary: None, tmp_path: Path
         assert both > 1.5 * alone
 
 
+async def test_streams(nats_binary: None) -> None:
+    """Each stream and bucket is told of; those that every council needs have taken something, and nothing is lost."""
+    report = await bench("scale", "--part", "streams", "--deliberations", "2")
+    check(report, "scale", set(), {"messages_each", "bytes_each", "cpu_ms_each"})
+    taken = {row["stream"]: row["messages_each"] for row in report["streams"]}
+    assert taken["DELIBERATION_REQUESTS"] == 1
+    assert taken["DELIBERATIONS"] == 2
+    assert taken["AGENT_REQUESTS"] == taken["AGENT_RESPONSES"] == 12
+    assert taken["DEAD_LETTERS"] == 0
+    assert taken["KV_deliberations"] > 0
+    kept = {row["stream"]: row["kept_bytes_each"] for row in report["streams"]}
+    assert kept["DELIBERATIONS"] > 0
+    assert kept["AGENT_REQUESTS"] == 0  # a work queue
+    assert {"nats", "dispatcher", "collector", "actor"} <= {
+        row["process"].partition(",")[0] for row in report["streams_processes"]
+    }
+
+
 async def test_progress(nats_binary: None) -> None:
     """Whoever watches hears; who tells nothing is heard of less."""
     report = await bench("progress", "--calls", "4", "--turns", "1", "--window", "1")
@@ -84,3 +102,14 @@ async def test_progress(nats_binary: None) -> None:
     assert rows["tells nothing"]["events_per_second"] == 0
     assert rows["no watcher"]["events_per_second"] > 0
     assert rows["8 watchers"]["heard_per_second"] > 0
+
+
+async def test_observability(nats_binary: None) -> None:
+    """Spans of all processes arrive; those of 3 and of 12 calls are 8 and 29."""
+    report = await bench("observability", "--deliberations", "2", "--turns", "2")
+    compared = {"cpu_traced_vs_off_proposals", "cpu_traced_vs_off_council"}
+    check(report, "observability", compared, set())
+    assert 8 < report["settings"]["spans_per_trace"] < 29
+    assert {row["fleet"] for row in report["rates"]} == {
+        f"{kind}, {name}" for kind in ("proposals", "council") for name in ("traced", "off")
+    }

@@ -14,10 +14,10 @@ from fleet.jetstream import topology
 from fleet.local.ports import free_port, is_free
 from tests.e2e.conftest import Up, start, stop
 from tests.e2e.stub import StubModel
-from tests.support import servers
-from tests.support.servers import Server
+from tests.support.nats import servers
+from tests.support.nats.servers import Server
 
-pytestmark = pytest.mark.usefixtures("nats_binary")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nats_binary")]
 
 
 async def test_sigterm_under_load_leaves_nothing_and_loses_nothing(tmp_path: Path, stub: StubModel) -> None:

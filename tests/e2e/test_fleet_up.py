@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
@@ -157,6 +158,7 @@ async def killed_components_are_started_again(up: Up) -> None:
         assert done["status"] == "COMPLETED"
 
 
+@pytest.mark.slow
 async def test_store_survives_a_restart_and_nothing_is_left_running(tmp_path: Path) -> None:
     """With no setting at all the simulator answers; SIGTERM ends every process; the next start finds the results."""
     first = await start(tmp_path / "data")

@@ -19,7 +19,9 @@ from nats.js import JetStreamContext
 from fleet import subjects
 from fleet.local import ray_head
 from fleet.local.ports import free_port, is_free
+from fleet.local.process_titles import is_a
 from tests.e2e.conftest import environment
+from tests.support.waiting import until, until_consumer
 from workers.simulator.server import Simulator, SimulatorConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -58,25 +60,20 @@ class Nodes:
 @asynccontextmanager
 async def listening(port: int) -> AsyncIterator[None]:
     """Somebody does, inside."""
-    async with asyncio.timeout(WITHIN_S):
-        while is_free(port):  # noqa: ASYNC110 - it says nothing by itself
-            await asyncio.sleep(0.2)
+    await until(lambda: not is_free(port), WITHIN_S)
     yield
 
 
 async def taken(js: JetStreamContext) -> None:
     """Waits until a worker has a call."""
-    async with asyncio.timeout(WITHIN_S):
-        while (await js.consumer_info(subjects.AGENT_REQUESTS, subjects.WORKERS)).num_ack_pending == 0:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    await until_consumer(js, subjects.AGENT_REQUESTS, subjects.WORKERS, lambda info: info.num_ack_pending > 0)
 
 
 def has_actor(node: Process) -> bool:
     """Whether the worker runs there."""
     if node.returncode is not None:
         return False
-    below = psutil.Process(node.pid).children(recursive=True)
-    return any(child.name().startswith("ray::WorkerActo") for child in below)
+    return any(is_a(child, "actor") for child in psutil.Process(node.pid).children(recursive=True))
 
 
 @asynccontextmanager

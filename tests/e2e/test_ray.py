@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import nats
 import psutil
 import pytest
 
-from fleet.local import ray_head
+from fleet.local import ray_head, ray_remains
 from fleet.local.nats_server import find_server
 from fleet.local.ports import free_port
 from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +36,6 @@ def family(pid: int, name: str) -> set[int]:
         if any(title.startswith(name) for title in titles):
             found.add(process.pid)
     return found
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not fact():  # noqa: ASYNC110 - processes tell nobody
-            await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("part", ["gcs_server", "raylet"])
@@ -121,13 +116,15 @@ async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_b
     }
 
     async def ready(http: aiohttp.ClientSession, wanted: bool) -> list[str]:
-        async with asyncio.timeout(WITHIN_S):
-            while True:
-                async with http.get(f"http://127.0.0.1:{health}/readyz") as answer:
-                    body = await answer.json()
-                    if body["ready"] is wanted:
-                        return list(body["problems"])
-                await asyncio.sleep(0.1)
+        body: dict[str, Any] = {}
+
+        async def is_so() -> bool:
+            async with http.get(f"http://127.0.0.1:{health}/readyz") as answer:
+                body.update(await answer.json())
+            return body["ready"] is wanted
+
+        await until(is_so)
+        return list(body["problems"])
 
     async with aiohttp.ClientSession() as http:
         try:
@@ -138,7 +135,7 @@ async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_b
                     await ready(http, True)
                     first.kill()
                     await first.wait()
-                    ray_head.end_remains(tmp_path)
+                    ray_remains.end_remains(tmp_path)
                     assert "workers" in await ready(http, False)
                     nc = await nats.connect(nats_url)
                     await nc.request(
@@ -153,7 +150,7 @@ async def test_a_foreign_ray_that_is_away_turns_the_dispatcher_red_until_it_is_b
                     assert dispatcher.returncode is None
                     await nc.close()
         finally:
-            ray_head.end_remains(tmp_path)
+            ray_remains.end_remains(tmp_path)
 
 
 async def test_one_worker_is_enough_where_ray_has_no_room_for_the_others(
@@ -183,7 +180,7 @@ async def test_one_worker_is_enough_where_ray_has_no_room_for_the_others(
             async with http.get(f"http://127.0.0.1:{health}/healthz") as answer:
                 assert answer.status == 200
     finally:
-        ray_head.end_remains(tmp_path)
+        ray_remains.end_remains(tmp_path)
 
 
 async def test_a_frozen_actor_is_killed_and_its_call_ends(tmp_path: Path, stub: StubModel) -> None:
@@ -208,6 +205,27 @@ async def test_a_frozen_actor_is_killed_and_its_call_ends(tmp_path: Path, stub: 
         assert await stop(up) == 0
 
 
+async def test_an_actor_that_is_told_to_end_hands_its_calls_over(tmp_path: Path, stub: StubModel) -> None:
+    """By SIGTERM. Ray by itself would let it take further calls, and end with all of them open."""
+    config = tmp_path / "fleet.toml"
+    config.write_text("[workers]\ncount = 2\nack_wait_s = 3000\n")  # nobody waits for that
+    up = await start(tmp_path / "data", VLLM_URL=stub.url, FLEET_CONFIG=str(config))
+    try:
+        stub.gate.clear()
+        task_id = await up.request(rounds=0, num_agents=2)
+        await stub.until_open(2)
+        actors = family(up.process.pid, "ray::WorkerActor")
+        victims = [psutil.Process(pid) for pid in actors if connections_to(pid, stub.url)]
+        for victim in victims:
+            victim.terminate()
+        await until(lambda: not any(map(psutil.pid_exists, (victim.pid for victim in victims))))
+        stub.gate.set()
+        assert (await up.result(task_id))["successful_responses"] == 2
+        await until(lambda: len(family(up.process.pid, "ray::WorkerActor")) == len(actors))
+    finally:
+        assert await stop(up) == 0
+
+
 def connections_to(pid: int, url: str) -> list[Any]:
     """Open ones, to the port of `url`."""
     port = int(url.rpartition(":")[2].partition("/")[0])
@@ -224,8 +242,17 @@ async def test_a_local_ray_starts_where_another_has_run_and_listens_on_loopback_
             assert files_of_ray(tmp_path) == (0o700, 1)
             assert parts_of(head.pid) - {"ray::IDLE"} == {"gcs_server", "raylet", "agent_stand_in.py"}
     finally:
-        ray_head.end_remains(tmp_path)
+        ray_remains.end_remains(tmp_path)
     assert files_of_ray(tmp_path) is None
+
+
+async def test_a_local_ray_ends_with_the_process_that_watches_it(tmp_path: Path) -> None:
+    """However that one ends: here by SIGKILL, after which it can see to nothing."""
+    async with running("fleet.local.ray_head", str(tmp_path), str(free_port())) as head:
+        parts = [*family(head.pid, "gcs_server"), *family(head.pid, "raylet")]
+        assert len(parts) == 2
+        head.kill()
+        await until(lambda: not set(parts) & set(psutil.pids()))
 
 
 def parts_of(pid: int) -> set[str]:

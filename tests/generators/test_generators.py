@@ -3,48 +3,26 @@
 Needs node and the npm registry, so it stands apart from the other tests.
 """
 
+import asyncio
 import json
 import os
 import shutil
-import subprocess
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
-from fleet import __version__, asyncapi
-from tests.contract.test_asyncapi import names_for, recorded
-from tests.support.asyncapi import DOCUMENT, matching
+from fleet import client
+from tests.generators.workshop import AT, generate, need, run
+from tests.support.fleets.whole_fleet import whole
+from tests.support.repository.asyncapi import DOCUMENT, recorded_messages
 
 HERE = Path(__file__).parent
-AT = Path(asyncapi.__file__).with_suffix(".json")
-TSC = ("--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler", "--typeRoots", "none")
+CLIENT = Path(client.__file__).parent / "typescript"
+STRICT = ("--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler")
+TSC = (*STRICT, "--typeRoots", "none")
 """No types of other packages: they are none of ours."""
 pytestmark = pytest.mark.timeout(600)
-
-
-def need(program: str) -> str:
-    path = shutil.which(program)
-    if path is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{program} is not there")
-    return path
-
-
-def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the scripts, and the packages that they need."""
-    need("node")
-    folder = tmp_path_factory.mktemp("generators")
-    for file in HERE.iterdir():
-        if file.suffix in (".json", ".mjs"):
-            shutil.copy(file, folder)
-    run(need("npm"), "install", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
-    return folder
 
 
 def test_the_official_parser_finds_nothing_wrong(workshop: Path) -> None:
@@ -54,15 +32,34 @@ def test_the_official_parser_finds_nothing_wrong(workshop: Path) -> None:
 
 def test_quicktype_decodes_every_recorded_message(workshop: Path) -> None:
     """TypeScript that compiles under `strict`; each recorded message is of its type, and checked when it is read."""
-    quicktype = workshop / "node_modules/.bin/quicktype"
-    run(quicktype, "-s", "schema", f"{AT}#/components/schemas/", "--lang", "ts", "-o", "types.ts", cwd=workshop)
+    generate(workshop, "ts", workshop / "types.ts")
     tsc = workshop / "node_modules/.bin/tsc"
     run(tsc, *TSC, "types.ts", cwd=workshop)
-    bodies = [(name, body) for channel, body in recorded(__version__) for name in matching(names_for(channel), body)]
-    (workshop / "bodies.json").write_text(json.dumps(bodies))
+    (workshop / "bodies.json").write_text(json.dumps(recorded_messages()))
     lines = run("node", "decode.mjs", workshop / "types.js", workshop / "bodies.json", cwd=workshop).splitlines()
     assert [line for line in lines if not line.startswith("decoded ")] == []
     assert {line.removeprefix("decoded ") for line in lines} == set(DOCUMENT["components"]["messages"])
+
+
+async def test_the_typed_client_does_what_it_says(workshop: Path, nats_url: str) -> None:
+    """`fleet/client/typescript` compiles under `strict` with the generated types, and asks, follows and is refused."""
+    folder = workshop / "client"
+    folder.mkdir()
+    for file in (CLIENT / "client.ts", HERE / "example.ts"):
+        shutil.copy(file, folder)
+    generate(workshop, "ts", folder / "types.ts")
+    run(workshop / "node_modules/.bin/tsc", *STRICT, "--types", "node", "--skipLibCheck", "example.ts", cwd=folder)
+    async with whole(nats_url):
+        environ = {**os.environ, "NATS_URL": nats_url}
+        node = await asyncio.create_subprocess_exec("node", "example.js", cwd=folder, env=environ, stdout=PIPE)
+        said, _ = await node.communicate()
+    assert said.decode().splitlines() == [
+        "asked COMPLETED true true",
+        "followed COMPLETED true",
+        "result COMPLETED",
+        "refused 400 $.num_agents",
+        "refused 409",
+    ]
 
 
 def test_modelina_makes_typescript_that_compiles(workshop: Path) -> None:

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.fake_control_plane import Plane
+from tests.support.workers.fake_control_plane import Plane
 
 
 @pytest.fixture

@@ -5,21 +5,24 @@ import json
 import re
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import trustme
 import yaml
 
-from tests.support.asking import ASKED_WITHIN_S, COUNT_ENDS
+from tests.support.client.asking import ASKED_WITHIN_S, COUNT_ENDS
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-NAMESPACE, CLIENTS = "deliberation-fleet", "deliberation-fleet-clients"
+SETTINGS = (KUBERNETES / "base" / "fleet.toml").read_text()
+NAMESPACE, CLIENTS, MONITORING = "deliberation-fleet", "deliberation-fleet-clients", "monitoring"
 READY_WITHIN_S, EACH_WITHIN_S = 900, 600
 TLS_SECRETS = {"nats-server-tls": ["nats", f"nats.{NAMESPACE}", "*.nats-cluster"], "nats-client-tls": ["fleet"]}
+READYZ = ("wget", "--content-on-error", "-qO-", "http://127.0.0.1:9464/readyz")
 NOT_DRAINED = {"deliberation-fleet-test": "true"}
 """A label of pods that nobody would make anew."""
 Object = dict[str, Any]
@@ -33,8 +36,8 @@ def kubectl(*arguments: str, stdin: str | None = None, timeout_s: int = 120, che
     return done.stdout
 
 
-def ours(*arguments: str, timeout_s: int = 120) -> str:
-    return kubectl("-n", NAMESPACE, *arguments, timeout_s=timeout_s)
+def ours(*arguments: str, timeout_s: int = 120, check: bool = True) -> str:
+    return kubectl("-n", NAMESPACE, *arguments, timeout_s=timeout_s, check=check)
 
 
 def objects(kinds: str, *arguments: str) -> list[Object]:
@@ -47,10 +50,10 @@ def pods(selector: str = "") -> list[Object]:
 
 
 def until(fact: Callable[[], bool], what: str, within_s: int = READY_WITHIN_S) -> None:
-    end = time.monotonic() + within_s
-    while not fact():
-        assert time.monotonic() < end, f"{what}\n{ours('get', 'pods', '-o', 'wide')}"
-        time.sleep(2)
+    try:
+        wait_until(fact, within_s, pause_s=1)
+    except TimeoutError:
+        raise AssertionError(f"{what}\n{ours('get', 'pods', '-o', 'wide')}") from None
 
 
 def all_ready() -> bool:
@@ -75,6 +78,22 @@ def probe_restarts() -> list[str]:
     """What the events tell of containers that a probe has ended."""
     told = [event["message"] for event in objects("events") if event["reason"] == "Killing"]
     return [message for message in told if "probe" in message]
+
+
+def dispatchers() -> list[str]:
+    return [each["metadata"]["name"] for each in pods("app.kubernetes.io/name=dispatcher")]
+
+
+def readiness(pod: str) -> Object:
+    """What it tells. Nothing, where kubectl has an error: the container may be starting again."""
+    body = ours("exec", pod, "--", *READYZ, check=False)
+    found: Object = json.loads(body) if body else {}
+    return found
+
+
+def missing(pod: str) -> set[str]:
+    """The problems that it tells."""
+    return set(readiness(pod).get("problems", []))
 
 
 # --- applying ----------------------------------------------------------------------------------------------------
@@ -102,6 +121,19 @@ def remove(kustomization: Path) -> None:
     kubectl("delete", "namespace", CLIENTS, "--ignore-not-found", timeout_s=300, check=False)
     kubectl("delete", "-k", str(kustomization), "--ignore-not-found", timeout_s=300, check=False)
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout_s=300, check=False)
+
+
+@contextmanager
+def namespace(name: str, manifest: Path | None = None) -> Iterator[None]:
+    """It is there inside. One that was not there before is made, by its manifest if there is one, and deleted."""
+    new = f"namespace/{name}" not in kubectl("get", "namespaces", "-o", "name").split()
+    if new:
+        kubectl("create", *(("-f", str(manifest)) if manifest else ("namespace", name)))
+    try:
+        yield
+    finally:
+        if new:
+            kubectl("delete", "namespace", name, "--ignore-not-found", timeout_s=300, check=False)
 
 
 def run_pod(
@@ -141,14 +173,18 @@ def tls_secrets() -> list[Object]:
     return found
 
 
-def overlay(folder: Path, *components: str) -> Path:
-    """A kustomization in `folder`: the base with these components."""
+def overlay(folder: Path, *components: str, settings: str = "", patches: Sequence[Object] = ()) -> Path:
+    """A kustomization in `folder`: the base with these components and patches. `settings`: all TOML of the fleet."""
     up = "/".join([".."] * len(folder.resolve().parts[1:]))
-    text = {
+    text: Object = {
         "namespace": NAMESPACE,
         "resources": [f"{up}{KUBERNETES}/base"],
         "components": [f"{up}{KUBERNETES}/components/{name}" for name in components],
+        "patches": list(patches),
     }
+    if settings:
+        (folder / "fleet.toml").write_text(settings)
+        text["configMapGenerator"] = [{"name": "fleet-config", "behavior": "merge", "files": ["fleet.toml"]}]
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(text))
     return folder
 
@@ -156,11 +192,12 @@ def overlay(folder: Path, *components: str) -> Path:
 # --- asking ----------------------------------------------------------------------------------------------------
 
 
-def as_client(*command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs `command` in the client's pod, as the user `client`."""
+def as_client(*command: str, stdin: str | None = None, user: str = "client") -> subprocess.CompletedProcess[str]:
+    """Runs `command` in the client's pod, as this user of NATS."""
     (secret,) = (each for each in objects("secrets") if each["metadata"]["name"] == "nats-users")
-    password = base64.b64decode(secret["data"]["NATS_CLIENT_PASSWORD"]).decode()
-    url = f"NATS_URL=nats://client:{password}@nats.{NAMESPACE}:4222"
+    name = f"NATS_{user.upper().replace('-', '_')}_PASSWORD"
+    password = base64.b64decode(secret["data"][name]).decode()
+    url = f"NATS_URL=nats://{user}:{password}@nats.{NAMESPACE}:4222"
     return subprocess.run(
         ["kubectl", "-n", CLIENTS, "exec", "-i", "client", "--", "env", "HOME=/tmp", url, *command],
         input=stdin or "",
@@ -171,8 +208,9 @@ def as_client(*command: str, stdin: str | None = None) -> subprocess.CompletedPr
     )
 
 
-def ask(question: str) -> subprocess.CompletedProcess[str]:
-    return as_client("timeout", str(ASKED_WITHIN_S), "fleet", "ask", "--json", question)
+def ask(question: str, user: str = "client", agents: int = 3) -> subprocess.CompletedProcess[str]:
+    command = ("timeout", str(ASKED_WITHIN_S), "fleet", "ask", "--json", f"--agents={agents}", question)
+    return as_client(*command, user=user)
 
 
 def ends() -> dict[str, int]:

@@ -1,17 +1,18 @@
-"""What else there is to apply: each overlay is accepted by the API server, and those that need no GPU answer."""
+"""What else there is to apply: combinations of components that need no GPU, from nothing to an answer."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from fleet.exits import Exit
 from tests.kubernetes.cluster import (
     CLIENTS,
-    KUBERNETES,
     NAMESPACE,
+    SETTINGS,
     apply,
+    as_client,
     ask,
-    kubectl,
     ours,
     overlay,
     pods,
@@ -23,27 +24,12 @@ from tests.kubernetes.cluster import (
 )
 
 pytestmark = pytest.mark.timeout(1800)
-OVERLAYS = [KUBERNETES, *sorted((KUBERNETES / "overlays").iterdir())]
 COMBINATIONS = [
     ("small", "simulator"),  # the overlay `kind`
     ("tls", "simulator"),
     ("clients-apart", "simulator"),
 ]
 HEAD = f"--as=system:serviceaccount:{NAMESPACE}:ray"
-
-
-@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: path.name)
-def test_server_accepts(folder: Path) -> None:
-    """Strictly, the RayCluster by KubeRay's own definition; nothing is stored."""
-    there = f"namespace/{NAMESPACE}" in kubectl("get", "namespaces", "-o", "name")
-    if not there:
-        kubectl("apply", "-f", str(KUBERNETES / "namespace.yaml"))
-    try:
-        told = kubectl("apply", "-k", str(folder), "--dry-run=server", "--validate=strict")
-        assert "raycluster.ray.io/ray created (server dry run)" in told
-    finally:
-        if not there:
-            kubectl("delete", "namespace", NAMESPACE, timeout_s=300)
 
 
 @pytest.mark.parametrize("components", COMBINATIONS, ids="+".join)
@@ -54,6 +40,27 @@ def test_a_question_is_answered_by(components: tuple[str, ...], tmp_path: Path) 
         apply(kustomization)
         done = ask("Design a rate limiter")
         assert done.returncode == 0, done.stdout + done.stderr
+        assert probe_restarts() == []
+    finally:
+        remove(kustomization)
+
+
+def test_two_tenants_share_the_fleet_and_see_nothing_of_each_other(tmp_path: Path) -> None:
+    """Each asks; a task of one is unknown to the other, and an operator sees both."""
+    teams = ("team-a", "team-b")
+    tables = "".join(f"\n[tenants.{team}]\nweight = 1\n" for team in teams)
+    kustomization = overlay(tmp_path, "tenants", "simulator", settings=SETTINGS + tables)
+    try:
+        apply(kustomization)
+        for mine, others in (teams, teams[::-1]):
+            done = ask("Design a rate limiter", mine)
+            assert done.returncode == 0, done.stdout + done.stderr
+            result = json.loads(done.stdout)
+            assert result["tenant"] == mine
+            assert as_client("fleet", "result", result["task_id"], user=mine).returncode == 0
+            assert as_client("fleet", "result", result["task_id"], user=others).returncode == Exit.BAD_REQUEST
+        told = as_client("fleet", "tenants", "--json", user="operator")
+        assert {json.loads(line)["tenant"] for line in told.stdout.splitlines()} == {"default", *teams}
         assert probe_restarts() == []
     finally:
         remove(kustomization)

@@ -1,145 +1,152 @@
 """Faults of `fleet chaos` on a running fleet, and the alerts of a real Prometheus; the query of every panel."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+import aiohttp
 import pytest
 
 from fleet import subjects
-from fleet.chaos.faults import Target, inject
-from fleet.chaos.recorder import Recorder
-from fleet.chaos.schedule import Fault, Kind
-from fleet.config import Settings
-from fleet.jetstream import connection
-from fleet.jetstream.connection import OUTAGES
-from fleet.local.nats_server import EmbeddedNats
-from tests.support.monitoring import Prometheus, load_dashboards, prometheus
-from tests.support.processes import Component
-from tests.support.servers import free_ports
-from workers.simulator.server import Simulator, SimulatorConfig
+from fleet.chaos.faults import HOW, Target, inject
+from fleet.chaos.faults.process import REACHED_WITHIN_S
+from fleet.chaos.schedule import CATALOGUE, Card, Fault
+from tests.monitoring.bed import Bed, working
+from tests.support.repository.monitoring import Prometheus, load_dashboards, prometheus
+from tests.support.waiting import until
 
 FIRES_WITHIN_S = 60
-QUIET_S = 45
-CONFIG = """\
-[workers]
-ack_wait_s = 3
-stall_timeout_s = 5
-[endpoints.model]
-url = "{url}"
-price = {{ input = 1.0, cached = 0.1, output = 3.0 }}
-[roles.DEV]
-max_tokens = 2000
-"""
+HELD_S = 10
+QUIET_S = 60
+BRIEF_S = 4.0
 
-MATRIX: tuple[tuple[Kind, str, str], ...] = (
-    ("model", "http_503", "FleetModelServerSick"),
-    ("model", "refuse", "FleetModelServerSick"),
-    ("stop", "worker", "FleetWorkersMissing"),
-    ("stop", "collector", "FleetProcessDown"),
-    ("stop", "nats", "FleetNatsAway"),
-    ("malformed", subjects.AGENT_COMPLETED, "FleetDeadLetters"),
-)
-"""The last one is remembered for ten minutes."""
-
-
-class Bed:
-    """What faults may touch: the part of a `fleet.chaos.cluster.Cluster` that they use."""
-
-    def __init__(self, vllm_url: str, nats: EmbeddedNats, parts: dict[str, Component]) -> None:
-        self.vllm_url = vllm_url
-        self._nats = nats
-        self._parts = parts
-
-    def pids(self, target: str) -> list[int]:
-        pid = self._nats.pid if target == "nats" else self._parts[target].pid
-        return [] if pid is None else [pid]
+FIRES: dict[Card, str] = {
+    ("stop", "dispatcher"): "FleetProcessDown",
+    ("stop", "collector"): "FleetProcessDown",
+    ("stop", "actor"): "FleetWorkersMissing",
+    ("stop", "nats"): "FleetNatsAway",
+    ("partition", "all"): "FleetNatsAway",
+    ("partition", "worker"): "FleetWorkersMissing",
+    ("model", "refuse"): "FleetModelServerSick",
+    ("model", "http_500"): "FleetModelServerSick",
+    ("model", "http_503"): "FleetModelServerSick",
+    ("model", "hang"): "FleetModelServerSick",
+    ("model", "stall"): "FleetModelServerSick",
+    ("model", "truncate"): "FleetModelServerSick",
+    ("model", "malformed"): "FleetModelServerSick",
+    ("model", "empty"): "FleetModelServerFailing",
+    ("model", "stop"): "FleetModelServerSick",
+    ("full", subjects.AGENT_REQUESTS): "FleetStoreFull",
+    ("full", "store"): "FleetStoreFull",
+    ("malformed", subjects.AGENT_REQUESTED): "FleetDeadLetters",
+}
+FIRES_NONE: dict[Card, str] = {
+    ("kill", "dispatcher"): "it is started again",
+    ("responses", "duplicate"): "a slot is filled once",
+    ("kill", "actor"): "it is started again, and its calls with another delivery",
+    ("cut", "all"): "all connect again at once",
+    ("crash", "runner.saved"): "it is started again, and publishes what was saved",
+    ("delete", subjects.AGENT_REQUESTS): "it is declared again within seconds, and its calls with it",
+    ("model", "http_429"): "a busy server is not sick: its calls wait, or go to others",
+    ("kill", "nats"): "it is started again, with what it has stored",
+    ("clock", "collector +1h"): "deadlines are those of NATS",
+    ("responses", "forged"): "an answer without a token counts for nothing",
+    ("malformed", subjects.AGENT_COMPLETED): "so does one that is no message",
+    ("malformed", subjects.AGENT_FAILED): "so does one that is no message",
+    ("full", subjects.DELIBERATION_REQUESTS): "requests are taken out as fast as they come",
+    ("term", "collector"): "it hands back what it has, and is started again",
+    ("delete", subjects.COLLECTOR): "it is declared again within seconds",
+    ("full", subjects.AGENT_RESPONSES): "workers try again until there is room",
+    ("kill", "collector"): "it is started again",
+}
+"""With what makes an alert needless. One process after the other: what dies again at once is started again later."""
 
 
 @asynccontextmanager
-async def watched_fleet(tmp_path: Path) -> AsyncIterator[tuple[Target, Prometheus]]:
-    """Dispatcher, collector and worker as processes, scraped by a Prometheus, under a little load."""
-    async with AsyncExitStack() as stack:
-        nats = EmbeddedNats(tmp_path / "nats")
-        await nats.start()
-        stack.push_async_callback(nats.stop)
-        model = await stack.enter_async_context(Simulator(SimulatorConfig(latency_ms=20)))
-        config = tmp_path / "fleet.toml"
-        config.write_text(CONFIG.format(url=model.url))
-        ports = dict(zip(("dispatcher", "collector"), free_ports(2), strict=True))
-        environ = {"NATS_URL": nats.url, "FLEET_CONFIG": str(config), "FLEET_HEALTH_HOST": "127.0.0.1"}
-        parts = {
-            kind: Component(
-                kind,
-                tmp_path / f"{kind}.log",
-                **environ,
-                **({"FLEET_HEALTH_PORT": str(ports[kind])} if kind in ports else {}),
-            )
-            for kind in ("dispatcher", "collector", "worker")
-        }
-        for part in parts.values():
-            stack.push_async_callback(part.end, signal.SIGKILL)
-        await asyncio.gather(*(part.start() for part in parts.values()))
-        watching = await stack.enter_async_context(prometheus(tmp_path, list(ports.values())))
-        nc = await connection.connect(Settings(nats_url=nats.url), "client", reconnect_time_wait=0.2)
-        stack.push_async_callback(nc.close)
-        asking = asyncio.create_task(ask(nc))
+async def watched(directory: Path, bed: Bed) -> AsyncIterator[Prometheus]:
+    """By a Prometheus that remembers nothing, while the fleet is well."""
+    async with prometheus(directory, list(bed.health_ports.values())) as watching:
 
-        async def end() -> None:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+        async def is_seen_well() -> bool:
+            return await is_well(bed) and len(await watching.query("fleet_ready == 1")) >= 2
 
-        stack.push_async_callback(end)
-        bed: Any = Bed(model.url, nats, parts)
-        yield Target(nc, Recorder(nc), bed), watching
+        await until(is_seen_well, 180, pause_s=0.5)
+        yield watching
 
 
-async def ask(nc: Any) -> None:
-    """One small deliberation after the other, without waiting for any."""
-    body = b'{"task_description": "Design it", "num_agents": 2, "rounds": 1, "constraints": {"timeout_seconds": 300}}'
-    while True:
-        with suppress(*OUTAGES):  # NATS is away on purpose
-            await nc.request(subjects.REQUESTED, body, timeout=2)
-        await asyncio.sleep(0.5)
+async def is_well(bed: Bed) -> bool:
+    """Whether all answer that they are ready."""
+    try:
+        async with aiohttp.ClientSession() as http:
+            for port in bed.health_ports.values():
+                async with http.get(f"http://127.0.0.1:{port}/readyz") as reply:
+                    if reply.status != 200:
+                        return False
+    except aiohttp.ClientError:
+        return False
+    return True
 
 
-async def until_fires(watching: Prometheus, alert: str) -> set[str]:
-    async with asyncio.timeout(FIRES_WITHIN_S):
-        while alert not in (firing := await watching.firing()):  # noqa: ASYNC110 - Prometheus says nothing by itself
-            await asyncio.sleep(0.5)
-    return firing
+async def until_fires(watching: Prometheus, alert: str) -> None:
+    async def fires() -> bool:
+        return alert in await watching.firing()
+
+    await until(fires, FIRES_WITHIN_S, pause_s=0.5)
+
+
+async def has_fired(watching: Prometheus) -> set[str]:
+    """Names of the alerts that did, for however short a time."""
+    samples = await watching.query('count by (alertname) (max_over_time(ALERTS{alertstate="firing"}[1h]))')
+    return {sample["metric"]["alertname"] for sample in samples}
+
+
+async def made(target: Target, card: Card, for_s: float) -> None:
+    kind, what = card
+    await inject(target, Fault(number=0, kind=kind, target=what, at_s=0.0, for_s=for_s, chance=0.99))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("card", "alert"), FIRES.items(), ids=lambda value: value if isinstance(value, str) else " ".join(value)
+)
+async def test_each_fault_fires_its_alert_and_no_other(card: Card, alert: str, tmp_path: Path) -> None:
+    """Within a minute the alert named for it does, alone."""
+    async with working(tmp_path) as (target, bed), watched(tmp_path / "prometheus", bed) as watching:
+        breaking = asyncio.create_task(made(target, card, FIRES_WITHIN_S + HELD_S))
+        try:
+            await until_fires(watching, alert)
+            await asyncio.sleep(HELD_S)
+            assert await has_fired(watching) == {alert}
+        finally:
+            breaking.cancel()  # what was broken is mended
+            await asyncio.gather(breaking, return_exceptions=True)
+
+
+@pytest.mark.timeout(1200)
+async def test_quiet_load_fires_none_and_nor_does_what_is_healed_at_once(tmp_path: Path) -> None:
+    """Not even where one such fault follows the other."""
+    async with working(tmp_path) as (target, bed), watched(tmp_path / "prometheus", bed) as watching:
+        await asyncio.sleep(QUIET_S)
+        assert await has_fired(watching) == set()
+        for card in FIRES_NONE:
+            async with asyncio.timeout(2 * REACHED_WITHIN_S):
+                await made(target, card, BRIEF_S)
+            await until(lambda: is_well(bed), pause_s=0.5)
+            assert await has_fired(watching) == set(), card
+        await asyncio.sleep(QUIET_S)
+        assert await has_fired(watching) == set()
+
+
+def test_every_kind_of_fault_stands_in_the_matrix() -> None:
+    """With its alert, or with the reason why there is none."""
+    assert {kind for kind, _ in (*FIRES, *FIRES_NONE)} == set(HOW)
+    assert {*FIRES, *FIRES_NONE} <= set(CATALOGUE)
 
 
 async def nothing_from(watching: Prometheus, queries: dict[str, str]) -> list[str]:
     """Names of the queries that return no data."""
     return [where for where, query in queries.items() if not await watching.query(query)]
-
-
-async def until_quiet(watching: Prometheus) -> None:
-    async with asyncio.timeout(180):
-        while await watching.firing():  # noqa: ASYNC110
-            await asyncio.sleep(0.5)
-
-
-@pytest.mark.timeout(1500)
-async def test_each_fault_fires_its_alert_and_no_other(tmp_path: Path) -> None:
-    """A quiet fleet fires none. Within a minute of each fault the alert named for it does, alone."""
-    async with watched_fleet(tmp_path) as (target, watching):
-        for _ in range(QUIET_S):
-            assert await watching.firing() == set()
-            await asyncio.sleep(1)
-        for number, (kind, what, alert) in enumerate(MATRIX):
-            fault = Fault(number=number, kind=kind, target=what, at_s=0.0, for_s=FIRES_WITHIN_S, chance=0.99)
-            breaking = asyncio.create_task(inject(target, fault))
-            firing = await until_fires(watching, alert)
-            assert firing == {alert}, (kind, what)
-            breaking.cancel()  # what was broken is mended
-            await asyncio.gather(breaking, return_exceptions=True)
-            if number < len(MATRIX) - 1:
-                await until_quiet(watching)
 
 
 @pytest.mark.timeout(600)
@@ -150,8 +157,10 @@ async def test_every_panel_shows_something(tmp_path: Path) -> None:
         for name, board in load_dashboards().items()
         for panel in board["panels"]
     }
-    async with watched_fleet(tmp_path) as (_, watching):
-        async with asyncio.timeout(180):
-            while await nothing_from(watching, queries):  # noqa: ASYNC110 - Prometheus says nothing by itself
-                await asyncio.sleep(2)
+    async with working(tmp_path) as (_, bed), watched(tmp_path / "prometheus", bed) as watching:
+
+        async def all_show() -> bool:
+            return not await nothing_from(watching, queries)
+
+        await until(all_show, 180, pause_s=2)
         assert not await nothing_from(watching, queries)

@@ -2,7 +2,7 @@
 
 import subprocess
 
-from tests.support.monitoring import ALERTS, MONITORING, program
+from tests.support.repository.monitoring import ALERTS, MONITORING, program
 
 
 def promtool(*words: str) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -33,12 +34,12 @@ from tests.page.conftest import need
 
 CALLS = 64
 A_SECOND = 5
+MINUTE_S = 60.0
 """Of each call: the fleet's own default."""
 LISTED = 5_000
 STILL_ACCEPTED = 200
 """So many accepted in the last hours: the page reads no older acceptances."""
 TASK = "measured"
-CHROMIUM = need("chromium", "chromium-browser", "google-chrome")
 
 # Notes when each marker, the time of its publishing, is on the screen: after the frame in which its text was drawn.
 WATCH = """() => {
@@ -73,15 +74,34 @@ async def stage(directory: Path) -> AsyncIterator[tuple[str, Any, EmbeddedNats]]
             await embedded.stop()
 
 
-async def answer(nc: Any) -> None:
-    """`deliberation.result` of the one task."""
+async def answer(nc: Any, body: dict[str, Any] | None = None) -> None:
+    """`deliberation.result`; without a body, that the one task is in progress."""
     at = rfc3339(now_ms())
-    body = {"task_id": TASK, "status": "IN_PROGRESS", "accepted_at": at, "deadline_at": rfc3339(now_ms() + 3_600_000)}
+    told = {"task_id": TASK, "status": "IN_PROGRESS", "accepted_at": at, "deadline_at": rfc3339(now_ms() + 3_600_000)}
 
     async def reply(msg: Any) -> None:
-        await msg.respond(json.dumps(body).encode())
+        await msg.respond(json.dumps(body or told).encode())
 
     await nc.subscribe(subjects.RESULT, cb=reply)
+
+
+async def say(nc: Any, call: int, text: str, tokens: int) -> None:
+    """What one of the CALLS calls has written since the last time."""
+    message = AgentProgress(
+        task_id=TASK,
+        agent_id=f"agent-dev-{call + 1:03}",
+        role="DEV",
+        phase="propose",
+        round=0,
+        attempt=1,
+        progress_pct=1,
+        message="",
+        text_delta=text,
+        tokens=tokens,
+        timestamp=rfc3339(now_ms()),
+    )
+    sent = headers(subjects.AGENT_PROGRESS, f"{TASK}.p{time.monotonic_ns()}", "/fleet/worker", TASK, "00-a-b-01")
+    await nc.publish(subjects.AGENT_PROGRESS, encode(message), headers=sent)
 
 
 async def write(nc: Any, seconds: float) -> None:
@@ -89,32 +109,18 @@ async def write(nc: Any, seconds: float) -> None:
     begin, number = time.monotonic(), 0
     while time.monotonic() - begin < seconds:
         call = number % CALLS
-        delta = f" word {number} @{now_ms()}.{number}" if call == 0 else f" word {number} of what a model writes"
-        message = AgentProgress(
-            task_id=TASK,
-            agent_id=f"agent-dev-{call + 1:03}",
-            role="DEV",
-            phase="propose",
-            round=0,
-            attempt=1,
-            progress_pct=1,
-            message="",
-            text_delta=delta,
-            tokens=number // CALLS,
-            timestamp=rfc3339(now_ms()),
-        )
-        sent = headers(subjects.AGENT_PROGRESS, f"{TASK}.p{time.monotonic_ns()}", "/fleet/worker", TASK, "00-a-b-01")
-        await nc.publish(subjects.AGENT_PROGRESS, encode(message), headers=sent)
+        text = f" word {number} @{now_ms()}.{number}" if call == 0 else f" word {number} of what a model writes"
+        await say(nc, call, text, number // CALLS)
         number += 1
         await asyncio.sleep(max(0.0, begin + number / (CALLS * A_SECOND) - time.monotonic()))
 
 
-async def fill(nc: Any) -> None:
-    """LISTED deliberations that have ended."""
+async def fill(nc: Any, listed: int = LISTED, result_bytes: int = 20_000) -> None:
+    """So many deliberations that have ended."""
     js = nc.jetstream()
     usage = TotalUsage(prompt_tokens=5_000, completion_tokens=900, calls=12)
     pending = []
-    for number in range(LISTED):
+    for number in range(listed):
         task_id = f"listed-{number}"
         summary = EndSummary(
             status="COMPLETED",
@@ -131,15 +137,20 @@ async def fill(nc: Any) -> None:
         times = {"accepted_at": rfc3339(now_ms() - 5_000), "deadline_at": rfc3339(now_ms() + 60_000)}
         for subject, body, more in (
             (subjects.ACCEPTED, json.dumps(accepted | times).encode(), {}),
-            (subjects.COMPLETED, b"x" * 20_000, {HEADER: encode(summary).decode()}),
+            (subjects.COMPLETED, b"x" * result_bytes, {HEADER: encode(summary).decode()}),
         ):
             sent = headers(subject, f"{task_id}.{subject}", "/fleet/collector", task_id, "00-a-b-01")
-            if subject != subjects.ACCEPTED or number >= LISTED - STILL_ACCEPTED:
+            if subject != subjects.ACCEPTED or number >= listed - STILL_ACCEPTED:
                 pending.append(js.publish(subject, body, headers=sent | more))
         if len(pending) >= 200:
             await asyncio.gather(*pending)
             pending.clear()
     await asyncio.gather(*pending)
+
+
+def chromium() -> str:
+    """Where it is."""
+    return need("chromium", "chromium-browser", "google-chrome")
 
 
 def renderers(browser_pid: int) -> list[psutil.Process]:
@@ -166,31 +177,41 @@ async def painting(page: Page, nc: Any, seconds: float) -> dict[str, Any]:
 
 
 async def burden(url: str, nc: Any, seconds: float, directory: Path) -> dict[str, Any]:
-    """What a page takes of processor and memory while all write, in a browser that no test tool listens to."""
+    """What a page takes of processor and memory while all write, minute by minute, in a browser without a test tool."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory / 'profile'}"]
     browser = await asyncio.create_subprocess_exec(
-        CHROMIUM, *options, url, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        chromium(), *options, url, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     try:
         await write(nc, 5)
-        processes = renderers(browser.pid)
-        before, begin = used_s(processes), time.monotonic()
-        await write(nc, seconds)
-        cores = (used_s(processes) - before) / (time.monotonic() - begin)
-        memory = sum(each.memory_full_info().uss for each in processes) / 1e6
-        return {"seconds": round(seconds), "cores": round(cores, 3), "unshared_mb": round(memory)}
+        processes, cores, memory = renderers(browser.pid), [], []
+        if not processes:
+            raise RuntimeError("the browser has no page yet, so nothing would be measured")
+        for number in range(ceil(seconds / MINUTE_S)):
+            before, begin = used_s(processes), time.monotonic()
+            await write(nc, min(MINUTE_S, seconds - number * MINUTE_S))
+            cores.append(round((used_s(processes) - before) / (time.monotonic() - begin), 3))
+            memory.append(round(sum(each.memory_full_info().uss for each in processes) / 1e6))
+        return {"seconds": round(seconds), "cores": cores, "unshared_mb": memory}
     finally:
         browser.terminate()
         await browser.wait()
 
 
 async def opening(browser: Any, url: str) -> tuple[Page, dict[str, Any]]:
-    """Until all that is listed is known and drawn."""
+    """Until the newest are drawn, and until all are known."""
     page = await browser.new_page()
     begin = time.monotonic()
     await page.goto(url)
-    await page.get_by_text(f"{LISTED:,} ended").wait_for(timeout=60_000)
-    return page, {"deliberations": LISTED, "open_ms": round(1000 * (time.monotonic() - begin))}
+    await page.get_by_role("link", name=f"listed-{LISTED - 1}").wait_for()
+    usable = time.monotonic()
+    await page.get_by_text(f"{LISTED:,} ended", exact=True).wait_for(timeout=60_000)
+    known = time.monotonic()
+    return page, {
+        "deliberations": LISTED,
+        "newest_drawn_ms": round(1000 * (usable - begin)),
+        "all_known_ms": round(1000 * (known - begin)),
+    }
 
 
 async def reconnecting(page: Page, embedded: EmbeddedNats) -> dict[str, Any]:
@@ -209,7 +230,7 @@ async def main(seconds: float) -> None:
         async with stage(Path(directory)) as (url, nc, embedded), async_playwright() as started:
             await answer(nc)
             task = f"{url}/#/task/{TASK}"
-            browser = await started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            browser = await started.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
             page = await browser.new_page()
             await page.goto(task)
             await page.get_by_role("heading", name=TASK).wait_for()

@@ -14,8 +14,8 @@ from fleet.local.ports import free_port
 from fleet.local.testbed import in_process
 from fleet.model_servers import EndpointConfig, Price
 from fleet.page.server import serving
-from tests.support.control_plane import Fleet, client_on
-from tests.support.permitted import Users, permitted
+from tests.support.fleets.control_plane import Fleet, client_on
+from tests.support.nats.permitted import Users, permitted
 from workers.simulator.server import Simulator, SimulatorConfig
 
 PRICE = Price(input=0.4, cached=0.04, output=1.2)

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from fleet import subjects
 from fleet.config import Limits
+from fleet.messages.headers import headers
+from tests.page.measure import fill, stage
 from tests.page.stage import log_in, staged
 from workers.simulator.server import SimulatorConfig
 
@@ -63,4 +66,21 @@ async def test_cost_by_team_and_why_it_is_degraded(browser: Any, tmp_path: Path)
         assert shown == {name: f"{cost:.4f}" for name, cost in sums.items()}
         await page.get_by_label("Sum by").select_option("tenant")
         await page.get_by_role("rowheader", name="default").wait_for()
+        await page.close()
+
+
+async def test_older_ones_are_read_after_the_newest(browser: Any, tmp_path: Path) -> None:
+    """More than are read at first; of an id that was used twice the later deliberation counts."""
+    async with stage(tmp_path) as (url, nc, _):
+        old = headers(subjects.FAILED, "old", "/fleet/collector", "listed-899", "00-a-b-01")
+        await nc.jetstream().publish(subjects.FAILED, b"{}", headers=old)
+        await fill(nc, listed=900, result_bytes=10)
+        page = await browser.new_page()
+        await page.goto(url)
+        await page.get_by_text("900 ended", exact=True).wait_for()
+        assert "Together they cost 9.00" in await page.inner_text("main")
+        await page.get_by_label("Search").fill("listed-899")
+        rows = page.get_by_role("region", name="Deliberations that ended").locator("tbody tr")
+        (row,) = await rows.all_inner_texts()
+        assert "completed" in row
         await page.close()

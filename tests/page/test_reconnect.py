@@ -9,8 +9,8 @@ import pytest
 from fleet.local.nats_server import EmbeddedNats, WebSocket
 from fleet.local.ports import free_port
 from fleet.page.server import serving
-from tests.support.control_plane import client_on
-from tests.support.whole_fleet import whole
+from tests.support.fleets.control_plane import client_on
+from tests.support.fleets.whole_fleet import whole
 
 pytestmark = pytest.mark.timeout(120)
 

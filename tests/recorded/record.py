@@ -12,15 +12,17 @@ from typing import Any
 from msgspec import to_builtins
 
 from fleet import subjects
-from fleet.asyncapi import CHANNELS
 from fleet.deliberation.events import (
     Announce,
     CallAgent,
     CancelAsked,
     Conclude,
     DeadlinePassed,
+    Followed,
     Requested,
     Responded,
+    ResultFound,
+    ResultMissing,
 )
 from fleet.deliberation.machine import Decision, decide
 from fleet.deliberation.state import Deliberation
@@ -32,15 +34,26 @@ from fleet.messages import (
     CancelRequest,
     ContentRef,
     DeadlineReached,
+    DeliberationCompleted,
     DeliberationFailed,
     DeliberationRejected,
     FollowReply,
+    Heartbeat,
+    Judge,
+    LookRequest,
+    PromptAnswer,
+    PromptError,
+    PromptFile,
+    PromptRequest,
+    PromptStatus,
+    PromptText,
     ResultReply,
     ResultRequest,
     ServiceError,
     TotalUsage,
     encode,
 )
+from fleet.messages.channels import CHANNELS
 from fleet.requests.fields import DeliberationRequested
 from fleet.requests.task import Task
 from tests.support.agents import answer, failure
@@ -58,19 +71,28 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 Record = dict[str, Any]
 
 
-def begin(task_id: str, fields: dict[str, Any], shadows: tuple[str, ...] = ()) -> Decision:
+def begin(
+    task_id: str, fields: dict[str, Any], shadows: tuple[str, ...] = (), judges: tuple[Judge, ...] = ()
+) -> Decision:
     task = Task(task_description="Design a rate limiter", **fields)
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    return decide(None, Requested(task_id, task, 7, NOW, traceparent, shadows={"DEV": shadows}))
+    return decide(None, Requested(task_id, task, 7, NOW, traceparent, shadows={"DEV": shadows}, judges=judges))
 
 
 def called(decision: Decision) -> list[AgentRequested]:
     return [effect.request for effect in decision.outbox if isinstance(effect, CallAgent)]
 
 
-def play(task_id: str, fields: dict[str, Any], *, fails: bool, shadows: tuple[str, ...] = ()) -> Iterator[Record]:
+def play(
+    task_id: str,
+    fields: dict[str, Any],
+    *,
+    fails: bool,
+    shadows: tuple[str, ...] = (),
+    judges: tuple[Judge, ...] = (),
+) -> Iterator[Record]:
     """One deliberation: what is published, and its states at the beginning and in the middle of every phase."""
-    decision = begin(task_id, fields, shadows)
+    decision = begin(task_id, fields, shadows, judges)
     waiting: list[AgentRequested] = []
     while True:
         yield from published(decision)
@@ -106,6 +128,8 @@ def everything() -> Iterator[Record]:
         if fields.keys() <= set(Task.__struct_fields__):
             yield from play(name, fields, fails=False)
     yield from play("shadows", {"num_agents": 2, "rounds": 0}, fails=False, shadows=("candidate",))
+    judge = Judge(name="reward", kind="classify", model="rm", endpoint="rm-1")
+    yield from play("judged", {"num_agents": 3, "rounds": 0}, fails=False, judges=(judge,))
     yield from play("one-fails", {"num_agents": 3}, fails=True)
     yield from play("fails", {"num_agents": 1}, fails=True)
     running = begin("ended-early", {"num_agents": 2}).state
@@ -113,6 +137,7 @@ def everything() -> Iterator[Record]:
         ended = decide(running, event)
         yield from published(ended)
         yield {"state": ended.state}
+    yield from cached()
     call = called(begin("said", {"num_agents": 1}))[0]
     slot = {name: getattr(call, name) for name in ("task_id", "agent_id", "role", "phase", "round", "attempt")}
     yield {
@@ -131,6 +156,20 @@ def everything() -> Iterator[Record]:
             rejected_at="2026-01-01T00:00:00.000Z",
         )
     }
+
+
+def cached() -> Iterator[Record]:
+    """A request that waits for the result of an equal one, which it follows, and gets it."""
+    task = Task(task_description="Design a rate limiter", num_agents=1, cache="use")
+    first, waits = (decide(None, Requested(name, task, 7, NOW, cache_key="0af7")) for name in ("origin", "waits"))
+    running = decide(first.state, ResultMissing(NOW))
+    followed = decide(running.state, Followed("waits"))
+    ended = decide(followed.state, Responded(answer(called(running)[0]), NOW + 1000))
+    assert isinstance(ended.state.result, DeliberationCompleted)
+    answered = decide(waits.state, ResultFound(ended.state.result, NOW + 1001))
+    for decision in (waits, followed, ended, answered):
+        yield from published(decision)
+        yield {"state": decision.state}
 
 
 def requests_and_replies() -> Iterator[Record]:
@@ -155,8 +194,22 @@ def requests_and_replies() -> Iterator[Record]:
     for channel in (subjects.ASK, subjects.RESULT, subjects.CANCEL):
         yield {f"{channel}.reply": ServiceError(error="no task nobody", task_id="nobody", status="UNKNOWN")}
         yield {f"{channel}.reply": ServiceError(error="bad request: JSON is malformed")}
+    council = asyncapi_id(subjects.PROMPT)
+    yield {council: PromptRequest(prompt="Design a rate limiter")}
+    yield {council: {"prompt": "Design a rate limiter", "deliberation": {"task_id": "said", "num_agents": 2}}}
+    yield {f"{council}.reply": PromptStatus(data="ack")}
+    yield {f"{council}.reply": PromptAnswer(data=PromptText(text="A rate "))}
+    file = PromptFile(filename="deliberation.json", content="e30=")
+    yield {f"{council}.reply": PromptAnswer(data=PromptText(text="limiter", attachments=(file,)))}
+    yield {f"{council}.reply": PromptError(error="deliberation_failed", message="every agent failed", task_id="said")}
+    yield {f"{council}.reply": PromptError(error="bad_request", message="bad prompt: it is empty")}
+    beat = Heartbeat(
+        agent="council", owner="fleet", session="default", instance_id="x", ts="2026-01-01T00:00:00.000Z", interval_s=30
+    )
+    yield {asyncapi_id(subjects.HEARTBEAT): beat}
     yield {subjects.CONTROL_CANCEL: CancelRequest(task_id="said", reason="enough")}
     yield {subjects.CONTROL_DEADLINE: DeadlineReached(task_id="said")}
+    yield {subjects.CONTROL_LOOK: LookRequest(task_id="said", ended="origin")}
 
 
 FULL_REQUEST = {
@@ -185,8 +238,13 @@ FULL_REQUEST = {
         "synthesis": True,
         "output_schema": {"type": "object"},
         "max_total_tokens": 100_000,
+        "cache": "use",
     },
 }
+
+
+def asyncapi_id(subject: str) -> str:
+    return next(channel.id for channel in CHANNELS if channel.subject == subject)
 
 
 def result_of(state: Deliberation) -> ResultReply:

@@ -20,6 +20,7 @@ from fleet.messages import (
     Critique,
     ModelUsage,
     Proposal,
+    Reward,
     Scorecard,
     Synthesis,
     Usage,
@@ -65,6 +66,11 @@ def answer(
         "correlation_ref": call.correlation_ref,
     }
     authors = tuple(call.labels.values())
+    if call.judge is not None:
+        reward = Reward(value=judge(call, authors[0]), kind=call.judge.kind, model=call.judge.model or "rm")
+        used = ModelUsage(prompt_tokens=5, completion_tokens=0, calls=1)
+        common |= {"model": reward.model, "usage": used.usage, "usage_by_model": {reward.model: used}}
+        return AgentCompleted(reward=reward, **common)
     written = f"{call.phase} {call.round} by {call.agent_id}" if text is None else text
     match call.phase:
         case "propose" | "revise":
@@ -113,7 +119,7 @@ def criteria(call: AgentRequested) -> list[str]:
     card = next(iter(call.answer_schema["properties"].values()))["properties"]
     if call.phase == "critique":
         return list(card["scores"]["properties"])
-    return [name for name, inner in card.items() if "score" in inner["properties"]]
+    return [name for name, inner in card.items() if inner["type"] == "integer" or "score" in inner["properties"]]
 
 
 def failure(call: AgentRequested) -> AgentFailed:

@@ -1,12 +1,12 @@
 """Plays deliberations in the pure core: no NATS, no clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import Decision, decide
 from fleet.deliberation.state import Deliberation
-from fleet.messages import AgentRequested, AgentResponse, DeliberationCompleted
+from fleet.messages import AgentRequested, AgentResponse, DeliberationCompleted, Judge
 from fleet.requests.task import Task
 from tests.support.agents import answer
 
@@ -15,8 +15,8 @@ NOW = 1_767_225_600_000
 Answerer = Callable[[AgentRequested], AgentResponse]
 
 
-def begin(**task: Any) -> Decision:
-    return decide(None, Requested("t-1", Task(task_description="Build it", **task), 7, NOW))
+def begin(*, judges: Sequence[Judge] = (), **task: Any) -> Decision:
+    return decide(None, Requested("t-1", Task(task_description="Build it", **task), 7, NOW, judges=tuple(judges)))
 
 
 def calls(decision: Decision) -> list[AgentRequested]:

@@ -1,26 +1,18 @@
 """How tasks end on the event loop, and who hears of it."""
 
 import asyncio
+from collections.abc import Awaitable, Iterator
 
+import pytest
 from structlog.testing import capture_logs
 
-from fleet.event_loop import end, log_failure
+from fleet.event_loop import all_of, end, fast_loop, log_failure
+from tests.support.tasks import drops_one_cancellation
 
 
 async def test_a_task_that_drops_a_cancellation_is_ended_nevertheless() -> None:
     """As `asyncio.wait_for` drops one on Python 3.11 that comes together with the result."""
-    dropped = []
-
-    async def drops_one() -> None:
-        while True:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if dropped:
-                    raise
-                dropped.append(True)
-
-    task = asyncio.create_task(drops_one())
+    task = asyncio.create_task(drops_one_cancellation())
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
         await end(task, pause_s=0.01)
@@ -60,3 +52,41 @@ async def test_the_error_of_a_task_that_nobody_awaits_is_in_the_log() -> None:
         ended.cancel()
         await asyncio.wait([failing, ended])
     assert [(line["event"], line["log_level"], line["task"]) for line in logs] == [("task.failed", "error", "step")]
+
+
+async def test_all_are_done_some_at_a_time_and_the_first_error_is_raised() -> None:
+    """Each is made when it is its turn; one that fails keeps none of the others from being done."""
+    waiting, done, most = 0, [], 0
+
+    async def work(number: int) -> None:
+        nonlocal waiting, most
+        most = max(most, waiting)
+        await asyncio.sleep(0)
+        waiting -= 1
+        done.append(number)
+        if number in (3, 5):
+            raise ValueError(number)
+
+    def works() -> Iterator[Awaitable[None]]:
+        nonlocal waiting
+        for number in range(10):
+            waiting += 1
+            yield work(number)
+
+    with pytest.raises(ValueError, match="3"):
+        await all_of(works(), at_once=2)
+    assert (sorted(done), most) == (list(range(10)), 2)
+
+
+@pytest.mark.parametrize(("left_behind", "reported"), [(asyncio.CancelledError(), 0), (ZeroDivisionError(), 1)])
+def test_of_what_nobody_awaits_errors_are_reported(
+    caplog: pytest.LogCaptureFixture, left_behind: BaseException, reported: int
+) -> None:
+    """A cancellation is none: nats-py leaves some behind where a connection ends before it has drained."""
+
+    async def leaves_it() -> None:
+        asyncio.get_running_loop().call_exception_handler({"message": "never retrieved", "exception": left_behind})
+
+    with asyncio.Runner(loop_factory=fast_loop) as runner:
+        runner.run(leaves_it())
+    assert len(caplog.records) == reported

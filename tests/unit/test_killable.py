@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from fleet.killable import Exhausted, JobFailed, Processes
+from tests.support.waiting import until
 
 JOBS = "tests.unit.test_killable"
 
@@ -104,9 +105,9 @@ async def test_a_process_that_ended_between_two_jobs_costs_none_of_them(processe
 async def test_a_cancelled_job_is_killed(processes: Processes) -> None:
     """A deliberation that was cancelled leaves nothing behind that computes."""
     first = await processes.run(f"{JOBS}:who", cpu_s=5)
+    used_s = psutil.Process(first).cpu_times().user
     job = asyncio.create_task(processes.run(f"{JOBS}:for_ever", cpu_s=60))
-    while psutil.Process(first).cpu_times().user < 0.5:  # noqa: ASYNC110 - it computes
-        await asyncio.sleep(0.01)
+    await until(lambda: psutil.Process(first).cpu_times().user >= used_s + 0.5)  # it computes
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job

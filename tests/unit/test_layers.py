@@ -1,6 +1,8 @@
 """Who may import whom: one table of ranks. A module imports from its own room and from rooms of a lower rank, only."""
 
 import ast
+import functools
+import re
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -11,9 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet", "fleet.subjects", "fleet.times", "fleet.clock", "fleet.exits", "fleet.logger"}),
+    frozenset({"fleet.tenants"}),
     frozenset({"fleet.messages", "fleet.model_servers"}),
     frozenset({"fleet.errors"}),
-    frozenset({"fleet.secret_files", "fleet.setting_values", "fleet.stream_limits"}),
+    frozenset({"fleet.secret_files", "fleet.setting_values", "fleet.limits"}),
     frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.config"}),
     frozenset({"fleet.own_secrets"}),
     frozenset({"fleet.jetstream", "fleet.observability", "fleet.killable"}),
@@ -45,8 +48,14 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for top in ("fleet", "workers") for path in sorted((ROOT / top).rglob("*.py"))}
 
 
-def imports(module: str) -> set[str]:
-    """Modules imported anywhere in the file, inside functions too; a foreign one by its top-level name."""
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """Modules imported anywhere in the file, inside functions too; a foreign one by its top-level name.
+
+    None are known of a foreign one.
+    """
+    if module not in MODULES:
+        return frozenset()
     names: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
@@ -54,10 +63,7 @@ def imports(module: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             full = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {name if name in MODULES else node.module for name in full}
-    return {name if name in MODULES else name.partition(".")[0] for name in names}
-
-
-GRAPH = {module: imports(module) for module in MODULES}
+    return frozenset(name if name in MODULES else name.partition(".")[0] for name in names)
 
 
 def room_of(module: str) -> str:
@@ -76,7 +82,7 @@ def reached(module: str) -> set[str]:
     seen: set[str] = set()
     waiting = [module]
     while waiting:
-        for name in GRAPH.get(waiting.pop(), set()):
+        for name in imports(waiting.pop()):
             parts = name.split(".")
             parents = {".".join(parts[:end]) for end in range(1, len(parts))} & set(MODULES)
             for new in ({name} | parents) - seen:
@@ -88,8 +94,8 @@ def reached(module: str) -> set[str]:
 def test_every_module_stands_in_a_room_of_the_table() -> None:
     """`fleet` is its version; `workers` is a name only."""
     assert {module for module in MODULES if module != "workers" and room_of(module) == "fleet"} == {"fleet"}
-    assert not GRAPH["fleet"] & set(MODULES)
-    assert not GRAPH["workers"] & set(MODULES)
+    assert not imports("fleet") & set(MODULES)
+    assert not imports("workers") & set(MODULES)
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "workers"])
@@ -97,7 +103,7 @@ def test_imports_go_down(module: str) -> None:
     """To the same room or to a lower rank: so no path, however long, climbs."""
     climbing = {
         name
-        for name in GRAPH[module] & set(MODULES) - {"workers"}
+        for name in imports(module) & set(MODULES) - {"workers"}
         if room_of(name) != room_of(module) and rank_of(name) >= rank_of(module)
     }
     assert not climbing
@@ -105,7 +111,7 @@ def test_imports_go_down(module: str) -> None:
 
 def test_no_module_imports_itself_by_any_path() -> None:
     """Within a room, too."""
-    graph = {module: names & set(MODULES) for module, names in GRAPH.items()}
+    graph = {module: imports(module) & set(MODULES) for module in MODULES}
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -146,7 +152,23 @@ def test_workers_share_only_the_wire_with_the_control_plane(module: str) -> None
 
 def test_only_the_pool_imports_ray() -> None:
     """Everything else runs, and is tested, without Ray."""
-    assert {room_of(module) for module, names in GRAPH.items() if "ray" in names} == {"workers.ray_pool"}
+    assert {room_of(module) for module in MODULES if "ray" in imports(module)} == {"workers.ray_pool"}
+
+
+def test_one_module_knows_the_private_parts_of_ray() -> None:
+    """Each with its reason, for the day when Ray changes."""
+    private = re.compile(r"^\s*(from|import) ray\S*\._", re.MULTILINE)
+    assert [module for module, path in MODULES.items() if private.search(path.read_text())] == [
+        "workers.ray_pool.quirks"
+    ]
+
+
+def test_one_module_knows_the_private_parts_of_opentelemetry() -> None:
+    """So nobody else has its exporter, which needs them."""
+    private = re.compile(r"^\s*(from|import) opentelemetry(\S*\._|.*\bOTLPSpanExporter\b)", re.MULTILINE)
+    assert [module for module, path in MODULES.items() if private.search(path.read_text())] == [
+        "fleet.observability.quirks"
+    ]
 
 
 def test_modules_and_rooms_are_small_enough_to_read() -> None:
@@ -154,7 +176,8 @@ def test_modules_and_rooms_are_small_enough_to_read() -> None:
     lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
     assert {module: count for module, count in lines.items() if count > 300} == {}
     assert median(count for module, count in lines.items() if MODULES[module].name != "__init__.py") <= 120
-    folders = Counter(path.parent for path in MODULES.values() if path.name != "__init__.py")
+    paths = [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
+    folders = Counter(path.parent for path in paths if path.name != "__init__.py")
     assert {folder: count for folder, count in folders.items() if count > 16} == {}
 
 

@@ -60,10 +60,11 @@ printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$vllm" > "$tag/ME
 echo pip > "$tag/INSTALLER"
 : > "$tag/RECORD"
 
-echo "[4/4] the tiny model, and adapters for it"
-rm -rf "$environment/tiny-model"
+echo "[4/4] the tiny model, adapters for it, and a reward model"
+rm -rf "$environment/tiny-model" "$environment/tiny-reward"
 "$environment/bin/python" "$here/make_tiny.py" "$environment/tiny-model"
 "$environment/bin/python" "$here/make_adapters.py" "$environment/tiny-model" "$environment/adapters" dev qa
+"$environment/bin/python" "$here/make_reward.py" "$environment/tiny-model" "$environment/tiny-reward"
 
 echo "$current" > "$stamp"
 echo "done: tests/vllm/serve.sh PORT $environment"

@@ -3,7 +3,8 @@
 #
 #   serve.sh PORT [ENVIRONMENT] [further `vllm serve` arguments...]
 #
-# ENVIRONMENT defaults to .venv-vllm at the project's root. GET /health answers 200 when it is ready.
+# ENVIRONMENT defaults to .venv-vllm at the project's root. VLLM_TEST_MODEL names another model there. GET /health
+# answers 200 when it is ready.
 set -euo pipefail
 
 usage="usage: serve.sh PORT [ENVIRONMENT] [vllm serve arguments...]"
@@ -12,7 +13,8 @@ port=${1:?$usage}
 environment=${2:-$root/.venv-vllm}
 shift $(($# < 2 ? $# : 2))
 
-if [ ! -f "$environment/tiny-model/config.json" ]; then
+model=$environment/${VLLM_TEST_MODEL:-tiny-model}
+if [ ! -f "$model/config.json" ]; then
   echo "no vLLM in $environment: run tests/vllm/install.sh $environment" >&2
   exit 1
 fi
@@ -29,13 +31,14 @@ export VLLM_ENABLE_V1_MULTIPROCESSING=0
 
 # No chunked prefill: on a CPU, vLLM 0.32.0 dies of a seeded request whose prompt it takes in parts
 # ("CPU Generator does not use offset").
+# processed_logprobs: of what the grammar leaves, for random weights put next to nothing on digits.
 # disable_any_whitespace: random weights, allowed whitespace between JSON tokens, would write nothing else.
-exec vllm serve "$environment/tiny-model" \
+exec vllm serve "$model" \
   --host 127.0.0.1 --port "$port" --served-model-name tiny \
   --dtype bfloat16 --max-model-len 8192 --max-num-seqs 64 \
   --no-enable-chunked-prefill --max-num-batched-tokens 8192 \
   --enforce-eager --distributed-executor-backend uni \
-  --enable-prefix-caching --enable-prompt-tokens-details \
+  --enable-prefix-caching --enable-prompt-tokens-details --logprobs-mode processed_logprobs \
   --scheduling-policy priority --enable-request-id-headers \
   --structured-outputs-config '{"backend":"xgrammar","disable_any_whitespace":true}' \
   --disable-uvicorn-access-log \

@@ -15,7 +15,7 @@ from fleet.messages.trace_ids import TraceContext
 from fleet.model_servers import EndpointConfig, ModelConfig
 from fleet.requests.task import Task
 from fleet.times import rfc3339
-from tests.vllm.conftest import served
+from tests.vllm.conftest import vllm
 from workers.calls.caller import Caller
 from workers.llm.client import ModelClient
 
@@ -33,7 +33,7 @@ def lora_vllm(vllm_environment: Path, tmp_path_factory: pytest.TempPathFactory) 
     arguments = ("--enable-lora", "--max-loras", "2", "--max-lora-rank", "8")
     dev = f"dev={vllm_environment / 'adapters' / 'dev'}"
     log = tmp_path_factory.mktemp("vllm-lora") / "vllm.log"
-    with served(vllm_environment, log, *arguments, "--lora-modules", dev) as url:
+    with vllm(vllm_environment, log, *arguments, "--lora-modules", dev) as url:
         yield url
 
 
@@ -44,9 +44,12 @@ def adapters(vllm_environment: Path) -> Path:
 
 
 @asynccontextmanager
-async def worker(endpoint: EndpointConfig, models: dict[str, ModelConfig], **roles: str) -> AsyncIterator[Caller]:
+async def worker(
+    endpoint: EndpointConfig, models: dict[str, ModelConfig], *, max_tokens: int = 200, **roles: str
+) -> AsyncIterator[Caller]:
     profiles = {
-        role: RoleProfile(persona="You write code.", model=model, max_tokens=200) for role, model in roles.items()
+        role: RoleProfile(persona="You write code.", model=model, max_tokens=max_tokens)
+        for role, model in roles.items()
     }
     settings = Settings(endpoints={"vllm": endpoint}, models=models, roles=profiles, workers=Workers())
     client = ModelClient(settings)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import aiohttp
 
 from fleet import subjects
 from tests.e2e.conftest import Up, start, stop
-from tests.support.fake_control_plane import Plane, request, worker_process, working
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import Plane, request, worker_process, working
 
 ROLE = '[roles.DEV]\npersona = "You write code."\ntemperature = 0.8\nmax_tokens = {max_tokens}\n'
 STEPS = ["cache it", "count it", "queue it", "shard it", "retry it", "log it", "drop it", "price it"]
@@ -31,24 +33,32 @@ async def metric(real_vllm: str, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
-async def until(real_vllm: str, *, running: bool) -> None:
-    """Polls until vLLM runs something, or nothing."""
-    async with asyncio.timeout(60):
-        while bool(await metric(real_vllm, "vllm:num_requests_running")) is not running:  # noqa: ASYNC110 (it is remote)
-            await asyncio.sleep(0.02)
+async def until_running(real_vllm: str, fact: Callable[[float], bool]) -> None:
+    """Until vLLM runs so many requests."""
+
+    async def is_so() -> bool:
+        return fact(await metric(real_vllm, "vllm:num_requests_running"))
+
+    await until(is_so)
 
 
 async def test_deliberation_runs_through_every_phase(real_vllm: str, tmp_path: Path) -> None:
-    """Three agents, one round: twelve answered calls, all revised and scored, prompts found in the cache."""
+    """Three agents, one round: twelve answered calls, all revised and scored, prompts found in the cache. Random
+    weights end a text once in two thousand tokens, so those that are cut count; they often give two proposals the same
+    scores, which are compared then, in both orders.
+    """
     up = await fleet_on(real_vllm, tmp_path, max_tokens=1500)
     task_id = await up.request(
-        num_agents=3, rounds=1, constraints={"rubric": {"correctness": 1}, "timeout_seconds": 240}
+        num_agents=3,
+        rounds=1,
+        constraints={"rubric": {"correctness": 1}, "timeout_seconds": 240},
+        options={"accept_truncated": True},
     )
     done = await up.result(task_id, within_s=260)
     assert await stop(up) == 0
     assert done["status"] == "COMPLETED"
     assert done["failed_agents"] == []
-    assert done["usage"]["calls"] == 12
+    assert done["usage"]["calls"] - len(done["comparisons"]) == 12
     assert [result["proposal"]["revisions"] for result in done["results"]] == [1, 1, 1]
     assert all(0 <= result["score"] <= 10 for result in done["results"])
     assert done["usage"]["prompt_tokens"] > done["usage"]["cached_tokens"] > 0
@@ -97,7 +107,7 @@ async def words(real_vllm: str, *, tokens: int) -> str:
 
 async def nothing_is_generated(real_vllm: str) -> None:
     """vLLM runs nothing any more, and generates no further token."""
-    await until(real_vllm, running=False)
+    await until_running(real_vllm, lambda count: count == 0)
     generated = await metric(real_vllm, "vllm:generation_tokens_total")
     # Whatever is generated from here on would be for nobody.
     for _ in range(5):
@@ -109,7 +119,7 @@ async def test_cancel_stops_the_generation(real_vllm: str, tmp_path: Path) -> No
     """Of all eight agents."""
     up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
     task_id = await up.request(num_agents=8, rounds=0)
-    await until(real_vllm, running=True)
+    await until_running(real_vllm, lambda count: count > 0)
     reply = await up.nc.request("deliberation.cancel", task_id.encode(), timeout=20)
     assert json.loads(reply.data)["status"] == "CANCELLED"
     await nothing_is_generated(real_vllm)
@@ -120,7 +130,7 @@ async def test_the_deadline_stops_the_generation(real_vllm: str, tmp_path: Path)
     """Of all agents that have not finished by then."""
     up = await fleet_on(real_vllm, tmp_path, max_tokens=6000)
     task_id = await up.request(num_agents=8, rounds=0, constraints={"timeout_seconds": 3})
-    await until(real_vllm, running=True)
+    await until_running(real_vllm, lambda count: count > 0)
     done = await up.result(task_id)
     assert {call["error_type"] for call in done["failed_agents"]} == {"DeadlineExceeded"}
     await nothing_is_generated(real_vllm)
@@ -138,9 +148,7 @@ async def test_a_duplicates_end_stops_its_generation(real_vllm: str, nats_url: s
         await plane.next(subjects.AGENT_PROGRESS)
         zombie.send_signal(signal.SIGSTOP)
         async with working(plane, served):
-            async with asyncio.timeout(60):
-                while await metric(real_vllm, "vllm:num_requests_running") != 2:  # noqa: ASYNC110 (it is remote)
-                    await asyncio.sleep(0.02)
+            await until_running(real_vllm, lambda count: count == 2)
             zombie.send_signal(signal.SIGCONT)
             await plane.put_state(calls="completed")
             await nothing_is_generated(real_vllm)

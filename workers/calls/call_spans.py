@@ -89,7 +89,7 @@ def _chat(
         "gen_ai.provider.name": PROVIDERS.get(endpoint.config.kind, endpoint.config.kind),
         "gen_ai.request.model": attempt.model or None,
         "gen_ai.response.model": streamed.model,
-        "gen_ai.response.finish_reasons": [streamed.finish_reason] if streamed.finish_reason else None,
+        "gen_ai.response.finish_reasons": (streamed.finish_reason,) if streamed.finish_reason else None,
         "gen_ai.request.max_tokens": attempt.max_tokens or None,
         "gen_ai.usage.input_tokens": usage.prompt_tokens if streamed.began else None,
         "gen_ai.usage.output_tokens": usage.completion_tokens if streamed.began else None,

@@ -24,7 +24,7 @@ UNCHECKED: Final = "UncheckedAnswer"
 
 
 class IsolatedChecks:
-    """Of one worker."""
+    """The checking processes of one worker."""
 
     def __init__(self) -> None:
         self._processes = Processes()
@@ -68,7 +68,7 @@ class IsolatedChecks:
 
 
 def answer(request: str, content: str) -> Any:
-    """In the process: the `Checked`, or the error."""
+    """In the process: what `AnswerReader` returns, or the error."""
     try:
         return msgspec.to_builtins(AnswerReader(decode(request.encode(), AgentRequested))(content))
     except AgentCallError as error:

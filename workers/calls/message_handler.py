@@ -103,9 +103,9 @@ class MessageHandler:
                 log.error("agent.worker_lost", delivery=msg.metadata.num_delivered, **facts(request))
                 return await self._fail(request, msg, "WorkerLost", what)
             await self._notes.begin(msg)
-        return await self._call(request, msg)
+        return await self._call(lease, request, msg)
 
-    async def _call(self, request: AgentRequested, msg: Msg) -> Outcome:
+    async def _call(self, lease: Lease, request: AgentRequested, msg: Msg) -> Outcome:
         phase, delivery = phase_of(msg), msg.metadata.num_delivered
         bind_contextvars(trace_id=phase.trace_id)  # this message has a task of its own
         reach("worker.taken")
@@ -116,6 +116,7 @@ class MessageHandler:
         reach("worker.stored")
         log_response(response)
         if self._tracer is not None:  # before the message is gone: nobody else could tell of the call
+            self._leases.answered(lease)
             await self._tracer.exported()
         if isinstance(response, AgentCompleted):
             self.done += 1

@@ -29,6 +29,7 @@ from fleet.messages import (
 from fleet.messages.headers import CALL_TOKEN, headers, of_dead_letter
 from fleet.messages.trace_ids import TraceContext
 from fleet.observability.retries import again
+from fleet.tenants.names import is_key, name_of, subject_of
 from workers.calls.call_names import slot_of
 from workers.calls.task_view import TaskView
 
@@ -45,7 +46,7 @@ LONGEST_PAUSE_S = 4.0
 
 
 class WorkerPublisher:
-    """One per worker."""
+    """Publishes for one worker."""
 
     def __init__(self, nc: Client) -> None:
         self._nc = nc
@@ -114,9 +115,11 @@ class WorkerPublisher:
     async def report(self, event: AgentProgress, number: int, traceparent: str) -> None:
         """Publishes without waiting for an acknowledgement: the memory stream may be gone."""
         msg_id = f"{event.msg_id}.p{number}"
-        msg_headers = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, event.task_id, traceparent)
+        tenant, task_id = name_of(event.task_id)
+        msg_headers = headers(subjects.AGENT_PROGRESS, msg_id, SOURCE, task_id, traceparent)
+        subject = subject_of(tenant, subjects.AGENT_PROGRESS)
         try:
-            await self._nc.publish(subjects.AGENT_PROGRESS, encode(event), headers=msg_headers)
+            await self._nc.publish(subject, encode(event.change(task_id=task_id)), headers=msg_headers)
         except (nats.errors.Error, OSError) as error:
             log.debug("progress.not_published", task_id=event.task_id, error=type(error).__name__)
 
@@ -126,6 +129,15 @@ class WorkerPublisher:
             await self._nc.publish(subject, encode(what))
         except (nats.errors.Error, OSError) as error:
             log.debug("status.not_published", error=type(error).__name__)
+
+    async def forget(self, subject: str) -> None:
+        """Takes back what was told: nothing is there any more that it is told of."""
+        try:
+            await self._nc.publish(subject, b"", headers={"KV-Operation": "DEL"})
+            async with asyncio.timeout(LOOKUP_WITHIN_S):
+                await self._nc.flush()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            log.debug("status.not_taken_back", error=type(error).__name__)
 
     async def dead_letter(self, msg: Msg, reason: str) -> None:
         """Stores a message that nobody could handle, whole. Raises if the dead letter could not be stored."""
@@ -137,7 +149,7 @@ class WorkerPublisher:
 
     async def task_view(self, task_id: str) -> TaskView | None:
         """None: there is no such task, or its state cannot be read now."""
-        if not subjects.is_key(task_id):
+        if not is_key(task_id):
             return None  # NATS would close the connection over a name that is too long
         try:
             async with asyncio.timeout(LOOKUP_WITHIN_S):

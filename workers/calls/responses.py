@@ -2,7 +2,7 @@
 
 from fleet.clock import now_ms
 from fleet.errors import AgentCallError
-from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, CallFacts, Check, Proposal, Synthesis
+from fleet.messages import AgentCompleted, AgentFailed, AgentRequested, CallFacts, Check, Proposal, Reward, Synthesis
 from fleet.times import rfc3339
 from workers.calls.call_names import slot_of
 from workers.calls.reading.answers import CheckedAnswer
@@ -32,6 +32,7 @@ def completed(
         declined=checked.declined,
         critiques=checked.critiques,
         scores=checked.scores,
+        reward=_reward(request, answer),
         choice=checked.choice,
         synthesis=_synthesis(request, answer),
         checks=checks,
@@ -67,6 +68,13 @@ def failed(
         correlation=request.correlation,
         correlation_ref=request.correlation_ref,
     )
+
+
+def _reward(request: AgentRequested, answer: Answer) -> Reward | None:
+    value = answer.checked.reward
+    if value is None or request.judge is None:
+        return None
+    return Reward(value=value, kind=request.judge.kind, model=answer.model)
 
 
 def _proposal(request: AgentRequested, model_request: ModelRequest, answer: Answer) -> Proposal | None:

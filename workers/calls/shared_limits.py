@@ -11,19 +11,18 @@ from random import random
 import msgspec
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import Header
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.errors import FleetError
+from fleet.jetstream.compare_and_set import store_after
 from fleet.messages import UNDECODABLE
 from workers.llm.servers.allowances import Records, Unreadable
 
 WITHIN_S = 2.0
 TRIES = 50
 LONGEST_PAUSE_S = 0.02
-WRONG_LAST_SEQUENCE = 10071
 SET_CLOCK_EVERY_S = 60.0
 
 _STREAM = subjects.WORKERS_STREAM
@@ -32,7 +31,7 @@ _CLOCK = f"$KV.{subjects.WORKERS_BUCKET}.{subjects.CLOCK_KEYS}"
 
 
 class SharedLedger:
-    """A `Ledger`."""
+    """The `Ledger` that all workers of a fleet share."""
 
     def __init__(self, nc: Client, worker: str) -> None:
         self._js = nc.jetstream(timeout=WITHIN_S)
@@ -68,14 +67,10 @@ class SharedLedger:
         records, revision = self._known or await self._read()
         self._known = None
         changed = step(records, now_ms() + self._behind_ms)
-        headers = {str(Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value): str(revision)}
-        try:
-            stored = await self._js.publish(_SUBJECT, msgspec.json.encode(changed), headers=headers)
-        except APIError as error:
-            if error.err_code != WRONG_LAST_SEQUENCE:
-                raise
+        stored = await store_after(self._js, _SUBJECT, msgspec.json.encode(changed), revision)
+        if stored is None:
             return False
-        self._known = changed, stored.seq
+        self._known = changed, stored
         return True
 
     async def _read(self) -> tuple[Records, int]:

@@ -43,7 +43,7 @@ class BackgroundTasks:
         if task.cancelled():
             return
         error = task.exception() or RuntimeError(f"{task.get_name()} ended, and should run for ever")
-        log.critical("worker.background_task_failed", task=task.get_name(), exc_info=error)
         if not self._failed.done():
             self._failed.set_exception(error)
             self._failed.exception()  # it is logged: asyncio need not say once more that nobody has read it
+        log.critical("worker.background_task_failed", task=task.get_name(), exc_info=error)

@@ -15,6 +15,7 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.event_loop import end
 from fleet.jetstream import connection
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import WORKER_INBOX, published
 from fleet.jetstream.streams import of_consumer
 from fleet.messages import UNDECODABLE, AgentStop, decode
@@ -28,6 +29,7 @@ from workers.calls.deliveries.duplicates import DuplicateWatch
 from workers.calls.deliveries.leases import Leases
 from workers.calls.deliveries.pull_consumer import DRAIN_S, PullConsumer
 from workers.calls.message_handler import MessageHandler
+from workers.calls.open_files import calls_with_room
 from workers.calls.publisher import WorkerPublisher
 from workers.calls.shared_limits import SharedLedger
 from workers.calls.tasks import BackgroundTasks
@@ -68,7 +70,7 @@ class AgentWorker:
         settings: Settings,
         name: str,
         client: ModelClient,
-        nc: connection.Connection,
+        nc: Connection,
         events: ConnectionEvents,
         tracer: Tracer | None = None,
     ) -> None:
@@ -77,10 +79,10 @@ class AgentWorker:
         self._nc = nc
         self._client = client
         self._events = events
-        self._capacity = settings.workers.calls_per_worker
+        self._capacity = calls_with_room(settings.workers.calls_per_worker)
         self._renew_s = settings.workers.ack_wait_s / 3
         """No lease waits longer than a third of `ack_wait` to be renewed."""
-        self._stopping = False
+        self._stopping = self._retired = False
 
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks = BackgroundTasks(self.ended)
@@ -139,6 +141,22 @@ class AgentWorker:
             await end(self._pulling, pause_s=2 * DRAIN_S)
         await self._leases.finish(until - time.monotonic())
 
+    async def retire(self, retired: bool) -> int:
+        """Takes nothing new, while open calls go on; or takes calls again. Returns how many are open."""
+        if retired is not self._retired and not self._stopping:
+            self._retired = retired
+            log.info("worker.retired" if retired else "worker.works_again", worker=self._name, calls=len(self._leases))
+            if retired and (pulling := self._pulling) is not None:
+                self._pulling = None
+                await end(pulling, pause_s=2 * DRAIN_S)
+            elif not retired:
+                self._begin_to_pull()
+        return len(self._leases)
+
+    def _begin_to_pull(self) -> None:
+        self._pull.reset()
+        self._pulling = self._tasks.loop("pull calls", self._pull.run())
+
     def status(self) -> WorkerStatus:
         return WorkerStatus(
             name=self._name,
@@ -150,11 +168,12 @@ class AgentWorker:
             last_fetch_age_s=round(self._pull.silent_s, 3),
             endpoints=self._client.status(),
             waiting_by_model=self._client.endpoints.waiting(),
+            draining=self._retired,
         )
 
     async def _start(self) -> None:
         await self._nc.subscribe(subjects.AGENT_STOP, cb=self._on_stop)
-        self._pulling = self._tasks.loop("pull calls", self._pull.run())
+        self._begin_to_pull()
         self._tasks.loop("renew leases", self._leases.renew(self._renew_s))
         self._tasks.loop("renew delivery notes", self._notes.renew(self._leases.all))
         self._tasks.loop("look for duplicate calls", self._duplicates.run())
@@ -169,12 +188,14 @@ class AgentWorker:
         handed_back = await self._leases.hand_back(CLOSE_WITHIN_S)
         await self._tasks.close()
         await self._caller.close()
+        if self._retired:  # by intention: nobody is to miss it
+            await self._publisher.forget(subjects.status_of(self._name))
         log.info("worker.stopped", worker=self._name, handed_back=handed_back)
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
     def _free(self) -> int:
-        return 0 if self._stopping else self._capacity - len(self._leases)
+        return 0 if self._stopping or self._retired else self._capacity - len(self._leases)
 
     def _on_message(self, msg: Msg) -> None:
         if self._stopping:

@@ -12,7 +12,7 @@ from fleet.config import Settings
 from fleet.messages.trace_ids import TraceContext
 from workers.llm.failures import CONNECTION_TYPES, NO_ANSWER, AttemptError, of_client_error
 from workers.llm.http import Http
-from workers.llm.reading.answer import BYTES_PER_TOKEN, StreamedAnswer
+from workers.llm.reading.answer import StreamedAnswer
 from workers.llm.reading.read_pacing import ReadPacing, Stream
 from workers.llm.reading.silence import Silence
 from workers.llm.reading.sse import SseDecoder
@@ -20,6 +20,7 @@ from workers.llm.requests import ModelRequest, ModelTarget
 from workers.llm.servers import context_window as window
 from workers.llm.servers.dialects import Form, body_of
 from workers.llm.servers.endpoint import Endpoint, ModelCard
+from workers.llm.servers.rewards import Rewards
 from workers.llm.servers.search import Route
 
 log = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ class Attempts:
     def __init__(self, settings: Settings) -> None:
         self._limits = settings.workers
         self._http = Http(settings.workers)
+        self._rewards = Rewards(self._http)
         self._pacing = ReadPacing()
         self._loads: dict[tuple[Endpoint, str], asyncio.Lock] = {}
         self._learning: dict[Endpoint, asyncio.Task[tuple[ModelCard, ...]]] = {}
@@ -111,7 +113,7 @@ class Attempts:
         first_token_s: float,
         prompt_tokens: int | None = None,
     ) -> None:
-        """Fills `attempt.heard`. Raises `AttemptError`; left early, the connection is closed, and the model stops.
+        """Fills `attempt` in. Raises `AttemptError`; left early, the connection is closed, and the model stops.
 
         `prompt_tokens`: what the endpoint has said of this very prompt.
         """
@@ -149,6 +151,10 @@ class Attempts:
         endpoint, streamed = route.endpoint, attempt.streamed
         card = await self._card(route)
         attempt.model = card.id
+        streamed.prompt_bytes = sum(len(message.content) for message in request.messages)
+        if request.judge is not None:
+            streamed.take_whole(*await self._rewards.ask(endpoint, card.id, request, headers))
+            return
         attempt.form = form = endpoint.form(card.id)
         attempt.max_tokens = max_tokens = await self._room(route, request, card, prompt_tokens)
         config = endpoint.config
@@ -156,7 +162,6 @@ class Attempts:
         if request.more_than and attempt.sent.get(form.max_tokens_field, max_tokens) <= request.more_than:
             text = f"the text was cut off at max_tokens {request.more_than}, and there is no more room for it"
             raise AttemptError("Truncated", text, fault="answer", begun=False)
-        streamed.prompt_bytes = sum(len(message.content) for message in request.messages)
         async with self._http.chat(endpoint, attempt.sent, headers) as response:
             streamed.began = True
             with self._pacing.stream() as stream:
@@ -188,7 +193,7 @@ class Attempts:
         return card
 
     async def _load(self, endpoint: Endpoint, target: ModelTarget) -> None:
-        """The adapter, once for all calls that wait for it. Raises `Misplaced` where the server does not load it."""
+        """Once for all calls that wait for the adapter. Raises `WrongEndpoint` where the server does not load it."""
         assert target.name is not None
         assert target.adapter is not None
         async with self._loads.setdefault((endpoint, target.name), asyncio.Lock()):
@@ -293,8 +298,3 @@ async def _read_after_end(response: aiohttp.ClientResponse, streamed: StreamedAn
         async with asyncio.timeout(AFTER_ALL_S if streamed.counts is not None else AFTER_END_S):
             return await response.content.readany()
     return b""
-
-
-def expected_tokens(request: ModelRequest) -> int:
-    """What a call will use, before anybody has counted: its prompt, and a quarter of what its answer may have."""
-    return sum(len(message.content) for message in request.messages) // BYTES_PER_TOKEN + request.max_tokens // 4

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from random import Random
 
 from fleet.clock import now_ms
-from fleet.config import Workers
 from fleet.errors import AgentCallError
+from fleet.limits.workers import Workers
 from workers.llm.attempt import Attempt, Attempts, Check, TextSink, WrongEndpoint, chat_context
 from workers.llm.call_history import CallHistory
 from workers.llm.failures import AttemptError, of
@@ -39,7 +39,7 @@ class Shared:
 
 
 class ModelCall:
-    """One call."""
+    """One agent call at the model servers, with its retries."""
 
     def __init__(
         self, shared: Shared, request_id: str, check: Check, watcher: CallWatcher, first: int, tally: Tally
@@ -68,7 +68,7 @@ class ModelCall:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise self._gave_up(self._late()) from None
+            raise self._gave_up(self._late(request)) from None
         except Nowhere:
             raise self._gave_up(self._history.nowhere(request)) from None
 
@@ -108,7 +108,8 @@ class ModelCall:
         first = self._begin()
         self._tell(first)
         making = self._make(first, request, self._watcher, None)
-        late_after_s = None if self._hedges >= MAX_HEDGES else self._shared.durations.late_after_s(request.phase)
+        may_hedge = self._hedges < MAX_HEDGES and request.judge is None
+        late_after_s = self._shared.durations.late_after_s(request.phase) if may_hedge else None
         if late_after_s is None:
             attempt = await making
         else:
@@ -162,7 +163,8 @@ class ModelCall:
                     await judge(attempt, request, self._check)
                 finally:
                     open_call.used_tokens = attempt.streamed.usage.total
-            shared.durations.add(request.phase, time.monotonic() - began)
+            if request.judge is None:
+                shared.durations.add(request.phase, time.monotonic() - began)
             self._history.note_success(route)
             attempt.outcome = "completed"
         except AgentCallError as error:
@@ -216,13 +218,16 @@ class ModelCall:
             stands_in=bool(route.target.stands_in),
         )
 
-    def _late(self) -> AgentCallError:
+    def _late(self, request: ModelRequest) -> AgentCallError:
         """The deadline has passed: what to say of it, and whatever went wrong before."""
         errors = self._history.errors
         before = f"; before that {errors[-1].error_type}: {errors[-1].error}" if errors else ""
         waiting = self._told is not None and self._told.route is None
         where = " while every endpoint's breaker was open, or had no room" if waiting else ""
-        late = AgentCallError("DeadlineExceeded", f"the task's deadline has passed{where}{before}", retryable=False)
+        over = "the task's deadline has passed"
+        if request.judge is not None:
+            over = "the time of a judge's call (timeout_s, within the task's deadline) has passed"
+        late = AgentCallError("DeadlineExceeded", f"{over}{where}{before}", retryable=False)
         if self._told is not None:
             self._watcher.ended(self._told.streamed.tokens, late)
         return late

@@ -3,8 +3,9 @@
 from msgspec import structs
 
 from fleet.errors import AgentCallError
-from workers.llm.attempt import Attempt, expected_tokens
+from workers.llm.attempt import Attempt
 from workers.llm.failures import CONNECTION_TYPES, AttemptError
+from workers.llm.reading.answer import BYTES_PER_TOKEN
 from workers.llm.requests import ModelRequest
 from workers.llm.servers import context_window
 from workers.llm.servers.endpoints import Endpoints
@@ -99,12 +100,13 @@ class CallHistory:
         error = self.errors[-1] if self.errors else None
         return Search(
             targets=request.targets,
-            task_id=request.task_id,
+            # Where a judge is asked says nothing of where the task's own prompts are cached.
+            task_id=request.task_id if request.judge is None else f"{request.task_id}/judge",
             failed=last.route.endpoint if last is not None and last.route is not None else None,
             unreachable=error is not None and not error.begun,
             refused=self._refused.keys(),
             suspect=any(each.fault == "server" and each.begun for each in self.errors),
-            expected_tokens=expected_tokens(request),
+            expected_tokens=_expected_tokens(request),
         )
 
     def has_another(self, request: ModelRequest) -> bool:
@@ -146,3 +148,8 @@ class CallHistory:
 
 def _key(route: Route) -> tuple[str, str]:
     return route.endpoint.name, route.target.name or ""
+
+
+def _expected_tokens(request: ModelRequest) -> int:
+    """What a call will use, before anybody has counted: its prompt, and a quarter of what its answer may have."""
+    return sum(len(message.content) for message in request.messages) // BYTES_PER_TOKEN + request.max_tokens // 4

@@ -2,22 +2,20 @@
 
 import asyncio
 import ssl
-from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
 import aiohttp
 from msgspec import json
 
-from fleet.config import Workers
 from fleet.errors import ConfigError
+from fleet.limits.workers import Workers
 from fleet.messages import ChatMessage
-from fleet.model_servers import joined
-from fleet.secret_files import Certificates
+from fleet.model_servers import beside_v1, joined
+from workers.llm.access import Access
 from workers.llm.failures import AttemptError, malformed, of_client_error, shorten
 from workers.llm.refusals import is_page, of_page, of_status, status_within
 from workers.llm.retry_after import asked_wait_s
@@ -29,11 +27,11 @@ KEEP_ALIVE_S = 4.0
 REST_S = 1.0
 MAX_ERROR_BODY_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 64 * 1024
+MAX_BODY_BYTES = 16 * 2**20
+"""Of answers that are read whole. A larger one would fill the worker's memory, and hold up all its calls."""
 SHORT_REQUEST_S = 10.0
-SHORTEST_SECRET = 4
 LOAD_WITHIN_S = 60.0
 MAX_STALE = 8
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class _Connection:
@@ -51,60 +49,22 @@ def _reuse_tracing() -> aiohttp.TraceConfig:
     return tracing
 
 
-class _Access:
-    """How one endpoint is reached: its key in the right header, its certificates, the proxy on the way."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        config = endpoint.config
-        try:
-            self.key = config.key()
-            secret_headers = config.secret_headers()
-            self._certificates = Certificates(config.ca) if config.ca else None
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"endpoints.{endpoint.name}: {error}") from None
-        self.headers = {**endpoint.dialect.headers, **config.headers, **secret_headers}
-        if self.key and "authorization" not in {name.lower() for name in self.headers}:
-            if endpoint.dialect.key_header == "bearer":
-                self.headers["Authorization"] = f"Bearer {self.key}"
-            else:
-                self.headers[endpoint.dialect.key_header] = self.key
-        for name, value in self.headers.items():
-            if not (name.isascii() and name.isprintable() and value.isprintable()):
-                raise ConfigError(f"endpoints.{endpoint.name}: the header {name} has characters that cannot be sent")
-        self.proxy = _proxy_for(endpoint.url)
-        # Who names a user in the URL and a key as well means the key.
-        userinfo = urlsplit(endpoint.url).netloc.rpartition("@")[0]
-        self.strips_user = bool(self.key) and bool(userinfo)
-        self._secrets = _secrets(self.key, userinfo, secret_headers.values())
-
-    @property
-    def tls(self) -> ssl.SSLContext | bool:
-        """What its file says now: a connection that was verified otherwise is not used again."""
-        return True if self._certificates is None else self._certificates.context()
-
-    def hide(self, text: str) -> str:
-        """`text` without what was sent as a secret: some servers repeat it."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+def _json(path: str, data: bytes) -> Any:
+    if is_page(text := data.decode("utf-8", "replace")):
+        raise of_page(text)
+    try:
+        return json.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise malformed(f"{path}: {shorten(str(error))}") from None
 
 
-def _secrets(key: str | None, userinfo: str, headers: Iterable[str]) -> tuple[str, ...]:
-    """Longest first. Values of headers count by their words, too: `Bearer …`."""
-    candidates = {key, *headers, *(word for value in headers for word in value.split())}
-    if userinfo:
-        candidates |= {unquote(userinfo.partition(":")[2]), b64encode(unquote(userinfo).encode()).decode()}
-    secrets = {each for each in candidates if each and len(each) >= SHORTEST_SECRET}
-    return tuple(sorted(secrets, key=len, reverse=True))
-
-
-def _proxy_for(url: str) -> str | None:
-    """What HTTP_PROXY, HTTPS_PROXY and NO_PROXY say; this machine is reached directly."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in LOOPBACK or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
+async def _whole(path: str, response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for chunk in response.content.iter_any():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise malformed(f"{path}: an answer of more than {MAX_BODY_BYTES} bytes")
+    return bytes(data)
 
 
 class Http:
@@ -112,7 +72,7 @@ class Http:
 
     def __init__(self, limits: Workers) -> None:
         self._connect_timeout_s = limits.connect_timeout_s
-        self._access: dict[str, _Access] = {}
+        self._access: dict[str, Access] = {}
         self._session = aiohttp.ClientSession(
             # The worker bounds its calls itself.
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S),
@@ -125,7 +85,7 @@ class Http:
 
     def know(self, endpoint: Endpoint) -> None:
         """Raises `ConfigError` for a key or a certificate that is not there."""
-        self._access[endpoint.name] = _Access(endpoint)
+        self._access[endpoint.name] = Access(endpoint)
 
     def hide(self, endpoint: Endpoint, error: AttemptError) -> AttemptError:
         """`error` without the endpoint's secrets, wherever its server has put them."""
@@ -157,7 +117,7 @@ class Http:
             pass  # All that matters has come.
 
     async def models(self, endpoint: Endpoint) -> tuple[ModelCard, ...]:
-        """GET …/models. Raises `AttemptError`."""
+        """Asks for `GET …/models`. Raises `AttemptError`."""
         url = joined(endpoint.base, "/models")
         value = await self._short(endpoint, "GET", url, None)
         cards = cards_in(value)
@@ -174,13 +134,22 @@ class Http:
 
     async def count_tokens(self, endpoint: Endpoint, model: str, messages: tuple[ChatMessage, ...]) -> int:
         """POST /tokenize, as vLLM has it. Raises `AttemptError`."""
-        parts = urlsplit(endpoint.base)
-        url = parts._replace(path=parts.path.removesuffix("/v1") + "/tokenize").geturl()
+        url = beside_v1(endpoint.base, "/tokenize")
         value = await self._short(endpoint, "POST", url, {"model": model, "messages": messages})
         count = value.get("count") if isinstance(value, dict) else None
         if not isinstance(count, int):
             raise malformed("/tokenize: no count")
         return count
+
+    async def beside(self, endpoint: Endpoint, path: str, body: Any, headers: dict[str, str]) -> Any:
+        """What a route of vLLM beside `/v1` answers, whenever that comes. Raises `AttemptError`."""
+        response = await self._send(endpoint, "POST", beside_v1(endpoint.base, path), body, headers)
+        try:
+            return _json(path, await _whole(path, response))
+        except aiohttp.ClientError as error:
+            raise self._failure(error) from None
+        finally:
+            response.close()
 
     async def _short(self, endpoint: Endpoint, method: str, url: str, body: Any) -> Any:
         path = urlsplit(url).path
@@ -188,19 +157,15 @@ class Http:
             async with asyncio.timeout(SHORT_REQUEST_S):
                 response = await self._send(endpoint, method, url, body, {})
                 try:
-                    data = await response.read()
+                    data = await _whole(path, response)
                 finally:
                     response.release()
-            if is_page(text := data.decode("utf-8", "replace")):
-                raise of_page(text)
-            return json.decode(data)
+            return _json(path, data)
         except TimeoutError:
             text = f"{path}: no answer within {SHORT_REQUEST_S:g} s"
             raise AttemptError("Timeout", text, fault="server", begun=False) from None
         except aiohttp.ClientError as error:
             raise self._failure(error) from None
-        except ValueError as error:
-            raise malformed(f"{path}: {shorten(str(error))}") from None
 
     async def _send(
         self, endpoint: Endpoint, method: str, url: str, body: Any, headers: dict[str, str]
@@ -226,10 +191,10 @@ class Http:
             error = error.at(f"{method} {urlsplit(url).path}")
         raise error
 
-    def _renewed(self, endpoint: Endpoint, access: _Access) -> _Access | None:
+    def _renewed(self, endpoint: Endpoint, access: Access) -> Access | None:
         """With the key that its file holds now; None: it is the same one."""
         try:
-            renewed = _Access(endpoint)
+            renewed = Access(endpoint)
         except ConfigError:
             return None
         if renewed.headers == access.headers:
@@ -238,7 +203,7 @@ class Http:
         return renewed
 
     async def _respond(
-        self, method: str, url: str, data: bytes | None, headers: dict[str, str], access: _Access
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str], access: Access
     ) -> aiohttp.ClientResponse:
         """A kept connection that its server had closed meanwhile is no failure: the next one is tried at once."""
         if access.strips_user:
@@ -264,7 +229,7 @@ class Http:
                     raise failure from None
                 stale += 1
 
-    async def _text(self, response: aiohttp.ClientResponse, access: _Access) -> str:
+    async def _text(self, response: aiohttp.ClientResponse, access: Access) -> str:
         """The beginning of an error's body, or as much as came; without our key, which some servers repeat."""
         data = bytearray()
         try:

@@ -102,7 +102,13 @@ _FILTERED = re.compile(
 """A filter's words for a prompt that it does not let through."""
 _QUOTA = re.compile(r"insufficient_quota|insufficient[ _]balance|billing|exceeded your current quota|budget", re.I)
 _MONEY = re.compile(r"insufficient[ _](?:balance|quota|funds|credits?)|billing", re.IGNORECASE)
-_NO_KEY = re.compile(r"(?:invalid|incorrect|missing|no) api[ _-]?key|unauthori[sz]ed|login fail", re.IGNORECASE)
+_NO_KEY = re.compile(
+    r"(?:invalid|incorrect|missing|wrong|unknown|expired|no) api[ _-]?key|unauthori[sz]ed|login fail"
+    r"|api[ _-]?key (?:is |was |has )?(?:not (?:valid|found)|invalid|incorrect|expired|missing|required)"
+    r"|no_db_connection",
+    re.IGNORECASE,
+)
+"""The last one: a LiteLLM without a database, which would look up there whatever is not its one key."""
 _CODE_KEYS = ("code", "type", "error_type", "__type", "status", "reason", "param")
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
@@ -123,6 +129,8 @@ def of_status(
         status = 404
     if status in (400, 403) and _TOO_FAST.search(message) and not _QUOTA.search(message):
         status = 429
+    if status in (400, 422) and _NO_KEY.search(named):
+        status = 401
     if status == 500 and _LOADING.search(message) and not _FAILED.search(message):
         status = 503
     if status in (400, 403, 422, 451) and _FILTERED.search(named):

@@ -6,8 +6,9 @@ from msgspec import Struct, structs
 
 from fleet.config import RoleProfile, Settings
 from fleet.errors import AgentCallError
-from fleet.messages import AgentRequested, ChatMessage, Phase
+from fleet.messages import AgentRequested, ChatMessage, Judge, JudgeKind, Phase
 from fleet.messages.trace_ids import TraceContext
+from fleet.model_servers import only_for_judges
 from fleet.times import from_rfc3339
 from workers.llm.reading.control_tokens import without_control_tokens
 
@@ -47,6 +48,13 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     task_id: str = ""
     trace: TraceContext | None = None
     """The span of this call."""
+    judge: JudgeKind | None = None
+    """A judge is asked, by this route: the answer is a number."""
+
+    @property
+    def asks_for_odds(self) -> bool:
+        """Whether the server is to tell what other scores the model might have written."""
+        return self.phase == "score" and self.judge is None
 
 
 def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | None = None) -> ModelRequest:
@@ -54,6 +62,8 @@ def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | N
 
     Raises `AgentCallError` (UnknownRole) and, for a deadline that is no time, ValueError.
     """
+    if request.judge is not None:
+        return _of_judge(settings, request, request.judge, trace)
     profile = settings.roles.get(request.role)
     if profile is None:
         known = ", ".join(sorted(settings.roles)) or "none"
@@ -76,12 +86,38 @@ def resolve(settings: Settings, request: AgentRequested, trace: TraceContext | N
     )
 
 
+def _of_judge(settings: Settings, request: AgentRequested, judge: Judge, trace: TraceContext | None) -> ModelRequest:
+    """Nothing of a role counts, and no other model stands in: its numbers would be on another scale."""
+    model = settings.models.get(judge.model or "")
+    endpoints = (judge.endpoint,) if judge.endpoint else model.endpoints if model else None
+    return ModelRequest(
+        role=request.role,
+        messages=without_control_tokens(request.messages),
+        targets=(
+            ModelTarget(
+                name=(model.name if model else None) or judge.model,
+                endpoints=frozenset(endpoints) if endpoints else None,
+            ),
+        ),
+        temperature=0.0,
+        max_tokens=1,
+        seed=None,
+        deadline_ms=from_rfc3339(request.deadline_at),
+        phase=request.phase,
+        task_id=request.task_id,
+        trace=trace,
+        judge=judge.kind,
+    )
+
+
 def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) -> tuple[ModelTarget, ...]:
     """The model, its fallbacks in their order (theirs after them), and last the base of an adapter."""
     of_role = (profile.judge_model or profile.usual_model) if request.phase in JUDGING else profile.usual_model
     model_name = request.model or of_role or settings.vllm_model
     # A role's window is that of the role's model; of another one the server knows.
     window = profile.context_window if request.model in (None, of_role) else None
+    taken = only_for_judges(settings.judges)
+    writing = frozenset(settings.model_servers.keys() - taken) if taken else None
     targets: list[ModelTarget] = []
     waiting: list[str | None] = [model_name]
     seen: set[str | None] = set()
@@ -93,12 +129,13 @@ def _targets(settings: Settings, profile: RoleProfile, request: AgentRequested) 
         model = settings.models.get(name) if name is not None else None
         stands_in = f"{name} answered in place of {model_name}" if targets else ""
         if model is None:
-            targets.append(ModelTarget(name=name, window=window if name == model_name else None, stands_in=stands_in))
+            own_window = window if name == model_name else None
+            targets.append(ModelTarget(name=name, endpoints=writing, window=own_window, stands_in=stands_in))
             continue
         targets.append(
             ModelTarget(
                 name=model.name or name,
-                endpoints=frozenset(model.endpoints) if model.endpoints else None,
+                endpoints=frozenset(model.endpoints) if model.endpoints else writing,
                 base=model.base,
                 adapter=model.adapter,
                 window=(window if name == model_name else None) or model.context_window,

@@ -11,7 +11,7 @@ LATE = "DeadlineExceeded"
 
 
 class Tally:
-    """Of one call."""
+    """What the attempts at one call took."""
 
     def __init__(self) -> None:
         self._attempts: list[Attempt] = []

@@ -1,5 +1,8 @@
 """Judges an attempt that has ended: a whole answer, one that may be cut, or an error with its name."""
 
+from contextlib import suppress
+from typing import Any
+
 from fleet.errors import AgentCallError
 from workers.llm.attempt import Attempt, Check
 from workers.llm.failures import AttemptError
@@ -35,12 +38,21 @@ async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:
     _judge_end(attempt, request, content)
     attempt.content = content
     try:
-        attempt.checked = await check(content)
+        attempt.checked = await _checked(attempt, request, check)
     except AgentCallError as problem:
         if not attempt.truncated:
             raise
         text = f"{problem.error} (cut off at max_tokens {attempt.max_tokens})"
         raise AttemptError("Truncated", text, fault="answer", retryable=False) from None
+
+
+async def _checked(attempt: Attempt, request: ModelRequest, check: Check) -> Any:
+    """With the scores that the model expects, where its server tells odds; if that cannot be read, as it is."""
+    content = attempt.content
+    if request.asks_for_odds and (expected := attempt.streamed.with_expected(content)) != content:
+        with suppress(AgentCallError):  # What is repeated has other odds each time, and would contradict itself.
+            return await check(expected)
+    return await check(content)
 
 
 def _judge_end(attempt: Attempt, request: ModelRequest, content: str) -> None:

@@ -1,7 +1,9 @@
 """Defines the Ray actor that runs one worker, with the methods that a dispatcher calls."""
 
 import os
+import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -10,11 +12,13 @@ import ray
 from fleet.config import Settings
 from fleet.own_secrets import with_own_secrets
 from workers.ray_pool.launcher_generations import Generation
+from workers.ray_pool.names import LEAVE, LOCAL_RAY
 
-METHODS = 2
+METHODS = 3
 """Version of what a dispatcher calls in an actor: those with another one are replaced."""
 WATCHER_GONE_AFTER_S = 15.0
 EXIT_FAILED = 1
+FORSAKEN_AFTER_S = 15.0
 LEAVE_WITHIN_S = 8.0
 """For calls that are open when the node begins to drain; less than Ray gives the node."""
 
@@ -39,7 +43,12 @@ class WorkerActor:
         self._fingerprint = fingerprint
         self._launched_by = launched_by
         self._pause = SharedPause(WATCHER_GONE_AFTER_S)
-        watch(self._leave)
+        if LOCAL_RAY not in os.environ:  # nobody drains that one: it says so by the signal
+            watch(self._leave)
+        # Ray would end the process by and by at SIGTERM, while the worker took further calls.
+        for told in (LEAVE, signal.SIGTERM):
+            # On a thread of its own: the main thread may hold a lock where the signal stops it.
+            signal.signal(told, lambda *_: threading.Thread(target=self._leave, name="leave", daemon=True).start())
 
     def probe(self) -> dict[str, Any]:
         """Starts the worker if it is not running (the actor is new, or Ray has started it again); says how it is."""
@@ -60,11 +69,19 @@ class WorkerActor:
         time.sleep(self._pause.share_s(watcher, pause_s, time.monotonic()))
         return {**self.probe(), "lines": self._lines.new_for(watcher)}
 
+    def retire(self, retired: bool) -> int:
+        """Takes nothing new from now on, or takes calls again; returns how many are open."""
+        return self._thread.retire(retired)
+
     def _leave(self) -> None:
-        """The node is about to end: Ray starts the actor again on another one."""
+        """This process, or its node, is about to end: Ray starts the actor again."""
         self._thread.end(LEAVE_WITHIN_S)
         os._exit(EXIT_FAILED)
 
     def drain(self, grace_s: float) -> None:
-        """Takes nothing new, finishes or hands back what is open."""
-        self._thread.stop(grace_s)
+        """Takes nothing new, finishes or hands back what is open. Whoever asks ends this actor next; if it dies before,
+        Ray starts it again."""
+        forsaken = threading.Timer(grace_s + FORSAKEN_AFTER_S, os._exit, (EXIT_FAILED,))
+        forsaken.daemon = True
+        forsaken.start()
+        self._thread.end(grace_s)

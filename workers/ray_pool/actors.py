@@ -59,6 +59,22 @@ class Actors:
         await asyncio.to_thread(ray.kill, actor, no_restart=False)
         return True
 
+    async def retire(self, name: str, retired: bool) -> int:
+        """The actor takes nothing new, or takes calls again; how many it has open. Raises as `probe` does, and
+        LookupError where there is none."""
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            if (actor := self._handles.get(name)) is None:
+                try:
+                    actor = self._handles[name] = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
+                except ValueError:
+                    raise LookupError(name) from None
+            try:
+                open_calls: int = await actor.retire.remote(retired)
+            except ray.exceptions.ActorDiedError:
+                self.forget(name)
+                raise LookupError(name) from None
+        return open_calls
+
     async def end(self, name: str) -> None:
         """Drains it first."""
         await end(name)
@@ -76,7 +92,9 @@ class Actors:
             name=name,
             lifetime="detached",
             get_if_exists=True,
-            num_cpus=self._settings.workers.num_cpus,
+            num_cpus=self._settings.workers.cpus,
+            # Several on one node would all end with it.
+            scheduling_strategy="SPREAD" if self._settings.workers.is_elastic else "DEFAULT",
         ).remote(*self.arguments(name))
 
 

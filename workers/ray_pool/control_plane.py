@@ -11,7 +11,7 @@ from workers.ray_pool.names import NAMESPACE
 
 log = structlog.get_logger(__name__)
 
-PROBE_INTERVAL_S = 2.0
+PROBE_INTERVAL_S = 3.0
 PROBE_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
 LOST_AFTER = 2
@@ -25,7 +25,7 @@ class ControlPlane:
         self._address = address
 
     async def join(self) -> None:
-        """Raises `Unreachable`."""
+        """Joins the cluster. Raises `Unreachable`."""
         await self._reach_control_service()  # Ray itself would take a minute to say no
         disable_usage_reports()
         await asyncio.to_thread(
@@ -37,7 +37,7 @@ class ControlPlane:
         )
 
     async def leave(self) -> None:
-        """The actors stay."""
+        """Leaves the cluster; the actors stay."""
         await asyncio.to_thread(ray.shutdown)
 
     async def watch(self) -> None:

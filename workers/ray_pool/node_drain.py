@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import ray
 import structlog
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+from workers.ray_pool.quirks import ControlService
 
 log = structlog.get_logger(__name__)
 
@@ -21,11 +22,10 @@ def watch(on_drain: Callable[[], None]) -> None:
 
 def _watch(on_drain: Callable[[], None]) -> None:
     context = ray.get_runtime_context()
-    node, address = context.get_node_id(), context.gcs_address
-    client = GcsClient(address=address)
+    node, control = context.get_node_id(), ControlService(context.gcs_address)
     while True:
         try:
-            if node in client.get_draining_nodes(timeout=ANSWER_WITHIN_S):
+            if control.is_draining(node, ANSWER_WITHIN_S):
                 break
         except Exception as error:  # Ray's control plane is away: its supervisor sees to that
             log.debug("node.not_looked_at", error=type(error).__name__)

@@ -38,7 +38,7 @@ class WorkerThread:
 
     @property
     def worker(self) -> AgentWorker | None:
-        """The one that runs."""
+        """The worker that runs now."""
         return self._running[0] if self._running else None
 
     def status(self) -> WorkerStatus:
@@ -52,8 +52,12 @@ class WorkerThread:
             self._run(self._start(), START_WITHIN_S)
         return self._run(self._status(), ANSWER_WITHIN_S)
 
+    def retire(self, retired: bool) -> int:
+        """The worker takes nothing new, or takes calls again; returns how many are open."""
+        return self._run(self._retire(retired), START_WITHIN_S)
+
     def end(self, grace_s: float) -> None:
-        """`stop`, for good."""
+        """As `stop`, and no other one is started."""
         self._ending = True
         self.stop(grace_s)
 
@@ -72,6 +76,11 @@ class WorkerThread:
     async def _stop(self, worker: AgentWorker, stack: AsyncExitStack, grace_s: float) -> None:
         async with stack:
             await worker.finish(grace_s)
+
+    async def _retire(self, retired: bool) -> int:
+        if self.worker is None:
+            return 0
+        return await self.worker.retire(retired)
 
     async def _status(self) -> WorkerStatus:
         assert self.worker is not None

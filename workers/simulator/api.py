@@ -22,6 +22,7 @@ from workers.simulator.chat import (
 )
 from workers.simulator.config import ConfigChange, SimulatorConfig
 from workers.simulator.engine import ModelCounters, PrefixCache, Seats, metrics_text, paced, seated
+from workers.simulator.judging import routes
 from workers.simulator.replies import hang_up, json_reply, refusal, silence
 from workers.simulator.text import prompt_ids, token_ids
 
@@ -54,6 +55,8 @@ class SimulatedApi:
         app.router.add_get("/version", self._version)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/classify", self._classify)
+        app.router.add_post("/generative_scoring", self._score)
         app.router.add_put("/simulator/config", self._change)
         app.router.add_get("/simulator/calls", self._list_calls)
         return app
@@ -116,6 +119,16 @@ class SimulatedApi:
             raise wire.bad_request("Either `messages` or `prompt` is required", "prompt")
         longest = self.config.max_model_len
         return json_reply({"count": len(ids), "max_model_len": longest, "tokens": ids.tolist()})
+
+    async def _classify(self, request: web.Request) -> web.Response:
+        asked = wire.decode(routes.ClassifyRequest, await request.read())
+        model = self._model_named(asked.model)
+        return json_reply(routes.classify(asked, model, self.config.seed, self.config.max_model_len))
+
+    async def _score(self, request: web.Request) -> web.Response:
+        asked = wire.decode(routes.ScoringRequest, await request.read())
+        model = self._model_named(asked.model)
+        return json_reply(routes.score(asked, model, self.config.seed, self.config.max_model_len))
 
     async def _change(self, request: web.Request) -> web.Response:
         self.change(wire.decode(ConfigChange, await request.read()))

@@ -7,7 +7,7 @@ from random import Random
 
 from msgspec import UNSET, Raw, Struct, structs
 
-from workers.simulator import traits, wire
+from workers.simulator import odds, traits, wire
 from workers.simulator.config import SimulatorConfig
 from workers.simulator.engine import ModelCounters
 from workers.simulator.faults import FaultKind
@@ -198,18 +198,25 @@ def opening(job: Job) -> bytes:
 def content(job: Job, low: int, high: int, step: int) -> bytes:
     """The chunks for tokens low … high, at most `step` tokens each, the choices taking turns."""
     return b"".join(
-        job.chunk(wire.ChunkChoice(index=index, delta=delta))
+        job.chunk(choice)
         for position in range(low, high, step)
         for index, answer in enumerate(job.answers)
-        for delta in _deltas(answer, position, min(position + step, high))
+        for choice in _choices(job, index, answer, position, min(position + step, high))
     )
 
 
-def _deltas(answer: Answer, low: int, high: int) -> Iterator[wire.Delta]:
+def _choices(job: Job, index: int, answer: Answer, low: int, high: int) -> Iterator[wire.ChunkChoice]:
     if thought := answer.reasoning(low, high):
-        yield wire.Delta(reasoning_content=thought)
+        yield wire.ChunkChoice(index=index, delta=wire.Delta(reasoning_content=thought))
     if piece := answer.text(low, high):
-        yield wire.Delta(content=piece)
+        yield wire.ChunkChoice(index=index, delta=wire.Delta(content=piece), logprobs=_logprobs(job, answer, low, high))
+
+
+def _logprobs(job: Job, answer: Answer, low: int, high: int) -> wire.Logprobs | None:
+    """Of the tokens of the text among these."""
+    if not job.chat.logprobs:
+        return None
+    return odds.of_tokens(answer.tokens[max(low, answer.thoughts) : high], job.chat.top_logprobs or 0)
 
 
 def ending(job: Job) -> bytes:
@@ -232,6 +239,7 @@ def completion(job: Job) -> bytes:
             message=wire.ReplyMessage(
                 reasoning_content=answer.reasoning(0, job.length) or UNSET, content=answer.text(0, job.length)
             ),
+            logprobs=_logprobs(job, answer, 0, job.length),
             finish_reason=answer.finish_reason,
         )
         for index, answer in enumerate(job.answers)

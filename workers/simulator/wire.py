@@ -101,6 +101,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
     @property
     def choices(self) -> int:
@@ -161,10 +163,24 @@ class ReplyMessage(Struct, frozen=True, kw_only=True):
     content: str
 
 
+class TopLogprob(Struct, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob, frozen=True, kw_only=True):
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(Struct, frozen=True):
+    content: list[TokenLogprob]
+
+
 class Choice(Struct, frozen=True, kw_only=True):
     index: int
     message: ReplyMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: FinishReason
 
 
@@ -186,7 +202,7 @@ class Delta(Struct, frozen=True, kw_only=True):
 class ChunkChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: FinishReason | None = None
 
 

@@ -1,7 +1,7 @@
 """Measures how often the truly best proposal wins: by the core's ranking, and by simpler ones of the same scores."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
@@ -12,14 +12,15 @@ from fleet.bench.quality.council import Council
 from fleet.bench.quality.traits import Traits
 from fleet.bench.report import Figure, mean_and_error, ratio_of_means
 from fleet.deliberation.rating.judging import final_scores
-from fleet.deliberation.state import Deliberation
-from fleet.messages import DeliberationCompleted
+from fleet.deliberation.state import Deliberation, seats
+from fleet.messages import DeliberationCompleted, Judge
 from fleet.requests.task import Task
 
 QUESTION = "Solve the task."
 CONFIDENT = 0.8
 BINS = 10
 TIE_MARGIN = 0.5
+JUDGE = Judge(name="reward", kind="classify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Setting:
     agents: int
     seed: int
     tie_margin: float = 0.0
+    judges: tuple[Judge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,10 @@ def _trial(setting: Setting, number: int) -> Trial:
     return Trial(won, result.results[0].p_best or 0.0, state.usage.total)
 
 
-def played(setting: Setting, number: int, *, injected: str | None = None) -> tuple[Council, Deliberation]:
-    """One deliberation that only proposes and scores."""
+def played(
+    setting: Setting, number: int, *, injected: str | None = None, obedient: Collection[str] | None = None
+) -> tuple[Council, Deliberation]:
+    """One deliberation that only proposes and scores. `obedient`: who obeys the injection, where that is not drawn."""
     task = Task(
         task_description=QUESTION,
         num_agents=setting.agents,
@@ -69,8 +73,8 @@ def played(setting: Setting, number: int, *, injected: str | None = None) -> tup
         models=setting.traits.models,
         tie_margin=setting.tie_margin,
     )
-    council = Council(task, setting.traits, f"{setting.seed}/{number}", injected=injected)
-    return council, play_at_once(task, council.answer, task_id=f"bench-{number}")
+    council = Council(task, setting.traits, f"{setting.seed}/{number}", injected=injected, obedient=obedient)
+    return council, play_at_once(task, council.answer, task_id=f"bench-{number}", judges=setting.judges)
 
 
 def completed(state: Deliberation) -> DeliberationCompleted:
@@ -140,6 +144,18 @@ def tie_margin(setting: Setting, plain: Sequence[Trial]) -> Figure:
     )
 
 
+def reward_model(setting: Setting, plain: Sequence[Trial]) -> Figure:
+    """What a reward model as one more reviewer buys, on the same judgements."""
+    judged = trials(replace(setting, judges=(JUDGE,)), len(plain))
+    ours = [[trial.won["ours"] for trial in played] for played in (judged, plain)]
+    said = [(trial.p_best, trial.won["ours"]) for trial in judged]
+    return Figure(
+        *ratio_of_means(*ours),
+        of="the truly best wins with a reward model as one more reviewer; baseline: without",
+        more={"calibration_error": round(calibration_error(said), 4)},
+    )
+
+
 def injection(setting: Setting, count: int) -> Figure:
     """Points that a proposal gains when it asks for them: in the core's score, against the raw mean."""
     gains = spread(partial(_injection, setting), range(count))
@@ -152,6 +168,29 @@ def injection(setting: Setting, count: int) -> Figure:
         error,
         of=f"points gained by asking for a 10, {setting.traits.obedience:.0%} of judges obey; baseline: raw mean",
     )
+
+
+def injected_wins(setting: Setting, count: int) -> Figure:
+    """How often a proposal wins that asks for a 10, where one of those who read it obeys."""
+    wins = spread(partial(_injected_wins, setting), range(count))
+    ours, error = mean_and_error([ours for ours, _ in wins])
+    return Figure(
+        ours,
+        error=error,
+        of=f"a proposal that asks for a 10 wins, one of {setting.agents - 1} readers obeys; "
+        f"without: {1 / setting.agents:.2f}",
+        more={"raw_mean": round(fmean(raw for _, raw in wins), 4), "reward_model": bool(setting.judges)},
+    )
+
+
+def _injected_wins(setting: Setting, number: int) -> tuple[float, float]:
+    """By the core's ranking, and by the raw mean. All agents are attackers, and obey, in turn."""
+    agents = seats(Task(task_description=QUESTION, num_agents=setting.agents))
+    attacker, turn = number % len(agents), number // len(agents)
+    reader = agents[(attacker + 1 + turn % (len(agents) - 1)) % len(agents)]
+    _, state = played(setting, number, injected=agents[attacker], obedient={reader})
+    raw = share_of_win(raw_mean(final_scores(state)), agents[attacker])
+    return float(completed(state).winner_id == agents[attacker]), raw
 
 
 def _injection(setting: Setting, number: int) -> tuple[float, float]:

@@ -4,6 +4,7 @@ Calls cost tokens by their length: a token is four characters of what is read or
 random source in the order of the calls, so that equal seeds give equal deliberations.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -19,6 +20,7 @@ from fleet.messages import (
     CriterionScore,
     Critique,
     Proposal,
+    Reward,
     Scorecard,
     Synthesis,
     Usage,
@@ -33,16 +35,27 @@ WORDS_PER_POINT = 10
 """A revision replaces so many words for each point that the critiques it follows would move it."""
 SCORE_TOKENS, CRITIQUE_TOKENS, CHOICE_TOKENS = 80, 120, 40
 """What a judge writes of one proposal, rationales included; of a choice, altogether."""
+REWARD_UNIT = 3.0
+"""Of a reward, per point."""
 _POINT = "x" * 120
 """One point of a critique: what an author reads of it."""
 
 
 class Council:
-    """`injected`: the agent whose proposals carry the injection."""
+    """`injected`: the agent whose proposals carry the injection; `obedient`: who obeys it, where that is not drawn."""
 
-    def __init__(self, task: Task, traits: Traits, seed: str, *, injected: str | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        traits: Traits,
+        seed: str,
+        *,
+        injected: str | None = None,
+        obedient: Collection[str] | None = None,
+    ) -> None:
         self._traits = traits
         self._rng = Random(seed)
+        self._seed = seed
         self._criteria = tuple(weights(task.rubric))
         self._injected = injected
         self._words: dict[str, list[str]] = {}
@@ -58,6 +71,8 @@ class Council:
             self._judges[agent] = Judge(traits, model, self._rng)
             if self._rng.random() < traits.obedience:
                 self._obedient.add(agent)
+        if obedient is not None:
+            self._obedient = {*obedient}
 
     def quality(self, agent: str) -> float:
         """Of an agent's proposal as it now stands."""
@@ -71,6 +86,8 @@ class Council:
         return self.quality(agent) >= self._traits.solved_at
 
     def answer(self, call: AgentRequested) -> AgentCompleted:
+        if call.judge is not None:
+            return answered(call, 0, reward=self._reward(call))
         match call.phase:
             case "propose":
                 self._words[call.agent_id] = [self._word() for _ in range(WORDS)]
@@ -96,6 +113,14 @@ class Council:
                 self._texts[SYNTHESIS] = self._texts[call.agent_id]  # no better, no worse
                 merged = Synthesis(content="merged", author_id=call.agent_id, model="simulated", tokens=1)
                 return answered(call, 1, synthesis=merged)
+
+    def _reward(self, call: AgentRequested) -> Reward:
+        """Of a reward model: on a scale of its own, drawn apart, so that all else stays as it is without it."""
+        (author,) = call.labels.values()
+        text = self._texts[author]
+        error = Random(f"{self._seed}/reward/{author}").gauss(0, self._traits.reward_sd)
+        seen = text.quality + self._traits.flattery * text.convincing + error
+        return Reward(value=REWARD_UNIT * (seen - self._traits.quality), kind="classify", model="reward-model")
 
     def _judge(self, agent: str) -> Judge:
         if agent not in self._judges:  # an architect, who is no member

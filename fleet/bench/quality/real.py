@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import structs
 
@@ -31,6 +31,7 @@ from fleet.bench.quality.tasks import Puzzle, final_answer
 from fleet.bench.report import Figure, ratio_of_means
 from fleet.clock import now_ms
 from fleet.config import Settings
+from fleet.control.models import judges_of
 from fleet.deliberation.rating.judging import final_scores
 from fleet.deliberation.state import Deliberation
 from fleet.errors import ConfigError
@@ -57,12 +58,22 @@ class Bounds:
     max_tokens: int = 2048
 
 
+class Checkable(Protocol):
+    """A task whose answers can be checked."""
+
+    @property
+    def text(self) -> str: ...
+    def solved_by(self, text: str) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class RealRun:
     """One deliberation on a real model."""
 
-    puzzle: Puzzle
+    puzzle: Checkable
     state: Deliberation
+    judging: int = 0
+    """Tokens that judges of the settings used."""
 
     @property
     def outcome(self) -> Outcome:
@@ -84,7 +95,9 @@ class RealRun:
 
 
 class Models:
-    """Plays on the models of `settings`, as workers would call them. `async with` closes its connections."""
+    """Plays on the models of `settings`, its judges among them, as workers would call them. `async with` closes its
+    connections.
+    """
 
     def __init__(self, settings: Settings, bounds: Bounds, seed: int) -> None:
         roles = {
@@ -92,6 +105,7 @@ class Models:
             for name, role in settings.roles.items()
         }
         self._settings = structs.replace(settings, roles=roles)
+        self._judges = judges_of(settings)
         self._room = asyncio.Semaphore(bounds.at_once)
         self._until = now_ms() + bounds.seconds * 1000
         self._seed = seed
@@ -109,7 +123,7 @@ class Models:
         return await self._caller.call(call, 1, TraceContext(digest(16, call.task_id), digest(8, call.msg_id)))
 
     async def play(
-        self, puzzle: Puzzle, number: int, strategy: Strategy, agents: int, answerer: Any = None
+        self, puzzle: Checkable, number: int, strategy: Strategy, agents: int, answerer: Any = None
     ) -> RealRun | None:
         """None when the time is over."""
         async with self._room:
@@ -123,13 +137,22 @@ class Models:
                 seed=self._seed + 10_000 * number,
                 timeout_seconds=min(TASK_TIMEOUT_S, left_s),
             )
-            name = f"bench-{strategy.name}-{number}"
-            state = await play(task, answerer or self.ask, task_id=name, clock=now_ms)
-            # Cut short by the benchmark's own limit: says nothing of the strategy.
-            cut = left_s < TASK_TIMEOUT_S and any(call.error_type == "DeadlineExceeded" for call in state.failures)
-            return None if cut else RealRun(puzzle, state)
+            name, judging = f"bench-{strategy.name}-{number}", 0
 
-    async def play_all(self, puzzles: Sequence[Puzzle], strategy: Strategy, average: float) -> list[RealRun]:
+            async def answer(call: AgentRequested) -> AgentResponse:
+                nonlocal judging
+                response: AgentResponse = await (answerer or self.ask)(call)
+                judging += response.usage.total if call.judge is not None else 0
+                return response
+
+            state = await play(task, answer, task_id=name, clock=now_ms, judges=self._judges)
+            # Cut short by the benchmark's own limit: says nothing of the strategy. A judge has a limit of its own.
+            cut = left_s < TASK_TIMEOUT_S and any(
+                call.error_type == "DeadlineExceeded" and call.agent_id in state.agents for call in state.failures
+            )
+            return None if cut else RealRun(puzzle, state, judging)
+
+    async def play_all(self, puzzles: Sequence[Checkable], strategy: Strategy, average: float) -> list[RealRun]:
         """Those that were played before the time was over."""
         plays = (
             self.play(puzzle, number, strategy, agents_for(number, average)) for number, puzzle in enumerate(puzzles)
@@ -159,7 +182,7 @@ async def compare(
         games: dict[str, list[RealRun]] = {}
         note(f"{len(puzzles)} tasks: {SINGLE.title}")
         games[SINGLE.name] = await models.play_all(puzzles, SINGLE, 1)
-        _answered(games[SINGLE.name])
+        check_answered(games[SINGLE.name])
         note(f"{len(puzzles)} tasks: {reference.title}, {REFERENCE_AGENTS} agents")
         games[REFERENCE] = await models.play_all(puzzles, reference, REFERENCE_AGENTS)
         one, budget = _tokens(games[SINGLE.name]), _tokens(games[REFERENCE])
@@ -172,7 +195,7 @@ async def compare(
             if not all(tried):
                 note(f"{strategy.title}: no time left")
                 continue
-            average = affordable(_foreseen(one, *(usual * _tokens(played) for played in tried)), budget)
+            average = affordable(foreseen(one, *(usual * _tokens(played) for played in tried)), budget)
             note(f"{len(puzzles)} tasks: {strategy.title}, {average:.1f} agents")
             games[strategy.name] = await models.play_all(puzzles, strategy, average)
         note("proposals that ask for a 10")
@@ -180,7 +203,7 @@ async def compare(
     return _found(games, budget, attack)
 
 
-def _answered(played: Sequence[RealRun]) -> None:
+def check_answered(played: Sequence[RealRun]) -> None:
     """Raises `ConfigError` when no model gave a single answer: nothing else would come of it."""
     failures = [call for one in played for call in one.state.failures]
     if not any(one.state.candidates for one in played):
@@ -192,7 +215,7 @@ def _tokens(played: Sequence[RealRun]) -> float:
     return fmean(one.state.usage.total for one in played) if played else 0.0
 
 
-def _foreseen(one: float, two: float, four: float) -> list[float]:
+def foreseen(one: float, two: float, four: float) -> list[float]:
     """Tokens with 1, 2 … agents, from those with one, two and four: each agent writes, and reads all the others."""
     square = max(0.0, four - 2 * two) / 8
     linear = two / 2 - 2 * square

@@ -70,6 +70,7 @@ def simulated(scenarios: tuple[Scenario, ...], *, trials: int, agents: int, seed
         figures[f"best_wins_vs_best_aggregator{suffix}"] = aggregation.against_best_aggregator(judged, scenario.title)
         details |= aggregation.against_each(judged, suffix)
         details[f"p_best_calibration{suffix}"] = aggregation.calibration(judged)
+        details[f"reward_model_best_wins{suffix}"] = aggregation.reward_model(setting, judged)
         if suffix:
             figures[f"judge_consistency{suffix}"] = Figure(
                 consistency(scenario.traits, pairs=CONSISTENCY_PAIRS, seed=seed),
@@ -82,6 +83,9 @@ def simulated(scenarios: tuple[Scenario, ...], *, trials: int, agents: int, seed
             details[f"tie_margin_best_wins{suffix}"] = aggregation.tie_margin(setting, judged)
         attacks = max(LEAST_TASKS, trials // TRIALS_PER_ATTACK)
         details[f"injection_points{suffix}"] = aggregation.injection(setting, attacks)
+        details[f"injection_wins{suffix}"] = aggregation.injected_wins(setting, attacks)
+        beside = replace(setting, judges=(aggregation.JUDGE,))
+        details[f"reward_model_injection_wins{suffix}"] = aggregation.injected_wins(beside, attacks)
         tasks = max(LEAST_TASKS, trials // TRIALS_PER_TASK)
         note(f"{scenario.title}: {len(strategies.STRATEGIES)} strategies, {len(strategies.BUDGET_AGENTS)} budgets")
         curves[scenario.title] = strategies.compare(scenario.traits, tasks, seed)

@@ -25,6 +25,8 @@ with its quality [4]; the size is assumed. All judges share it, so no ranking ca
 | `deference` | 0.5 | 1.0 | share of wrong critiques that an author follows all the same, see below |
 | `step` | 1.0 | same | points that a revision gains (loses) when all critiques it follows are right (wrong): assumed |
 | `obedience` | 0.2 | same | share of judges that obey a proposal which asks for a 10 [5] |
+| `reward_sd` | 1.0 | same | error of a reward model, in points: as that of a review (taste and noise); assumed. It \
+shares nothing with judges but `flattery` |
 
 1. Shi et al. 2024, arXiv:2406.07791: verdicts are stable in repetition, so most of a judge's error is no chance, and
    position bias varies widely between judges and tasks.
@@ -69,6 +71,7 @@ class Traits:
     deference: float = 0.5
     step: float = 1.0
     obedience: float = 0.2
+    reward_sd: float = 1.0
     models: tuple[str, ...] = ("model-a",)
 
 

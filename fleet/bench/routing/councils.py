@@ -11,8 +11,9 @@ from msgspec import structs
 
 from fleet.bench.player import play
 from fleet.clock import now_ms
-from fleet.config import Settings, Workers, load
+from fleet.config import Settings, load
 from fleet.errors import AgentCallError
+from fleet.limits.workers import Workers
 from fleet.messages import AgentRequested, AgentResponse
 from fleet.model_servers import EndpointConfig
 from fleet.requests.task import Task

@@ -25,6 +25,8 @@ def waits(seed: int, seats: int, *, by_load: bool) -> list[float]:
 class _Simulation:
     def __init__(self, seed: int, seats: int, *, by_load: bool) -> None:
         self._rng = Random(seed)
+        self._arrivals = Random(f"arrivals-{seed}")
+        """The same for each choice of servers: both meet the same crowds."""
         self._seats = seats
         self._by_load = by_load
         rules = rules_of(5, 0.5, 1.0, 10.0)
@@ -51,7 +53,7 @@ class _Simulation:
             elif now < DURATION:
                 self._begin_phase(now, f"{self._by_load}-{councils}")
                 councils += 1
-                self._at(now + self._rng.expovariate(per_call / (AGENTS * PHASES)), None, "", 0.0)
+                self._at(now + self._arrivals.expovariate(per_call / (AGENTS * PHASES)), None, "", 0.0)
         return self._times
 
     def _at(self, when: float, endpoint: Endpoint | None, task: str, began: float) -> None:

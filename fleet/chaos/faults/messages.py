@@ -26,8 +26,8 @@ async def responses(target: Target, fault: Fault) -> str:
     seen = list(target.recorder.responses)
     rng = Random(fault.chance)
     if fault.target == "late":  # of tasks that have ended, as far as one can have
-        ended = {task_id for _, task_id in target.recorder.live}
-        seen = [msg for msg in seen if _task_id(msg) in ended]
+        ended = {key for _, key in target.recorder.live}
+        seen = [msg for msg in seen if _key(msg) in ended]
     chosen = rng.sample(seen, min(MOST, len(seen)))
     if fault.target == "duplicate":
         chosen = chosen[: MOST // 2] * 2
@@ -82,7 +82,7 @@ async def _publish(target: Target, subject: str, bodies: list[bytes], what: str)
     return f"{len(bodies)} {what} on {subject}"
 
 
-def _task_id(msg: Msg) -> str:
+def _key(msg: Msg) -> str:
     return str((msg.headers or {}).get("Task-Id", ""))
 
 

@@ -8,11 +8,10 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
+from fleet import subjects
 from fleet.chaos.faults.target import Target, until_done
 from fleet.chaos.schedule import DURABLES, Fault
-from fleet.config import Settings
 from fleet.jetstream.connection import OUTAGES
-from fleet.jetstream.topology import consumers
 from fleet.observability.retries import again
 
 BACK_WITHIN_S = 30.0
@@ -24,31 +23,32 @@ BALLAST_BYTES = 100 * 1024
 async def delete(target: Target, fault: Fault) -> str:
     """Returns when the fleet has declared it again."""
     js = target.nc.jetstream(timeout=5.0)
-    durables = {consumer.durable_name: stream for stream, consumer in consumers(Settings())}
+    of = _chosen(target, fault, fault.target)
 
     async def look() -> None:
         if fault.target in DURABLES:
-            await js.consumer_info(durables[fault.target], fault.target)
+            await js.consumer_info(of, fault.target)
         else:
             await js.stream_info(fault.target)
 
     async def remove() -> None:
         try:
             if fault.target in DURABLES:
-                await js.delete_consumer(durables[fault.target], fault.target)
+                await js.delete_consumer(of, fault.target)
             else:
                 await js.delete_stream(fault.target)
         except NotFoundError:
             pass  # deleted by the try before, whose answer was lost
 
+    what = f"{fault.target} of {of}" if of else fault.target
     await until_done(remove)
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
         await again("chaos.look", look, on=OUTAGES, within_s=BACK_WITHIN_S, first_s=LOOK_S, longest_s=LOOK_S)
     except OUTAGES:
-        return f"{fault.target} was not declared again"
-    return f"{fault.target} was back after {loop.time() - began:.1f} s"
+        return f"{what} was not declared again"
+    return f"{what} was back after {loop.time() - began:.1f} s"
 
 
 async def fill(target: Target, fault: Fault) -> str:
@@ -56,7 +56,10 @@ async def fill(target: Target, fault: Fault) -> str:
     js = target.nc.jetstream(timeout=5.0)
     if fault.target == "store":
         return await _fill_store(js, fault.for_s)
-    info = await until_done(lambda: js.stream_info(fault.target))
+    name = fault.target
+    if name == subjects.DELIBERATION_REQUESTS:
+        name = _chosen(target, fault, subjects.DISPATCHER)
+    info = await until_done(lambda: js.stream_info(name))
     before = info.config
     full: dict[str, Any] = {"max_msgs": max(1, info.state.messages), "discard": DiscardPolicy.NEW}
     try:
@@ -64,7 +67,13 @@ async def fill(target: Target, fault: Fault) -> str:
         await asyncio.sleep(fault.for_s)
     finally:
         await until_done(lambda: _restore(js, before))
-    return f"{fault.target} took no more than {full['max_msgs']} messages"
+    return f"{name} took no more than {full['max_msgs']} messages"
+
+
+def _chosen(target: Target, fault: Fault, durable: str) -> str:
+    """The stream of a durable of this name: each tenant's requests have one. Empty where there is no such durable."""
+    streams = [stream for stream, consumer in target.recorder.consumers if consumer.durable_name == durable]
+    return streams[int(fault.chance * len(streams))] if streams else ""
 
 
 async def _restore(js: JetStreamContext, config: StreamConfig) -> None:

@@ -5,6 +5,7 @@ import typer
 from fleet.cli.bench import speed
 from fleet.cli.bench.quality import quality
 from fleet.cli.bench.routing import routing
+from fleet.cli.bench.scale import scale
 
 app = typer.Typer(
     help="Measure what the fleet is worth, and what it costs: ratios taken within one run.",
@@ -17,5 +18,6 @@ app.command()(speed.latency)
 app.command()(speed.throughput)
 app.command()(speed.parallel)
 app.command()(speed.saturate)
-app.command()(speed.scale)
+app.command()(scale)
 app.command()(speed.progress)
+app.command()(speed.observability)

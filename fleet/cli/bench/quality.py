@@ -1,6 +1,8 @@
 """`fleet bench quality`: is deliberation worth its tokens?"""
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,9 @@ from fleet.cli import options
 from fleet.cli.bench import shared
 
 if TYPE_CHECKING:
+    from fleet.bench.quality.real import Bounds, Findings
+    from fleet.bench.quality.suites.items import Suite
+    from fleet.bench.report import Report
     from fleet.config import Settings
 
 
@@ -63,7 +68,29 @@ def quality(
             "--vllm-url", metavar="URL", help="Model servers, comma-separated: also try real tasks. Default: VLLM_URL."
         ),
     ] = None,
-    tasks: Annotated[int, typer.Option("--tasks", min=2, max=200, help="Real tasks to try.")] = 20,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME|FILE",
+            help="Tasks from outside: ifeval or judgebench, of which --copy is your copy, or a JSONL file of your own.",
+        ),
+    ] = None,
+    copy: Annotated[
+        Path | None, typer.Option("--copy", metavar="FILE", help="Your copy of that suite; its hash is checked.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", metavar="HEX", help="Take a copy with this hash, too.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            "--results",
+            metavar="FILE",
+            help="What was played of a suite; a run that was interrupted goes on there. Default: bench-SUITE.jsonl.",
+        ),
+    ] = None,
+    tasks: Annotated[int, typer.Option("--tasks", min=2, max=2000, help="Real tasks to try.")] = 20,
     at_once: Annotated[int, typer.Option("--at-once", min=1, max=64, help="Real deliberations at the same time.")] = 8,
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", min=10, help="Time for all real tasks; then the rest is left out.")
@@ -78,35 +105,72 @@ def quality(
     truly best proposal is known too; this takes a minute or two. And, where a
     model server is given, on small tasks whose answers can be checked.
 
+    With --suite nothing is simulated: its tasks are played on the model
+    server, single, by vote, by mean and by council, at equal tokens.
+
     [dim]Example:[/dim]  fleet bench quality --vllm-url http://gpu-1:8000 --plot quality.png
     """
     from fleet.bench import plot as plots
     from fleet.bench.quality import receipt as receipts
+    from fleet.bench.quality.real import Bounds
 
     if plot is not None:
         plots.check()
-    settings = _settings(vllm_url)
-    both = _given(quality=skill, noise_sd=noise, leniency_sd=leniency, obedience=obedience)
-    biases = _given(
-        position_bias=position_bias, self_preference=self_preference, flattery=sycophancy, deference=deference
-    )
-    real_run = None
+    settings, bounds = _settings(vllm_url), Bounds(at_once, max_seconds, max_tokens)
+    if suite is not None:
+        outside = _outside(suite, copy, sha256)
+        report = _played(settings, outside, results, tasks=tasks, bounds=bounds, seed=seed)
+        draw = partial(plots.figures, report)
+    else:
+        both = _given(quality=skill, noise_sd=noise, leniency_sd=leniency, obedience=obedience)
+        biases = _given(
+            position_bias=position_bias, self_preference=self_preference, flattery=sycophancy, deference=deference
+        )
+        real = _on_models(settings, tasks=tasks, bounds=bounds, seed=seed)  # first, for it may fail
+        scenarios = receipts.scenarios(both, biases)
+        receipt = receipts.simulated(scenarios, trials=trials, agents=agents, seed=seed, note=shared.note)
+        if real is not None:
+            receipt = receipts.with_real(receipt, real)
+        report, draw = receipt.report, partial(plots.quality, receipt)
+    if plot is not None:
+        draw(plot)
+    shared.show(report, json_output=json_output)
+
+
+def _on_models(settings: "Settings | None", *, tasks: int, bounds: "Bounds", seed: int) -> "Findings | None":
+    """None without a model server. Raises `ConfigError`."""
+    from fleet.bench.quality import receipt as receipts
+
     if settings is None:
         shared.note("no VLLM_URL: real tasks are left out")
-    else:
-        from fleet.bench.quality.real import Bounds
+        return None
+    return receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=shared.note)
 
-        # First, for it may fail.
-        bounds = Bounds(at_once, max_seconds, max_tokens)
-        real_run = receipts.real(settings, tasks=tasks, bounds=bounds, seed=seed, note=shared.note)
-    receipt = receipts.simulated(
-        receipts.scenarios(both, biases), trials=trials, agents=agents, seed=seed, note=shared.note
-    )
-    if real_run is not None:
-        receipt = receipts.with_real(receipt, real_run)
-    if plot is not None:
-        plots.quality(receipt, plot)
-    shared.show(receipt.report, json_output=json_output)
+
+def _outside(name: str, copy: Path | None, sha256: str | None) -> "Suite":
+    """Raises `ConfigError`."""
+    from fleet.bench.quality.suites import ifeval, judgebench, own
+
+    loaders = {"ifeval": ifeval.load, "judgebench": judgebench.load}
+    if name not in loaders:
+        return own.load(Path(name))
+    if copy is None:
+        raise typer.BadParameter(f"--suite {name} needs --copy: your copy of its tasks, for none is shipped")
+    return loaders[name](copy, sha256)
+
+
+def _played(
+    settings: "Settings | None", suite: "Suite", results: Path | None, *, tasks: int, bounds: "Bounds", seed: int
+) -> "Report":
+    """Raises `ConfigError`."""
+    from fleet.bench.quality.suites.record import Record
+    from fleet.bench.quality.suites.run import measure
+    from fleet.errors import ConfigError
+
+    if settings is None:
+        raise ConfigError("--suite needs a model server: set VLLM_URL, or give --vllm-url")
+    record = Record(results or Path(f"bench-{suite.name}.jsonl"))
+    return measure(settings, suite, record, tasks=tasks, bounds=bounds, seed=seed, note=shared.note)
 
 
 def _given(**traits: float | None) -> dict[str, float]:

@@ -11,7 +11,6 @@ from fleet.cli.bench import shared
 
 def routing(
     councils: Annotated[int, typer.Option("--councils", min=10, help="On each number of servers.")] = 200,
-    turns: Annotated[int, typer.Option("--turns", min=1, help="Of each policy, at 80 % load.")] = 3,
     json_output: options.Json = False,
 ) -> None:
     """Do the calls of a deliberation find the server that has their prefix, and nobody waits longer for it?
@@ -25,4 +24,4 @@ def routing(
     from fleet.bench.routing import measure as mode
 
     shared.configure_logging()
-    shared.show(asyncio.run(mode.measure(councils, turns, (1, 4), shared.note)), json_output=json_output)
+    shared.show(asyncio.run(mode.measure(councils, (1, 4), shared.note)), json_output=json_output)

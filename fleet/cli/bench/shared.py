@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,23 @@ def configure_logging() -> None:
 def note(text: str) -> None:
     """Progress, for a person: never on standard output."""
     print(text, file=sys.stderr, flush=True)
+
+
+def run(measured: Callable[[], Coroutine[Any, Any, "Report"]], plot: Path | None, json_output: bool) -> None:
+    """Measures, and shows what was found."""
+    from fleet.bench import plot as plots
+    from fleet.event_loop import fast_loop
+    from fleet.local.signals import run_until_signalled
+
+    configure_logging()
+    if plot is not None:
+        plots.check()
+    report = run_until_signalled(measured(), loop_factory=fast_loop)
+    if report is None:
+        raise typer.Exit(130)
+    if plot is not None:
+        plots.figures(report, plot)
+    show(report, json_output=json_output)
 
 
 def show(report: "Report", *, json_output: bool) -> None:

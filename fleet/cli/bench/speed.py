@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
-from enum import StrEnum
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,15 +16,6 @@ if TYPE_CHECKING:
     from fleet.bench.speed.rig import Rig
 
 T = TypeVar("T")
-
-
-class Part(StrEnum):
-    """Of `fleet bench scale`."""
-
-    STORED = "stored"
-    WORKERS = "workers"
-    IN_FLIGHT = "in-flight"
-    IDLE = "idle"
 
 
 def latency(
@@ -166,56 +156,7 @@ def saturate(
         }
         return mode.result(servers, at_once, turns, window_s)
 
-    _show(measured, plot, json_output)
-
-
-def scale(
-    part: Annotated[
-        list[Part] | None, typer.Option("--part", help="Measure this alone. Repeatable. Default: everything.")
-    ] = None,
-    stored: Annotated[
-        int,
-        typer.Option("--stored", min=100, max=999_999, help="Most deliberations in store; some 20 KB of disk each."),
-    ] = 100_000,
-    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Deliberations that wait for a model.")] = 10_000,
-    deliberations: Annotated[
-        int, typer.Option("--deliberations", min=2, help="Of each fleet in each turn (stored, workers).")
-    ] = 200,
-    turns: Annotated[int, typer.Option("--turns", min=1, help="More make it surer.")] = 6,
-    starts: Annotated[int, typer.Option("--starts", min=1, help="How often `fleet up` is started (idle).")] = 3,
-    idle_s: Annotated[
-        float, typer.Option("--idle", min=1, metavar="SECONDS", help="How long a fleet is watched (idle, in-flight).")
-    ] = 30,
-    plot: shared.Plot = None,
-    json_output: options.Json = False,
-) -> None:
-    """What does it cost as things grow? Deliberations in store and in flight, workers, and the fleet at rest.
-
-    stored: CPU and time beside 1,000, 10,000 and 100,000 deliberations that
-    have ended, and what each takes of memory and disk. workers: 1, 2 and 4 of
-    them; and a second dispatcher and collector. in-flight: memory of 10,000
-    deliberations that wait for a model. idle: time until ready, and CPU while
-    nothing is asked. Ten to fifteen minutes, and 2 GB in the directory for
-    temporary files.
-
-    [dim]Example:[/dim]  fleet bench scale --part idle --json
-    """
-
-    async def measured() -> "Report":
-        from fleet.bench.growth import scale as mode
-
-        sizes = mode.Sizes(
-            stored=stored,
-            deliberations=deliberations,
-            turns=turns,
-            in_flight=in_flight,
-            starts=starts,
-            idle_s=idle_s,
-        )
-        with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
-            return await mode.measure(Path(directory), part or mode.PARTS, sizes, shared.note)
-
-    _show(measured, plot, json_output)
+    shared.run(measured, plot, json_output)
 
 
 def progress(
@@ -241,28 +182,38 @@ def progress(
         with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
             return await mode.measure(Path(directory), calls, turns, window_s, shared.note)
 
-    _show(measured, plot, json_output)
+    shared.run(measured, plot, json_output)
+
+
+def observability(
+    deliberations: Annotated[
+        int, typer.Option("--deliberations", min=2, help="Of each fleet, of each kind, in each turn.")
+    ] = 200,
+    turns: Annotated[int, typer.Option("--turns", min=2, help="More make it surer.")] = 6,
+    plot: shared.Plot = None,
+    json_output: options.Json = False,
+) -> None:
+    """What do traces cost? CPU per deliberation with every trace recorded, beside none.
+
+    3 agents with 3 and with 12 calls, a model of 0 ms; the spans go to a
+    receiver of OTLP whose own time does not count, and are all there at the
+    end. Two fleets, in turns. About five minutes.
+
+    [dim]Example:[/dim]  fleet bench observability --json
+    """
+
+    async def measured() -> "Report":
+        from fleet.bench.speed import observability as mode
+
+        with tempfile.TemporaryDirectory(prefix="fleet-bench-") as directory:
+            return await mode.measure(Path(directory), deliberations, turns, shared.note)
+
+    shared.run(measured, plot, json_output)
 
 
 def _run(measure: Callable[["Rig"], Awaitable["Report"]], plot: Path | None, json_output: bool, **rig: Any) -> None:
     """Starts a rig for one measurement, and shows what was found."""
-    _show(lambda: _measured(measure, rig), plot, json_output)
-
-
-def _show(measured: Callable[[], Coroutine[Any, Any, "Report"]], plot: Path | None, json_output: bool) -> None:
-    from fleet.bench import plot as plots
-    from fleet.event_loop import fast_loop
-    from fleet.local.signals import run_until_signalled
-
-    shared.configure_logging()
-    if plot is not None:
-        plots.check()
-    report = run_until_signalled(measured(), loop_factory=fast_loop)
-    if report is None:
-        raise typer.Exit(130)
-    if plot is not None:
-        plots.figures(report, plot)
-    shared.show(report, json_output=json_output)
+    shared.run(lambda: _measured(measure, rig), plot, json_output)
 
 
 async def _measured(measure: Callable[["Rig"], Awaitable[T]], rig: dict[str, Any]) -> T:

@@ -1,7 +1,6 @@
 """Runs `fleet doctor`: checks what a fleet needs, and says for each finding what to do."""
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -14,12 +13,12 @@ from fleet import subjects
 from fleet.cli import options
 from fleet.cli.doctor.findings import Finding, show
 from fleet.cli.doctor.models import model_servers
-from fleet.cli.doctor.permissions import allowed, denied
+from fleet.cli.doctor.permissions import allowed, denied, granted_to
 from fleet.cli.output import print_json
-from fleet.config import Settings
+from fleet.config import Settings, without_userinfo
 from fleet.errors import Unreachable
 from fleet.exits import Exit
-from fleet.local.data_dir import client_settings, running
+from fleet.local.data_dir import client_settings, running_on
 
 LEAST_VERSION = (2, 12, 3)
 PROBE_WITHIN_S = 5.0
@@ -43,7 +42,7 @@ def doctor(
     [dim]Example:[/dim]  NATS_URL=nats://nats:4222 VLLM_URL=http://gpu-1:8000 fleet doctor
     """
     settings = client_settings(data_dir, nats_url)
-    known = running(data_dir)
+    known = running_on(settings.nats, data_dir)
     findings = asyncio.run(_examine(settings, known))
     if json_output:
         print_json([asdict(finding) for finding in findings])
@@ -62,6 +61,7 @@ async def _examine(settings: Settings, known: dict[str, Any]) -> list[Finding]:
 async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Finding]:
     from nats.errors import Error
 
+    from fleet.client.connection import ELSEWHERE, has_streams_elsewhere, is_tenants
     from fleet.jetstream.connection import connect
 
     try:
@@ -72,14 +72,21 @@ async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Find
         return
     try:
         yield _version(nc)
-        granted = await _granted(nc)
+        granted = await granted_to(nc)
         if (looks := _may_look(granted)) is not None:
             yield looks
+            return
+        if await has_streams_elsewhere(nc):
+            text, _, todo = ELSEWHERE.format(without_userinfo(settings.nats)).partition(": ")
+            yield Finding("warn", "streams", text, todo)
             return
         js = nc.jetstream(timeout=PROBE_WITHIN_S)
         try:
             await js.account_info()
         except (Error, TimeoutError):
+            if await is_tenants(nc):
+                yield Finding("ok", "JetStream", "not for this account, a tenant's: nothing more can be seen from here")
+                return
             yield Finding("fail", "JetStream", "does not answer", "add `jetstream {}` to the server's configuration")
             return
         yield Finding("ok", "JetStream", "on")
@@ -109,7 +116,7 @@ def _version(nc: Any) -> Finding:
 def _durability(settings: Settings, known: dict[str, Any]) -> Finding:
     from fleet.local.nats_server import SYNC_INTERVAL
 
-    if known.get("nats_embedded") and known.get("nats_url") == settings.nats:
+    if known.get("nats_embedded"):
         return Finding("ok", "durability", f"embedded server, sync_interval: {SYNC_INTERVAL}")
     return Finding(
         "warn",
@@ -165,17 +172,6 @@ async def _topology(js: Any, settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("ok", "streams", f"{len(streams)} streams, {len(consumers)} consumers, {len(BUCKETS)} buckets")
 
 
-async def _granted(nc: Any) -> dict[str, Any] | None:
-    """What this user may do; None where the server does not say."""
-    from nats.errors import Error
-
-    try:
-        reply = await nc.request("$SYS.REQ.USER.INFO", b"", timeout=PROBE_WITHIN_S)
-        return json.loads(reply.data)["data"].get("permissions") or {}
-    except (Error, TimeoutError, ValueError, KeyError):
-        return None
-
-
 def _may_look(granted: dict[str, Any] | None) -> Finding | None:
     """NATS answers nothing at all to whoever may not ask."""
     needed = [
@@ -223,8 +219,8 @@ async def _fleet(nc: Any) -> list[Finding]:
         Finding("ok", "service", f"{_some(len(state.instances), 'instance')} answer: {', '.join(state.instances)}")
         if state.instances
         else Finding("fail", "service", "no instance answers `ask`, `result` and `cancel`", "start a collector"),
-        _workers(workers),
-        *own_words.findings(state.workers),
+        own_words.asking(workers, state.pool),
+        *own_words.findings(state.workers, state.pool),
     ]
     waits = f"{_some(state.requests, 'request')} not accepted yet"
     if state.oldest_s > LONG_WAIT_S:
@@ -232,6 +228,10 @@ async def _fleet(nc: Any) -> list[Finding]:
         findings.append(Finding("warn", "waiting", f"{waits}, the oldest for {state.oldest_s:,.0f} s", todo))
     else:
         findings.append(Finding("ok", "waiting", waits))
+    if state.unserved and dispatcher.served:
+        todo = "put [tenants.NAME] back into the settings, or delete DELIBERATION_REQUESTS_<NAME>: NATS takes them"
+        unread = f"no dispatcher reads requests of {', '.join(state.unserved)}"
+        findings.append(Finding("warn", "tenants", unread, todo))
     if state.dead_letters:
         letters = f"{_some(state.dead_letters, 'message')} that nobody could handle"
         findings.append(Finding("warn", "dead letters", letters, "see `fleet deadletter list`; replay or drop them"))
@@ -246,20 +246,6 @@ def _served(name: str, served: bool, load: str) -> Finding:
     return Finding("fail", name, f"none is at work, {load}", f"start one: `fleet up`, or `fleet {name}`")
 
 
-def _workers(calls: Any) -> Finding:
-    load = f"{calls.waiting:,} calls wait, {calls.open:,} are open"
-    if calls.again:
-        load += f", {calls.again:,} of them were handed out before"
-    if calls.silent_s is not None:
-        load += f"; the last call ended {calls.silent_s:,.0f} s ago"
-    if calls.served:
-        return Finding("ok", "workers", f"ask for calls: {load}")
-    if calls.open:
-        return Finding("warn", "workers", f"none asks for calls just now: {load}", "all may be busy; look again")
-    todo = "is a dispatcher at work, does Ray have room for its workers, may they log in? See its log"
-    return Finding("fail", "workers", f"none asks for calls: {load}", todo)
-
-
 def _some(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
@@ -267,7 +253,7 @@ def _some(number: int, noun: str) -> str:
 async def _ray(settings: Settings) -> list[Finding]:
     address = settings.ray_address
     if not address:
-        return [Finding("ok", "Ray", "RAY_ADDRESS is not set: `fleet up` starts a local one")]
+        return [Finding("ok", "Ray", "RAY_ADDRESS is not set: `fleet up` runs a local one")]
     todo = "start it, or correct RAY_ADDRESS; unset, a local one is started"
     # A process of its own: a broken cluster may hang whoever asks, and importing ray takes seconds.
     probe = await asyncio.create_subprocess_exec(

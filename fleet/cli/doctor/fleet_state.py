@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import Struct
 
 from fleet import subjects
-from fleet.jetstream import worker_statuses
+from fleet.jetstream import pool_size, worker_statuses
 from fleet.jetstream.streams import consumed
-from fleet.messages.workers import WorkerStatus
+from fleet.messages.workers import PoolSize, WorkerStatus
+from fleet.tenants.names import requests_of
 from fleet.times import from_rfc3339
 
 WITHIN_S = 5.0
@@ -32,7 +33,9 @@ class Consumer(Struct, frozen=True, kw_only=True):
 
 class FleetState(Struct, frozen=True, kw_only=True):
     """`instances`: of the service `deliberations`. `running`: tasks with a deadline ahead. `oldest_s`: how long the
-    oldest request waits. `workers` null: what they tell of themselves cannot be read."""
+    oldest request waits. `unserved`: tenants whose requests NATS takes and no dispatcher reads. `workers` null: what
+    they tell of themselves cannot be read. `pool`: how many there should be, where that follows the work; null: it does
+    not, or cannot be read."""
 
     instances: tuple[str, ...]
     consumers: tuple[Consumer, ...]
@@ -40,7 +43,9 @@ class FleetState(Struct, frozen=True, kw_only=True):
     requests: int
     oldest_s: float
     dead_letters: int
+    unserved: tuple[str, ...] = ()
     workers: tuple[WorkerStatus, ...] | None = None
+    pool: PoolSize | None = None
 
     def consumer(self, name: str) -> Consumer:
         return next(each for each in self.consumers if each.name == name)
@@ -48,27 +53,33 @@ class FleetState(Struct, frozen=True, kw_only=True):
 
 async def look(nc: Any) -> FleetState:
     """Raises what nats-py raises, and KeyError where a stream or a consumer is missing."""
+    from fleet.jetstream.tenants import request_streams
+
     schedules = f"{subjects.CONTROL_SCHEDULE}."
-    requests, letters, deadlines, instances, statuses, *consumers = await asyncio.gather(
+    requests, letters, deadlines, instances, statuses, pool, *consumers = await asyncio.gather(
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_REQUESTS}"),
         _api(nc, f"STREAM.INFO.{subjects.DEAD_LETTERS}", {"subjects_filter": f"{subjects.DEADLETTER}.>"}),
         _api(nc, f"STREAM.INFO.{subjects.DELIBERATION_CONTROL}", {"subjects_filter": f"{schedules}>"}),
         _instances(nc),
         worker_statuses.look(nc),
+        _pool(nc),
         *(_api(nc, f"CONSUMER.INFO.{spec.name}.{consumer.name}") for spec, consumer in consumed()),
     )
+    of_tenants = await request_streams(nc)
+    waiting = [requests["state"], *(stream["state"] for stream in of_tenants.values())]
     now = datetime.now(UTC).timestamp()
     by_subject: dict[str, int] = letters["state"].get("subjects") or {}
     notes = sum(count for subject, count in by_subject.items() if subject.startswith(subjects.replayed("")))
-    waiting = requests["state"]["messages"]
     return FleetState(
         instances=tuple(instances),
         consumers=tuple(_consumer(info, now) for info in consumers),
         running=tuple(sorted(key.removeprefix(schedules) for key in deadlines["state"].get("subjects") or ())),
-        requests=waiting,
-        oldest_s=_age_s(requests["state"]["first_ts"], now) if waiting else 0.0,
+        requests=sum(state["messages"] for state in waiting),
+        oldest_s=max(_age_s(state["first_ts"], now) if state["messages"] else 0.0 for state in waiting),
         dead_letters=letters["state"]["messages"] - notes,
+        unserved=tuple([tenant for tenant in of_tenants if not await _is_served(nc, tenant)]),
         workers=statuses,
+        pool=pool,
     )
 
 
@@ -85,6 +96,13 @@ def _consumer(info: dict[str, Any], now: float) -> Consumer:
     )
 
 
+async def _pool(nc: Any) -> PoolSize | None:
+    try:
+        return (await pool_size.look(nc))[0]
+    except Exception:  # permissions, an older fleet: nobody else's concern
+        return None
+
+
 def _age_s(at: str, now: float) -> float:
     # NATS tells nanoseconds.
     seconds, _, rest = at.removesuffix("Z").partition(".")
@@ -97,6 +115,14 @@ async def _api(nc: Any, what: str, question: dict[str, Any] | None = None) -> di
     if "error" in answer:
         raise KeyError(what)
     return answer
+
+
+async def _is_served(nc: Any, tenant: str) -> bool:
+    try:
+        info = await _api(nc, f"CONSUMER.INFO.{requests_of(tenant)}.{subjects.DISPATCHER}")
+    except KeyError:
+        return False
+    return bool(info.get("push_bound"))
 
 
 async def _instances(nc: Any) -> Sequence[str]:

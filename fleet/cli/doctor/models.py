@@ -6,6 +6,7 @@ from msgspec import structs
 
 from fleet.cli.doctor.findings import Finding
 from fleet.config import Settings
+from fleet.model_servers import only_for_judges
 
 if TYPE_CHECKING:
     from workers.llm.servers.probe import ProbeResult
@@ -24,10 +25,12 @@ async def model_servers(settings: Settings, known: dict[str, Any]) -> list[Findi
         return [Finding("warn", "models", "VLLM_URL is not set", "set it for real answers; `fleet up` simulates them")]
     results = await probe.ask_all(settings, MODEL_WITHIN_S)
     none = all(each.error for each in results)
-    return [_model_server(each, alone=none) for each in results]
+    rewards = only_for_judges(settings.judges)
+    return [_model_server(each, alone=none, reads_one=each.name in rewards) for each in results]
 
 
-def _model_server(result: "ProbeResult", *, alone: bool) -> Finding:
+def _model_server(result: "ProbeResult", *, alone: bool, reads_one: bool) -> Finding:
+    """`reads_one`: a reward model, which sees each proposal alone."""
     what = f"{result.kind} {result.name}"
     if result.error:
         return Finding("fail" if alone else "warn", what, result.error, _REMEDIES.get(result.error_type or "", _REMEDY))
@@ -39,7 +42,7 @@ def _model_server(result: "ProbeResult", *, alone: bool) -> Finding:
         todo = "set context_window under [models.NAME] or [roles.NAME], so that prompts are kept within it"
         return Finding("warn", what, f"{answers}; it does not say its context window", todo)
     answers = f"{answers}, context window of {result.window:,} tokens"
-    if result.window < LEAST_CONTEXT_TOKENS:
+    if result.window < LEAST_CONTEXT_TOKENS and not reads_one:
         todo = f"at least {LEAST_CONTEXT_TOKENS:,} (--max-model-len): a reviewer reads every proposal at once"
         return Finding("warn", what, answers, todo)
     return Finding("ok", what, answers)

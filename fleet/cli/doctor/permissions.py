@@ -1,11 +1,36 @@
 """Checks whether NATS lets this user serve as a component, and names what is missing."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from fleet import subjects
 from fleet.jetstream.rights import COMPONENTS, rights_of
 from fleet.jetstream.streams import User
+
+WITHIN_S = 5.0
+
+
+async def granted_to(nc: Any) -> dict[str, Any] | None:
+    """What this user may do; None where the server does not say.
+
+    Behind a leaf node the server at its other end answers too, and tells what the leaf's own connection may do.
+    """
+    from nats.errors import Error
+
+    replies: asyncio.Queue[Any] = asyncio.Queue()
+    inbox = nc.new_inbox()
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await nc.subscribe(inbox, cb=replies.put)
+            await nc.publish("$SYS.REQ.USER.INFO", b"", reply=inbox)
+            while True:
+                reply = json.loads((await replies.get()).data)
+                if reply["server"]["id"] == nc.server_id:
+                    return reply["data"].get("permissions") or {}
+    except (Error, TimeoutError, ValueError, KeyError):
+        return None
 
 
 def allowed(rules: dict[str, list[str]] | None, subject: str) -> bool:

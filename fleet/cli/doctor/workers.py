@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from fleet.cli.doctor.findings import Finding
+from fleet.cli.doctor.fleet_state import Consumer
 from fleet.clock import now_ms
-from fleet.messages.workers import SILENT_S, EndpointStatus, WorkerStatus
+from fleet.messages.workers import SILENT_S, EndpointStatus, PoolSize, WorkerStatus, is_silent
 from fleet.times import from_rfc3339
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
@@ -15,20 +16,70 @@ def told_s(worker: WorkerStatus) -> float:
     return max(0.0, (now_ms() - from_rfc3339(worker.told_at)) / 1000)
 
 
-def findings(workers: Sequence[WorkerStatus] | None) -> list[Finding]:
-    """Each worker, and each model server as the workers see it."""
+def pool_in_words(pool: PoolSize, workers: Sequence[WorkerStatus]) -> str:
+    """How many run and drain, and what the number that is wanted goes by."""
+    fresh = _fresh(workers)
+    running = _running(fresh)
+    missing = f"; {pool.due - running} should have come by now" if running < pool.due else ""
+    return (
+        f"{running} running, {len(fresh) - running} draining, {pool.needed} needed now for up to "
+        f"{pool.calls_at_once:,.0f} calls at once{missing}"
+    )
+
+
+def _fresh(workers: Sequence[WorkerStatus]) -> list[WorkerStatus]:
+    at_ms = now_ms()
+    return [worker for worker in workers if not is_silent(worker, at_ms)]
+
+
+def _running(fresh: Sequence[WorkerStatus]) -> int:
+    return sum(not worker.draining for worker in fresh)
+
+
+def _pool(pool: PoolSize, workers: Sequence[WorkerStatus]) -> Finding:
+    """Of a pool whose size follows the work."""
+    facts = f"{pool.wanted} wanted, {pool_in_words(pool, workers)}"
+    if _running(_fresh(workers)) < pool.due:
+        todo = "has Ray room, or an autoscaler that brings nodes? See `ray status` and the dispatcher's log"
+        return Finding("warn", "pool of workers", facts, todo)
+    return Finding("ok", "pool of workers", facts)
+
+
+def asking(calls: Consumer, pool: PoolSize | None) -> Finding:
+    """Whether workers ask for calls, and what waits for them."""
+    load = f"{calls.waiting:,} calls wait, {calls.open:,} are open"
+    if calls.again:
+        load += f", {calls.again:,} of them were handed out before"
+    if calls.silent_s is not None:
+        load += f"; the last call ended {calls.silent_s:,.0f} s ago"
+    if calls.served:
+        return Finding("ok", "workers", f"ask for calls: {load}")
+    if pool is not None and pool.wanted == 0:
+        return Finding("ok", "workers", f"none is wanted, the first request brings one: {load}")
+    if calls.open:
+        return Finding("warn", "workers", f"none asks for calls just now: {load}", "all may be busy; look again")
+    todo = "is a dispatcher at work, does Ray have room for its workers, may they log in? See its log"
+    return Finding("fail", "workers", f"none asks for calls: {load}", todo)
+
+
+def findings(workers: Sequence[WorkerStatus] | None, pool: PoolSize | None = None) -> list[Finding]:
+    """The pool where its size follows the work, each worker, and each model server as the workers see it."""
+    sized = [_pool(pool, workers or ())] if pool is not None else []
+    if pool is not None and pool.wanted == 0 and not workers:
+        return sized
     if workers is None:
         todo = "may this user read the bucket deliberation-workers? `operator` may"
         return [Finding("warn", "worker", "what workers tell of themselves cannot be read", todo)]
     if not workers:
         todo = "they are starting, are an older version, or may not write to the bucket deliberation-workers"
-        return [Finding("warn", "worker", "none has told how it is within a minute", todo)]
-    return [*map(_worker, workers), *_breakers([each for each in workers if told_s(each) < SILENT_S])]
+        return [*sized, Finding("warn", "worker", "none has told how it is within a minute", todo)]
+    return [*sized, *map(_worker, workers), *_breakers(_fresh(workers))]
 
 
 def _worker(worker: WorkerStatus) -> Finding:
     age = _age((now_ms() - from_rfc3339(worker.started_at)) / 1000)
-    facts = f"runs for {age}, {worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
+    state = f"drains, runs for {age}" if worker.draining else f"runs for {age}"
+    facts = f"{state}, {worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
     what = f"worker {worker.name}"
     if (silent_s := told_s(worker)) >= SILENT_S:
         return Finding("warn", what, f"{facts}; silent for {silent_s:,.0f} s", "it hangs, or has ended: see its log")

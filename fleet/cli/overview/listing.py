@@ -12,6 +12,7 @@ from fleet.cli.output import console, literal, print_json
 from fleet.config import Settings
 from fleet.errors import BadRequest
 from fleet.local.data_dir import client_settings
+from fleet.tenants.names import key_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +86,7 @@ def screen() -> "Console":
 
 
 def table(summaries: Sequence["Summary"], now: datetime) -> "Table":
-    """One row each."""
+    """One row for each deliberation."""
     from rich import box
     from rich.table import Table
 
@@ -97,7 +98,7 @@ def table(summaries: Sequence["Summary"], now: datetime) -> "Table":
     for each in summaries:
         began = _time(each.accepted_at)
         shown.add_row(
-            literal(each.task_id),
+            literal(key_of(each.tenant, each.task_id)),
             f"[{COLOURS.get(each.status, 'default')}]{each.status}[/]",
             began.astimezone().strftime("%m-%d %H:%M:%S") if began else "–",
             _took(each, now),
@@ -115,10 +116,13 @@ def outcome(each: "Summary") -> str:
         if each.phase is None:
             return ""
         round_ = f" {each.round}" if each.phase in ("critique", "revise") else ""
+        if each.expected == 0:
+            return "waits for the result of an equal request"
         return f"{each.phase}{round_}: {each.done} of {each.expected} calls" if each.expected else each.phase
     if each.winner_id is not None:
         score = f", {each.score:.2f}" if each.score is not None else ""
-        return f"{each.winner_id}{score}{', degraded' if each.degraded else ''}"
+        cached = f", of {each.cached_from}" if each.cached_from is not None else ""
+        return f"{each.winner_id}{score}{', degraded' if each.degraded else ''}{cached}"
     return each.error or ""
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import to_builtins
 
+from fleet import subjects
 from fleet.cli import options
-from fleet.cli.doctor.fleet_state import FleetState
-from fleet.cli.doctor.workers import told_s
+from fleet.cli.doctor.fleet_state import Consumer, FleetState
+from fleet.cli.doctor.workers import pool_in_words, told_s
 from fleet.cli.output import console, print_json
 from fleet.config import Settings
 from fleet.exits import Exit
@@ -57,8 +58,18 @@ async def _status(settings: Settings, every_s: float | None, json_output: bool) 
             else:
                 screen.print(facts(state))
             if every_s is None:
-                return Exit.DONE if state.instances and all(each.served for each in state.consumers) else Exit.FAILED
+                whole = state.instances and all(is_at_work(each, state) for each in state.consumers)
+                return Exit.DONE if whole else Exit.FAILED
             await asyncio.sleep(every_s)
+
+
+def is_at_work(consumer: Consumer, state: FleetState) -> bool:
+    """Workers that have all the calls they may hold ask for none, and a pool may need no worker."""
+    if consumer.served or consumer.name != subjects.WORKERS:
+        return consumer.served
+    if any(worker.open_calls and told_s(worker) < SILENT_S for worker in state.workers or ()):
+        return True
+    return state.pool is not None and state.pool.wanted == 0
 
 
 def facts(state: FleetState) -> "Table":
@@ -71,13 +82,18 @@ def facts(state: FleetState) -> "Table":
     table.add_row("running", f"{len(state.running)}", Text(" ".join(state.running[:SHOWN]) + more))
     table.add_row("waiting", f"{state.requests}", f"the oldest for {state.oldest_s:,.0f} s" if state.requests else "")
     for each in state.consumers:
-        verdict = Text("at work", style="green") if each.served else Text("not at work", style="red")
+        at_work = is_at_work(each, state)
+        verdict = Text("at work", style="green") if at_work else Text("not at work", style="red")
         table.add_row(each.name, verdict, f"{each.waiting:,} wait, {each.open:,} in hand")
+    if state.pool is not None:
+        table.add_row("pool", f"{state.pool.wanted} wanted", pool_in_words(state.pool, state.workers or ()))
     for worker in state.workers or ():
         sick = ", ".join(f"{each.name} {each.breaker}" for each in worker.endpoints if each.breaker != "closed")
         calls = f"{worker.open_calls:,} calls open, {worker.done:,} done, {worker.failed:,} failed"
         silent_s = told_s(worker)
-        verdict = Text("silent", style="red") if silent_s >= SILENT_S else Text("at work", style="green")
+        verdict = Text("draining" if worker.draining else "at work", style="green")
+        if silent_s >= SILENT_S:
+            verdict = Text("silent", style="red")
         table.add_row(worker.name, verdict, f"{calls}; breakers: {sick}" if sick else calls)
     table.add_row("service", f"{len(state.instances)}", Text(" ".join(state.instances)))
     table.add_row("dead letters", f"{state.dead_letters}", "see `fleet deadletter list`" if state.dead_letters else "")

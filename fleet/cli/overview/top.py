@@ -54,10 +54,10 @@ async def _top(settings: Settings, every_s: float, once: bool, json_output: bool
                     return
                 await asyncio.sleep(every_s)
                 state, summaries = await _look(fleet)
-        with Live(_picture(state, summaries), console=screen, screen=True, auto_refresh=False) as live:
+        with Live(picture(state, summaries), console=screen, screen=True, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(every_s)
-                live.update(_picture(*await _look(fleet)), refresh=True)
+                live.update(picture(*await _look(fleet)), refresh=True)
 
 
 async def _look(fleet: Any) -> tuple[FleetState, "Sequence[Summary]"]:
@@ -78,14 +78,15 @@ def _print(screen: Any, state: FleetState, summaries: "Sequence[Summary]", json_
     if json_output:
         print_json({**to_builtins(state), "deliberations": to_builtins(summaries)})
     else:
-        screen.print(_picture(state, summaries))
+        screen.print(picture(state, summaries))
 
 
-def _picture(state: FleetState, summaries: "Sequence[Summary]") -> "RenderableType":
+def picture(state: FleetState, summaries: "Sequence[Summary]") -> "RenderableType":
     from rich.console import Group
 
     from fleet.cli.overview.listing import table
     from fleet.cli.overview.status import facts
 
-    newest_first = sorted(summaries, key=lambda each: each.status != "IN_PROGRESS")
-    return Group(facts(state), table(newest_first, datetime.now(UTC)))
+    # What runs, then what ended last: a screen cuts the end off.
+    shown = sorted(summaries, key=lambda each: each.status == "IN_PROGRESS")[::-1]
+    return Group(facts(state), table(shown, datetime.now(UTC)))

@@ -1,6 +1,7 @@
 """Runs `fleet report`."""
 
 import asyncio
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, assert_never
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from fleet.cli import options
-from fleet.cli.output import say
+from fleet.cli.output import console, say
 from fleet.config import Settings
 from fleet.errors import BadRequest, FleetError
 from fleet.exits import Exit
@@ -17,6 +18,8 @@ from fleet.messages import encode
 from fleet.observability.visible import json_text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from fleet.messages import TerminalEvent
 
 
@@ -46,7 +49,8 @@ def report(
 
     Question, verdict and how sure it is, reasons, dissent, every text, what
     each revision changed, scores, checks, cost. The HTML is one file that loads
-    nothing and runs nothing. Exit status 4 says that it has not ended yet.
+    nothing and runs nothing. A terminal shows it laid out, unless --format asks
+    for the Markdown itself. Exit status 4 says that it has not ended yet.
 
     [dim]Example:[/dim]  fleet report d-17 --out d-17.html
     """
@@ -57,7 +61,10 @@ def report(
         raise typer.Exit(Exit.UNFINISHED)
     text = rendered(event, chosen)
     if out is None:
-        say(text.removesuffix("\n"))
+        if chosen is Format.MD and format_ is None and sys.stdout.isatty():
+            console().print(for_people(text))
+        else:
+            say(text.removesuffix("\n"))
         return
     try:
         out.write_text(text, encoding="utf-8")
@@ -81,6 +88,13 @@ def rendered(event: "TerminalEvent", chosen: Format) -> str:
             assert_never(chosen)
 
 
+def for_people(text: str) -> "RenderableType":
+    """The Markdown as a terminal shows it: laid out, and without the signs that keep it from being more than text."""
+    from rich.markdown import Markdown
+
+    return Markdown(text, hyperlinks=False)
+
+
 async def _end(settings: Settings, task_id: str) -> "TerminalEvent | None":
     """The terminal event with all its texts; None before it. Raises `BadRequest` for a task that nobody knows."""
     from fleet.client.session import session
@@ -89,6 +103,8 @@ async def _end(settings: Settings, task_id: str) -> "TerminalEvent | None":
         reply = await fleet.result(task_id)
         if reply.status == "UNKNOWN":
             raise BadRequest(
-                "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, expired, or misspelt"
+                "unknown",
+                "$.task_id",
+                f"nobody knows a task {task_id!r}: not accepted yet, no longer stored, or misspelt",
             )
         return None if reply.result is None else await fleet.with_texts(reply.result)

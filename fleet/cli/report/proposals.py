@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from fleet.cli.report.blocks import Block, Folded, Grid, Items, Prose, Quote, Section
 from fleet.cli.report.differences import difference
-from fleet.cli.report.words import number
+from fleet.cli.report.words import number, rewarded
 from fleet.cli.verdict import count
 from fleet.messages import DeliberationCompleted, RankedResult, Review
 
@@ -100,6 +100,17 @@ def _scores(result: RankedResult) -> Iterator[Block]:
     ]
     if rows:
         yield Folded("Scores, with reasons", (Grid(("reviewer", "criterion", "of 10", "reason"), rows),))
+    gave = [
+        (review.reviewer_id, rewarded(review.reward), review.reward.model, number(review.score))
+        for review in result.reviews
+        if review.reward is not None
+    ]
+    if gave:
+        told = (
+            "A judge has no scale. What it gives says something only beside what it gives other texts for the same "
+            "question; so it is put on the scale of the reviewers' scores."
+        )
+        yield Folded("What judges gave", (Prose(told), Grid(("judge", "gave", "model", "comes to, of 10"), gave)))
 
 
 def _checks(result: RankedResult) -> Iterator[Block]:

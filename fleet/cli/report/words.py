@@ -1,9 +1,10 @@
 """Chooses the words of a report: for phases, for what decided, for how sure a verdict is."""
 
 from collections.abc import Mapping
+from math import tanh
 from typing import Final
 
-from fleet.messages import DecidedBy, DeliberationCompleted, Phase
+from fleet.messages import DecidedBy, DeliberationCompleted, Phase, Reward
 
 PHASES: Final[Mapping[Phase, str]] = {
     "propose": "proposing",
@@ -58,3 +59,11 @@ def agreement(event: DeliberationCompleted) -> str:
 def number(value: float | None, digits: int = 2) -> str:
     """As people write it; a dash where there is none."""
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def rewarded(reward: Reward) -> str:
+    """What a judge gave, and what that is."""
+    if reward.kind == "generative_scoring":
+        chance = (1 + tanh(reward.value / 2)) / 2  # the logistic function, which never overflows
+        return f"{number(reward.value)}, the log-odds that it answers Yes ({chance:.1%})"
+    return f"{number(reward.value)}, the number of a reward model"

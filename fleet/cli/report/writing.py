@@ -51,20 +51,28 @@ def _title(event: TerminalEvent) -> str:
 
 
 def _lead(event: DeliberationCompleted) -> Iterator[Block]:
-    agents = count(event.total_agents, "agent")
-    seconds = f"{event.duration_ms / 1000:,.0f} s"
+    agents, seconds = count(event.total_agents, "agent"), _seconds(event)
     yield Prose(
         f"{agents} (language models, each on its own) proposed an answer, "
         f"went through {count(event.rounds_run, 'round')} of mutual review, and were ranked. It took {seconds}, "
         f"and ended at {event.completed_at}. Its name is {event.task_id}."
     )
     yield Prose(f"Result: {first(event)}. {agreement(event)}")
+    if event.cached_from is not None:
+        yield Prose(
+            f"No model was called for it: the same question was answered before, as {event.cached_from}, and this is "
+            "that result. Rounds and texts are what was done then."
+        )
     if event.degraded:
         yield Prose("Not everything that was asked for happened: see below what did not.")
 
 
+def _seconds(event: TerminalEvent) -> str:
+    return f"{event.duration_ms / 1000:,.{0 if event.duration_ms >= 10_000 else 1}f} s"
+
+
 def _no_verdict(event: TerminalEvent) -> tuple[Block, ...]:
-    seconds = f"{event.duration_ms / 1000:,.0f} s"
+    seconds = _seconds(event)
     if isinstance(event, DeliberationCancelled):
         return (Prose(f"There is no verdict: it was stopped after {seconds}. The reason given: {event.reason}"),)
     assert not isinstance(event, DeliberationCompleted)

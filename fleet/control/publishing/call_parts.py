@@ -45,7 +45,7 @@ class CallParts:
         return call.change(**changes)
 
     async def _put(self, name: str, body: bytes, limit: int, known: dict[bytes, ContentRef]) -> ContentRef | None:
-        """None: it is short."""
+        """None where it is short enough to stay in the call."""
         if len(body) <= limit:
             return None
         if body not in known:

@@ -20,7 +20,8 @@ from nats.aio.msg import Msg
 from fleet import subjects
 from fleet.config import Settings
 from fleet.errors import EventInFlight, Unreachable
-from fleet.jetstream.connection import OUTAGES, Connection, connect
+from fleet.jetstream.connection import OUTAGES, connect
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import CONTROL_INBOX, published
 from fleet.jetstream.quirks import drop_unsent, forget_subscription
 from fleet.observability.retries import again

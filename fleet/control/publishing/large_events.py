@@ -11,6 +11,7 @@ from fleet.messages import (
     Policy,
     TerminalEvent,
     encode,
+    key_of_event,
 )
 
 
@@ -29,7 +30,7 @@ async def fitting(texts: Texts, event: TerminalEvent) -> bytes:
     if not texts.too_large(body):
         return body
     for part in sorted(_parts(event), key=lambda part: -len(part.text)):
-        event = part.refer(event, await texts.put(f"tasks/{event.task_id}/{part.name}", part.text))
+        event = part.refer(event, await texts.put(f"tasks/{key_of_event(event)}/{part.name}", part.text))
         body = encode(event)
         if not texts.too_large(body):
             break

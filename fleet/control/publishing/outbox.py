@@ -13,7 +13,9 @@ from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.call_parts import CallParts
 from fleet.control.publishing.fence import PublisherFence
 from fleet.control.publishing.large_events import fitting
-from fleet.control.publishing.terminal_events import TerminalEvents
+from fleet.control.publishing.terminal_events import SUBJECTS, TerminalEvents
+from fleet.control.publishing.token_counters import TokenCounters
+from fleet.control.states.cancelled import CancelledStates
 from fleet.control.telemetry.metering import Meter
 from fleet.crashpoints import reach
 from fleet.deliberation.events import (
@@ -22,6 +24,7 @@ from fleet.deliberation.events import (
     ClearDeadline,
     Conclude,
     Effect,
+    LookForResult,
     Reject,
     SetDeadline,
     StopCalls,
@@ -29,8 +32,8 @@ from fleet.deliberation.events import (
 from fleet.deliberation.state import Deliberation
 from fleet.deliberation.trace import phase_context, root_context
 from fleet.errors import EventInFlight
-from fleet.jetstream.connection import Connection
 from fleet.jetstream.history import terminal_id
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.payloads import Texts
 from fleet.messages import (
     AgentFailed,
@@ -38,6 +41,7 @@ from fleet.messages import (
     AgentStop,
     DeadlineReached,
     DeliberationRejected,
+    LookRequest,
     TerminalEvent,
     encode,
     of_run,
@@ -46,24 +50,18 @@ from fleet.messages import (
 from fleet.messages.end_summary import header_of
 from fleet.messages.headers import CALL_TOKEN, headers, line, of_dead_letter
 from fleet.messages.trace_ids import TraceContext, context_of, digest
+from fleet.tenants.names import TaskName, key_of, subject_of
 
 log = structlog.get_logger(__name__)
 
 PUBLISH_TIMEOUT_S = 5.0
-
-_TERMINAL_SUBJECT = {
-    "COMPLETED": subjects.COMPLETED,
-    "FAILED": subjects.FAILED,
-    "TIMEOUT": subjects.FAILED,
-    "CANCELLED": subjects.CANCELLED,
-}
 
 
 class Outbox:
     """Publishes effects on behalf of `component` (`dispatcher` or `collector`).
 
     `fence`: of the connection `nc`; None: one that nobody asks. `meter` counts what is stored for the first time.
-    `tokens`: what calls carry; None: nothing.
+    `tokens`: what calls carry. `counters`: of what tenants use, `cancelled`: what they hold; None: there are none.
     """
 
     def __init__(
@@ -72,10 +70,14 @@ class Outbox:
         js: JetStreamContext,
         texts: Texts,
         component: str,
+        tokens: CallTokens,
         fence: PublisherFence | None = None,
         meter: Meter | None = None,
-        tokens: CallTokens | None = None,
+        counters: TokenCounters | None = None,
+        cancelled: CancelledStates | None = None,
     ) -> None:
+        self._counters = counters
+        self._cancelled = cancelled
         self._tokens = tokens
         self._meter = meter
         self._fence = fence or PublisherFence(nc)
@@ -96,14 +98,15 @@ class Outbox:
 
         Calls are stored before what nobody waits for yet: the disk would make them wait for one another. Where they
         cannot be, the rest goes out nevertheless: a task that does not get on needs its deadline. A terminal event is
-        stored before its deadline is taken back.
+        stored before its deadline is taken back. What looks for results follows all: it may lead to an end.
         """
         effects = tuple(effects)
         stored = await self._store_calls(state, [effect.request for effect in effects if isinstance(effect, CallAgent)])
         together: list[Effect] = []
+        last = [effect for effect in effects if isinstance(effect, LookForResult)]
         for effect in effects:
             match effect:
-                case CallAgent():
+                case CallAgent() | LookForResult():
                     pass
                 case Announce() | SetDeadline() | Reject():
                     together.append(effect)
@@ -114,6 +117,7 @@ class Outbox:
                 case _:
                     assert_never(effect)
         await self._publish_together(state, together)
+        await self._publish_together(state, last)
         for failure in stored:
             if failure is not None:
                 raise failure
@@ -133,13 +137,18 @@ class Outbox:
                 await self._send(subjects.AGENT_REQUESTED, body, call.msg_id, task_id, trace, self._token_of(call))
             case Announce(accepted):
                 msg_id = of_run(f"{task_id}.accepted", state.run)
-                await self._send(subjects.ACCEPTED, encode(accepted), msg_id, task_id, root_context(state))
+                await self._tell(subjects.ACCEPTED, encode(accepted), msg_id, state.name, root_context(state))
             case SetDeadline(_, at, attempt):
-                name = f"{task_id}.{'deadline' if at == state.deadline_at else 'shadows'}"
+                sooner = f"look.{at}" if state.waits else "shadows"
+                name = f"{task_id}.{'deadline' if at == state.deadline_at else sooner}"
                 msg_id = name if attempt == 1 else f"{name}.{attempt}"
                 await self.set_deadline(state, at, of_run(msg_id, state.run))
             case Reject(rejected, traceparent):
                 await self.reject(rejected, traceparent)
+            case LookForResult(waiting, look_at, ended):
+                msg_id = of_run(f"{task_id}.ended.{waiting}" if ended else f"{task_id}.look.{look_at}.now", state.run)
+                body = encode(LookRequest(task_id=waiting, ended=ended))
+                await self._send(subjects.CONTROL_LOOK, body, msg_id, waiting, root_context(state))
             case StopCalls():
                 msg_id = of_run(f"{task_id}.stop", state.run)
                 all_headers = self._headers(subjects.AGENT_STOP, msg_id, task_id, root_context(state))
@@ -151,16 +160,18 @@ class Outbox:
                 reach("outbox.concluded")
             case ClearDeadline():
                 await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
+                if self._cancelled is not None:
+                    await self._cancelled.note(state)
             case _:
                 assert_never(effect)
 
     async def reject(self, rejected: DeliberationRejected, traceparent: str | None) -> None:
-        """`deliberation.rejected`."""
+        """Publishes `deliberation.rejected`."""
         sequence = rejected.stream_sequence
-        task_id = line(rejected.task_id or subjects.generated_id(sequence))
-        msg_id = of_run(f"{sequence}.rejected", rejected.run)
+        name = TaskName(rejected.tenant, line(rejected.task_id or subjects.generated_id(sequence)))
+        msg_id = of_run(f"{key_of(rejected.tenant, str(sequence))}.rejected", rejected.run)
         trace = (context_of(traceparent) or TraceContext(digest(16, msg_id), "")).child(msg_id)
-        ack = await self._send(subjects.REJECTED, encode(rejected), msg_id, task_id, trace)
+        ack = await self._tell(subjects.REJECTED, encode(rejected), msg_id, name, trace)
         if self._meter is not None and not ack.duplicate:
             self._meter.rejected(rejected.code)
 
@@ -216,7 +227,7 @@ class Outbox:
     async def _store_calls(
         self, state: Deliberation, calls: Sequence[AgentRequested]
     ) -> Sequence[BaseException | None]:
-        """What failed, of each."""
+        """Returns what failed, one entry for each call."""
         try:
             calls = await self._parts.stored(calls)
         except Exception as error:
@@ -226,12 +237,17 @@ class Outbox:
 
     async def _conclude(self, state: Deliberation, event: TerminalEvent) -> None:
         body = await fitting(self._texts, event)
+        if self._counters is not None:
+            await self._counters.count(event, state.run)
+            reach("outbox.counted")
+        await self._terminal_events.expect_leader()
         if not self.instance or state.written_by != self.instance:
             # The connection was lost since it was decided: others may have been told that it is gone.
             raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         msg_id = terminal_id(state.task_id, state.run)
         trace, status = root_context(state), status_of(event)
-        await self._send(_TERMINAL_SUBJECT[status], body, msg_id, state.task_id, trace, header_of(event))
+        await self._tell(SUBJECTS[status], body, msg_id, state.name, trace, header_of(event))
+        self._terminal_events.took_one()
         facts = {"status": status, "duration_ms": event.duration_ms, "trace_id": trace.trace_id}
         log.info("deliberation.ended", task_id=state.task_id, **facts)
 
@@ -242,6 +258,21 @@ class Outbox:
         completed_at = state.result.completed_at if state.result is not None else ""
         return await self._terminal_events.is_stored(state.task_id, state.run, completed_at)
 
+    async def _tell(
+        self,
+        subject: str,
+        body: bytes,
+        msg_id: str,
+        name: TaskName,
+        trace: TraceContext,
+        more: dict[str, str] | None = None,
+    ) -> Any:
+        """An event for the task's tenant: under its subject, with the id that it knows. Its headers are as they are in
+        the tenant's account. What a client has named badly is no key."""
+        own = name.task_id if subjects.is_task_id(name.task_id) else "rejected"
+        key, told = key_of(name.tenant, own), subject_of(name.tenant, subject)
+        return await self._send(subject, body, msg_id, name.task_id, trace, more, key=key, told=told)
+
     async def _send(
         self,
         subject: str,
@@ -250,16 +281,20 @@ class Outbox:
         task_id: str,
         trace: TraceContext,
         more: dict[str, str] | None = None,
+        *,
+        key: str | None = None,
+        told: str | None = None,
     ) -> Any:
+        """Within the fleet. For a tenant: `key` is the task's, whose id is `task_id`; `told`: the subject."""
         if self._texts.too_large(body):
             facts = msgspec.json.decode(body)
             top = {name: facts[name] for name in ("task_id", "status", "stream_sequence") if name in facts}
-            body = await self._texts.refer(f"tasks/{task_id}/{subject}", body, top)
+            body = await self._texts.refer(f"tasks/{key or task_id}/{subject}", body, top)
         all_headers = {**self._headers(subject, msg_id, task_id, trace), **(more or {})}
-        return await self._js.publish(subject, body, headers=all_headers, timeout=PUBLISH_TIMEOUT_S)
+        return await self._js.publish(told or subject, body, headers=all_headers, timeout=PUBLISH_TIMEOUT_S)
 
     def _token_of(self, call: AgentRequested | AgentFailed) -> dict[str, str]:
-        return {} if self._tokens is None else {CALL_TOKEN: self._tokens.of(call)}
+        return {CALL_TOKEN: self._tokens.of(call)}
 
     def _headers(self, subject: str, msg_id: str, task_id: str, trace: TraceContext) -> dict[str, str]:
         return headers(subject, msg_id, self._source, task_id, str(trace))

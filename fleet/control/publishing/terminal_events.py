@@ -5,10 +5,12 @@ its stream still holds, and each leads to a look-up: to read the stream for each
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Protocol
 
 from nats.js import JetStreamContext
@@ -19,10 +21,20 @@ from fleet.control.states.store import StateStore, Stored
 from fleet.deliberation.events import Conclude, Effect
 from fleet.deliberation.state import Deliberation
 from fleet.jetstream.history import events, terminal_id
+from fleet.tenants.names import of_all
 from fleet.times import from_rfc3339
 
 SCAN_MARGIN = timedelta(seconds=60)
 """How far the clocks of NATS servers may differ when a terminal event is looked for by time."""
+
+TOOK_WITHIN_S = 0.5
+"""A stream that took an event as lately as this has a leader."""
+SUBJECTS = {
+    "COMPLETED": subjects.COMPLETED,
+    "FAILED": subjects.FAILED,
+    "TIMEOUT": subjects.FAILED,
+    "CANCELLED": subjects.CANCELLED,
+}
 
 
 class Publisher(Protocol):
@@ -69,6 +81,21 @@ class TerminalEvents:
         self._js = js
         self._waiting: dict[str, LookUp] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._took_at = -inf
+
+    def took_one(self) -> None:
+        """An event of this process was stored."""
+        self._took_at = time.monotonic()
+
+    async def expect_leader(self) -> None:
+        """Returns where the stream is there and has a leader, or had one just now; else raises what NATS does.
+
+        Of a cluster the stream's leader answers, and nobody else. What is published without one is seen by core
+        subscribers, and not stored.
+        """
+        if time.monotonic() - self._took_at > TOOK_WITHIN_S:
+            await self._js.stream_info(subjects.DELIBERATIONS)
+            self.took_one()
 
     async def is_stored(self, task_id: str, run: str = "", completed_at: str = "") -> bool:
         """Whether the stream held the terminal event of this run of the task at some time since this was called.
@@ -100,7 +127,7 @@ class TerminalEvents:
         known = [look_up.since for look_up in look_ups.values() if look_up.since is not None]
         since = min(known) if len(known) == len(look_ups) else None
         left = set(look_ups)
-        async with aclosing(events(self._js, subjects.TERMINAL, since, headers_only=True)) as stored:
+        async with aclosing(events(self._js, of_all(*subjects.TERMINAL), since, headers_only=True)) as stored:
             async for msg in stored:
                 msg_id = (msg.header or {}).get("Nats-Msg-Id", "")
                 if msg_id in left:
@@ -108,6 +135,8 @@ class TerminalEvents:
                     look_ups[msg_id].answer.set_result(True)
                 if not left:
                     return
+        self._took_at = -inf
+        await self.expect_leader()  # replicas can be read without a leader
         for msg_id in left:
             look_ups[msg_id].answer.set_result(False)
 

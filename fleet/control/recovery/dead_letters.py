@@ -9,7 +9,7 @@ leave the message alone, unless their next look finds it there still.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -28,10 +28,11 @@ from fleet.control.states.store import StateStore, Stored
 from fleet.deliberation.state import Deliberation
 from fleet.errors import UnreadableState
 from fleet.jetstream.origin import published, run_of
-from fleet.jetstream.streams import ConsumerSpec, consumed
+from fleet.jetstream.streams import STREAMS, ConsumerSpec, StreamSpec, consumed
 from fleet.messages import AgentFailed, DeliberationRejected, Message, decode
 from fleet.messages.headers import CALL_TOKEN, REASON
 from fleet.messages.unreadable import correlation_of, failed_call, readable
+from fleet.tenants.names import key_of, tenant_of, without_tenant
 from fleet.times import rfc3339
 
 log = structlog.get_logger(__name__)
@@ -78,9 +79,11 @@ class DeadLetters:
         store: StateStore,
         outbox: Outbox,
         runner: Runner,
-        tokens: CallTokens | None = None,
+        tokens: CallTokens,
+        streams: Collection[StreamSpec] = STREAMS,
     ) -> None:
         self._tokens = tokens
+        self._streams = streams
         self._nc = nc
         self._js = js
         self._store = store
@@ -99,14 +102,14 @@ class DeadLetters:
         await self._nc.subscribe(
             subjects.deadletter_of(subjects.AGENT_REQUESTED), queue=subjects.DEAD_LETTER_GROUP, cb=self._on_letter
         )
-        for spec, consumer in consumed():
+        for spec, consumer in consumed(self._streams):
             advisory = subjects.exhausted(spec.name, consumer.name)
             await self._nc.subscribe(advisory, queue=subjects.DEAD_LETTER_GROUP, cb=self._on_advisory)
 
     async def run(self) -> None:
         """Looks into the work queues until cancelled."""
         while True:
-            for spec, consumer in consumed():
+            for spec, consumer in consumed(self._streams):
                 try:
                     if spec.work_queue:
                         await self.look(spec.name, consumer)
@@ -193,7 +196,7 @@ class DeadLetters:
         return True
 
     async def _publish_failure(self, message: UndeliverableMessage, reason: str) -> None:
-        match message.subject:
+        match without_tenant(message.subject):
             case subjects.REQUESTED:
                 await self._recover_or_reject(message, reason)
             case subjects.CONTROL_CANCEL | subjects.CONTROL_DEADLINE:
@@ -206,7 +209,7 @@ class DeadLetters:
 
     async def _may_fail(self, failed: AgentFailed, message: UndeliverableMessage) -> bool:
         """Not for junk of somebody who was never given the call."""
-        if self._tokens is None or message.subject == subjects.AGENT_REQUESTED:
+        if message.subject == subjects.AGENT_REQUESTED:
             return True
         return await self._tokens.fits(failed, str((message.headers or {}).get(CALL_TOKEN, "")))
 
@@ -218,14 +221,16 @@ class DeadLetters:
         made = subjects.generated_id(message.sequence)
         message_id = (message.headers or {}).get("Nats-Msg-Id")
         second = subjects.second_id(message.sequence, message_id or message.run)
-        ids = (named,) if isinstance(named, str) and subjects.is_key(named) else (made, second)
-        for task_id in ids:
-            stored = await self._known(task_id)
+        ids = (named,) if isinstance(named, str) and subjects.is_task_id(named) else (made, second)
+        tenant = tenant_of(message.subject)
+        for key in (key_of(tenant, task_id) for task_id in ids):
+            stored = await self._known(key)
             if stored is not None and _is_of(stored.state, message):
-                await self._runner.recover(task_id, PublishAgain(request=True))
+                await self._runner.recover(key, PublishAgain(request=True))
                 return
         rejected = DeliberationRejected(
             task_id=ids[0],
+            tenant=tenant,
             code="undeliverable",
             path="$",
             error=f"$: the fleet could not handle this request: {reason}",

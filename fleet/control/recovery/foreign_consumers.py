@@ -36,14 +36,14 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 class _Create(msgspec.Struct, frozen=True):
-    """What `$JS.API.CONSUMER.CREATE` is asked."""
+    """The part of a request to `$JS.API.CONSUMER.CREATE` that is read."""
 
     stream_name: str = ""
     config: _Config = _Config()
 
 
 class ForeignConsumers:
-    """Of one process."""
+    """Watches, for one process, which consumers are made."""
 
     def __init__(self, nc: Client, js: JetStreamContext) -> None:
         self._nc = nc
@@ -55,7 +55,7 @@ class ForeignConsumers:
         await self._nc.subscribe(subjects.CONSUMER_CREATE, cb=self._on_create)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Takes away those that deliver where the fleet listens, until cancelled."""
         while True:
             heard, soon = self._asked.is_set(), False
             self._asked.clear()

@@ -4,9 +4,8 @@ A task whose deadline or calls are gone would wait for ever, or until its deadli
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection
 from contextlib import aclosing
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from fleet.control.runner import Runner
 from fleet.control.states.store import StateStore
 from fleet.deliberation.events import CallAgent, SetDeadline
 from fleet.errors import NewerState, UnreadableState
+from fleet.event_loop import all_of
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.quirks import entries
 from fleet.jetstream.streams import STREAMS
@@ -30,12 +30,12 @@ from fleet.observability.retries import again
 log = structlog.get_logger(__name__)
 
 PAUSE_S = 3.0
-AT_ONCE = 64
 RESTORED_WITHIN_S = 30.0
-_EFFECTS: dict[str, type[Any]] = {"calls": CallAgent, "deadlines": SetDeadline}
-REISSUED = {spec.name: _EFFECTS[spec.reissue] for spec in STREAMS if spec.reissue is not None}
-"""Stream -> what is published again for a running task when it is lost."""
-_NOT_REISSUED = (subjects.STATES, subjects.KEYS_STREAM)
+_DEADLINES = frozenset(spec.name for spec in STREAMS if spec.deadlines)
+"""Where they are lost, the deadline of each running task is published again at once. A call costs a model's time: where
+calls or answers are lost, `Reconciliation` asks only for those that are seen to be gone.
+"""
+_REPAIRED = _DEADLINES | {subjects.STATES, subjects.KEYS_STREAM}
 
 
 class TopLevel(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class LostStreams:
         store: StateStore,
         runner: Runner,
         unended: UnendedTasks,
-        tokens: CallTokens | None = None,
+        tokens: CallTokens,
     ) -> None:
         self._tokens = tokens
         self._js = js
@@ -63,6 +63,7 @@ class LostStreams:
         self._unended = unended
         self._lost: set[str] = set()
         self._running: list[str] | None = None
+        self._new_key = False
         self._may_be_restored = False
         self._again: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
@@ -74,14 +75,13 @@ class LostStreams:
         none, as an older version's do: no answer to them would count.
         """
         self.after_loss_of(streams)
-        if subjects.KEYS_STREAM in streams:
-            self._lost.add(subjects.AGENT_REQUESTS)
-        if self._lost & REISSUED.keys():
+        self._new_key = subjects.KEYS_STREAM in streams
+        if self._new_key or self._lost & _DEADLINES:
             self._running = await self._running_tasks()
 
     def after_loss_of(self, streams: Collection[str]) -> None:
-        """`run` repairs it."""
-        self._lost |= {stream for stream in streams if stream in REISSUED or stream in _NOT_REISSUED}
+        """Notes what was lost, for `run` to repair."""
+        self._lost |= _REPAIRED.intersection(streams)
         if streams and subjects.STATES not in streams:
             # Streams in memory are in no backup: NATS was started anew, perhaps with what was restored.
             self._may_be_restored = True
@@ -116,15 +116,15 @@ class LostStreams:
             raise
 
     async def _recover(self, lost: Collection[str]) -> None:
-        if self._tokens is not None:
-            await self._tokens.keep()
+        await self._tokens.keep()
         if subjects.STATES in lost:
             await self.fail_lost_tasks()
-        if kinds := tuple({kind for stream, kind in REISSUED.items() if stream in lost}):
+        kinds = (*((SetDeadline,) if _DEADLINES.intersection(lost) else ()), *((CallAgent,) if self._new_key else ()))
+        if kinds:
             if self._running is None:
                 self._running = await self._running_tasks()
             await self.reissue(self._running, kinds)
-            self._running = None
+            self._running, self._new_key = None, False
         if self._may_be_restored:
             self._may_be_restored = False
             try:
@@ -139,11 +139,11 @@ class LostStreams:
     async def fail_lost_tasks(self) -> None:
         """Ends every task that was accepted, has not ended, and has no state that can be read."""
         unended = await self._unended.find()
-        await _all(partial(self._runner.recover, task_id, FailLost(accepted)) for task_id, accepted in unended.items())
+        await all_of(self._runner.recover(task_id, FailLost(accepted)) for task_id, accepted in unended.items())
 
     async def reissue(self, running: Collection[str], kinds: tuple[type[Any], ...]) -> None:
         """Publishes the effects of these kinds again for these tasks."""
-        await _all(partial(self._reissue, task_id, kinds) for task_id in running)
+        await all_of(self._reissue(task_id, kinds) for task_id in running)
         if running:
             log.warning("tasks.reissued", count=len(running), effects=[kind.__name__ for kind in kinds])
 
@@ -165,17 +165,3 @@ def _is_running(value: bytes) -> bool:
         return msgspec.json.decode(value, type=TopLevel).status == "IN_PROGRESS"
     except msgspec.MsgspecError:
         return False
-
-
-async def _all(works: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    """Some at a time, each begun when it is its turn. Raises the first failure, after all have had theirs."""
-    turns = asyncio.Semaphore(AT_ONCE)
-
-    async def in_turn(work: Callable[[], Awaitable[None]]) -> None:
-        async with turns:
-            await work()
-
-    outcomes = await asyncio.gather(*map(in_turn, works), return_exceptions=True)
-    for outcome in outcomes:
-        if outcome is not None:
-            raise outcome

@@ -3,7 +3,8 @@
     the state says    the streams say                  what is done
     ─────────────────────────────────────────────────────────────────────────────────────────
     it runs           its end was published            the state takes over that end
-    it runs           no deadline, or a call is gone   these are published again
+    it runs           no deadline, or neither a call   these are published again
+                      nor its answer
     it has ended      nothing since then               its end is published
     there is none     its end was published            that end becomes its state, unless somebody deleted it by its key
 
@@ -12,14 +13,15 @@ a few seconds later: an answer or a call may have been on its way.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
 from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from fleet import subjects
@@ -34,7 +36,8 @@ from fleet.errors import NewerState, StoreConflict, UnreadableState
 from fleet.jetstream.history import acceptances, events, terminal_id
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.jetstream.quirks import entries
-from fleet.messages import UNDECODABLE, TerminalEvent, decode
+from fleet.messages import UNDECODABLE, CallName, TerminalEvent, decode
+from fleet.tenants.names import key_of_event, of_all
 from fleet.times import from_rfc3339, rfc3339
 
 log = structlog.get_logger(__name__)
@@ -74,7 +77,7 @@ class Reconciliation:
         self._runner = runner
 
     async def run(self) -> None:
-        """Raises what NATS does."""
+        """Makes streams and states agree. Raises what NATS raises."""
         outlines, known = await self._outlines()
         ends = await self._ends()
         last_ms = await self._last_event_ms()
@@ -104,7 +107,7 @@ class Reconciliation:
         restored = 0
         async with aclosing(acceptances(self._js, self._texts)) as accepted:
             async for each in accepted:
-                told = ends.get(terminal_id(each.task_id, each.run))
+                told = ends.get(terminal_id(each.key, each.run))
                 event = None if told is None else await self._end_at(told.sequence)
                 if event is not None:
                     try:
@@ -134,13 +137,14 @@ class Reconciliation:
         """Task id -> names of what it requires, and what is not stored; without tasks that lack nothing."""
         gone: dict[str, frozenset[str]] = {}
         stored = frozenset({*await self._schedules(), *await self._calls()})
+        answered = await self._answered()  # after the calls, which go when their answers are stored
         for task_id in running:
             try:
                 state = await self._store.load(task_id)
             except (NewerState, UnreadableState) as error:
                 log.warning("task.not_reconciled", task_id=task_id, error=str(error))
                 continue
-            if state is not None and (names := missing(state.state, stored)):
+            if state is not None and (names := missing(state.state, stored, answered)):
                 gone[task_id] = names
         return gone
 
@@ -177,13 +181,13 @@ class Reconciliation:
         return outlines, known
 
     async def _ends(self) -> dict[str, _Told]:
-        """By message id."""
+        """Terminal events by message id."""
         ends: dict[str, _Told] = {}
-        async with aclosing(events(self._js, subjects.TERMINAL, None, headers_only=True)) as stored:
+        async with aclosing(events(self._js, of_all(*subjects.TERMINAL), None, headers_only=True)) as stored:
             async for msg in stored:
                 headers = msg.headers or {}
-                msg_id, task_id = headers.get("Nats-Msg-Id", ""), headers.get("Task-Id", "")
-                ends[msg_id] = _Told(task_id, msg.metadata.sequence.stream, msg.metadata.timestamp)
+                key = key_of_event(msg.subject, headers)
+                ends[headers.get("Nats-Msg-Id", "")] = _Told(key, msg.metadata.sequence.stream, msg.metadata.timestamp)
         return ends
 
     async def _states_are_kept_since(self) -> datetime:
@@ -202,20 +206,35 @@ class Reconciliation:
         return None if last.time is None else round(last.time.timestamp() * 1000)
 
     async def _schedules(self) -> list[str]:
-        schedules = subjects.schedule_of("*")
+        schedules = subjects.schedule_of(">")
         info = await self._js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=schedules)
         return list(info.state.subjects or ())
 
     async def _calls(self) -> list[str]:
         """Message ids of the calls that wait for a worker, or are with one."""
-        ids: list[str] = []
-        sequence = 0
+        waiting = self._stored(subjects.AGENT_REQUESTS, subjects.AGENT_REQUESTED, 0)
+        return [(msg.headers or {}).get("Nats-Msg-Id", "") async for msg in waiting]
+
+    async def _answered(self) -> set[str]:
+        """Names of the calls whose answers are stored, and not taken yet."""
+        try:
+            collector = await self._js.consumer_info(subjects.AGENT_RESPONSES, subjects.COLLECTOR)
+        except NotFoundError:
+            return set()
+        taken = collector.ack_floor.stream_seq if collector.ack_floor is not None else 0
+        names: set[str] = set()
+        async for msg in self._stored(subjects.AGENT_RESPONSES, subjects.AGENT_RESPONSE, taken):
+            with suppress(*UNDECODABLE):
+                names.add(decode(msg.data or b"", CallName).name)
+        return names
+
+    async def _stored(self, stream: str, subject: str, after: int) -> AsyncIterator[RawStreamMsg]:
+        """What the stream holds now behind a sequence, one by one."""
+        sequence = after
         while True:
             try:
-                msg = await self._js.get_msg(
-                    subjects.AGENT_REQUESTS, sequence + 1, subject=subjects.AGENT_REQUESTED, next=True
-                )
+                msg = await self._js.get_msg(stream, sequence + 1, subject=subject, next=True)
             except NotFoundError:
-                return ids
+                return
             sequence = msg.seq or sequence + 1
-            ids.append((msg.headers or {}).get("Nats-Msg-Id", ""))
+            yield msg

@@ -18,14 +18,17 @@ from nats.js.api import StreamInfo
 from fleet import subjects
 from fleet.control.recovery.lost_streams import LostStreams
 from fleet.messages import UNDECODABLE
+from fleet.tenants.names import holds_requests
 
 log = structlog.get_logger(__name__)
 
 HELD = (subjects.DELIBERATION_CONTROL, subjects.AGENT_REQUESTS, subjects.AGENT_RESPONSES, subjects.DELIBERATIONS)
-WATCHED = frozenset(
-    {*HELD, subjects.DELIBERATION_REQUESTS, subjects.STATES, subjects.TEXTS_STREAM, subjects.KEYS_STREAM}
-)
-"""Those in which deliberations stand, and the key of their calls."""
+WATCHED = frozenset({*HELD, subjects.STATES, subjects.TEXTS_STREAM, subjects.KEYS_STREAM})
+"""Those in which deliberations stand, and the key of their calls; beside them those of requests."""
+
+
+def _is_watched(name: str) -> bool:
+    return name in WATCHED or holds_requests(name)
 
 
 class _Purge(msgspec.Struct, frozen=True):
@@ -41,7 +44,7 @@ class _StreamPosition:
 
 
 class RestoredStreams:
-    """Of one process."""
+    """Notices, for one process, what was done to streams by hand."""
 
     def __init__(self, lost_streams: LostStreams) -> None:
         self._lost_streams = lost_streams
@@ -51,7 +54,7 @@ class RestoredStreams:
         """Compares what NATS says of a stream with what it said at the last look."""
         now, before = _StreamPosition(info.created, info.state.last_seq), self._seen.get(name)
         self._seen[name] = now
-        if name not in WATCHED or before is None:
+        if not _is_watched(name) or before is None:
             return
         if now.created != before.created or now.last_sequence < before.last_sequence:
             self._notice(name, f"its last sequence was {before.last_sequence}, and is {now.last_sequence}")
@@ -63,7 +66,7 @@ class RestoredStreams:
             purge = msgspec.json.decode(msg.data, type=_Purge) if msg.data else _Purge()
         except UNDECODABLE:
             return  # NATS refuses it
-        if name in WATCHED and (not purge.filter or subjects.is_pattern(purge.filter)):
+        if _is_watched(name) and (not purge.filter or subjects.is_pattern(purge.filter)):
             self._notice(name, f"purged{f' of {purge.filter}' if purge.filter else ''}")
 
     def _notice(self, name: str, reason: str) -> None:

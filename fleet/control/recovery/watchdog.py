@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, DiscardPolicy
+from nats.js.api import ConsumerConfig, DiscardPolicy, StreamInfo
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from fleet import subjects
@@ -25,6 +25,7 @@ from fleet.jetstream.declaring import ownership
 from fleet.jetstream.declaring.capacity import shortage
 from fleet.jetstream.declaring.differences import drift
 from fleet.observability.health import Health
+from fleet.tenants.names import holds_requests
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,9 @@ class Watchdog:
         self._lost_streams = lost_streams
         self._restored = restored
         self._problems: set[str] = set()
-        self._unread: set[str] = set()
+        self._unread: set[tuple[str, str]] = set()
+        self._infos: dict[str, StreamInfo] = {}
+        """What NATS has last said of each stream."""
         self._changed: dict[str, list[str]] = {}
         """Stream, or stream/consumer -> settings that are not the fleet's any more."""
         self._mending = Mending()
@@ -119,16 +122,17 @@ class Watchdog:
         self._health.set("streams", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "")
         kept = {name: fields for name, fields in self._changed.items() if self._mending.is_vain(name)}
         self._report("streams are changed by others, again and again", wrong=bool(kept), **kept)
-        for _, name in self._flows:
+        for stream, name in self._flows:
             self._give_up_on(
-                f"this process reads consumer {name}, but NATS knows no reader of it", wrong=name in self._unread
+                f"this process reads consumer {_label(stream, name)}, but NATS knows no reader of it",
+                wrong=(stream, name) in self._unread,
             )
         return missing
 
     async def _look_for_room(self) -> None:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
-                short = await shortage(self._js)
+                short = await shortage(self._js, self._infos)
         except Exception as error:
             self._failed("streams", error)
         else:
@@ -163,6 +167,7 @@ class Watchdog:
             info = await self._js.stream_info(name)
         except NotFoundError:
             return name
+        self._infos[name] = info
         self._restored.look(name, info)
         config, state = info.config, info.state
         owner = ownership.owner(config)
@@ -177,20 +182,21 @@ class Watchdog:
 
     async def _missing_consumer(self, stream: str, declared: ConsumerConfig) -> str | None:
         name = declared.durable_name or ""
+        label = _label(stream, name)
         try:
             info = await self._js.consumer_info(stream, name)
         except NotFoundError:
             return f"{stream}/{name}"
         if changes := drift(info.config, declared):
             self._changed[f"{stream}/{name}"] = sorted(changes)
-        self._health.metrics["fleet_consumer_pending"].at(name).set(info.num_pending or 0)
-        self._health.metrics["fleet_consumer_unacked"].at(name).set(info.num_ack_pending or 0)
-        self._report(f"consumer {name} is paused", wrong=bool(info.paused), until=info.config.pause_until)
+        self._health.metrics["fleet_consumer_pending"].at(label).set(info.num_pending or 0)
+        self._health.metrics["fleet_consumer_unacked"].at(label).set(info.num_ack_pending or 0)
+        self._report(f"consumer {label} is paused", wrong=bool(info.paused), until=info.config.pause_until)
         if flow := self._flows.get((stream, name)):
             stalled = flow.stalled(info, time.monotonic())
-            self._report(f"consumer {name} does not deliver", wrong=stalled, waiting=info.num_pending)
+            self._report(f"consumer {label} does not deliver", wrong=stalled, waiting=info.num_pending)
             if not info.push_bound:
-                self._unread.add(name)
+                self._unread.add((stream, name))
         return None
 
     def _report(self, problem: str, *, wrong: bool, **facts: Any) -> None:
@@ -257,6 +263,11 @@ class Flow:
         if not waits or seen != self._seen:
             self._seen, self._since = seen, now
         return now - self._since > STALLED_AFTER_S
+
+
+def _label(stream: str, consumer: str) -> str:
+    """Dispatchers have a consumer of the same name for each tenant."""
+    return consumer + (stream.removeprefix(subjects.DELIBERATION_REQUESTS) if holds_requests(stream) else "")
 
 
 async def _error_of(client: Client) -> Exception | None:

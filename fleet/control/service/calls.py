@@ -1,15 +1,17 @@
-"""Decodes calls of the micro service, refuses bad ones, and hands calls over to another instance."""
+"""Decodes calls of a micro service, refuses bad ones, and hands calls over to another instance."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
 from nats.micro.request import Request
 
+from fleet import subjects
 from fleet.jetstream.origin import may_be_answered
 from fleet.messages import UNDECODABLE, decode
+from fleet.tenants.names import key_of, tenant_of
 
 TAKEN_OVER = "Fleet-Taken-Over"
 """Header of a request that another instance began to serve; for `ask`, what it published."""
@@ -46,6 +48,32 @@ class HandOver(Exception):
         self.headers = {TAKEN_OVER: f"{published.sequence} {published.message_id}".strip()}
 
 
+Replies = Callable[[Request], AsyncGenerator[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Of a micro service. `stream`: it sends several replies, and an empty message after the last one. `refused`: how
+    its callers are told of a fault.
+    """
+
+    name: str
+    subject: str
+    replies: Replies
+    stream: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    refused: Callable[[ServiceFault], ServiceFault] = lambda refused: refused
+
+
+def single(answer: Callable[[Request], Awaitable[Any]]) -> Replies:
+    """Of an endpoint with one reply."""
+
+    async def replies(request: Request) -> AsyncGenerator[Any]:
+        yield await answer(request)
+
+    return replies
+
+
 def fault(code: int, text: str, **facts: Any) -> ServiceFault:
     return ServiceFault(code, text, {**facts, "error": text})
 
@@ -56,9 +84,18 @@ def taken_over(request: Request) -> Receipt | None:
     return Receipt(int(sequence), message_id) if sequence.isdecimal() else None
 
 
+def key_in(request: Request, task_id: str) -> str:
+    """The key of the caller's task with this id. Faults 404 for what is no id: nobody names another tenant's task."""
+    if not subjects.is_task_id(task_id):
+        raise fault(404, f"no task {task_id}", task_id=task_id, status="UNKNOWN")
+    return key_of(tenant_of(request.subject), task_id)
+
+
 def decoded(data: bytes, kind: type[Any]) -> Any:
-    """A JSON object, or a bare task id, quoted or not."""
+    """A JSON object, or a bare task id, quoted or not. Faults 400."""
     text = data.strip()
+    if text in (b"", b'""'):
+        raise fault(400, "bad request: an empty body names no task: send its id, or an object with `task_id`")
     try:
         if text[:1] == b"{":
             return decode(text, kind)

@@ -19,7 +19,7 @@ from nats.micro.request import Request
 
 from fleet import subjects
 from fleet.control.component import Component
-from fleet.control.service.calls import NO_RECEIPT, HandOver, decoded, fault, taken_over
+from fleet.control.service.calls import NO_RECEIPT, HandOver, decoded, fault, key_in, taken_over
 from fleet.control.service.endpoints import Endpoints
 from fleet.control.service.lookup import Lookup, Submission, result_of
 from fleet.control.service.updates import FollowPosition, progress_reply, seen_of, updates
@@ -27,6 +27,7 @@ from fleet.control.service.waiters import Closed, Waiter, Waiters
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.lifetimes import LONGEST_CALL_S
 from fleet.messages import UNDECODABLE, Message, ResultReply, decode, encode
+from fleet.tenants.names import is_key, tenant_of
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,10 @@ class Following:
         if call is None:
             submission = await self._endpoints.submit(request)
         else:
-            submission = Submission(self._lookup, call.task_id, taken_over(request) or NO_RECEIPT)
+            key_in(request, call.task_id)
+            submission = Submission(
+                self._lookup, tenant_of(request.subject), call.task_id, taken_over(request) or NO_RECEIPT
+            )
         with self._waiters.registered(*submission.keys) as waiter:
             state = await submission.state(missed=call is not None)
             yield result_of(state) if state else ResultReply(task_id=submission.task_id, status="PENDING")
@@ -130,14 +134,14 @@ class _Follower:
 
     async def _listen(self) -> None:
         """Has NATS tell of writes. Called again and again: it changes nothing unless the consumer was lost."""
-        if not subjects.is_key(self._submission.task_id):
+        if not is_key(self._submission.key):
             return
         consumer = ConsumerConfig(
             name=self._consumer,
             description="Tells an instance of the service that a state was written, for a call that follows it.",
             deliver_subject=self._inbox,
             deliver_policy=DeliverPolicy.NEW,
-            filter_subject=f"$KV.{subjects.BUCKET}.{self._submission.task_id}",
+            filter_subject=f"$KV.{subjects.BUCKET}.{self._submission.key}",
             ack_policy=AckPolicy.NONE,
             headers_only=True,
             mem_storage=True,

@@ -56,7 +56,7 @@ def progress_reply(task_id: str, progress: Progress) -> FollowReply:
 
 def _reply(here: Deliberation, done: int, expected: int) -> FollowReply:
     progress = Progress(phase=here.phase, round=here.round, done=done, expected=expected)
-    return progress_reply(here.task_id, progress)
+    return progress_reply(here.name.task_id, progress)
 
 
 def _phases_since(seen: FollowPosition | None, state: Deliberation) -> list[tuple[Phase, int]]:

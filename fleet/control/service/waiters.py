@@ -12,10 +12,17 @@ from fleet.errors import FleetError
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import published
 from fleet.messages import UNDECODABLE, DeliberationRejected, decode
+from fleet.tenants.names import key_of_event, subject_of, tenant_of, without_tenant
 
 log = structlog.get_logger(__name__)
 
 RECENT_REJECTIONS = 1024
+TOLD = (*subjects.TERMINAL, subjects.REJECTED)
+
+
+def request_key(tenant: str, message_id: str) -> str:
+    """Names a request: message ids are a tenant's own. No key of a task has such a character."""
+    return f"#{tenant}#{message_id}"
 
 
 class Closed(Exception):
@@ -44,7 +51,7 @@ class Waiter:
 
 
 class Waiters:
-    """The calls that wait, by task id and by `#<message id>` of a request. `inline` makes a body whole that travels by
+    """The calls that wait, by the task's key and by `request_key`. `inline` makes a body whole that travels by
     reference.
     """
 
@@ -56,29 +63,30 @@ class Waiters:
 
     async def on_event(self, msg: Msg) -> None:
         """Terminal events and rejections, from core NATS: hints to look at the state, and at the stream."""
-        if not published(msg, *subjects.TERMINAL, subjects.REJECTED):
+        if not published(msg, *(subject_of(tenant_of(msg.subject), subject) for subject in TOLD)):
             return
-        if msg.subject == subjects.REJECTED:
+        if without_tenant(msg.subject) == subjects.REJECTED:
             try:
                 self.note_rejection(await self._inline(msg.data))
             except (FleetError, *UNDECODABLE, *OUTAGES) as error:
                 log.warning("rejection.unreadable", error=repr(error))  # calls that wait for it look into the stream
-        elif task_id := (msg.headers or {}).get("Task-Id"):
-            self.wake(task_id)
+        elif (msg.headers or {}).get("Task-Id"):
+            self.wake(key_of_event(msg.subject, msg.headers))
 
     def note_rejection(self, body: bytes) -> None:
         """Keeps a rejection, from its event or from the stream."""
-        message_id = decode(body, DeliberationRejected).message_id
-        if message_id is None:
+        rejected = decode(body, DeliberationRejected)
+        if rejected.message_id is None:
             return  # no instance has published that request
-        self._rejected[message_id] = body
+        request = request_key(rejected.tenant, rejected.message_id)
+        self._rejected[request] = body
         if len(self._rejected) > RECENT_REJECTIONS:
             del self._rejected[next(iter(self._rejected))]
-        self.wake(f"#{message_id}")
+        self.wake(request)
 
-    def rejection(self, message_id: str) -> bytes | None:
-        """The rejection of the request with this message id, if it was rejected lately."""
-        return self._rejected.get(message_id)
+    def rejection(self, tenant: str, message_id: str) -> bytes | None:
+        """The rejection of the tenant's request with this message id, if it was rejected lately."""
+        return self._rejected.get(request_key(tenant, message_id))
 
     def close(self) -> None:
         """Every wait, now and later, raises `Closed`."""

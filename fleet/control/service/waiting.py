@@ -24,6 +24,7 @@ from fleet.messages.headers import traceparent_in
 from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import parse_request
 from fleet.requests.tolerance import ignored_fields
+from fleet.tenants.names import key_of, requests_of, subject_of
 
 log = structlog.get_logger(__name__)
 
@@ -31,10 +32,12 @@ READ_WITHIN_S = 5.0
 
 
 class WaitingRequests:
-    """What stands in `DELIBERATION_REQUESTS`, as far as this instance had to look."""
+    """What stands in the stream of a tenant's requests, as far as this instance had to look."""
 
-    def __init__(self, component: Component) -> None:
+    def __init__(self, component: Component, tenant: str) -> None:
         self._component = component
+        self._tenant = tenant
+        self._stream = requests_of(tenant)
         self._reading = asyncio.Lock()
         self._read_to = 0
         self._named: dict[int, str] = {}
@@ -43,7 +46,7 @@ class WaitingRequests:
 
     async def sequence_of(self, task_id: str) -> int | None:
         """Where the request for this task waits; None: nowhere. Faults 503 while there are too many to look through."""
-        if not subjects.is_key(task_id):
+        if not subjects.is_task_id(task_id):
             return None
         if (made_of := subjects.sequence_in(task_id)) is not None:
             return made_of if await self._is_under(made_of, task_id) else None
@@ -71,35 +74,35 @@ class WaitingRequests:
         """
         roles = self._component.settings.roles
         try:
-            msg = await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
-            body = await whole_request(msg.data or b"", sequence, self._component.texts)
+            msg = await self._component.js.get_msg(self._stream, seq=sequence)
+            body = await whole_request(msg.data or b"", sequence, self._component.texts, self._tenant)
             _, task = parse_request(body, sequence, roles)
         except (NotFoundError, BadRequest):
             return
-        sent = msg.headers or {}
+        sent, key = msg.headers or {}, key_of(self._tenant, task_id)
         requested = Requested(
-            task_id,
+            key,
             task,
             sequence,
             now_ms(),
-            traceparent_in(sent),
-            roles[task.role].rubric,
-            ignored_fields(body),
-            run_of(msg),
-            sent.get("Nats-Msg-Id"),
+            traceparent=traceparent_in(sent),
+            rubric=roles[task.role].rubric,
+            ignored_fields=ignored_fields(body),
+            run=run_of(msg),
+            message_id=sent.get("Nats-Msg-Id"),
         )
-        delivery = _StandInDelivery(id=f"{subjects.DELIBERATION_REQUESTS}:{sequence}")
-        self._component.runner.submit(task_id, Item(requested, delivery))
-        self._component.runner.submit(task_id, Item(CancelAsked(reason, now_ms()), delivery))
+        delivery = _StandInDelivery(id=f"{self._stream}:{sequence}")
+        self._component.runner.submit(key, Item(requested, delivery))
+        self._component.runner.submit(key, Item(CancelAsked(reason, now_ms()), delivery))
         await delivery.done
         try:
-            await self._component.js.delete_msg(subjects.DELIBERATION_REQUESTS, sequence)
+            await self._component.js.delete_msg(self._stream, sequence)
         except NotFoundError:
             pass  # a dispatcher has taken it meanwhile: to it, the request is one that came again
 
     async def _read(self) -> None:
         """What came since the last look."""
-        info = await self._component.js.stream_info(subjects.DELIBERATION_REQUESTS)
+        info = await self._component.js.stream_info(self._stream)
         state = info.state
         if state.last_seq < self._read_to or info.created != self._created:  # another stream of that name
             self._read_to, self._named, self._created = 0, {}, info.created
@@ -112,7 +115,7 @@ class WaitingRequests:
             start = max(self._read_to + 1, state.first_seq)
             try:
                 msg = await self._component.js.get_msg(
-                    subjects.DELIBERATION_REQUESTS, start, subject=subjects.REQUESTED, next=True
+                    self._stream, start, subject=subject_of(self._tenant, subjects.REQUESTED), next=True
                 )
             except NotFoundError:
                 self._read_to = state.last_seq
@@ -129,13 +132,13 @@ class WaitingRequests:
 
     async def _get(self, sequence: int) -> RawStreamMsg | None:
         try:
-            return await self._component.js.get_msg(subjects.DELIBERATION_REQUESTS, seq=sequence)
+            return await self._component.js.get_msg(self._stream, seq=sequence)
         except NotFoundError:
             return None
 
     async def _whole(self, data: bytes, sequence: int) -> bytes | None:
         try:
-            return await whole_request(data, sequence, self._component.texts)
+            return await whole_request(data, sequence, self._component.texts, self._tenant)
         except BadRequest:
             return None
 

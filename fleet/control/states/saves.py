@@ -1,8 +1,9 @@
-"""Tells whoever counts of each change of a state, once: where a save was not answered, what is stored decides."""
+"""Tells the observer of each change of a state, once: where a save was not answered, what is stored decides."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -27,17 +28,26 @@ class AppliedEvent:
     after: Deliberation
 
 
-Saved = Callable[[Deliberation | None, Deliberation, Sequence[AppliedEvent]], None]
-"""Is told of each change once, by the process whose save has won: the state before (None: there was none that could be
-read), the state that was saved, and the events that led there."""
+class Observer(Protocol):
+    """Is told what becomes of tasks: it counts, and traces."""
+
+    def saved(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
+        """Each change once, by the process whose save has won: the state before (None: there was none that could be
+        read), the state that was saved, and the events that led there."""
+
+    def ended(self, state: Deliberation) -> None:
+        """Each end, by whoever decides it, and by whoever publishes it again after a crash."""
+
+    async def exported(self) -> None:
+        """Returns once what was told of ends has left the process, or a short time is over."""
 
 
 class DoubtfulSaves:
     """NATS may have stored what it did not confirm."""
 
-    def __init__(self, store: StateStore, saved: Saved) -> None:
+    def __init__(self, store: StateStore, observer: Observer) -> None:
         self._store = store
-        self._saved = saved
+        self._observer = observer
         self._looking: set[asyncio.Task[None]] = set()
 
     def check(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
@@ -62,4 +72,4 @@ class DoubtfulSaves:
             log.warning("save.in_doubt", task_id=after.task_id, error=repr(error))
         else:
             if stored is not None and stored.state == after:
-                self._saved(before, after, applied)
+                self._observer.saved(before, after, applied)

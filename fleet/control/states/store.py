@@ -18,6 +18,7 @@ from fleet.errors import NewerState, StoreConflict, UnreadableState
 from fleet.jetstream.payloads import MissingText, Texts, reference
 from fleet.messages import UNDECODABLE, Message, decode, encode
 from fleet.observability.retries import again
+from fleet.tenants.names import is_key
 
 LOAD_AGAIN, LOAD_FIRST_PAUSE_S, LOAD_LONGEST_PAUSE_S = 4, 0.02, 0.16
 """Of a state whose object is not there: a replica may be late, or the state was just replaced."""
@@ -53,17 +54,18 @@ class KeyValueStore:
     then holds its top level and a reference. The object of a state that was replaced is deleted.
     """
 
-    def __init__(self, bucket: Any, texts: Texts) -> None:
+    def __init__(self, js: JetStreamContext, bucket: Any, texts: Texts) -> None:
+        self._js = js
         self._bucket = bucket
         self._texts = texts
 
     @classmethod
     async def open(cls, js: JetStreamContext, texts: Texts) -> "KeyValueStore":
         """The bucket must exist: `topology.declare` makes it."""
-        return cls(await js.key_value(subjects.BUCKET), texts)
+        return cls(js, await js.key_value(subjects.BUCKET), texts)
 
     async def load(self, task_id: str) -> Stored | None:
-        if not subjects.is_key(task_id):
+        if not is_key(task_id):
             return None
         try:
             return await self._load(task_id)
@@ -109,6 +111,15 @@ class KeyValueStore:
         if replaced is not None and (old := reference(replaced.value)):
             await self._texts.delete(old)
         return Stored(state, written, len(value))
+
+    async def delete(self, stored: Stored) -> None:
+        """Unless it has changed meanwhile. Leaves no mark, as the bucket's own deletion does: marks would fill it."""
+        task_id = stored.state.task_id
+        entry = await self._entry(task_id)
+        subject = f"$KV.{subjects.BUCKET}.{task_id}"
+        await self._js.purge_stream(subjects.STATES, seq=stored.revision + 1, subject=subject)
+        if entry is not None and entry.revision == stored.revision and (ref := reference(entry.value)):
+            await self._texts.delete(ref)
 
     async def _entry(self, task_id: str) -> Any:
         try:

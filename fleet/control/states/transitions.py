@@ -33,7 +33,7 @@ from fleet.control.items import Adopt, FailLost, Item, PublishAgain
 from fleet.control.lost_tasks import state_for_lost_task
 from fleet.control.publishing.terminal_events import Publisher, publish_end
 from fleet.control.states.folding import Change, Read, fold
-from fleet.control.states.saves import AppliedEvent, DoubtfulSaves, Saved
+from fleet.control.states.saves import DoubtfulSaves, Observer
 from fleet.control.states.state_cache import StateCache
 from fleet.control.states.store import StateStore, Stored
 from fleet.control.states.unpublished import may_be_unpublished, recovered, reissued
@@ -57,22 +57,18 @@ AcceptanceOf = Callable[[str], Awaitable[DeliberationAccepted | None]]
 """Looks up the acceptance of a task that has no terminal event."""
 
 
-Ended = Callable[[Deliberation], None]
-"""Is told of each end, by whoever decides it, and by whoever publishes it again after a crash."""
-
-
 class Outcome(Enum):
+    """What one try to apply a batch came to. The next try, after `STALE` and `CONFLICT`, reads from the store."""
+
     UNKNOWN = auto()
+    """There is no such task."""
     STALE = auto()
+    """Nothing changes the state that is kept in memory, which may be an old one."""
     NOTHING = auto()
+    """Nothing changes the state."""
     CONFLICT = auto()
+    """Another process has saved meanwhile."""
     SAVED = auto()
-
-
-class Publication(Enum):
-    FIRST = auto()
-    AGAIN = auto()
-    END = auto()
 
 
 class Transitions:
@@ -83,12 +79,10 @@ class Transitions:
         store: StateStore,
         publisher: Publisher,
         acceptance_of: AcceptanceOf,
-        saved: Saved | None = None,
-        ended: Ended | None = None,
+        observer: Observer,
     ) -> None:
-        self._told = saved or _ignore_save
-        self._ended = ended or _ignore_end
-        self._told_later = DoubtfulSaves(store, self._told)
+        self._observer = observer
+        self._doubtful = DoubtfulSaves(store, observer)
         self._store = store
         self._publisher = publisher
         self._acceptance_of = acceptance_of
@@ -178,14 +172,14 @@ class Transitions:
         except StoreConflict:
             return Outcome.CONFLICT, change
         except OUTAGES:
-            self._told_later.check(read.state, state, change.applied)
+            self._doubtful.check(read.state, state, change.applied)
             raise
-        self._told(read.state, state, change.applied)
+        self._observer.saved(read.state, state, change.applied)
         if read.state is None and read.begun is None:
             facts = {"role": state.task.role, "agents": len(state.agents), "trace_id": root_context(state).trace_id}
             log.info("deliberation.accepted", task_id=state.task_id, **facts)
         if state.ended:
-            self._ended(state)
+            self._observer.ended(state)
         reach("runner.saved")
         self._cache.put(stored)
         if read.begun is not None:
@@ -195,11 +189,9 @@ class Transitions:
         effects = recovered(state, unpublished) if unpublished else due(state, since=read.state) if change.moved else ()
         if state.ended and read.state is None and read.begun is None:
             effects = recover(state, request_redelivered=True)  # accepted and ended in one step
-        kind = Publication.FIRST
         adopted = any(isinstance(item.event, Adopt) for item in batch)
-        if state.ended and (read.begun is not None or adopted or _lease_is_over(batch)):
-            kind = Publication.END
-        await self._publish(stored, (*effects, *reissued(state, batch)), kind)
+        may_be_said = state.ended and (read.begun is not None or adopted or _lease_is_over(batch))
+        await self._publish(stored, (*effects, *reissued(state, batch)), may_be_said=may_be_said)
         await self._reject(change)
         return Outcome.SAVED, change
 
@@ -213,13 +205,14 @@ class Transitions:
         if effects:
             log.info("effects.published_again", task_id=state.task_id, phase=state.phase, round=state.round)
             if state.ended:
-                self._ended(state)
-            await self._publish(stored, effects, Publication.END if state.ended else Publication.AGAIN)
+                self._observer.ended(state)
+            await self._publish(stored, effects, may_be_said=state.ended)
 
-    async def _publish(self, stored: Stored, effects: Sequence[Effect], kind: Publication) -> None:
+    async def _publish(self, stored: Stored, effects: Sequence[Effect], *, may_be_said: bool) -> None:
+        """`may_be_said`: the task has ended, and its end may have been published before: that is looked for first."""
         if not effects:
             return
-        if kind is Publication.END:
+        if may_be_said:
             await publish_end(self._store, self._publisher, stored, effects)
         else:
             await self._publisher.publish(stored.state, effects)
@@ -230,14 +223,6 @@ class Transitions:
             log.info("request.rejected", task_id=change.state.task_id, code=rejection.rejected.code)
         if change.rejections:
             await self._publisher.publish(change.state, change.rejections)
-
-
-def _ignore_save(before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
-    """Nothing is counted."""
-
-
-def _ignore_end(state: Deliberation) -> None:
-    """Nobody is told of the end."""
 
 
 def _cause(before: Deliberation | None, batch: Sequence[Item]) -> tuple[str, ...]:

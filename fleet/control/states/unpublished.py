@@ -51,9 +51,9 @@ def reissued(state: Deliberation, batch: Sequence[Item]) -> tuple[Effect, ...]:
     )
 
 
-def missing(state: Deliberation, stored: Collection[str]) -> frozenset[str]:
+def missing(state: Deliberation, stored: Collection[str], answered: Collection[str]) -> frozenset[str]:
     """Message ids of calls, and the subject of the schedule, that a running task requires and that are not stored, in
-    no attempt.
+    no attempt. `answered`: the names of calls whose answers are on their way.
     """
     if state.ended:
         return frozenset()
@@ -61,7 +61,9 @@ def missing(state: Deliberation, stored: Collection[str]) -> frozenset[str]:
     return frozenset(
         name
         for name, effect in required.items()
-        if name and not any(_name(_as_attempt(effect, attempt)) in stored for attempt in range(1, MOST_ATTEMPTS + 1))
+        if name
+        and not (isinstance(effect, CallAgent) and effect.request.name in answered)
+        and not any(_name(_as_attempt(effect, attempt)) in stored for attempt in range(1, MOST_ATTEMPTS + 1))
     )
 
 

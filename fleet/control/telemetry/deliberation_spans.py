@@ -14,7 +14,7 @@ NS_PER_MS = 1_000_000
 
 
 def spans_of(state: Deliberation) -> tuple[Span, ...]:
-    """Parents first."""
+    """All spans of a deliberation, parents first."""
     assert state.result is not None
     event, root = state.result, root_context(state)
     ended_ms, parent = from_rfc3339(event.completed_at), context_of(state.traceparent)
@@ -34,6 +34,7 @@ def spans_of(state: Deliberation) -> tuple[Span, ...]:
             "fleet.role": state.task.role,
             "fleet.agents": len(state.agents),
             "fleet.degraded": event.degraded if isinstance(event, DeliberationCompleted) else None,
+            "fleet.cached_from": event.cached_from if isinstance(event, DeliberationCompleted) else None,
             "fleet.rounds_run": state.rounds_run,
             "fleet.stop_reason": state.stop_reason,
             "fleet.calls": state.calls_ended,

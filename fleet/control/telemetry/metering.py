@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import Settings
-from fleet.control.expected_work import ExpectedWork
+from fleet.control.scaling.expected_work import ExpectedWork
 from fleet.control.states.saves import AppliedEvent
-from fleet.deliberation.events import DeadlinePassed, Requested, Responded
+from fleet.deliberation.events import DeadlinePassed, Requested, Responded, ResultFound, ResultMissing
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AgentResponse,
@@ -19,24 +19,25 @@ from fleet.messages import (
 from fleet.observability.labels import NONE, OTHER, Labels
 from fleet.observability.metrics import OUTCOMES, Metrics
 from fleet.subjects import WORKERS
+from fleet.tenants.names import name_of
 from fleet.times import from_rfc3339
 
-TENANT = "default"
 COMPLETED = "completed"
 EARLY = ("leader_settled", "no_movement")
 """Reasons to stop that spare rounds."""
 
 
 class Meter:
-    """Of one process."""
+    """Counts what one process does. `ahead` takes note of what is coming, where somebody looks at it again and again:
+    only then is what has ended forgotten."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, ahead: ExpectedWork | None = None) -> None:
         self.metrics = metrics
-        self.ahead = ExpectedWork()
+        self.ahead = ahead
         self.labels = Labels(settings)
 
     def saved(self, before: Deliberation | None, after: Deliberation, applied: Sequence[AppliedEvent]) -> None:
-        """See `transitions.Saved`."""
+        """As `saves.Observer.saved`."""
         for one in applied:
             match one.event:
                 case Responded(response):
@@ -44,13 +45,23 @@ class Meter:
                 case DeadlinePassed():
                     for failure in _failures(one):
                         self._count_call(failure.phase, NONE, NONE, failure.error_type)
-                case Requested():
+                case Requested() as requested:
                     role = self.labels.role.of(after.task.role)
-                    self.metrics["fleet_deliberations_accepted_total"].at(role, TENANT).inc()
+                    self.metrics["fleet_deliberations_accepted_total"].at(role, after.name.tenant).inc()
+                    if requested.answer is not None:
+                        self._looked("hit", after)
+                case ResultFound():
+                    self._looked("shared", after)
+                case ResultMissing():
+                    self._looked("refresh" if after.task.cache == "refresh" else "miss", after)
         self._phases(before, after)
         if after.result is not None:
             self._end(after, after.result)
-        self.ahead.note(after)
+        if self.ahead is not None:
+            self.ahead.note(after)
+
+    def _looked(self, outcome: str, state: Deliberation) -> None:
+        self.metrics["fleet_cache_total"].at(outcome, state.name.tenant).inc()
 
     def rejected(self, code: str) -> None:
         """A rejection was published, and was not there before."""
@@ -77,32 +88,34 @@ class Meter:
         metrics["fleet_call_seconds"].at(response.phase, model, endpoint).observe(response.duration_ms / 1000)
         if failure is None and facts.first_token_ms is not None:
             metrics["fleet_time_to_first_token_seconds"].at(model, endpoint).observe(facts.first_token_ms / 1000)
+        tenant = name_of(response.task_id).tenant
         for tally in tallies:
-            self._attempts(tally)
+            self._attempts(tally, tenant)
         if not tallies:
-            self._tokens(response.usage, model)
+            self._tokens(response.usage, model, tenant)
         if facts.hedges:
             hedges, won = metrics["fleet_hedges_total"], int(facts.hedge_won)
             hedges.at("true").inc(won)
             hedges.at("false").inc(facts.hedges - won)
         if facts.delivery > 1:
             metrics["fleet_redelivered_total"].at(WORKERS).inc(facts.delivery - 1)
-        self.ahead.learn(response.phase, model, response.usage.total)
+        if self.ahead is not None:
+            self.ahead.learn(response.phase, model, response.usage.total)
 
     def _count_call(self, phase: str, model: str, endpoint: str, outcome: str) -> None:
         outcome = outcome if outcome in OUTCOMES else OTHER
         self.metrics["fleet_calls_total"].at(phase, model, endpoint, outcome).inc()
 
-    def _attempts(self, tally: AttemptTally) -> None:
+    def _attempts(self, tally: AttemptTally, tenant: str) -> None:
         outcome = tally.outcome if tally.outcome in OUTCOMES else OTHER
         endpoint = self.labels.endpoint.of(tally.endpoint)
         self.metrics["fleet_attempts_total"].at(endpoint, outcome).inc(tally.count)
         model = self.labels.model.of(tally.model, listed=tally.listed)
-        self._tokens(tally.usage, model, tally.reasoning_tokens)
+        self._tokens(tally.usage, model, tenant, tally.reasoning_tokens)
         if tally.cost:
-            self.metrics["fleet_cost_total"].at(model, TENANT).inc(tally.cost)
+            self.metrics["fleet_cost_total"].at(model, tenant).inc(tally.cost)
 
-    def _tokens(self, usage: Usage, model: str, reasoning: int = 0) -> None:
+    def _tokens(self, usage: Usage, model: str, tenant: str, reasoning: int = 0) -> None:
         family = self.metrics["fleet_tokens_total"]
         for kind, tokens in (
             ("prompt", usage.prompt_tokens),
@@ -111,7 +124,7 @@ class Meter:
             ("reasoning", reasoning),
         ):
             if tokens:
-                family.at(kind, model, TENANT).inc(tokens)
+                family.at(kind, model, tenant).inc(tokens)
 
     # --- phases and ends --------------------------------------------------------------------------------------------
 
@@ -127,11 +140,15 @@ class Meter:
         metrics["fleet_deliberation_seconds"].at(status).observe(event.duration_ms / 1000)
         if isinstance(event, DeliberationCompleted):
             degraded = "true" if event.degraded else "false"
+        if isinstance(event, DeliberationCompleted) and event.cached_from is None:
             metrics["fleet_overhead_seconds"].at().observe(overhead_ms(state) / 1000)
+            may_stop_early = state.task.early_stop and event.stop_reason in (*EARLY, "all_rounds")
+            if self.ahead is not None and may_stop_early:
+                self.ahead.learn_rounds(state.task.rounds, event.rounds_run)
             if event.stop_reason in EARLY:
                 metrics["fleet_rounds_saved_total"].at().inc(state.task.rounds - event.rounds_run)
         role = self.labels.role.of(state.task.role)
-        metrics["fleet_deliberations_total"].at(status, role, TENANT, degraded).inc()
+        metrics["fleet_deliberations_total"].at(status, role, event.tenant, degraded).inc()
 
 
 def overhead_ms(state: Deliberation) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import fsum
 
+from fleet.deliberation.judges.rewards import ALONE, as_scores
 from fleet.deliberation.labels import shown_order
 from fleet.deliberation.rating.faults import copies, faulty_agents, penalties
 from fleet.deliberation.rating.ranking import (
@@ -26,7 +27,7 @@ SYNTHESIS = "synthesis"
 
 
 def final_scores(state: Deliberation) -> list[Score]:
-    """What counts in the end, each reviewer's weighted means, in agent order.
+    """What counts in the end, each reviewer's weighted means, in agent order; then what judges' rewards come to.
 
     The score phase's scores, or those of the critiques that settled the verdict. What a reviewer read twice has one
     score, the mean, at its first place.
@@ -40,7 +41,20 @@ def final_scores(state: Deliberation) -> list[Score]:
         scores += _scores(state, order, reviewer, _means(state.scores.get(reviewer, ()), rubric))
         again = _means(state.second_scores.get(reviewer, ()), rubric)
         scores += _scores(state, state.second_orders.get(reviewer, ()), reviewer, again, reading=2)
-    return pooled(scores, {})
+    scores = pooled(scores, {})
+    return [*scores, *(score for judge in state.judges for score in _of_judge(state, judge.judge_id, scores))]
+
+
+def judges_scores(state: Deliberation) -> dict[tuple[str, str], float]:
+    """Those of `final_scores` that are judges', by judge and author."""
+    scores = final_scores(state) if state.rewards else []
+    return {(one.reviewer, one.author): one.score for one in scores if one.position == ALONE}
+
+
+def _of_judge(state: Deliberation, judge: str, scores: Sequence[Score]) -> list[Score]:
+    given = state.rewards.get(judge, {})
+    rewards = {author: given[author] for author in state.ranked_agents if author in given}
+    return as_scores(judge, rewards, scores, _models(state))
 
 
 def _means(cards: Sequence[Scorecard], rubric: Mapping[str, float]) -> dict[str, float | None]:
@@ -93,27 +107,29 @@ def standings(state: Deliberation) -> Standings:
 
     Identical texts are one proposal: what was said of one of them counts for all.
     """
+    return with_copies(_of_distinct_texts(state), copies(state), penalties(state))
+
+
+def _of_distinct_texts(state: Deliberation) -> Standings:
     same = copies(state)
     agents = tuple(agent for agent in state.ranked_agents if agent not in same)
     texts, penalty, faults = _texts(state), penalties(state), faulty_agents(state)
     comparisons = _of_originals(state.comparisons, same)
     if state.task.selection == "vote":
         ballots = [choice for choice in comparisons if choice.phase == "vote"]
-        ranked = by_votes(agents, ballots, penalty, texts, faulty=faults, comparisons=comparisons)
-    elif state.task.selection == "checks":
-        ranked = by_checks(agents, penalty, texts)
-    else:
-        ranked = by_score(
-            agents,
-            pooled(final_scores(state), same),
-            penalty,
-            texts,
-            models=_models(state),
-            faulty=faults,
-            tie_margin=state.task.tie_margin,
-            comparisons=comparisons,
-        )
-    return with_copies(ranked, same, penalty)
+        return by_votes(agents, ballots, penalty, texts, faulty=faults, comparisons=comparisons)
+    if state.task.selection == "checks":
+        return by_checks(agents, penalty, texts)
+    return by_score(
+        agents,
+        pooled(final_scores(state), same),
+        penalty,
+        texts,
+        models=_models(state),
+        faulty=faults,
+        tie_margin=state.task.tie_margin,
+        comparisons=comparisons,
+    )
 
 
 def pooled(scores: Sequence[Score], same: Mapping[str, str]) -> list[Score]:
@@ -164,9 +180,11 @@ def choice_of(state: Deliberation) -> tuple[str | None, bool]:
 
 def final_standings(state: Deliberation) -> Standings:
     """The ranking, with the architect's choice in front."""
-    ranked = standings(state)
+    ranked, same = _of_distinct_texts(state), copies(state)
     chosen, _ = choice_of(state)
-    return ranked if chosen is None else preferring(ranked, chosen, pooled(final_scores(state), copies(state)))
+    if chosen is not None:
+        ranked = preferring(ranked, chosen, pooled(final_scores(state), same))
+    return with_copies(ranked, same, penalties(state))
 
 
 def round_standings(state: Deliberation, round_: int) -> Standings:
@@ -189,4 +207,8 @@ def _texts(state: Deliberation) -> dict[str, str]:
 
 
 def _models(state: Deliberation) -> dict[str, str]:
-    return {agent: state.candidates[agent].proposal.model for agent in state.ranked_agents}
+    """By reviewer; a judge's is that of its first reward, in agent order."""
+    models = {agent: state.candidates[agent].proposal.model for agent in state.ranked_agents}
+    for judge, given in state.rewards.items():
+        models[judge] = next(given[agent].model for agent in state.ranked_agents if agent in given)
+    return models

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+from fleet.deliberation.judges.rewards import ALONE
 from fleet.deliberation.rating.chances import effective_reviewers, p_best
 from fleet.deliberation.rating.fitting import Fit, fit
 from fleet.deliberation.rating.scoring import Score, borda
@@ -94,7 +95,7 @@ def by_score(
         fit=fitted,
         borda=points,
         tied=tied if len(tied) > 1 else (),
-        separable=len({(one.reviewer, one.score) for one in scores}) > len({one.reviewer for one in scores}),
+        separable=_separable(scores),
         decided_by=_decided_by(ranked, key, tied, scored),
         margin=round(scored[ranked[0]] - scored[ranked[1]], 4) if len(ranked) > 1 else None,
         confidence=_confidence(order, scores) if len(agents) > 1 else None,
@@ -156,7 +157,7 @@ def by_votes(
         decided_by=decided_by,
         margin=float(votes[first] - votes[second]),
         # Of two, each can only name the other: that is no verdict.
-        confidence=round(len(ballots) / len(agents) * (share if len(agents) > 2 else 0.5), 4),
+        confidence=round(min(1.0, len(ballots) / len(agents)) * (share if len(agents) > 2 else 0.5), 4),
     )
 
 
@@ -266,14 +267,25 @@ def _deciding(first: Sequence[object], second: Sequence[object]) -> DecidedBy:
     return "agent_order"
 
 
+def _of_members(scores: Sequence[Score]) -> list[Score]:
+    return [one for one in scores if one.position != ALONE]
+
+
+def _separable(scores: Sequence[Score]) -> bool:
+    told = _of_members(scores)
+    return len({(one.reviewer, one.level) for one in told}) > len({one.reviewer for one in told})
+
+
 def _confidence(order: Sequence[str], scores: Sequence[Score]) -> float:
-    """Share of the scores asked for that came, times the share of the reviewers who saw the first two and put the
-    first one higher (equal counts half; nobody saw both: one half).
+    """Share of the scores asked for that came (of copies more may come: at most 1), times the share of the reviewers
+    who saw the first two and put the first one higher (equal counts half; nobody saw both: one half). Judges that are
+    no members do not enter it.
     """
     pairs = len(order) * (len(order) - 1)
+    scores = _of_members(scores)
     by_reviewer: dict[str, dict[str, float]] = {}
     for one in scores:
-        by_reviewer.setdefault(one.reviewer, {})[one.author] = one.score
+        by_reviewer.setdefault(one.reviewer, {})[one.author] = one.level
     first, second = order[:2]
     verdicts = [
         1.0 if cards[first] > cards[second] else 0.5 if cards[first] == cards[second] else 0.0
@@ -281,4 +293,4 @@ def _confidence(order: Sequence[str], scores: Sequence[Score]) -> float:
         if first in cards and second in cards
     ]
     agreement = sum(verdicts) / len(verdicts) if verdicts else 0.5
-    return round(len(scores) / pairs * agreement, 4)
+    return round(min(1.0, len(scores) / pairs) * agreement, 4)

@@ -10,7 +10,8 @@ DEFAULT_RUBRIC: Mapping[str, float] = {"correctness": 3.0, "completeness": 2.0, 
 OVERALL = "overall"
 MAX_NAME_BYTES = 64
 """Of a criterion's name in schemas, reviews and results."""
-_DIGITS = 6
+_DIGITS = 4
+_LEVEL_DIGITS = 9
 
 
 def weights(rubric: str | dict[str, float] | None) -> Mapping[str, float]:
@@ -46,7 +47,9 @@ def card_score(criteria: Mapping[str, CriterionScore], rubric: Mapping[str, floa
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One score: by whom, for whose proposal, and at which place (1 …) of how many it was shown."""
+    """One score: by whom, for whose proposal, and at which place (1 …) of how many it was shown; place 0: alone, to a
+    judge.
+    """
 
     reviewer: str
     author: str
@@ -56,17 +59,22 @@ class Score:
     same_model: bool = True
     reading: int = 1
 
+    @property
+    def level(self) -> float:
+        """What is compared with another one's: means of equal numbers may differ in their last bits."""
+        return round(self.score, _LEVEL_DIGITS)
+
 
 def borda(scores: Iterable[Score]) -> dict[str, float]:
     """Author -> share (0 … 1) of the comparisons within reviewers' own scores that it won; a draw counts half."""
-    by_reviewer: dict[str, list[Score]] = {}
+    by_reviewer: dict[str, list[tuple[str, float]]] = {}
     for score in scores:
-        by_reviewer.setdefault(score.reviewer, []).append(score)
+        by_reviewer.setdefault(score.reviewer, []).append((score.author, score.level))
     won: dict[str, list[float]] = {}
     for cards in by_reviewer.values():
         for one in cards:
             for other in cards:
                 if other is not one:
-                    points = 1.0 if one.score > other.score else 0.5 if one.score == other.score else 0.0
-                    won.setdefault(one.author, []).append(points)
+                    points = 1.0 if one[1] > other[1] else 0.5 if one[1] == other[1] else 0.0
+                    won.setdefault(one[0], []).append(points)
     return {author: round(fsum(points) / len(points), _DIGITS) for author, points in won.items()}

@@ -70,6 +70,8 @@ def enlarged(state: Deliberation, phase: Phase) -> Deliberation:
         agents=(*state.agents, *state.shadows.ids),
         candidates={**first, **shadows},
         scores=state.shadows.scores,
+        judges=(),
+        rewards={},
         second_orders={},
         second_scores={},
         critiques=(),

@@ -29,7 +29,7 @@ def results(state: Deliberation, first_rank: int) -> tuple[RankedResult, ...]:
             role=each.role,
             score=final.score[each.agent_id],
             proposal=shadows.candidates[each.agent_id].proposal,
-            reviews=reviews(council, each.agent_id, final),
+            reviews=reviews(council, each.agent_id, final, {}),
             checks=checks_of(council, each.agent_id),
             duration_ms=shadows.candidates[each.agent_id].duration_ms,
             penalty=final.penalty[each.agent_id],

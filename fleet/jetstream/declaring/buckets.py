@@ -10,12 +10,12 @@ from nats.js.api import DiscardPolicy, KeyValueConfig, ObjectStoreConfig, Stream
 
 from fleet import subjects
 from fleet.config import Settings
+from fleet.event_loop import all_of
 from fleet.jetstream.declaring import ownership
 from fleet.jetstream.declaring.differences import changed, drift, refuse_other_storage
 from fleet.jetstream.declaring.refusals import told
 from fleet.jetstream.declaring.sizes import size_config
-from fleet.jetstream.declaring.together import all_at_once
-from fleet.jetstream.lifetimes import DAY_S, LETTERS_S, MINUTE_S
+from fleet.jetstream.lifetimes import DAY_S, HOUR_S, LETTERS_S, MINUTE_S
 from fleet.jetstream.streams import BUCKETS, BucketSpec
 
 log = structlog.get_logger(__name__)
@@ -31,6 +31,11 @@ def config_of(spec: BucketSpec, settings: Settings) -> dict[str, Any]:
         subjects.BUCKET: {"max_age": keep_s, "allow_direct": limits.replicas == 1},
         subjects.WORKERS_BUCKET: {"max_age": MINUTE_S, "allow_direct": True},
         subjects.KEYS: {"max_age": 0.0, "allow_direct": False},
+        subjects.CACHE: {
+            "max_age": min(limits.cache_hours * HOUR_S, keep_s),
+            "allow_direct": limits.replicas == 1,
+            "discard": DiscardPolicy.OLD,
+        },
         # Each text has a lifetime of its own; this is the longest.
         subjects.TEXTS: texts,
         subjects.ANSWERS: texts,
@@ -64,7 +69,7 @@ async def declare(
                 refuse_other_storage(spec.stream, changes)
                 await js.update_stream(changed(as_it_is, changes))
 
-    await all_at_once(declare_one(spec) for spec in BUCKETS)
+    await all_of(declare_one(spec) for spec in BUCKETS)
 
 
 async def _create(js: JetStreamContext, spec: BucketSpec, config: dict[str, Any]) -> None:

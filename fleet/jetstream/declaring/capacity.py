@@ -3,16 +3,18 @@
 stream                                 at the limit
 ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 DELIBERATION_REQUESTS                  the publisher of a request gets an error
-AGENT_REQUESTS, states, texts, answers refuse what is new; requests wait from `HOLD_AT` of the limit on
+AGENT_REQUESTS, states, texts, answers refuse what is new; requests wait from `HOLD_AT` of the limit on; before that
+                                       the oldest states of ended tasks are deleted (`control.states.room`)
 DELIBERATION_CONTROL                   the oldest go, for NATS has scheduled messages in no other kind of stream;
                                        requests wait from `HOLD_AT` on
 AGENT_RESPONSES                        the oldest go; requests wait while what no collector has handled makes up
                                        `HOLD_UNHANDLED_AT` of the limit
 DELIBERATIONS, AGENT_PROGRESS,         the oldest go: that is history
-DEAD_LETTERS
+DEAD_LETTERS, deliberation-cache
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from nats.js import JetStreamContext
@@ -39,9 +41,10 @@ def fullness(info: StreamInfo) -> float:
     return info.state.bytes / most if most > 0 else 0.0
 
 
-async def shortage(js: JetStreamContext) -> str | None:
-    """Why no deliberation should begin now; None: there is room."""
-    infos = await asyncio.gather(*(js.stream_info(name) for name in HOLDING), js.stream_info(subjects.AGENT_RESPONSES))
+async def shortage(js: JetStreamContext, known: Mapping[str, StreamInfo] | None = None) -> str | None:
+    """Why no deliberation should begin now; None: there is room. `known`: what NATS has just said of all streams."""
+    names = (*HOLDING, subjects.AGENT_RESPONSES)
+    infos = [known[name] for name in names] if known else await asyncio.gather(*map(js.stream_info, names))
     for info in infos[:-1]:
         if (share := fullness(info)) >= HOLD_AT:
             return f"{info.config.name} holds {share:.0%} of its max_bytes: requests wait"

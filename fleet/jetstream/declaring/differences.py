@@ -8,7 +8,7 @@ from nats.js.api import ConsumerConfig, StorageType, StreamConfig
 from fleet import subjects
 from fleet.errors import ConfigError
 from fleet.jetstream.declaring import ownership
-from fleet.stream_limits import DEFAULTS
+from fleet.limits.streams import DEFAULTS
 
 
 def differences(existing: Any, declared: Any) -> Mapping[str, tuple[Any, Any]]:
@@ -70,7 +70,7 @@ def changed(existing: Config, changes: Mapping[str, tuple[Any, Any]]) -> Config:
     """What differs, and nothing else: an operator may have set what the fleet has no opinion on."""
     declared = {field: value for field, (_, value) in changes.items()}
     if "metadata" in declared:
-        declared["metadata"] = ownership.with_mark(existing.metadata, declared["metadata"][ownership.MARK])
+        declared["metadata"] = ownership.with_own(existing.metadata, declared["metadata"])
     if "filter_subject" in declared:
         declared["filter_subjects"] = None
     return existing.evolve(**declared)

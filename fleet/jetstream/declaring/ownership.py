@@ -24,10 +24,10 @@ def owner(config: StreamConfig) -> str | None:
     return (config.metadata or {}).get(MARK)
 
 
-def with_mark(existing: Mapping[str, str] | None, fleet: str) -> dict[str, str]:
+def with_own(existing: Mapping[str, str] | None, own: Mapping[str, str]) -> dict[str, str]:
     """The metadata that others may have set stays; what begins with `_nats.` is the server's."""
     kept = {key: value for key, value in (existing or {}).items() if not key.startswith("_nats.")}
-    return {**kept, **mark(fleet)}
+    return {**kept, **own}
 
 
 def check(

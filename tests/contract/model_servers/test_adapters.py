@@ -10,7 +10,7 @@ from fleet.config import RoleProfile, Settings, Workers
 from fleet.messages import AgentRequested, ChatMessage
 from fleet.model_servers import EndpointConfig, ModelConfig
 from fleet.times import rfc3339
-from tests.support.calls import END, RecordingWatcher, said, stream, text_only
+from tests.support.workers.calls import END, RecordingWatcher, said, stream, text_only
 from workers.llm.client import Answer, ModelClient
 from workers.llm.requests import resolve
 

@@ -13,7 +13,7 @@ from msgspec import structs
 from fleet.messages import ChatMessage
 from fleet.messages.trace_ids import TraceContext, context_of
 from fleet.model_servers import EndpointConfig, Kind
-from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, stream
+from tests.support.workers.calls import END, RecordingWatcher, ask, client, complete, said, served, stream
 from workers.llm.client import GaveUp
 
 SCHEMA = {
@@ -59,13 +59,8 @@ async def serving(
     server = Server(judge, models)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield server, f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with served(app) as url:
+        yield server, url
 
 
 def openai_error(message: str, **more: Any) -> dict[str, Any]:
@@ -164,6 +159,41 @@ async def test_what_a_server_refuses_is_learned_and_said(
             again = calls if note is not None else 2 * calls - 1
             assert len(server.bodies) == refusals + again
     assert "Rules." in json.dumps(server.bodies[-1]["messages"])
+
+
+@pytest.mark.parametrize(
+    "said_no",
+    [
+        "You are not allowed to request logprobs from this model",
+        "Requested sample logprobs of 11, which is greater than max allowed: 5",
+        "Invalid value for 'top_logprobs': must be less than or equal to 5.",
+        "Unrecognized request argument supplied: logprobs",
+        "logprobs are not supported with reasoning models.",
+    ],
+)
+async def test_scores_are_asked_for_without_odds_where_they_are_refused(said_no: str) -> None:
+    """From the second call on nothing is tried; the answer says so."""
+    judge = lambda body: (400, openai_error(said_no)) if "top_logprobs" in body else None  # noqa: E731
+    async with serving(judge) as (server, url), client(url, max_attempts=1) as made:
+        for _ in range(2):
+            answer = await complete(made, ask(phase="score", messages=MESSAGES, answer_schema=SCHEMA))
+            assert answer.notes == ("logprobs was not sent",)
+    assert ["logprobs" in body for body in server.bodies] == [True, False, False]
+
+
+async def test_odds_are_not_asked_for_where_the_settings_say_so() -> None:
+    """Nor of servers whose API has none."""
+    async with serving(lambda body: None) as (server, url):
+        plain = EndpointConfig(url=url, models=("m",))
+        for config in (
+            plain,
+            structs.replace(plain, request={"logprobs": False}),
+            structs.replace(plain, kind="anthropic"),
+        ):
+            async with client(servers={"one": config}) as made:
+                await complete(made, ask(phase="score", messages=MESSAGES, answer_schema=SCHEMA))
+    asked = [sorted(body.keys() & {"logprobs", "top_logprobs"}) for body in server.bodies]
+    assert asked == [["logprobs", "top_logprobs"], [], []]
 
 
 async def test_a_refusal_that_no_form_mends_is_told_as_it_is() -> None:
@@ -305,15 +335,9 @@ async def test_a_server_that_cuts_prompts_is_found_out() -> None:
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", cut)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        async with client(f"http://127.0.0.1:{runner.addresses[0][1]}") as made:
-            with pytest.raises(GaveUp, match="num_ctx") as raised:
-                await complete(made, ask(messages=long))
-    finally:
-        await runner.cleanup()
+    async with served(app) as url, client(url) as made:
+        with pytest.raises(GaveUp, match="num_ctx") as raised:
+            await complete(made, ask(messages=long))
     assert raised.value.error_type == "PromptTruncated"
 
 

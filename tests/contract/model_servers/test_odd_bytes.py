@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from fleet.messages import AgentCompleted, AgentFailed
+from fleet.messages import AgentCompleted, AgentFailed, encode
 from fleet.model_servers import Kind
 from tests.contract.model_servers.test_streams import DONE, ONE, STOP, TWO, call, chunk, events, response
-from tests.support.raw_server import raw_server
+from tests.support.workers.raw_server import raw_server
 
 STREAM = events(ONE, TWO, STOP, DONE)
 BYTES = STREAM.encode()
@@ -285,6 +285,30 @@ FAILS: dict[str, tuple[bytes, Kind, str, str]] = {
         "Truncated",
         "no word",
     ),
+    "half a character as the reason": (
+        response(json.dumps(whole(finish_reason="\ud83d")), "application/json"),
+        "other",
+        "Truncated",
+        "\ufffd",
+    ),
+    "half a character in an error": (
+        body({"error": {"message": "no \ud83d", "\ud83d": 1}}),
+        "other",
+        "ServerError",
+        "no",
+    ),
+    "half a character in a refusal": (
+        body(whole(message={"content": None, "refusal": "no \ud83d"})),
+        "openai",
+        "Refused",
+        "\ufffd",
+    ),
+    "a body that is nested without end": (
+        response('{"choices": [{"message": {"content": ' + "[" * 5000, "application/json"),
+        "other",
+        "MalformedResponse",
+        "",
+    ),
     "an envelope with an error": (body({"code": 1301, "msg": "sensitive words"}), "other", "ServerError", "sensitive"),
 }
 
@@ -297,6 +321,16 @@ async def test_what_is_no_whole_answer_is_none(name: str) -> None:
         answer = await call(server, kind=kind)
     assert isinstance(answer, AgentFailed), answer
     assert (answer.error_type, says in answer.error) == (error_type, True), answer.error
+    assert encode(answer)
+
+
+async def test_a_model_that_is_named_by_half_a_character_answers_all_the_same() -> None:
+    """What is sent on is UTF-8."""
+    async with raw_server(body({**whole(), "model": "m\ud83d"})) as server:
+        answer = await call(server)
+    assert isinstance(answer, AgentCompleted), answer
+    assert answer.model == "m\ufffd"
+    assert encode(answer)
 
 
 async def test_a_server_that_is_overloaded_in_the_midst_is_asked_again() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.messages import ChatMessage
 from tests.contract.model_servers.test_dialects import SCHEMA, Refusal, openai_error, serving
-from tests.support.calls import ask, client, complete
+from tests.support.workers.calls import ask, client, complete
 from workers.llm.refusals import of_error_object, of_status
 
 Judge = Callable[[dict[str, Any]], Refusal]
@@ -112,6 +112,10 @@ async def test_the_room_that_is_left_is_found_in_the_words(words: str) -> None:
         ("RateLimited", 400, {"__type": "ThrottlingException", "message": "Too many requests"}),
         ("BadRequest", 400, "temperature out of range"),
         ("Unauthorized", 403, "Out of call volume quota."),
+        ("Unauthorized", 400, "API key not valid. Please pass a valid API key."),  # Gemini
+        ("Unauthorized", 400, "Incorrect API key provided: sk-***. You can obtain one from the console."),  # xAI
+        ("Unauthorized", 400, "api_key is required"),
+        ("BadRequest", 400, "the prompt must not speak of keys"),
     ],
 )
 def test_a_refusal_is_named_for_what_it_is(error_type: str, status: int, body: Any) -> None:
@@ -131,6 +135,7 @@ def test_a_server_that_is_not_there_yet_is_waited_for(status: int, body: str) ->
         ("rate limit reached", "RateLimited"),
         ({"message": "insufficient balance"}, "Unauthorized"),
         ({"message": "invalid api key"}, "Unauthorized"),
+        ({"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}, "Unauthorized"),
         ({"message": "llama runner has terminated"}, "ServerError"),
     ],
 )

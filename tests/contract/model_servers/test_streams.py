@@ -13,7 +13,7 @@ from fleet.messages import AgentCompleted, AgentFailed, AgentProgress, AgentRequ
 from fleet.messages.trace_ids import TraceContext
 from fleet.model_servers import EndpointConfig, Kind
 from fleet.times import rfc3339
-from tests.support.raw_server import RawServer, raw_server
+from tests.support.workers.raw_server import RawServer, raw_server
 from workers.calls.caller import Caller
 from workers.llm.client import ModelClient
 

@@ -11,7 +11,7 @@ import pytest
 from fleet.messages import AgentCompleted, AgentFailed, AgentResponse
 from tests.contract.model_servers.test_odd_bytes import TEXT, body, choice, whole
 from tests.contract.model_servers.test_streams import DONE, ONE, STOP, TWO, call, chunk, events, response
-from tests.support.raw_server import raw_server
+from tests.support.workers.raw_server import raw_server
 from workers.llm.reading.answer import StreamedAnswer, is_blank
 from workers.llm.reading.endings import Ending, ending_of, is_reason
 

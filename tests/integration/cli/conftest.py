@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.permitted import Users, permitted
+from tests.support.nats.permitted import Users, permitted
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from fleet.cli.watching import _accepted_at, _subscribe
 from fleet.client.session import session
 from fleet.config import load, unconfigured
 from fleet.jetstream import topology
-from tests.support import commands
-from tests.support.control_plane import Fleet
-from tests.support.permitted import Users
-from tests.support.whole_fleet import whole
+from tests.support.client import commands
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.permitted import Users
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import pytest
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import load
+from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.outbox import Outbox
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.times import rfc3339
-from tests.support import commands
-from tests.support.permitted import permitted
+from tests.support.client import commands
+from tests.support.nats.permitted import permitted
 
 BODY = b'{"task_description": "Design it", "num_agents": "three"}'
 
@@ -32,7 +33,7 @@ class Desk:
 
     async def bury(self, body: bytes, max_payload: int | None = None, **headers: str) -> None:
         texts = Texts(self.js, max_payload or self.nc.max_payload)
-        await Outbox(self.nc, self.js, texts, "dispatcher").dead_letter(
+        await Outbox(self.nc, self.js, texts, "dispatcher", CallTokens(self.js, b"a key")).dead_letter(
             subjects.REQUESTED,
             body,
             headers,

@@ -1,6 +1,5 @@
 """`fleet doctor` on fleets that are well, that would not serve a request, and that may not be looked at."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,10 +14,12 @@ from fleet.client.session import session
 from fleet.config import load
 from fleet.jetstream import topology, worker_statuses
 from fleet.messages.workers import WorkerStatus
-from tests.support import agents, commands
-from tests.support.control_plane import running
-from tests.support.fake_control_plane import Plane, request, settings, until, working
-from tests.support.permitted import permitted
+from tests.support import agents
+from tests.support.client import commands
+from tests.support.fleets.control_plane import running
+from tests.support.nats.permitted import permitted
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import Plane, request, settings, working
 from workers.simulator.server import ConfigChange, Faults, Simulator, SimulatorConfig
 
 
@@ -79,9 +80,10 @@ async def test_workers_and_breakers(plane: Plane, tmp_path: Path) -> None:
 
 
 async def until_told(nc: Any, fact: Callable[[WorkerStatus], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not any(fact(worker) for worker in await worker_statuses.look(nc) or ()):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    async def is_told() -> bool:
+        return any(fact(worker) for worker in await worker_statuses.look(nc) or ())
+
+    await until(is_told)
 
 
 @pytest.mark.usefixtures("nats_binary")

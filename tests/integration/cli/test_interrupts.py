@@ -11,7 +11,7 @@ import pytest
 from fleet import subjects
 from fleet.config import unconfigured
 from tests.support import agents
-from tests.support.control_plane import running
+from tests.support.fleets.control_plane import running
 
 WITHIN_S = 30
 

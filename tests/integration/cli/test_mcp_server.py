@@ -10,7 +10,7 @@ from typing import Any
 from mcp import Client, StdioServerParameters
 
 from fleet.config import unconfigured
-from tests.support.whole_fleet import whole
+from tests.support.fleets.whole_fleet import whole
 from workers.simulator.server import SimulatorConfig
 
 
@@ -86,10 +86,9 @@ async def test_errors_are_sentences(nats_url: str) -> None:
 
 
 def test_without_the_sdk_it_says_what_to_install() -> None:
-    """Exit status 2, one line."""
+    """Exit status 2, one line; before it reads settings, or looks for a fleet."""
     code = "import sys; sys.modules['mcp'] = None; sys.argv = ['fleet', 'mcp']; from fleet.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=unconfigured(os.environ), check=False
-    )
+    environ = {**unconfigured(os.environ), "FLEET_CONFIG": "no-such-file.toml"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'deliberation-fleet[mcp]'" in done.stderr

@@ -11,10 +11,10 @@ from nats.js import JetStreamContext
 
 from fleet import subjects
 from fleet.jetstream.payloads import Texts
-from tests.support.control_plane import Fleet
-from tests.support.natscli import nats_cli, run
-from tests.support.permitted import Users, permitted
-from tests.support.whole_fleet import whole
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.natscli import nats_cli, run
+from tests.support.nats.permitted import Users, permitted
 from workers.simulator.server import SimulatorConfig
 
 RUNNING = ("running-0", "running-1", "running-2")

@@ -9,8 +9,9 @@ import pytest
 
 from fleet.client import Unreachable, connect
 from fleet.local.nats_server import find_server
-from tests.support import commands
-from tests.support.servers import HOST, free_ports
+from tests.support.client import commands
+from tests.support.nats.servers import HOST, free_ports
+from tests.support.waiting import until
 
 WITHIN_S = 45
 """Less than any of them would wait for an answer."""
@@ -24,9 +25,7 @@ async def bare_url(tmp_path: Path, nats_binary: None) -> AsyncIterator[str]:
             *(str(find_server()), "-a", HOST, "-p", str(port)), stdout=log, stderr=log, env=dict(os.environ)
         )
     try:
-        async with asyncio.timeout(30):
-            while "Server is ready" not in (tmp_path / "log").read_text():  # noqa: ASYNC110 - it tells nobody else
-                await asyncio.sleep(0.02)
+        await until(lambda: "Server is ready" in (tmp_path / "log").read_text())
         yield f"nats://{HOST}:{port}"
     finally:
         process.terminate()

@@ -1,18 +1,21 @@
 """`fleet.client`, with the rights of a client of the shipped permissions."""
 
+import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet.client import BadRequest, Fleet, ServiceError, Unreachable, connect
 from fleet.client.session import Session
 from fleet.messages import DeliberationCancelled, DeliberationCompleted, ResultReply
-from tests.support.permitted import permitted
-from tests.support.whole_fleet import whole
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.permitted import permitted
 from workers.simulator.server import SimulatorConfig
 
 SLOW = SimulatorConfig(latency_ms=60_000)
@@ -49,6 +52,24 @@ async def first_of(fleet: Fleet, count: int) -> list[str]:
             if len(seen) == count:
                 return seen
     pytest.fail("it goes on for ever")
+
+
+async def test_leaving_leaves_nothing_behind(tmp_path: Path, nats_binary: None) -> None:
+    """Whoever has its answer, or leaves a loop at its first event, may close the connection: nothing fails later."""
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
+    async with permitted(tmp_path / "nats") as users:
+        others = {"worker_url": users.url("worker"), "client_url": users.url("client")}
+        async with whole(users.url("control"), SimulatorConfig(), **others):
+            async with connect(users.url("client")) as client:
+                done = await client.ask("Design it", agents=1)
+                async for _ in client.watch(done.task_id):
+                    break
+            gc.collect()
+            # What Python lets go of, it closes in tasks of their own.
+            await asyncio.gather(*(each for each in asyncio.all_tasks() if "athrow" in repr(each)))
+    gc.collect()
+    assert not failures
 
 
 @pytest.mark.parametrize("fleet", [SLOW], indirect=True, ids=["slow"])

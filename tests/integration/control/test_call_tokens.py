@@ -9,10 +9,11 @@ from nats.js import JetStreamContext
 
 from fleet import subjects
 from fleet.config import load
-from fleet.control.call_tokens import KEY, CallTokens
+from fleet.control.call_tokens import KEY, OLDER, CallTokens
 from fleet.jetstream import topology
-from tests.support import agents, servers
+from tests.support import agents
 from tests.support.council import begin, calls
+from tests.support.nats import servers
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -62,3 +63,21 @@ async def test_after_a_restore_both_keys_are_taken(js: JetStreamContext) -> None
     assert await here.fits(ANSWER, elsewhere.of(CALL))
     assert await here.fits(ANSWER, token)
     assert here.of(CALL) == elsewhere.of(CALL)
+
+
+async def test_of_many_keys_the_newest_are_taken(js: JetStreamContext) -> None:
+    """Each once, however often it comes back; so what an answer with a wrong token costs has a bound."""
+    here = await CallTokens.open(js)
+    token, bucket = here.of(CALL), await js.key_value(subjects.KEYS)
+    first = (await bucket.get(KEY)).value or b""
+    for _ in range(OLDER):
+        for key in (b"another key", first):
+            await bucket.put(KEY, key)
+            await here.keep()
+    await bucket.put(KEY, b"a third key")
+    await here.keep()
+    assert await here.fits(ANSWER, token)
+    for number in range(OLDER):
+        await bucket.put(KEY, b"key %d" % number)
+        await here.keep()
+    assert not await here.fits(ANSWER, token)

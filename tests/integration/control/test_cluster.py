@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,13 +12,15 @@ import nats
 import pytest
 
 from fleet import subjects
-from fleet.config import Limits, load
+from fleet.config import Limits, Settings, load
+from fleet.control.publishing.terminal_events import TerminalEvents
 from fleet.errors import Unreachable
 from fleet.jetstream import connection, topology
-from tests.support import servers
-from tests.support.control_plane import Fleet
-from tests.support.servers import Server
-from tests.support.whole_fleet import whole
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats import servers
+from tests.support.nats.servers import Server
+from tests.support.waiting import until, until_consumer, until_emptied
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nats_binary")]
@@ -25,6 +28,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nats_binary")]
 LIMITS = Limits(replicas=3)
 PACE = SimulatorConfig(latency_ms=100)
 """So that there are always calls in flight."""
+AWAY = (nats.errors.Error, TimeoutError)
+"""What a client meets while a server is away."""
 
 
 @asynccontextmanager
@@ -41,26 +46,25 @@ async def persistently(fleet: Fleet, task_id: str) -> None:
     """A client's request, published until it is acknowledged: the id makes the repetition harmless."""
     body = json.dumps({"task_id": task_id, "task_description": "Design it", "num_agents": 3}).encode()
     headers = {"Nats-Msg-Id": task_id}
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await fleet.nc.jetstream().publish(subjects.REQUESTED, body, headers=headers, timeout=2)
-                return
-            except (nats.errors.Error, TimeoutError):
-                await asyncio.sleep(0.1)
+
+    async def is_taken() -> bool:
+        return bool(await fleet.nc.jetstream().publish(subjects.REQUESTED, body, headers=headers, timeout=2))
+
+    await until(is_taken, not_yet=AWAY)
 
 
 async def leader_of(fleet: Fleet, stream: str) -> str:
     """The name of the server that leads a stream's replicas."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                info = await fleet.nc.jetstream().stream_info(stream)
-                if info.cluster and info.cluster.leader:
-                    return str(info.cluster.leader)
-            except (nats.errors.Error, TimeoutError):
-                pass
-            await asyncio.sleep(0.1)
+    leader = ""
+
+    async def is_known() -> bool:
+        nonlocal leader
+        cluster = (await fleet.nc.jetstream().stream_info(stream)).cluster
+        leader = (cluster and cluster.leader) or ""
+        return bool(leader)
+
+    await until(is_known, not_yet=AWAY)
+    return leader
 
 
 async def events(fleet: Fleet) -> dict[str, list[dict[str, Any]]]:
@@ -120,9 +124,12 @@ async def test_the_loss_of_any_node_loses_nothing(tmp_path: Path) -> None:
         assert not left
         await load(12)
         await ended(fleet, asked)
-        async with asyncio.timeout(90):  # the bucket knows an end before it is said
-            while len(found := await events(fleet)) < len(asked):  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
+
+        async def are_said() -> bool:  # the bucket knows an end before it is said
+            return len(await events(fleet)) >= len(asked)
+
+        await until(are_said, 90)
+        found = await events(fleet)
         assert sorted(found) == sorted(asked)
         assert {len(bodies) for bodies in found.values()} == {1}
         bucket = await fleet.nc.jetstream().key_value(subjects.BUCKET)
@@ -133,35 +140,77 @@ async def test_the_loss_of_any_node_loses_nothing(tmp_path: Path) -> None:
         await idle(fleet)
 
 
+async def test_an_end_is_missed_only_once_its_stream_takes_it(tmp_path: Path) -> None:
+    """While the stream of events has no leader its replicas can be read, and nothing can be stored: an event that was
+    published then would be seen by core subscribers, and published again.
+    """
+    async with servers.three(tmp_path) as nodes:
+        nc = await connection.connect(load({"NATS_URL": urls(nodes)}), "test")
+        js = nc.jetstream(timeout=2)
+        try:
+            await topology.declare(nc.jetstream(timeout=10), Settings(limits=LIMITS))
+            info = await js.stream_info(subjects.DELIBERATIONS)
+            assert info.cluster is not None
+            await next(node for node in nodes if node.name == info.cluster.leader).kill()
+            asked = TerminalEvents(js)
+
+            async def is_missing() -> bool:
+                return not await asked.is_stored("t")
+
+            await until(is_missing, not_yet=AWAY)
+            await js.publish(subjects.COMPLETED, b"{}", headers={"Nats-Msg-Id": "t.terminal"})
+            assert await asked.is_stored("t")
+        finally:
+            await nc.close()
+
+
+async def test_a_node_that_takes_its_leave_loses_nothing(tmp_path: Path) -> None:
+    """Lame duck mode, as Helm charts end a server: it sends its clients away one by one, and then ends. Every request
+    ends once, the fleet's connections are on the others, and no server refused one.
+    """
+    more = 'lame_duck_grace_period: "1s", lame_duck_duration: "30s"'
+    async with servers.three(tmp_path, more=more) as nodes, whole(urls(nodes), PACE, LIMITS) as fleet:
+        leaving, others = nodes[0], nodes[1:]
+        asked = [f"before-{number}" for number in range(12)]
+        await asyncio.gather(*(persistently(fleet, task_id) for task_id in asked))
+        leaving.signal(signal.SIGUSR2)
+        while leaving.runs:
+            asked.append(f"meanwhile-{len(asked)}")
+            await persistently(fleet, asked[-1])
+            await ended(fleet, asked[-1:])
+        await ended(fleet, asked)
+
+        async def are_said() -> bool:
+            return len(await events(fleet)) >= len(asked)
+
+        await until(are_said, 90)
+        found = await events(fleet)
+        assert {task_id: len(bodies) for task_id, bodies in found.items()} == dict.fromkeys(asked, 1)
+        assert {body["status"] for (body,) in found.values()} == {"COMPLETED"}
+        assert [server.refusals for server in nodes] == [0, 0, 0]
+        assert all([await server.connections() for server in others])
+        await idle(fleet)
+
+
 async def ended(fleet: Fleet, task_ids: list[str]) -> None:
-    async with asyncio.timeout(90):
-        for task_id in task_ids:
-            while True:
-                try:
-                    body = {"task_id": task_id, "wait_seconds": 20}
-                    code, reply = await fleet.ask(subjects.RESULT, body)
-                    if code is None and reply.get("result"):
-                        break
-                except nats.errors.Error:
-                    pass
-                await asyncio.sleep(0.2)
+    for task_id in task_ids:
+
+        async def has_ended(task_id: str = task_id) -> bool:
+            code, reply = await fleet.ask(subjects.RESULT, {"task_id": task_id, "wait_seconds": 20})
+            return code is None and bool(reply.get("result"))
+
+        await until(has_ended, 90, not_yet=AWAY)
 
 
 async def idle(fleet: Fleet) -> None:
     """Waits until no work queue holds a message, and no consumer has one pending or unacknowledged."""
     js = fleet.nc.jetstream()
-    async with asyncio.timeout(60):
-        while True:
-            held = {
-                name: (await js.stream_info(name)).state.messages
-                for name in (subjects.DELIBERATION_REQUESTS, subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL)
-            }
-            for stream, consumer in topology.consumers(load({})):
-                info = await js.consumer_info(stream, consumer.durable_name or "")
-                held[info.name] = (info.num_pending or 0) + (info.num_ack_pending or 0)
-            if not any(held.values()):
-                return
-            await asyncio.sleep(0.2)
+    for name in (subjects.DELIBERATION_REQUESTS, subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL):
+        await until_emptied(js, name)
+    for stream, consumer in topology.consumers(load({})):
+        await until_consumer(
+            js, stream, consumer.durable_name or "", lambda info: not info.num_pending and not info.num_ack_pending
+        )
 
 
 async def test_a_fleet_starts_while_a_node_of_three_is_away(tmp_path: Path) -> None:

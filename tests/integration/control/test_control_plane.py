@@ -1,21 +1,21 @@
 """Dispatcher, collector and service on a real nats-server; only the workers are stand-ins."""
 
 import asyncio
+import itertools
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from msgspec import structs
-from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.config import load
 from fleet.messages import AgentRequested, AgentResponse
 from fleet.messages.headers import CALL_TOKEN
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.waiting import until_emptied, until_stored
 
 
 @pytest.fixture
@@ -180,6 +180,8 @@ async def test_cancel_ends_the_task_and_tells_the_workers(silent: Fleet) -> None
     await silent.nc.subscribe(subjects.AGENT_STOP, cb=stops.put)
     task_id = await silent.request(task_id="stop-me")
     await silent.inbox.next(subjects.ACCEPTED, task_id=task_id)
+    code, reply = await silent.ask(subjects.CANCEL, {"task_id": task_id, "reason": "x" * 1001})
+    assert (code, "$.reason" in reply["error"]) == ("400", True)
     code, reply = await silent.ask(subjects.CANCEL, {"task_id": task_id, "reason": "enough"})
     assert (code, reply) == (None, {"task_id": task_id, "status": "CANCELLED"})
     cancelled = await silent.inbox.next(subjects.CANCELLED, task_id=task_id)
@@ -200,6 +202,9 @@ async def test_result_takes_a_bare_task_id(silent: Fleet) -> None:
     assert reply["progress"] == {"phase": "propose", "round": 0, "done": 0, "expected": 3}
     code, reply = await silent.ask(subjects.RESULT, b"nobody")
     assert (code, reply["status"]) == ("404", "UNKNOWN")
+    for subject, body in itertools.product((subjects.RESULT, subjects.CANCEL), (b"", b'""')):
+        code, reply = await silent.ask(subject, body)
+        assert (code, "names no task" in reply["error"]) == ("400", True)
 
 
 async def test_service_is_discoverable(fleet: Fleet) -> None:
@@ -217,24 +222,15 @@ async def test_nothing_is_left_behind(fleet: Fleet) -> None:
         await fleet.inbox.next(subjects.COMPLETED, task_id=f"clean-{index}")
     js = fleet.nc.jetstream()
     for stream in (subjects.DELIBERATION_REQUESTS, subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL):
-        until = time.monotonic() + 10
-        while (await js.stream_info(stream)).state.messages:
-            assert time.monotonic() < until, f"{stream} still holds messages"
-            await asyncio.sleep(0.01)
+        await until_emptied(js, stream)
 
 
 async def test_undecodable_response_becomes_a_dead_letter(silent: Fleet) -> None:
     """A poisoned response blocks nothing and is kept whole."""
     js = silent.nc.jetstream()
     await js.publish(subjects.AGENT_COMPLETED, b'{"broken', headers={CALL_TOKEN: "somebody's"})
-    until = time.monotonic() + 10
-    while True:
-        try:
-            letter = await js.get_msg(subjects.DEAD_LETTERS, seq=1)
-            break
-        except NotFoundError:
-            assert time.monotonic() < until
-            await asyncio.sleep(0.01)
+    await until_stored(js, subjects.DEAD_LETTERS, lambda count: count > 0)
+    letter = await js.get_msg(subjects.DEAD_LETTERS, seq=1)
     assert letter.data == b'{"broken'
     assert letter.subject == f"deadletter.{subjects.AGENT_COMPLETED}"
 

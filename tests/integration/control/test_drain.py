@@ -13,13 +13,13 @@ import pytest
 from fleet import subjects
 from fleet.config import load
 from fleet.jetstream import topology
-from tests.support import servers
-from tests.support.control_plane import Fleet, Inbox
-from tests.support.processes import Component
-from tests.support.servers import Server
+from tests.support.fleets.control_plane import Fleet, Inbox
+from tests.support.fleets.processes import Component
+from tests.support.nats import servers
+from tests.support.nats.servers import Server
 from workers.simulator.server import Simulator, SimulatorConfig
 
-pytestmark = pytest.mark.usefixtures("nats_binary")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nats_binary")]
 
 PACE = SimulatorConfig(latency_ms=200)
 KINDS = ("dispatcher", "collector", "worker")

@@ -1,7 +1,6 @@
 """What a client could tell the fleet in somebody else's name: by a consumer that delivers where the fleet listens, and
 by a request whose answer goes there. Against a whole fleet, each process as its own user of the shipped permissions."""
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -15,10 +14,12 @@ from nats.aio.client import Client
 
 from fleet import subjects
 from fleet.jetstream.origin import WORKER_INBOX, may_be_answered
-from tests.support.control_plane import Fleet
-from tests.support.fake_control_plane import SLOW, until
-from tests.support.permitted import Users, permitted, settle
-from tests.support.whole_fleet import whole
+from fleet.tenants.names import subject_of
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.permitted import Users, permitted, settle
+from tests.support.waiting import until, until_consumer
+from tests.support.workers.fake_control_plane import SLOW
 
 TEXTS, ANSWERS = f"OBJ_{subjects.TEXTS}", subjects.AGENT_RESPONSES
 FORGED = {
@@ -79,10 +80,9 @@ async def scene(tmp_path: Path, nats_binary: None) -> AsyncIterator[Scene]:
                 await fleet.request(task_id="victim", num_agents=2)
                 await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
                 found = Scene(fleet, users, logged)
-                async with users.connected("operator") as (nc, _), asyncio.timeout(30):
-                    js = nc.jetstream()
-                    while (await js.consumer_info(subjects.AGENT_REQUESTS, subjects.WORKERS)).num_ack_pending != 2:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)  # a worker has both calls
+                async with users.connected("operator") as (nc, _):
+                    both = (subjects.AGENT_REQUESTS, subjects.WORKERS)
+                    await until_consumer(nc.jetstream(), *both, lambda info: info.num_ack_pending == 2)
                 yield found
 
 
@@ -112,9 +112,7 @@ async def stored_chunk(scene: Scene, text: bytes) -> str:
             found.append(f"$O.{subjects.TEXTS}.C.{json.loads(base64.b64decode(meta['data']))['nuid']}")
         return bool(meta)
 
-    async with asyncio.timeout(30):
-        while not await look():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(look)
     return found[0]
 
 
@@ -194,6 +192,15 @@ async def test_a_consumer_of_a_client_tells_the_fleet_nothing(scene: Scene, wher
     await scene.unharmed()
 
 
+@pytest.mark.parametrize("verb", [subjects.REQUESTED, subjects.ASK, subjects.COMPLETED])
+async def test_a_consumer_tells_nothing_to_or_for_a_tenant(scene: Scene, verb: str) -> None:
+    """Also while the fleet has no tenants: their subjects are not for callers."""
+    subject = subject_of("team-a", verb)
+    assert "error" not in await consumer(scene.client, subjects.STATES, deliver_subject=subject)
+    await scene.taken_away(subject)
+    await scene.unharmed()
+
+
 @pytest.mark.parametrize(
     "reply",
     [*(subject for where, (subject, _) in LISTENING.items() if where != "dead letters"), subjects.AGENT_COMPLETED],
@@ -212,7 +219,11 @@ async def test_a_stored_message_that_is_sent_there_tells_nothing(scene: Scene, r
 
 @pytest.mark.parametrize("asked", [subjects.RESULT, subjects.CANCEL, subjects.ASK, f"$SRV.PING.{subjects.SERVICE}"])
 @pytest.mark.parametrize(
-    "reply", [subjects.AGENT_STOP, subjects.CANCELLED, f"$KV.{subjects.BUCKET}.victim", subjects.AGENT_FAILED]
+    "reply",
+    [
+        *(subjects.AGENT_STOP, subjects.CANCELLED, f"$KV.{subjects.BUCKET}.victim", subjects.AGENT_FAILED),
+        subject_of("team-a", subjects.COMPLETED),
+    ],
 )
 async def test_service_says_nothing_for_a_client(scene: Scene, asked: str, reply: str) -> None:
     """Its answers are published by the control plane, which may publish nearly everything."""

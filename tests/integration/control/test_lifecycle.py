@@ -14,6 +14,7 @@ from fleet import subjects
 from fleet.config import Limits, load
 from fleet.control import dispatcher, intake
 from fleet.control.service.server import Service
+from tests.support.waiting import until
 
 WITHIN_S = 30
 
@@ -28,6 +29,8 @@ class Launcher:
 
     async def stop(self) -> None:
         self.stopped = True
+
+    def resize(self, wanted: int) -> None: ...
 
     def answering(self) -> int:
         return 1
@@ -63,7 +66,7 @@ async def test_an_error_in_one_step_of_the_end_skips_no_other(nats_url: str, mon
     monkeypatch.setattr(Service, "retire", breaks)
     launcher = Launcher()
     async with dispatching(nats_url, launcher) as running:
-        assert await is_read(nc)
+        await until(lambda: is_read(nc))
         running.cancel()
         async with asyncio.timeout(WITHIN_S):
             await asyncio.wait([running])
@@ -115,11 +118,7 @@ async def test_no_request_is_left_with_a_dispatcher_that_ends(nats_url: str, mon
         for number in range(3):
             body = json.dumps({"task_description": str(number)}).encode()
             await nc.jetstream().publish(subjects.REQUESTED, body)
-        async with asyncio.timeout(WITHIN_S):
-            while held != {2}:  # the first one is in progress, and there is room for no other
-                news.clear()
-                await news.wait()
-                await asyncio.sleep(0.05)
+        await until(lambda: held == {2})  # the first one is in progress, and there is room for no other
         running.cancel()
         async with asyncio.timeout(WITHIN_S):
             await asyncio.wait([running])

@@ -14,7 +14,8 @@ from fleet.control import dispatcher
 from fleet.local.testbed import NoWorkers
 from fleet.messages import encode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
-from tests.support.servers import free_ports
+from tests.support.nats.servers import free_ports
+from tests.support.waiting import until
 
 SERVER = "http://127.0.0.1:9"
 
@@ -34,22 +35,27 @@ async def test_models_are_missing_once_no_server_answers_any_worker(nats_url: st
     try:
         async with asyncio.timeout(30), aiohttp.ClientSession() as http:
             await up.wait()
+
+            async def is_ready() -> bool:
+                return "models" not in (await _readiness(http, port))["problems"]
+
+            async def is_not() -> bool:
+                return not await is_ready()
+
             for answers in (True, False, True):
-                await _tell(nc, answers)
-                while ("models" in (seen := await _readiness(http, port))["problems"]) is answers:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-            assert SERVER not in json.dumps(seen)
-            await _tell(nc, answers=False)
-            while (seen := await _readiness(http, port))["ready"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            assert SERVER in seen["details"]["models"]
+                await tell(nc, answers)
+                await until(is_ready if answers else is_not)
+            assert SERVER not in json.dumps(await _readiness(http, port))
+            await tell(nc, answers=False)
+            await until(is_not)
+            assert SERVER in (await _readiness(http, port))["details"]["models"]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await nc.close()
 
 
-async def _tell(nc: Any, answers: bool) -> None:
+async def tell(nc: Any, answers: bool) -> None:
     at = "2026-01-01T00:00:00.000Z"
     endpoint = EndpointStatus(name=SERVER, url=SERVER, breaker="closed", opened=0, open_calls=0, answers=answers)
     status = WorkerStatus(

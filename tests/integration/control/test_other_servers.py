@@ -1,7 +1,8 @@
 """NATS as others run it: a deliberation completes on it, and before and after a restart."""
 
-import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ from msgspec import structs
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig, StreamSource
 
 from fleet import subjects
-from fleet.stream_limits import DEFAULTS, StreamLimits
-from tests.support import agents, servers
-from tests.support.control_plane import answering, client_on, running, without_workers
-from tests.support.servers import HOST, Server, free_ports
+from fleet.clock import now_ms
+from fleet.exits import Exit
+from fleet.limits.streams import DEFAULTS, StreamLimits
+from tests.support import agents
+from tests.support.client import commands
+from tests.support.fleets.control_plane import answering, client_on, running, without_workers
+from tests.support.nats import servers
+from tests.support.nats.servers import HOST, Server, free_ports
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -52,8 +58,9 @@ async def test_a_deliberation_completes(tmp_path: Path, name: str) -> None:
             await fleet.request(task_id="due", num_agents=2, constraints={"timeout_seconds": 1})
             for task_id in ("before", "due"):
                 await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
+            due_ms = now_ms() + 1000
         await server.stop()
-        await asyncio.sleep(1)
+        await until(lambda: now_ms() > due_ms)
         await server.start()
         await server.healthy()
         async with running(
@@ -76,27 +83,63 @@ async def test_websocket_is_enough(tmp_path: Path) -> None:
         await fleet.inbox.next(subjects.COMPLETED, task_id="t")
 
 
-@pytest.mark.parametrize("own_jetstream", [True, False])
-async def test_clients_behind_a_leaf_node_ask_and_publish(tmp_path: Path, own_jetstream: bool) -> None:
-    """What they need is core NATS: JetStream of the leaf's own, in its domain, is not in the way."""
+@asynccontextmanager
+async def leaf_of_a_fleet(directory: Path, own_jetstream: bool) -> AsyncIterator[str]:
+    """The URL of a leaf node, with JetStream of its own or without; the fleet is at its hub."""
     (port,) = free_ports(1)
-    hub_conf = f'{jetstream(tmp_path / "hub", "domain: hub")}\nleafnodes {{ listen: "{HOST}:{port}" }}'
+    hub_conf = f'{jetstream(directory / "hub", "domain: hub")}\nleafnodes {{ listen: "{HOST}:{port}" }}'
     leaf_conf = f'leafnodes {{ remotes: [{{ url: "nats://{HOST}:{port}" }}] }}\n'
-    leaf_conf += jetstream(tmp_path / "leaf", "domain: leaf" if own_jetstream else "enabled: false")
-    async with servers.one(tmp_path / "hub", more=hub_conf) as hub:
-        leaf = Server("leaf", tmp_path / "leaf", more=leaf_conf)
+    leaf_conf += jetstream(directory / "leaf", "domain: leaf" if own_jetstream else "enabled: false")
+    async with servers.one(directory / "hub", more=hub_conf) as hub:
+        leaf = Server("leaf", directory / "leaf", more=leaf_conf)
         try:
             await leaf.start()
             async with running(hub.url, agents.answer):
-                nc = await nats.connect(leaf.url)
-                fleet = await client_on(nc)
-                code, reply = await fleet.ask(subjects.ASK, {"task_description": "x", "num_agents": 2})
-                assert (code, reply["status"]) == (None, "COMPLETED")
-                await fleet.request(task_id="published", num_agents=2)
-                await fleet.inbox.next(subjects.COMPLETED, task_id="published")
-                await nc.close()
+                yield leaf.url
         finally:
             await leaf.kill()
+
+
+@pytest.mark.parametrize("own_jetstream", [True, False])
+async def test_clients_behind_a_leaf_node_ask_and_publish(tmp_path: Path, own_jetstream: bool) -> None:
+    """What they need is core NATS: JetStream of the leaf's own, in its domain, is not in the way."""
+    async with leaf_of_a_fleet(tmp_path, own_jetstream) as url:
+        nc = await nats.connect(url)
+        fleet = await client_on(nc)
+        code, reply = await fleet.ask(subjects.ASK, {"task_description": "x", "num_agents": 2})
+        assert (code, reply["status"]) == (None, "COMPLETED")
+        await fleet.request(task_id="published", num_agents=2)
+        await fleet.inbox.next(subjects.COMPLETED, task_id="published")
+        await nc.close()
+
+
+@pytest.mark.parametrize("own_jetstream", [True, False])
+async def test_commands_behind_a_leaf_node_work_or_say_where_the_streams_are(
+    tmp_path: Path, own_jetstream: bool
+) -> None:
+    """Those of a client work; those that read streams do not say that there is no fleet."""
+    async with leaf_of_a_fleet(tmp_path, own_jetstream) as address:
+        url = {"NATS_URL": address}
+        status, out, err = await commands.fleet("ask", "Design it", "--id", "one", "--agents", "2", "--json", **url)
+        assert (status, json.loads(out)["status"]) == (Exit.DONE, "COMPLETED"), err
+        status, out, err = await commands.fleet("submit", "Design it", "--id", "two", **url)
+        assert (status, out.strip()) == (Exit.DONE, "two"), err
+        for task_id in ("one", "two"):
+            status, out, err = await commands.fleet("watch", task_id, **url)
+            assert (status, "completed" in out) == (Exit.DONE, True), err
+        status, out, err = await commands.fleet("result", "two", "--json", **url)
+        assert (status, json.loads(out)["status"]) == (Exit.DONE, "COMPLETED"), err
+        for words in (["list"], ["tenants"], ["deadletter", "list"]):
+            status, _, err = await commands.fleet(*words, **url)
+            assert (status, "its streams are not in the JetStream of this server" in err) == (Exit.UNREACHABLE, True), (
+                words,
+                err,
+            )
+        # No advice to start a second fleet here, nor to give this server a JetStream.
+        status, out, _ = await commands.fleet("doctor", "--json", **url)
+        (streams,) = (each for each in json.loads(out) if each["what"] == "streams")
+        assert (streams["verdict"], "connect to the fleet's own NATS" in streams["todo"]) == ("warn", True)
+        assert not {"fleet", "JetStream"} & {each["what"] for each in json.loads(out) if each["verdict"] == "fail"}
 
 
 async def test_copies_of_its_streams_take_nothing_away(nats_url: str) -> None:

@@ -1,6 +1,5 @@
 """More requests than the fleet takes: they wait in the stream, and when that is full the publisher hears of it."""
 
-import asyncio
 import json
 from datetime import UTC, datetime
 
@@ -16,7 +15,8 @@ from fleet.jetstream import topology
 from fleet.jetstream.lifetimes import CONTROL_ACK_WAIT_S
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.waiting import until
 
 REQUEST = b'{"task_description": "Design it", "num_agents": 1, "rounds": 0}'
 
@@ -52,9 +52,7 @@ def count(fleet: Fleet, subject: str) -> int:
 
 
 async def until_accepted(fleet: Fleet, expected: int) -> None:
-    async with asyncio.timeout(30):
-        while count(fleet, subjects.ACCEPTED) < expected:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: count(fleet, subjects.ACCEPTED) >= expected)
 
 
 async def test_a_publisher_gets_an_error_when_the_stream_is_full(nats_url: str) -> None:
@@ -86,9 +84,11 @@ async def test_no_more_deliberations_than_max_in_flight_are_in_progress(nats_url
         ids = [await fleet.request(num_agents=1, rounds=0) for _ in range(20)]
         await until_accepted(fleet, 4)
         # Deliveries that were not kept would come again by then, and count as begun.
-        async with asyncio.timeout(30):
-            while await held_s(fleet) < 1.5 * CONTROL_ACK_WAIT_S:  # noqa: ASYNC110
-                await asyncio.sleep(0.2)
+
+        async def are_held_long_enough() -> bool:
+            return await held_s(fleet) >= 1.5 * CONTROL_ACK_WAIT_S
+
+        await until(are_held_long_enough)
         info = await fleet.nc.jetstream().consumer_info(subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER)
         assert (count(fleet, subjects.ACCEPTED), await waiting(fleet), info.num_redelivered) == (4, 16, 0)
         await gate.open(fleet)

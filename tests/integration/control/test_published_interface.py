@@ -1,6 +1,5 @@
 """Everything that a whole fleet publishes and replies is what the AsyncAPI document says, by reference or not."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import pytest
 
 from fleet import subjects
-from tests.support import servers
-from tests.support.asyncapi import DOCUMENT, matching, messages_of, problems
-from tests.support.control_plane import Fleet
-from tests.support.whole_fleet import whole
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats import servers
+from tests.support.repository.asyncapi import DOCUMENT, matching, messages_of, problems
+from tests.support.waiting import until
 from workers.simulator.config import SimulatorConfig
 
 LONG = SimulatorConfig(answer_tokens=12_000, max_model_len=1_000_000)
@@ -131,7 +131,5 @@ async def test_a_rejection_by_reference(small: Fleet) -> None:
     """Of a request whose correlation is as long as a message."""
     tap = await tapped(small)
     await small.request(task_description="", correlation={"k": "x" * 60_000})
-    async with asyncio.timeout(20):
-        while not any(subject == subjects.REJECTED for subject, _, _ in tap.seen):  # noqa: ASYNC110 - filled by NATS
-            await asyncio.sleep(0.05)
+    await until(lambda: any(subject == subjects.REJECTED for subject, _, _ in tap.seen))  # filled by NATS
     assert "DeliberationRejectedByReference" in tap.names()

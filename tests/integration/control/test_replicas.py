@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -13,14 +13,16 @@ import pytest
 from nats.aio.msg import Msg
 
 from fleet import subjects
-from fleet.config import Settings, load
 from fleet.control import collector, dispatcher
 from fleet.local.testbed import NoWorkers
-from tests.support import agents, servers
-from tests.support.control_plane import Fleet, Inbox
-from tests.support.following import Follower, steps
-from tests.support.processes import Component
-from tests.support.servers import Server
+from tests.support import agents
+from tests.support.client.following import Follower, steps
+from tests.support.fleets.control_plane import Fleet, Inbox
+from tests.support.fleets.instances import held
+from tests.support.fleets.processes import Component
+from tests.support.nats import servers
+from tests.support.nats.servers import Server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -80,9 +82,7 @@ class Load:
     async def more(self, count: int) -> None:
         """Waits until as many more have been asked."""
         wanted = len(self.asked) + count
-        async with asyncio.timeout(60):
-            while len(self.asked) < wanted:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: len(self.asked) >= wanted)
 
     async def end(self) -> None:
         self._stop.set()
@@ -118,9 +118,9 @@ class Load:
 async def test_two_of_each_share_the_work(tmp_path: Path) -> None:
     """NATS gave some of the requests, and of the responses, to each of them."""
     async with replicas(tmp_path) as (server, _, fleet):
-        for number in range(40):
+        for number in range(20):
             await fleet.request(task_id=f"shared-{number}", num_agents=2)
-        for number in range(40):
+        for number in range(20):
             await fleet.inbox.next(subjects.COMPLETED, task_id=f"shared-{number}")
         for subject in (subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES):
             first, second = await server.delivered(subject)
@@ -128,6 +128,7 @@ async def test_two_of_each_share_the_work(tmp_path: Path) -> None:
             assert second > 0
 
 
+@pytest.mark.slow
 async def test_killing_any_of_them_loses_nothing(tmp_path: Path) -> None:
     """Each is killed under load, and starts again: every request has exactly one terminal event."""
     async with replicas(tmp_path) as (_, components, fleet):
@@ -142,6 +143,7 @@ async def test_killing_any_of_them_loses_nothing(tmp_path: Path) -> None:
         assert [fleet.inbox.of(task_id).count(subjects.COMPLETED) for task_id in asked] == [1] * len(asked)
 
 
+@pytest.mark.slow
 async def test_rolling_restart_under_load_shows_no_error_to_clients(tmp_path: Path) -> None:
     """Plain requests to the service are all answered while every instance is ended by SIGTERM and started again."""
     async with replicas(tmp_path) as (_, components, fleet):
@@ -154,42 +156,6 @@ async def test_rolling_restart_under_load_shows_no_error_to_clients(tmp_path: Pa
                 await load.more(10)
             await load.end()
         assert load.wrong == []
-
-
-class Instances:
-    """Components in this process, each ended on its own; calls are answered once `let_go` is set."""
-
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.settings = settings
-        self.running: list[asyncio.Task[None]] = []
-
-    async def begin(self, run: Callable[..., Any], *more: Any) -> None:
-        ready = asyncio.Event()
-        self.running.append(asyncio.create_task(run(self.settings, *more, on_ready=ready.set)))
-        async with asyncio.timeout(20):
-            await ready.wait()
-
-    async def end(self, index: int) -> None:
-        self.running[index].cancel()
-        await asyncio.gather(self.running[index], return_exceptions=True)
-
-
-@asynccontextmanager
-async def held(url: str) -> AsyncIterator[Instances]:
-    """A dispatcher, a collector, and no workers yet: what is asked waits."""
-    nc, inbox = await nats.connect(url), Inbox()
-    for subject in (subjects.ACCEPTED, *subjects.TERMINAL):
-        await nc.subscribe(subject, cb=inbox.take)
-    instances = Instances(load({"NATS_URL": url}), Fleet(nc, inbox))
-    await instances.begin(dispatcher.run, NoWorkers())
-    await instances.begin(collector.run)
-    try:
-        yield instances
-    finally:
-        for index in range(len(instances.running)):
-            await instances.end(index)
-        await nc.close()
 
 
 async def test_a_waiting_ask_is_answered_by_another_instance(nats_url: str) -> None:

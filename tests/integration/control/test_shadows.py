@@ -3,8 +3,8 @@
 import asyncio
 import json
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from msgspec import structs
 
 from fleet import subjects
 from fleet.messages import AgentRequested, AgentResponse
-from tests.support import agents, commands
-from tests.support.control_plane import Fleet, answering, client_on
-from tests.support.processes import Component
-from tests.support.whole_fleet import ROLE, whole
+from tests.support import agents
+from tests.support.client import commands
+from tests.support.fleets.control_plane import Fleet, answering, client_on
+from tests.support.fleets.processes import Component
+from tests.support.fleets.whole_fleet import ROLE, whole
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -59,23 +60,25 @@ async def test_a_whole_fleet_scores_a_shadow(nats_url: str) -> None:
     }
 
 
-class Restarted:
-    """Dispatcher and collector in processes of their own; the collector is killed and started again."""
-
-    def __init__(self, nats_url: str, tmp_path: Path) -> None:
-        config = tmp_path / "fleet.toml"
-        config.write_text(CONFIG)
-        environ = {"NATS_URL": nats_url, "FLEET_CONFIG": str(config)}
-        self.dispatcher = Component("dispatcher", tmp_path / "dispatcher.log", **environ)
-        self.collector = Component("collector", tmp_path / "collector.log", **environ)
-
-    async def __aenter__(self) -> "Restarted":
-        await asyncio.gather(self.dispatcher.start(), self.collector.start())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.collector.end(signal.SIGKILL)
-        await self.dispatcher.end(signal.SIGKILL)
+@asynccontextmanager
+async def restarted(
+    nats_url: str, tmp_path: Path, respond: Callable[[AgentRequested], AgentResponse | None]
+) -> AsyncIterator[tuple[Fleet, Component]]:
+    """A client, and the collector, which is to be killed and started again: as the dispatcher a process of its own."""
+    config = tmp_path / "fleet.toml"
+    config.write_text(CONFIG)
+    environ = {"NATS_URL": nats_url, "FLEET_CONFIG": str(config)}
+    dispatcher = Component("dispatcher", tmp_path / "dispatcher.log", **environ)
+    collector = Component("collector", tmp_path / "collector.log", **environ)
+    async with AsyncExitStack() as stack:
+        for component in (dispatcher, collector):
+            stack.push_async_callback(component.end, signal.SIGKILL)
+        await asyncio.gather(dispatcher.start(), collector.start())
+        nc = await nats.connect(nats_url)
+        stack.push_async_callback(nc.close)
+        fleet = await client_on(nc)
+        await stack.enter_async_context(answering(fleet, respond))
+        yield fleet, collector
 
 
 def ends(fleet: Fleet, task_id: str) -> list[str]:
@@ -106,17 +109,12 @@ async def test_a_collector_that_is_killed_with_shadows_open_ends_the_council_onc
     def respond(call: AgentRequested) -> AgentResponse | None:
         return None if call.shadow and call.phase == silent else agents.answer(call)
 
-    async with AsyncExitStack() as stack:
-        restarted = await stack.enter_async_context(Restarted(nats_url, tmp_path))
-        nc = await nats.connect(nats_url)
-        stack.push_async_callback(nc.close)
-        fleet = await client_on(nc)
-        await stack.enter_async_context(answering(fleet, respond))
+    async with restarted(nats_url, tmp_path, respond) as (fleet, collector):
         task_id = await fleet.request(rounds=0, num_agents=2)
         state = await state_with(fleet, task_id, lambda state: bool((state.get("shadows") or {}).get("until")))
-        await restarted.collector.end(signal.SIGKILL)
+        await collector.end(signal.SIGKILL)
         assert state["status"] == "IN_PROGRESS"
-        await restarted.collector.start()
+        await collector.start()
         done = await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
         code, reply = await fleet.ask(subjects.CANCEL, {"task_id": task_id})
         assert (code, reply["status"]) == ("409", "COMPLETED")
@@ -141,19 +139,14 @@ async def test_scores_that_came_while_no_collector_ran_count(nats_url: str, tmp_
             return None
         return agents.answer(call)
 
-    async with AsyncExitStack() as stack:
-        restarted = await stack.enter_async_context(Restarted(nats_url, tmp_path))
-        nc = await nats.connect(nats_url)
-        stack.push_async_callback(nc.close)
-        fleet = await client_on(nc)
-        await stack.enter_async_context(answering(fleet, respond))
+    async with restarted(nats_url, tmp_path, respond) as (fleet, collector):
         task_id = await fleet.request(rounds=1, num_agents=2)
         await state_with(fleet, task_id, lambda state: state["phase"] != "propose")
-        await restarted.collector.end(signal.SIGKILL)
+        await collector.end(signal.SIGKILL)
         killed.set()
         (shadow,) = held_back
-        await agents.publish(nc.jetstream(), agents.answer(shadow))
-        await restarted.collector.start()
+        await agents.publish(fleet.nc.jetstream(), agents.answer(shadow))
+        await collector.start()
         done = await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
     assert ends(fleet, task_id) == [subjects.COMPLETED]
     assert done["results"][-1]["score"] is not None

@@ -9,8 +9,9 @@ import pytest
 
 from fleet import subjects
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
-from tests.support.fake_control_plane import Plane, request, working
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.waiting import until_emptied
+from tests.support.workers.fake_control_plane import Plane, request, working
 from workers.simulator.server import Simulator
 
 BAD_BODY = b"{" + b"x" * (8 * 1024 * 1024 - 60_200)
@@ -30,9 +31,7 @@ async def publish_raw(nats_url: str, subject: str, headers: dict[str, str], body
 
 
 async def nothing_waits(fleet: Fleet) -> None:
-    async with asyncio.timeout(30):
-        while (await fleet.nc.jetstream().stream_info(subjects.DELIBERATION_REQUESTS)).state.messages:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until_emptied(fleet.nc.jetstream(), subjects.DELIBERATION_REQUESTS)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.4, 0.6, 0.9])

@@ -1,6 +1,5 @@
 """An older and a newer version on the same streams: what the newer one wrote is left for it."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.jetstream import topology
 from fleet.messages import AgentRequested, decode, encode
 from tests.support import agents
-from tests.support.control_plane import running
+from tests.support.fleets.control_plane import running
+from tests.support.waiting import until, until_consumer
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 NEWER = SCHEMA_VERSION + 1
@@ -30,9 +30,7 @@ async def test_an_answer_to_a_newer_state_waits_for_a_newer_process(nats_url: st
         bucket = await js.key_value(subjects.BUCKET)
         await fleet.request(task_id="newer", num_agents=1)
         await fleet.inbox.next(subjects.ACCEPTED, task_id="newer")
-        async with asyncio.timeout(20):
-            while not held:  # noqa: ASYNC110 - the calls are on their way
-                await asyncio.sleep(0.01)
+        await until(lambda: held)  # the calls are on their way
         entry = await bucket.get("newer")
         newer = encode({**json.loads(entry.value or b""), "schema": NEWER, "calls": ["of another shape"]})
         revision = await bucket.update("newer", newer, last=entry.revision)
@@ -52,12 +50,8 @@ async def test_an_answer_to_a_newer_state_waits_for_a_newer_process(nats_url: st
 
 async def deliveries(js: Any, count: int) -> None:
     """Waits until the answer has been handed to collectors that often."""
-    async with asyncio.timeout(30):
-        while True:
-            info = await js.consumer_info(subjects.AGENT_RESPONSES, subjects.COLLECTOR)
-            if info.delivered.consumer_seq >= count:
-                return
-            await asyncio.sleep(0.02)
+    names = (subjects.AGENT_RESPONSES, subjects.COLLECTOR)
+    await until_consumer(js, *names, lambda info: info.delivered.consumer_seq >= count)
 
 
 async def test_durables_of_an_older_version_get_one_filter_and_keep_what_waits(nats_url: str) -> None:

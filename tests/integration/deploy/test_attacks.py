@@ -20,10 +20,11 @@ from fleet.jetstream.quirks import entries
 from fleet.messages import AgentRequested, decode, encode
 from fleet.messages.headers import CALL_TOKEN
 from tests.support import agents
-from tests.support.control_plane import Fleet
-from tests.support.fake_control_plane import SLOW
-from tests.support.permitted import Users, permitted, settle
-from tests.support.whole_fleet import whole
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.permitted import Users, permitted, settle
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -169,6 +170,7 @@ async def test_a_long_reason_is_stored_a_few_times(tmp_path: Path) -> None:
         assert after - before < 20 * len(reason)
 
 
+@pytest.mark.slow
 async def test_many_who_wait_stop_nobody(tmp_path: Path) -> None:
     """For a result that never comes, and for steps of what is not there."""
     async with attacked(tmp_path, SimulatorConfig()) as (fleet, _):
@@ -263,13 +265,15 @@ async def test_a_consumer_that_is_turned_on_the_fleet_is_taken_away(tmp_path: Pa
 
 async def gone(js: JetStreamContext, stream: str, consumer: str) -> None:
     """Waits until there is no such consumer."""
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            try:
-                await js.consumer_info(stream, consumer)
-            except NotFoundError:
-                return
-            await asyncio.sleep(0.1)
+
+    async def is_so() -> bool:
+        try:
+            await js.consumer_info(stream, consumer)
+        except NotFoundError:
+            return True
+        return False
+
+    await until(is_so)
 
 
 # --- a worker that is broken into ------------------------------------------------------------------------------------
@@ -301,6 +305,7 @@ JUNK = (b"", b"null", b"{}", b"[" * 20_000, b'{"task_id": "theirs", "agent_id": 
 SECONDS = SimulatorConfig(tokens_per_second=20, answer_tokens=60)
 
 
+@pytest.mark.slow
 async def test_a_broken_worker_stops_nobody(tmp_path: Path) -> None:
     """Whatever it writes where it may, under each header: events stay, and a task that runs ends by itself."""
     async with attacked(tmp_path, SECONDS) as (fleet, users), users.connected("worker") as (worker, refused):
@@ -317,6 +322,7 @@ async def test_a_broken_worker_stops_nobody(tmp_path: Path) -> None:
         await serves(fleet)
 
 
+@pytest.mark.slow
 async def test_a_broken_worker_takes_no_text_away(tmp_path: Path) -> None:
     """Neither what the control plane has stored, nor another worker's answer: by no header, nor by writing over it."""
     long = b'{"text": "' + b"t" * 1_200_000 + b'"}'

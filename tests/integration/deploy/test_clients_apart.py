@@ -17,12 +17,12 @@ from fleet.client import connect
 from fleet.config import load
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
-from tests.support import natscli
-from tests.support.control_plane import Fleet
-from tests.support.fake_control_plane import SLOW
-from tests.support.following import Follower, steps
-from tests.support.permitted import CLIENTS_APART, Users, permitted, settle
-from tests.support.whole_fleet import whole
+from tests.support.client.following import Follower, steps
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats import natscli
+from tests.support.nats.permitted import CLIENTS_APART, Users, permitted, settle
+from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -182,6 +182,7 @@ def _calls() -> list[tuple[str, bytes]]:
     ]
 
 
+@pytest.mark.slow
 async def test_no_consumer_delivers_within_the_fleet(tmp_path: Path) -> None:
     """There is no way to make one, by any subject of JetStream."""
     async with permitted(tmp_path / "nats", permissions=CLIENTS_APART) as users:

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from fleet import subjects
 from fleet.config import load
 from fleet.jetstream import topology
-from tests.support.permitted import CLIENTS_APART, PERMISSIONS, Users, permitted, settle
+from tests.support.nats.permitted import CLIENTS_APART, PERMISSIONS, Users, permitted, settle
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -30,11 +30,15 @@ QUEUES = {
 READ = (subjects.DELIBERATIONS, subjects.AGENT_PROGRESS_STREAM, subjects.STATES)
 """What anybody may read by consumers; answers too, by name."""
 STORES = (subjects.TEXTS_STREAM, subjects.ANSWERS_STREAM)
-STREAMS = (*QUEUES, *READ, subjects.DEAD_LETTERS, *STORES, subjects.WORKERS_STREAM, subjects.KEYS_STREAM)
+STREAMS = (
+    *(*QUEUES, *READ, subjects.DEAD_LETTERS, *STORES),
+    *(subjects.WORKERS_STREAM, subjects.KEYS_STREAM, subjects.CACHE_STREAM),
+)
 BODY = b"!"
 """No request of JetStream's API is valid with it: what is let through changes nothing."""
 KEY = f"$KV.{subjects.BUCKET}.victim"
 SECRET = f"$KV.{subjects.KEYS}.calls"
+SLOT = f"$KV.{subjects.CACHE}.default.7"
 META, CHUNK = f"$O.{subjects.TEXTS}.M.bmFtZQ==", f"$O.{subjects.TEXTS}.C.chunk"
 NOTE, PIECE = f"$O.{subjects.ANSWERS}.M.bmFtZQ==", f"$O.{subjects.ANSWERS}.C.chunk"
 
@@ -56,14 +60,26 @@ OTHERS = (
     *("$JS.EVENT.ADVISORY.STREAM.DELETED.{s}", "$JS.FC.{s}.{c}.x", "$JSC.R.x", "$NRG.P.x"),
     *("$SYS.REQ.USER.INFO", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.FLEET.CONNZ", "$SYS.ACCOUNT.FLEET.CONNECT"),
     *("$SYS.REQ.SERVER.X.RELOAD", "$SYS.REQ.CLAIMS.UPDATE", "$MQTT.sub.x", "$G.x", "$GNR.x"),
-    *(KEY, f"$KV.{subjects.WORKERS_BUCKET}.limits", META, CHUNK, NOTE, PIECE, SECRET),
+    *(
+        KEY,
+        f"$KV.{subjects.WORKERS_BUCKET}.limits",
+        subjects.POOL,
+        subjects.TURN,
+        META,
+        CHUNK,
+        NOTE,
+        PIECE,
+        SECRET,
+        SLOT,
+    ),
     *("_INBOX.x", "_INBOX.control.x", "_INBOX.worker.x", "_R_.x"),
     *("$SRV.PING", "$SRV.INFO.deliberations", "$SRV.STATS.deliberations.x"),
     *(subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES, subjects.DELIVER_CONTROL, subjects.instance_of("x")),
     *(subjects.REQUESTED, subjects.ASK, subjects.FOLLOW, subjects.RESULT, subjects.CANCEL),
     *(subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL),
     *(subjects.AGENT_REQUESTED, subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS),
-    *(subjects.AGENT_STOP, subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("victim")),
+    *(subjects.AGENT_STOP, subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.CONTROL_LOOK),
+    subjects.schedule_of("victim"),
     *(f"deadletter.{subjects.AGENT_REQUESTED}", f"deadletter.{subjects.REQUESTED}", subjects.replayed(1)),
 )
 
@@ -85,6 +101,7 @@ KEYS = {
     subjects.ANSWERS_STREAM: (NOTE, PIECE, "$O.>"),
     subjects.WORKERS_STREAM: (f"$KV.{subjects.WORKERS_BUCKET}.status.w",),
     subjects.KEYS_STREAM: (SECRET, ">"),
+    subjects.CACHE_STREAM: (SLOT,),
     subjects.DELIBERATIONS: (subjects.COMPLETED, ">"),
     subjects.AGENT_RESPONSES: (subjects.AGENT_COMPLETED,),
     subjects.AGENT_PROGRESS_STREAM: (subjects.AGENT_PROGRESS,),
@@ -145,7 +162,9 @@ MAY: dict[str, dict[str, list[str]]] = {
             rf"\$JS\.API\.CONSUMER\.(MSG\.NEXT|INFO)\.{subjects.AGENT_REQUESTS}\.{subjects.WORKERS}",
             rf"\$JS\.ACK\.{subjects.AGENT_REQUESTS}\.{subjects.WORKERS}\..*",
         ],
-        "how it is, and its share of limits": [rf"\$KV\.{subjects.WORKERS_BUCKET}\..*"],
+        "how it is, and its share of limits": [
+            rf"\$KV\.{subjects.WORKERS_BUCKET}\.(?!{subjects.POOL_KEY}|{subjects.TURN_KEY}).*"
+        ],
         "long answers, and notes; what is there stays": [re.escape(NOTE), re.escape(PIECE)],
         "tells of itself": [r"\$SYS\.REQ\.USER\.INFO", r"\$JS\.API\.(INFO|STREAM\.NAMES)", r"\$JS\.FC\..*"],
         "reads": [
@@ -161,8 +180,8 @@ MAY: dict[str, dict[str, list[str]]] = {
         "repairs by hand": [r"\$JS\.(API|ACK|FC|SNAPSHOT)\..*", r"\$SRV\..*", r"\$SYS\.REQ\.USER\.INFO"],
         "puts messages back": [
             *map(re.escape, (subjects.AGENT_REQUESTED, subjects.AGENT_COMPLETED, subjects.AGENT_FAILED)),
-            *map(re.escape, (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.replayed(1))),
-            *map(re.escape, (KEY, META, CHUNK, NOTE, PIECE)),
+            *map(re.escape, (subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.CONTROL_LOOK)),
+            *map(re.escape, (subjects.replayed(1), KEY, SLOT, META, CHUNK, NOTE, PIECE)),
         ],
     },
 }
@@ -214,9 +233,10 @@ HEARD = (
     *(subjects.REQUESTED, subjects.ASK, subjects.FOLLOW, subjects.RESULT, subjects.CANCEL),
     *(subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL),
     *(subjects.AGENT_REQUESTED, subjects.AGENT_COMPLETED, subjects.AGENT_FAILED, subjects.AGENT_PROGRESS),
-    *(subjects.AGENT_STOP, subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.schedule_of("victim")),
+    *(subjects.AGENT_STOP, subjects.CONTROL_CANCEL, subjects.CONTROL_DEADLINE, subjects.CONTROL_LOOK),
+    subjects.schedule_of("victim"),
     *(subjects.DELIVER_REQUESTS, subjects.DELIVER_RESPONSES, subjects.DELIVER_CONTROL, subjects.instance_of("x")),
-    *(f"deadletter.{subjects.AGENT_REQUESTED}", KEY, META, CHUNK, NOTE, PIECE, SECRET),
+    *(f"deadletter.{subjects.AGENT_REQUESTED}", KEY, META, CHUNK, NOTE, PIECE, SECRET, SLOT),
     f"$KV.{subjects.WORKERS_BUCKET}.status.w",
     *("_INBOX.control.x", "_INBOX.worker.x", "_INBOX.x", "_R_.x", "$SRV.PING", "$JS.API.>", "$JS.ACK.>", "$SYS.>"),
     *(

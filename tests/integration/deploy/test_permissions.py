@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from msgspec import structs
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig, StreamConfig
 
@@ -25,7 +26,10 @@ from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.streams import BUCKETS
 from fleet.local.ports import free_port
-from tests.support.deploy import NATS, PASSWORDS
+from fleet.tenants.limits import Tenant
+from fleet.tenants.names import TEXT, subject_of, tokens_on
+from tests.support.repository.deploy import NATS, PASSWORDS
+from tests.support.waiting import until
 from workers.calls.shared_limits import SharedLedger
 from workers.llm.servers.limits import Record
 
@@ -40,9 +44,10 @@ def nats_server() -> str:
     return found
 
 
-STREAMS = {stream.name: stream for stream in topology.streams(config.load({}))}
+SETTINGS = structs.replace(config.load({}), tenants={"t": Tenant()})
+STREAMS = {stream.name: stream for stream in topology.streams(SETTINGS)}
 STORES = {spec.stream for spec in BUCKETS}
-CONSUMERS = {(stream, consumer.durable_name) for stream, consumer in topology.consumers(config.load({}))}
+CONSUMERS = {(stream, consumer.durable_name) for stream, consumer in topology.consumers(SETTINGS)}
 NAMES = {value for name, value in vars(subjects).items() if name.isupper() and isinstance(value, str)}
 SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} | {
     subjects.schedule_of("t"),
@@ -51,6 +56,16 @@ SUBJECTS = {name for name in NAMES if re.fullmatch(r"[a-z]+(\.[a-z]+)+", name)} 
     subjects.replayed(1),
     subjects.instance_of("i"),
 }
+PROMPT, PROMPT_STATUS, HEARTBEAT = (
+    subjects.of_fleet(name, "f") for name in (subjects.PROMPT, subjects.PROMPT_STATUS, subjects.HEARTBEAT)
+)
+SUBJECTS |= {PROMPT, PROMPT_STATUS, HEARTBEAT}
+OF_TENANTS = (
+    *(subjects.AGENT_PROGRESS, PROMPT, TEXT),
+    *(name for name in SUBJECTS if re.fullmatch(r"deliberation\.\w+", name)),
+)
+SUBJECTS |= {TEXT, *(subject_of("t", name) for name in OF_TENANTS)}
+SUBJECTS |= {subjects.schedule_of("t.t"), f"{subjects.DELIVER_REQUESTS}.t", tokens_on("t", "d")}
 
 
 def permitted() -> list[str]:
@@ -70,7 +85,7 @@ def test_permissions_name_only_what_exists(pattern: str) -> None:
     """Subjects, streams, consumers and buckets are those of `fleet.subjects` and `fleet.jetstream.topology`."""
     tokens = pattern.split(".")
     if tokens[0] == "$KV":
-        assert tokens[1] in (subjects.BUCKET, subjects.WORKERS_BUCKET, subjects.KEYS)
+        assert tokens[1] in (subjects.BUCKET, subjects.WORKERS_BUCKET, subjects.KEYS, subjects.CACHE)
     elif tokens[0] == "$O":
         assert tokens[1] in (subjects.TEXTS, subjects.ANSWERS)
     elif tokens[:2] == ["$JS", "EVENT"]:
@@ -113,15 +128,13 @@ def test_single_server_syncs_every_write() -> None:
 
 async def answers(url: str) -> None:
     """Waits until a server lets somebody in at `url`."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                nc = await nats.connect(url, allow_reconnect=False, connect_timeout=1, error_cb=_nothing)
-            except (OSError, nats.errors.Error, TimeoutError):
-                await asyncio.sleep(0.05)
-            else:
-                await nc.close()
-                return
+
+    async def lets_in() -> bool:
+        nc = await nats.connect(url, allow_reconnect=False, connect_timeout=1, error_cb=_nothing)
+        await nc.close()
+        return True
+
+    await until(lets_in, not_yet=(OSError, nats.errors.Error, TimeoutError))
 
 
 async def _nothing(_: Exception) -> None:
@@ -210,6 +223,7 @@ PUBLISHES = {
         subjects.AGENT_STOP,
         subjects.AGENT_FAILED,
         subjects.CONTROL_CANCEL,
+        subjects.CONTROL_LOOK,
         subjects.CANCEL,
         subjects.RESULT,
         subjects.ASK,
@@ -237,9 +251,23 @@ PUBLISHES = {
         subjects.AGENT_FAILED,
         subjects.CONTROL_CANCEL,
         subjects.CONTROL_DEADLINE,
+        subjects.CONTROL_LOOK,
         subjects.replayed(1),
     },
 }
+
+
+EVENTS = (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL)
+ENDPOINTS = (subjects.ASK, subjects.FOLLOW, subjects.RESULT, subjects.CANCEL)
+PUBLISHES["worker"] |= {subject_of("t", subjects.AGENT_PROGRESS)}
+PUBLISHES["viewer"] |= {subject_of("t", subjects.RESULT)}
+PUBLISHES["operator"] |= {subject_of("t", name) for name in (subjects.REQUESTED, *ENDPOINTS)}
+PUBLISHES["control"] |= {subject_of("t", name) for name in (subjects.REQUESTED, *EVENTS, *ENDPOINTS, TEXT)}
+PUBLISHES["client"] |= {PROMPT, PROMPT_STATUS}
+PUBLISHES["viewer"] |= {PROMPT_STATUS}
+PUBLISHES["operator"] |= {PROMPT, subject_of("t", PROMPT), PROMPT_STATUS}
+PUBLISHES["control"] |= {TEXT, PROMPT, subject_of("t", PROMPT), PROMPT_STATUS, HEARTBEAT}
+PUBLISHES["control"] |= {subjects.schedule_of("t.t"), tokens_on("t", "d")}
 
 
 @pytest.mark.parametrize("name", PUBLISHES)
@@ -458,12 +486,10 @@ async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
         async with user(ports[0][0], "control") as (nc, _), asyncio.timeout(60):
             js = nc.jetstream()
             wanted = StreamConfig(subjects.DELIBERATIONS, subjects=[subjects.COMPLETED], num_replicas=3)
-            while True:
-                try:
-                    stream = await js.add_stream(wanted)
-                    break
-                except (nats.js.errors.APIError, nats.errors.Error):
-                    await asyncio.sleep(0.2)  # no leader yet, or not all of them there
+            # No leader yet, or not all of them there.
+            refused = (nats.js.errors.APIError, nats.errors.Error)
+            await until(lambda: js.add_stream(wanted), pause_s=0.2, not_yet=refused)
+            stream = await js.stream_info(subjects.DELIBERATIONS)
             await js.create_key_value(KeyValueConfig(bucket=subjects.BUCKET, replicas=3))
             await js.publish(subjects.COMPLETED, b"{}")
         assert stream.cluster is not None

@@ -4,10 +4,10 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
-from tests.support.deploy import DEPLOY
+from tests.support.repository.deploy import DEPLOY
+from tests.support.waiting import wait_until
 
 
 def with_ray_node(folder: Path, ray: str, *command: str) -> subprocess.Popen[str]:
@@ -71,9 +71,7 @@ def test_ray_node_that_does_not_start_is_waited_for(tmp_path: Path) -> None:
     tries = tmp_path / "tries"
     driver = "trap 'kill %1; exit 0' TERM; sleep 90 & wait"
     process = with_ray_node(tmp_path, f"echo try >> {tries}; exit 3", "bash", "-c", driver)
-    until = time.monotonic() + 60
-    while not (tries.exists() and len(tries.read_text().split()) > 6) and time.monotonic() < until:
-        time.sleep(0.1)
+    wait_until(lambda: tries.exists() and len(tries.read_text().split()) > 6)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
@@ -87,9 +85,7 @@ def test_driver_finishes_before_its_ray_node_is_taken_away(tmp_path: Path) -> No
     node = f'trap "kill %1; echo node >> {log}; exit" TERM; sleep 60 & wait'
     driver = f'trap "kill %1; sleep 0.3; echo driver >> {log}; exit 0" TERM; touch {tmp_path}/up; sleep 60 & wait'
     process = with_ray_node(tmp_path, node, "bash", "-c", driver)
-    until = time.monotonic() + 10
-    while not (tmp_path / "up").exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_until((tmp_path / "up").exists)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 0

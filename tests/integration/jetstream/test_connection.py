@@ -13,6 +13,7 @@ import pytest_asyncio
 from fleet.config import load
 from fleet.jetstream.connection import connect
 from fleet.local.nats_server import EmbeddedNats
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -27,9 +28,7 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
 
 async def stopped(pid: int) -> None:
     """Returns once every thread of it stands still: until then it may answer."""
-    async with asyncio.timeout(10):
-        while {thread.read_text().rpartition(")")[2].split()[0] for thread in threads(pid)} != {"T"}:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: {thread.read_text().rpartition(")")[2].split()[0] for thread in threads(pid)} == {"T"})
 
 
 def threads(pid: int) -> Iterable[Path]:

@@ -21,11 +21,12 @@ from fleet.config import Limits, load
 from fleet.control import collector
 from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream import connection
-from tests.support import commands, servers
-from tests.support.control_plane import Fleet
-from tests.support.fake_control_plane import until
-from tests.support.servers import HOST, Server
-from tests.support.whole_fleet import whole
+from tests.support.client import commands
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats import servers
+from tests.support.nats.servers import HOST, Server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -43,15 +44,12 @@ def login(server: Server | Proxy) -> str:
 
 async def completes(fleet: Fleet) -> None:
     """A question is answered, sooner or later: every connection of the fleet took part in that."""
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            try:
-                code, reply = await fleet.ask(subjects.ASK, {"task_description": "Design it", "num_agents": 1})
-            except nats.errors.Error:
-                await asyncio.sleep(0.1)
-                continue
-            if code is None and reply["status"] == "COMPLETED":
-                return
+
+    async def completed() -> bool:
+        code, reply = await fleet.ask(subjects.ASK, {"task_description": "Design it", "num_agents": 1})
+        return code is None and reply["status"] == "COMPLETED"
+
+    await until(completed, WITHIN_S, pause_s=0.1, not_yet=(nats.errors.Error,))
 
 
 async def restarted_in_turn(nodes: list[Server], fleet: Fleet) -> None:
@@ -92,15 +90,13 @@ async def test_a_server_that_refuses_for_a_while_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By every connection, those that FastStream reads on included."""
-    monkeypatch.setattr("fleet.jetstream.connection.REFUSED_FOR_S", 3600)
+    monkeypatch.setattr("fleet.jetstream.lasting.REFUSED_FOR_S", 3600)
     async with servers.one(tmp_path, more=USERS) as server, whole(login(server)) as fleet:
         await completes(fleet)
         await server.stop()
         server.more = OTHERS
         await server.start()
-        async with asyncio.timeout(WITHIN_S):
-            while server.refusals < 40:  # noqa: ASYNC110 - a log does not tell
-                await asyncio.sleep(0.1)
+        await until(lambda: server.refusals >= 40, WITHIN_S)  # a log does not tell
         await server.stop()
         server.more = USERS
         await server.start()
@@ -112,7 +108,7 @@ async def test_a_server_that_refuses_for_a_while_is_tried_again(
 
 async def test_a_component_ends_whose_user_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connections are closed for good, and it hears so: a new process has new credentials."""
-    monkeypatch.setattr("fleet.jetstream.connection.REFUSED_FOR_S", 0.0)
+    monkeypatch.setattr("fleet.jetstream.lasting.REFUSED_FOR_S", 0.0)
     monkeypatch.setattr("fleet.control.recovery.watchdog.PROBE_INTERVAL_S", 3600)
     async with servers.one(tmp_path, more=USERS) as server:
         ready = asyncio.Event()
@@ -127,7 +123,7 @@ async def test_a_component_ends_whose_user_is_taken_away(tmp_path: Path, monkeyp
 
 async def test_a_command_ends_whose_user_is_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it waits for."""
-    monkeypatch.setattr("fleet.jetstream.connection.REFUSED_FOR_S", 0.0)
+    monkeypatch.setattr("fleet.jetstream.lasting.REFUSED_FOR_S", 0.0)
     async with servers.one(tmp_path, more=USERS) as server:
 
         async def wait_for_ever() -> None:

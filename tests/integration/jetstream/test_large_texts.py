@@ -1,8 +1,7 @@
 """What does not fit one message travels by reference: nobody who asks notices, and nothing of it stays for long."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from fleet.jetstream.connection import connect
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import ContentRef, DeliberationCompleted, encode
 from fleet.messages.headers import CALL_TOKEN
-from tests.support import commands, servers
-from tests.support.control_plane import Fleet
-from tests.support.servers import Server
-from tests.support.whole_fleet import whole
+from tests.support.client import commands
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats import servers
+from tests.support.nats.servers import Server
+from tests.support.waiting import until
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -72,12 +73,6 @@ async def command(*arguments: str) -> dict[str, Any]:
     status, out, err = await commands.fleet(*arguments)
     assert status == 0, err
     return dict(json.loads(out.splitlines()[-1]))
-
-
-async def until(fact: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not await fact():  # noqa: ASYNC110 - a store says nothing by itself
-            await asyncio.sleep(0.05)
 
 
 async def test_a_large_deliberation_is_whole_everywhere(fleet: Fleet, server: Server) -> None:
@@ -237,7 +232,5 @@ async def test_max_payload_is_that_of_the_server_as_it_is_now(tmp_path: Path, na
         await server.stop()
         server._max_payload = "64KB"
         await server.start()
-        async with asyncio.timeout(20):
-            while not (nc.is_connected and texts.too_large(body)):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await until(lambda: nc.is_connected and texts.too_large(body))
         await nc.close()

@@ -15,9 +15,11 @@ from nats.js.api import Header, StreamConfig
 from nats.js.errors import APIError, BadRequestError, NoStreamResponseError
 
 from fleet.config import load
-from fleet.jetstream.connection import Connection, connect
+from fleet.jetstream.connection import connect
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.quick_client import acknowledged
 from fleet.messages.headers import headers
+from tests.support.waiting import until
 
 OWN = headers("agent.requested", "t.propose.0.a", "/fleet/dispatcher", "t", "00-aa-bb-01")
 
@@ -122,3 +124,23 @@ async def test_headers_are_sent_and_read_as_nats_py_does(value: str, name: str) 
     assert read == [read[0]] * 4
     assert read[0] is not None
     assert read[0].keys() == {**OWN, name: value}.keys()
+
+
+async def test_a_subscription_that_is_drained_has_ended_for_the_server_before_its_answer(
+    nc: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By nats-py alone the PING overtakes the UNSUB: what NATS delivers in between is lost."""
+    sub = await nc.subscribe("somewhere")
+    await nc.flush()
+    written: list[bytes] = []
+    transport = nc._transport
+    assert transport is not None
+    monkeypatch.setattr(transport, "write", written.append)
+    monkeypatch.setattr(transport, "writelines", written.extend)
+    draining = asyncio.create_task(sub.drain())
+    await until(lambda: any(b"PING" in each for each in written))
+    sent = b"".join(written)
+    assert sent.index(b"UNSUB") < sent.index(b"PING")
+    monkeypatch.undo()
+    transport.writelines(written)
+    await draining

@@ -9,7 +9,8 @@ import pytest_asyncio
 from nats.aio.msg import Msg
 
 from fleet.config import load
-from fleet.jetstream.connection import Connection, connect
+from fleet.jetstream.connection import connect
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.quick_client import QuickClient
 from fleet.jetstream.quirks import drop_unsent, entries, forget_subscription
 

@@ -19,8 +19,9 @@ from fleet.client import connect
 from fleet.config import Limits, RoleProfile, Settings, Workers, unconfigured
 from fleet.control import collector, dispatcher
 from fleet.local.testbed import NoWorkers
-from tests.support import servers
-from tests.support.servers import HOST, Server, free_ports
+from tests.support.nats import servers
+from tests.support.nats.servers import HOST, Server, free_ports
+from tests.support.waiting import until
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import Simulator, SimulatorConfig
 
@@ -72,10 +73,13 @@ async def _ended(task: "asyncio.Task[None]") -> None:
 async def all_ready(ports: Sequence[int]) -> float:
     """Waits until every component says so; after how many seconds."""
     begun = time.monotonic()
-    async with asyncio.timeout(READY_WITHIN_S), aiohttp.ClientSession() as http:
-        for port in ports:
-            while not (await (await http.get(f"http://{HOST}:{port}/readyz")).json())["ready"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+    async with aiohttp.ClientSession() as http:
+
+        async def are_ready() -> bool:
+            answers = [await http.get(f"http://{HOST}:{port}/readyz") for port in ports]
+            return all([(await answer.json())["ready"] for answer in answers])
+
+        await until(are_ready, READY_WITHIN_S)
     return time.monotonic() - begun
 
 

@@ -11,7 +11,8 @@ import trustme
 from fleet.config import load
 from fleet.errors import ConfigError, Unreachable
 from fleet.jetstream import connection
-from tests.support import commands, servers
+from tests.support.client import commands
+from tests.support.nats import servers
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 

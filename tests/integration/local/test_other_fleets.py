@@ -12,7 +12,7 @@ from fleet.jetstream.connection import connect, disconnect
 from fleet.local import other_fleets
 from tests.e2e.conftest import environment
 from tests.support import agents
-from tests.support.control_plane import running
+from tests.support.fleets.control_plane import running
 
 
 async def test_a_second_fleet_up_is_refused_while_the_first_one_is_at_work(nats_url: str, tmp_path: Path) -> None:

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from fleet import subjects
+from fleet.bench.speed.otlp_receiver import Received, attributes, receiving
 from fleet.config import Settings
 from fleet.jetstream import connection
 from fleet.jetstream.history import events
 from fleet.messages.trace_ids import context_of
+from fleet.observability import otlp
 from fleet.observability.tracing import tracer_of
-from tests.support.control_plane import client_on
-from tests.support.otlp_receiver import Received, attributes, receiving
-from tests.support.processes import Component
-from tests.support.whole_fleet import whole
+from tests.support.fleets.control_plane import client_on
+from tests.support.fleets.processes import Component
+from tests.support.fleets.whole_fleet import whole
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import Plane, request, working
 from workers.simulator.faults import Faults
 from workers.simulator.server import Simulator, SimulatorConfig
 
@@ -28,19 +32,18 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 async def until_whole(received: Received, tasks: list[str]) -> None:
     """Until the root of each task has come, and no span waits for its parent."""
     known = frozenset({bytes.fromhex(PARENT.split("-")[2])})
-    async with asyncio.timeout(60):
-        while True:
-            roots = {attributes(span)["fleet.task_id"] for span in received.named("invoke_workflow ")}
-            if roots >= set(tasks) and not received.orphans(known):
-                return
-            await asyncio.sleep(0.05)
+
+    def is_whole() -> bool:
+        roots = {attributes(span)["fleet.task_id"] for span in received.named("invoke_workflow ")}
+        return roots >= set(tasks) and not received.orphans(known)
+
+    await until(is_whole)
 
 
 async def ended(fleet: Any, tasks: list[str]) -> None:
     async with asyncio.timeout(120):
         for task_id in tasks:
-            while not set(fleet.inbox.of(task_id)) & set(subjects.TERMINAL):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+            await until(lambda task_id=task_id: {*fleet.inbox.of(task_id)} & {*subjects.TERMINAL})
 
 
 def under(spans: list[Any], parent: Any) -> list[Any]:
@@ -135,6 +138,7 @@ def test_nothing_is_traced_without_the_standard_variables() -> None:
         assert tracer_of("test", environ) is None
 
 
+@pytest.mark.slow
 async def test_killed_components_leave_no_broken_trace(nats_url: str, tmp_path: Path) -> None:
     """Dispatchers, collectors and workers are killed under load: one trace for each deliberation, without an orphan,
     and every call that the fleet has counted in exactly one of them.
@@ -174,9 +178,7 @@ async def test_killed_components_leave_no_broken_trace(nats_url: str, tmp_path: 
             if subject in subjects.TERMINAL
         }
         # What a killed worker had answered and not told of is told by whoever gets its message next.
-        async with asyncio.timeout(60):
-            while any(len(slots_of(received, task_id)) < counted[task_id] for task_id in tasks):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        await until(lambda: all(len(slots_of(received, task_id)) >= counted[task_id] for task_id in tasks))
 
     roots = [attributes(span)["fleet.task_id"] for span in received.named("invoke_workflow ")]
     assert sorted(roots) == sorted(tasks)
@@ -189,3 +191,25 @@ def slots_of(received: Received, task_id: str) -> set[tuple[Any, ...]]:
     """The calls that the trace of a task tells of."""
     calls = [attributes(span) for span in received.of(task_id) if span.name.startswith("invoke_agent ")]
     return {(call["fleet.phase"], call["fleet.round"], call["gen_ai.agent.id"]) for call in calls}
+
+
+async def test_a_slow_receiver_of_spans_holds_up_no_call(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with room for one call answers the next one while the spans of the first are still on their way."""
+    monkeypatch.setattr(otlp, "EXPORTED_WITHIN_S", 600.0)
+    answer = asyncio.Event()
+
+    class Slow(Received):
+        async def take(self, request: web.Request) -> web.Response:
+            await answer.wait()
+            return await super().take(request)
+
+    async with receiving(Slow()) as received, Simulator() as simulator:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.url)
+        async with working(plane, simulator, calls_per_worker=1):
+            for number in (1, 2):
+                await plane.submit(request(question=number))
+            await plane.next(subjects.AGENT_COMPLETED, 2)
+            assert not received.spans
+            answer.set()
+            await plane.settled()
+    assert len(received.named("invoke_agent ")) == 2

@@ -6,10 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kubernetes.cluster import CLIENTS, NAMESPACE, kubectl, objects, ours, pods, reached, run_pod
+from tests.kubernetes.cluster import (
+    CLIENTS,
+    MONITORING,
+    NAMESPACE,
+    kubectl,
+    namespace,
+    objects,
+    ours,
+    pods,
+    reached,
+    run_pod,
+)
 
 pytestmark = pytest.mark.timeout(1800)
-MONITORING = "monitoring"
 SELECTORS = {
     "nats": "app.kubernetes.io/name=nats",
     "dispatcher": "app.kubernetes.io/name=dispatcher",
@@ -43,21 +53,17 @@ def places(fleet: object) -> Iterator[dict[str, tuple[str, str]]]:
     """Who looks -> namespace and pod: one of each of the fleet, a client, a stranger, and Prometheus' namespace."""
     found = {name: (NAMESPACE, pods(selector)[0]["metadata"]["name"]) for name, selector in SELECTORS.items()}
     image = pods(SELECTORS["collector"])[0]["spec"]["containers"][0]["image"]
-    new = f"namespace/{MONITORING}" not in kubectl("get", "namespaces", "-o", "name")
-    if new:
-        kubectl("create", "namespace", MONITORING)
-    try:
-        run_pod(MONITORING, "fleet-scraper", image, {})
-        run_pod(CLIENTS, "stranger", image, {})
-        yield found | {
-            "client": (CLIENTS, "client"),
-            "stranger": (CLIENTS, "stranger"),
-            "monitoring": (MONITORING, "fleet-scraper"),
-        }
-    finally:
-        kubectl("-n", MONITORING, "delete", "pod", "fleet-scraper", "--ignore-not-found", check=False)
-        if new:
-            kubectl("delete", "namespace", MONITORING, "--ignore-not-found", check=False)
+    with namespace(MONITORING):
+        try:
+            run_pod(MONITORING, "fleet-scraper", image, {})
+            run_pod(CLIENTS, "stranger", image, {})
+            yield found | {
+                "client": (CLIENTS, "client"),
+                "stranger": (CLIENTS, "stranger"),
+                "monitoring": (MONITORING, "fleet-scraper"),
+            }
+        finally:
+            kubectl("-n", MONITORING, "delete", "pod", "fleet-scraper", "--ignore-not-found", check=False)
 
 
 def inside(place: tuple[str, str], *command: str, stdin: str = "", check: bool = True) -> str:

@@ -12,15 +12,17 @@ from tests.kubernetes.cluster import (
     ServerLogs,
     all_ready,
     ask,
+    dispatchers,
     ends,
     kubectl,
+    missing,
     objects,
     ours,
     pods,
     probe_restarts,
     until,
 )
-from tests.support.asking import Asking
+from tests.support.client.asking import Asking
 
 pytestmark = pytest.mark.timeout(1800)
 HEAD, WORKERS = "ray.io/node-type=head", "ray.io/group=agents"
@@ -86,19 +88,6 @@ def suspend() -> None:
         suspended(False)
 
 
-def dispatchers() -> list[str]:
-    return [each["metadata"]["name"] for each in pods("app.kubernetes.io/name=dispatcher")]
-
-
-def missing(pod: str) -> set[str]:
-    """The problems that it tells. An error of kubectl is none: the container may be starting again."""
-    body = kubectl("-n", "deliberation-fleet", "exec", pod, "--", *READYZ, check=False)
-    return set(json.loads(body)["problems"]) if body else set()
-
-
-READYZ = ("wget", "--content-on-error", "-qO-", "http://127.0.0.1:9464/readyz")
-
-
 @pytest.mark.usefixtures("fleet")
 def test_a_question_is_answered() -> None:
     """From another namespace, as the user `client`."""
@@ -114,10 +103,7 @@ def test_nothing_is_lost(disrupt: Callable[[], None], server_logs: ServerLogs) -
     with Asking(ask) as asking:
         disrupt()
         until(all_ready, "not all is ready again")
-    assert asking.lost == []
-    assert asking.answered
-    counted = ends()
-    assert {task: counted.get(task) for task in asking.answered} == dict.fromkeys(asking.answered, 1)
+    asking.check(ends())
     assert ask("And now?").returncode == 0
     assert probe_restarts() == []
     assert server_logs.refusals == []

@@ -11,7 +11,7 @@ from fleet.bench.speed import progress
 from fleet.bench.speed.load import Run, TimedDeliberation
 from fleet.bench.speed.processes import ResourceUse
 from fleet.bench.speed.progress import EIGHT, NOBODY, ONE, TELLS_NOTHING, Window
-from fleet.cli.bench.speed import Part
+from fleet.cli.bench.scale import Part
 
 TASK_ID = "bench-kept-0123456789"
 

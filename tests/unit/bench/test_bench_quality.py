@@ -96,6 +96,7 @@ def test_judges_without_noise_or_bias_find_the_best() -> None:
     assert won(Setting(far_apart, 4, seed=1), 40, "random") == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_places_that_all_judges_favour_alike_cost_nothing() -> None:
     """The orders of a phase balance each other, whatever the judges make of a place."""
     swayed, plain = (
@@ -119,6 +120,36 @@ def test_an_injection_gains_points_from_obedient_judges_only() -> None:
     assert gained.value is not None
     assert gained.value > 2
     assert nothing.value == 0
+
+
+def test_one_obedient_reader_of_four_helps_an_injection_less_than_by_the_mean() -> None:
+    """It is known how often it wins all the same: the core's clamp bounds what one reader can do, and no more."""
+    wins = aggregation.injected_wins(Setting(FAIR, 5, seed=3), 60)
+    assert wins.value is not None
+    assert 1 / 5 < wins.value <= wins.more["raw_mean"]
+
+
+def test_a_reward_model_is_judged_on_the_same_judgements() -> None:
+    """It changes no text and no other score; one that sees the truth finds the best more often than noisy judges do."""
+    setting = Setting(replace(FAIR, noise_sd=3.0, reward_sd=0.0), 3, seed=1)
+    judged = replace(setting, judges=(aggregation.JUDGE,))
+    for number in range(5):
+        one, other = (aggregation.completed(aggregation.played(each, number)[1]) for each in (setting, judged))
+        reviews = [
+            {
+                (entry.agent_id, review.reviewer_id): review.score
+                for entry in result.results
+                for review in entry.reviews
+                if review.reward is None
+            }
+            for result in (one, other)
+        ]
+        assert reviews[0] == reviews[1]
+        assert other.usage.calls == one.usage.calls + 3
+    figure = aggregation.reward_model(setting, aggregation.trials(setting, 80))
+    assert figure.value is not None
+    assert figure.baseline is not None
+    assert figure.value > figure.baseline
 
 
 def test_biased_judges_keep_their_verdict_as_often_as_gpt4() -> None:
@@ -153,7 +184,7 @@ def test_baselines_by_hand() -> None:
     """Three reviewers: one loves b, two find a a little better than b and b better than c."""
     scores = [*given("x", a=5, b=10, c=1), *given("y", a=6, b=5, c=4), *given("z", a=6, b=5, c=5)]
     assert raw_mean(scores) == pytest.approx({"a": 17 / 3, "b": 20 / 3, "c": 10 / 3})
-    assert borda(scores) == pytest.approx({"a": 5 / 6, "b": 3.5 / 6, "c": 0.5 / 6}, abs=1e-5)
+    assert borda(scores) == pytest.approx({"a": 5 / 6, "b": 3.5 / 6, "c": 0.5 / 6}, abs=1e-4)
     assert copeland(scores) == {"a": 2.0, "b": 1.0, "c": 0.0}
     assert [share_of_win(points(name, scores), "b") for name in AGGREGATORS] == [1, 0, 0]
 
@@ -222,6 +253,7 @@ def test_tasks_come_from_the_seed() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On standard output, and nothing else; the plot beside it."""
     monkeypatch.delenv("VLLM_URL", raising=False)

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from fleet.chaos.counters import Fact, Life, differences, read, series
 from fleet.chaos.history import Backlog, Event, History, InjectedFault, Memory, ModelCall, of_its_own
 from fleet.chaos.invariants import judge
 from fleet.chaos.load import Kind, Request, Submission
 from fleet.chaos.recovery import recoveries, repeated
+from fleet.observability.metrics import Metrics
 from workers.simulator.chat import digest_of
 
 TEXT = "Use a token bucket."
@@ -247,8 +249,21 @@ def test_work_repeated_without_need_is_seen() -> None:
 
     assert broken(history(calls=calls)) == {"repeated work bounded"}
     assert after("kill", "actor", 1.5) == after("crash", "worker.stored", 1.5) == set()
+    assert after("model", "stop", 1.5) == set()
+    assert after("model", "http_500", 1.5) == {"repeated work bounded"}
     assert after("kill", "actor", 9.0) == {"repeated work bounded"}
     assert after("kill", "collector", 1.5) == after("crash", "runner.saved", 1.5) == {"repeated work bounded"}
+
+
+def test_a_call_is_in_flight_until_it_is_answered() -> None:
+    """Also while its answers are of no use: it is asked again and again, and then something breaks."""
+    calls = tuple(
+        ModelCall(request_id=f"t.0.propose.b.{n}", started=at, ended=at + 1, outcome=outcome, digest=digest_of(TEXT))
+        for n, at, outcome in ((1, 1.0, "malformed"), (2, 8.0, "completed"), (3, 8.5, "completed"))
+    )
+    fault = InjectedFault(number=0, kind="delete", target="workers", began=8.2, ended=8.4, what="")
+    assert broken(history(calls=calls, injected=(fault,))) == set()
+    assert broken(history(calls=calls)) == {"repeated work bounded"}
 
 
 def test_what_does_not_run_again_is_seen() -> None:
@@ -269,3 +284,64 @@ def test_take_over_is_measured_to_the_last_message_held() -> None:
     other = InjectedFault(number=1, kind="stop", target="nats", began=3.0, ended=5.0, what="")
     (disturbed, _, _) = recoveries(history(backlogs=samples, injected=(kill, other)), 9.0)
     assert disturbed.times == ()
+
+
+# --- counters ---------------------------------------------------------------------------------------------------------
+
+
+def life(process: str, first: float, last: float, **counted: float) -> Life:
+    return Life(process=process, began=first, first=first, last=last, counted=counted)
+
+
+ONE_ACCEPTED = (Fact(series="accepted", amount=1, since=10.0, until=20.0),)
+
+
+def test_counters_that_add_up_are_true() -> None:
+    """Over all processes, whoever has counted."""
+    lives = [life("dispatcher", 0, 100, accepted=1), life("dispatcher-2", 0, 100, accepted=0)]
+    assert list(differences(lives, ONE_ACCEPTED)) == []
+
+
+def test_what_is_counted_twice_is_seen() -> None:
+    """Whatever died meanwhile."""
+    lives = [life("dispatcher", 0, 15, accepted=1), life("dispatcher", 18, 100, accepted=1)]
+    assert list(differences(lives, ONE_ACCEPTED)) == [("accepted", "2 counted, 0 to 1 recorded")]
+
+
+def test_what_nobody_has_counted_is_seen() -> None:
+    """Unless it happened after the last scrape of a process that died."""
+    assert list(differences([life("dispatcher", 0, 100)], ONE_ACCEPTED)) == [("accepted", "0 counted, 1 to 1 recorded")]
+    died = [life("dispatcher", 0, 15), life("dispatcher", 18, 100)]
+    assert list(differences(died, ONE_ACCEPTED)) == []
+    never_back = [life("dispatcher", 0, 15), life("dispatcher-2", 0, 100)]
+    assert list(differences(never_back, ONE_ACCEPTED)) == []
+    before = [life("dispatcher", 0, 5), life("dispatcher", 8, 100)]
+    assert list(differences(before, ONE_ACCEPTED)) != []
+
+
+def test_counters_are_read_from_the_metrics() -> None:
+    """By the label that is recorded, summed over the others."""
+    metrics = Metrics()
+    for degraded in ("true", "false"):
+        metrics["fleet_deliberations_total"].at("COMPLETED", "DEV", "default", degraded).inc(2)
+    metrics["fleet_calls_total"].at("propose", "m", "gpu-1", "completed").inc(3)
+    sums = read(metrics.text().decode())
+    assert sums[series("fleet_deliberations_total", status="COMPLETED")] == 4
+    assert sums[series("fleet_calls_total")] == 3
+    assert sums[series("fleet_rejections_total", code="invalid")] == 0
+
+
+def test_counters_are_held_against_the_streams() -> None:
+    """Of a whole run: what was accepted, how it ended, calls and tokens."""
+    used = {"calls": 3, "prompt_tokens": 10, "cached_tokens": 4, "completion_tokens": 5}
+    body = result("a", "b") | {"usage": used}
+    names = ("fleet_deliberations_accepted_total", 'fleet_deliberations_total{status="COMPLETED"}', "fleet_calls_total")
+    counted = dict(zip(names, (1.0, 1.0, 3.0), strict=True))
+    counted |= {
+        f'fleet_tokens_total{{kind="{kind}"}}': n for kind, n in (("prompt", 10), ("cached", 4), ("completion", 5))
+    }
+    good = history(body, lives=(life("collector", 0, 100, **counted),))
+    assert "counters are true" not in broken(good)
+    for name in counted:
+        lied = counted | {name: counted[name] + 1}
+        assert "counters are true" in broken(history(body, lives=(life("collector", 0, 100, **lied),)))

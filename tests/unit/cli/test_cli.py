@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +17,22 @@ from typer.testing import CliRunner
 from fleet import __version__, subjects
 from fleet.cli import options
 from fleet.cli.app import app
+from fleet.cli.bench.scale import Part
 from fleet.cli.doctor.permissions import allowed, denied
 from fleet.client.dead_letters import replayed_headers
 from fleet.config import unconfigured
 from fleet.errors import ConfigError
 from fleet.jetstream.rights import rights_of
-from fleet.local.data_dir import DEFAULT_DATA_DIR, client_settings, forget, locked, recall, remember, running
+from fleet.local.data_dir import (
+    DEFAULT_DATA_DIR,
+    client_settings,
+    forget,
+    locked,
+    recall,
+    remember,
+    running,
+    running_on,
+)
 
 COMMANDS = (
     *("up", "demo", "dispatcher", "collector"),
@@ -73,8 +84,15 @@ def test_every_option_is_explained() -> None:
         page = pages.pop()
         pages += getattr(page, "commands", {}).values()
         assert page.help, page.name
+        assert not re.search(r"\n\n ", page.help), f"{page.name}: a paragraph begins with a space"
         for parameter in page.params:
             assert getattr(parameter, "help", None), f"{page.name} {parameter.name}"
+
+
+def test_each_part_of_bench_scale_is_explained() -> None:
+    """Its page says of every `--part` what it measures."""
+    shown = runner.invoke(app, ["bench", "scale", "--help"])
+    assert all(f"{part}: " in shown.output for part in Part)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +291,10 @@ def test_commands_find_the_fleet_that_runs_from_any_directory(tmp_path: Path, mo
     (other / "fleet.json").unlink()
     assert client_settings(DEFAULT_DATA_DIR).nats == "nats://u:secret@127.0.0.1:4711"
     assert client_settings(DEFAULT_DATA_DIR, "nats://elsewhere:1").nats == "nats://elsewhere:1"
+    remember(other, {"nats_url": "nats://127.0.0.1:4712", "vllm_url": "http://other"})
+    assert running_on("nats://127.0.0.1:4712", DEFAULT_DATA_DIR)["vllm_url"] == "http://other"
+    assert running_on("nats://elsewhere:1", DEFAULT_DATA_DIR) == {}
+    (other / "fleet.json").unlink()
     forget(mine)
     assert running(DEFAULT_DATA_DIR) == {}
 

@@ -1,11 +1,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+import msgspec
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from fleet.control import admission
 from fleet.control.admission import Admission
+from fleet.messages import EndSummary
+from fleet.messages.end_summary import HEADER
+from fleet.messages.usage import TotalUsage
+from fleet.tenants.limits import Tenant
+from tests.support.waiting import until
 
 
 class Request:
@@ -22,17 +32,46 @@ class Request:
         self.handed_back = True
 
 
+class Turn:
+    """Of as many dispatchers as ask for it. `lost`: whoever had it was killed."""
+
+    def __init__(self) -> None:
+        self.taken = self.lost = False
+        self.kept = asyncio.Event()
+
+    async def take(self) -> bool:
+        await asyncio.sleep(0)
+        if self.taken or self.lost:
+            return False
+        self.taken = True
+        return True
+
+    async def keep(self) -> None:
+        self.kept.set()
+
+    async def give_back(self) -> None:
+        await asyncio.sleep(0)
+        self.taken = False
+
+
+def recorded() -> asyncio.Future[None]:
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
+
+
 class Fleet:
     """Deliberations in progress: those before, and those let in since."""
 
-    def __init__(self, limit: int, before: int = 0) -> None:
+    def __init__(self, limit: int, before: int = 0, tenants: dict[str, Tenant] | None = None) -> None:
         self.in_progress = before
         self.let_in: list[int] = []
         self.most = before
         self.broken = False
         self.counting = asyncio.Event()
         self.counting.set()
-        self.admission = Admission(limit)
+        self.admission = Admission(limit, tenants)
+        self.turn = Turn()
 
     async def count(self) -> int:
         await self.counting.wait()
@@ -40,26 +79,25 @@ class Fleet:
             raise TimeoutError
         return self.in_progress
 
-    def submit(self, number: int) -> Request:
+    def submit(self, number: int, tenant: str = "default", expected: float = 0.0, urgency: int = 1) -> Request:
         request = Request()
 
-        def admit() -> None:
+        def admit() -> asyncio.Future[None]:
             self.let_in.append(number)
             self.in_progress += 1
             self.most = max(self.most, self.in_progress)
+            return recorded()
 
-        self.admission.submit(request, admit)
+        self.admission.submit(request, admit, tenant, expected, urgency)
         return request
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
-            while len(self.let_in) < count:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self.let_in) >= count)
 
 
 @asynccontextmanager
 async def running(fleet: Fleet) -> AsyncIterator[None]:
-    task = asyncio.create_task(fleet.admission.run(fleet.count))
+    task = asyncio.create_task(fleet.admission.run(fleet.count, fleet.turn))
     try:
         yield
     finally:
@@ -130,3 +168,209 @@ async def test_who_waits_is_kept_while_the_count_takes_its_time() -> None:
         assert fleet.let_in == []
         fleet.counting.set()
         await fleet.until(1)
+
+
+async def test_of_several_tenants_the_one_with_the_least_service_is_next() -> None:
+    """One deliberation of the first is expected to use what five of the other do; in each one's order."""
+    fleet = Fleet(limit=24, tenants={"heavy": Tenant(), "light": Tenant()})
+    for number in range(20):
+        fleet.submit(number, "heavy", 5_000.0)
+        fleet.submit(100 + number, "light", 1_000.0)
+    async with running(fleet):
+        await fleet.until(12)
+    assert sum(number < 100 for number in fleet.let_in[:12]) == 2
+    assert [number for number in fleet.let_in if number >= 100][:10] == list(range(100, 110))
+
+
+STOPPED = (
+    EndSummary(status="CANCELLED", duration_ms=1_000, usage=TotalUsage()),
+    EndSummary(status="TIMEOUT", duration_ms=1_000, usage=TotalUsage()),
+    EndSummary(status="COMPLETED", duration_ms=1_000, usage=TotalUsage(), failures={"DeadlineExceeded": 3}),
+)
+"""Ends while calls were open, which have told no tokens."""
+
+
+@pytest.mark.parametrize("end", STOPPED)
+async def test_a_tenant_whose_calls_were_stopped_has_had_its_turn(end: EndSummary) -> None:
+    fleet = Fleet(limit=1, tenants={"a": Tenant(), "b": Tenant()})
+    complete = EndSummary(status="COMPLETED", duration_ms=1_000, usage=TotalUsage(completion_tokens=1_000))
+    for tenant, summary in (("a", complete), ("b", complete), ("a", end)):
+        header = {HEADER: msgspec.json.encode(summary).decode()}
+        subject = f"tenant.{tenant}.deliberation.{summary.status.lower().replace('timeout', 'failed')}"
+        await fleet.admission.on_end(Msg(_client=Client(), subject=subject, headers=header))
+    fleet.submit(1, "a", 1.0)
+    fleet.submit(2, "b", 1.0)
+    async with running(fleet):
+        await fleet.until(1)
+    assert fleet.let_in == [2]
+
+
+async def test_what_came_from_the_cache_says_nothing_of_what_others_use() -> None:
+    """Else a tenant with many cached results would be taken for one whose deliberations cost nothing."""
+    fleet = Fleet(limit=100, tenants={"a": Tenant(), "b": Tenant()})
+    ran = EndSummary(status="COMPLETED", duration_ms=1000, usage=TotalUsage(prompt_tokens=100))
+    cached = ran.change(usage=TotalUsage(), cached_from="origin")
+    for tenant, summary in (("a", ran), ("b", ran), *((("a", cached),) * 50)):
+        header = {HEADER: msgspec.json.encode(summary).decode()}
+        subject = f"tenant.{tenant}.deliberation.completed"
+        await fleet.admission.on_end(Msg(_client=Client(), subject=subject, headers=header))
+    for number in range(8):
+        fleet.submit(number, "ab"[number % 2], 1.0)
+    async with running(fleet):
+        await fleet.until(8)
+    assert [number % 2 for number in fleet.let_in] == [0, 1] * 4
+
+
+async def test_a_tenant_has_a_limit_of_its_own() -> None:
+    """Its further requests wait, and nobody waits for them."""
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
+    for number in range(5):
+        fleet.submit(number, "few", 1.0)
+    for number in range(5, 10):
+        fleet.submit(number, "many", 1.0)
+    async with running(fleet):
+        await fleet.until(7)
+    assert sorted(fleet.let_in) == [0, 1, 5, 6, 7, 8, 9]
+
+
+async def test_nobody_waits_for_a_look_while_another_tenant_is_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last look has found holds for them."""
+    monkeypatch.setattr(admission, "LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr(admission, "ROOM_VALID_S", 60.0)
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=1), "many": Tenant()})
+    fleet.submit(1, "few", 1.0)
+    fleet.submit(2, "few", 1.0)
+    async with running(fleet):
+        await fleet.until(1)
+        fleet.submit(3, "many", 1.0)
+        assert fleet.let_in == [1, 3]
+
+
+async def test_an_end_that_somebody_has_read_and_sent_on_is_no_end() -> None:
+    """A consumer may deliver to whatever subject it names: an end is counted once."""
+    fleet = Fleet(limit=1, tenants={"a": Tenant(), "b": Tenant()})
+    end = EndSummary(status="CANCELLED", duration_ms=1_000, usage=TotalUsage(completion_tokens=1_000))
+    header = {HEADER: msgspec.json.encode(end).decode()}
+    delivered = "$JS.ACK.DELIBERATIONS.mine.1.1.1.1.0"
+    subject = "tenant.a.deliberation.cancelled"
+    await fleet.admission.on_end(Msg(_client=Client(), subject=subject, reply=delivered, headers=header))
+    fleet.submit(1, "b", 1.0)
+    fleet.submit(2, "a", 1.0)
+    async with running(fleet):
+        await fleet.until(1)
+    assert fleet.let_in == [2]
+
+
+async def test_more_urgent_requests_go_first_then_older_ones() -> None:
+    fleet = Fleet(limit=100)
+    for number, urgency in enumerate((1, 0, 1, 2, 0, 2)):
+        fleet.submit(number, urgency=urgency)
+    async with running(fleet):
+        await fleet.until(6)
+    assert fleet.let_in == [3, 5, 0, 2, 1, 4]
+
+
+class Dispatchers:
+    """Several, which record what they let in only a moment later, where all of them see it."""
+
+    def __init__(self, tenant: Tenant, count: int = 2) -> None:
+        self.turn = Turn()
+        self.admissions = [Admission(100, {"few": tenant}) for _ in range(count)]
+        self.recording: dict[int, asyncio.Future[None]] = {}
+        self.open: set[int] = set()
+        self.most = 0
+
+    def submit(self, dispatcher: int, number: int) -> None:
+        def admit() -> asyncio.Future[None]:
+            self.recording[number] = asyncio.get_running_loop().create_future()
+            self.most = max(self.most, len(self.recording) + len(self.open))
+            return self.recording[number]
+
+        self.admissions[dispatcher].submit(Request(), admit, "few", 1.0)
+
+    def record(self) -> None:
+        for number, done in self.recording.items():
+            done.set_result(None)
+            self.open.add(number)
+        self.recording.clear()
+
+    def end(self) -> None:
+        self.open.clear()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async def look(admission: Admission) -> int:
+            seen = len(self.open)
+            await asyncio.sleep(0)
+            admission.see({"few": seen})
+            return seen
+
+        tasks = [asyncio.create_task(each.run(partial(look, each), self.turn)) for each in self.admissions]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_tenants_limit_holds_over_several_dispatchers() -> None:
+    """Each has enough of its requests to fill it, and what one of them begins is recorded only later."""
+    dispatchers = Dispatchers(Tenant(max_in_flight=3))
+    async with dispatchers.running():
+        for number in range(20):
+            dispatchers.submit(number % 2, number)
+        while any(admission.held for admission in dispatchers.admissions):
+            await until(lambda: bool(dispatchers.recording))
+            for _ in range(20):  # whatever the others do meanwhile
+                await asyncio.sleep(0.001)
+            dispatchers.record()
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            dispatchers.record()
+            dispatchers.end()
+    assert dispatchers.most == 3
+
+
+async def test_the_turn_is_kept_while_something_is_being_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would take it for lost."""
+    monkeypatch.setattr(admission, "TURN_S", 0.01)
+    dispatchers = Dispatchers(Tenant(max_in_flight=1), count=1)
+    async with dispatchers.running():
+        dispatchers.submit(0, 1)
+        async with asyncio.timeout(10):
+            await dispatchers.turn.kept.wait()
+        assert dispatchers.turn.taken
+        dispatchers.record()
+        await until(lambda: not dispatchers.turn.taken)
+
+
+async def test_without_the_turn_only_requests_of_tenants_without_a_limit_begin() -> None:
+    """Its holder was killed: nobody else waits until it is taken over."""
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
+    fleet.turn.lost = True
+    fleet.submit(1, "few", 1.0)
+    fleet.submit(2, "many", 1.0)
+    async with running(fleet):
+        await fleet.until(1)
+        assert fleet.let_in == [2]
+        fleet.turn.lost = False
+        await fleet.until(2)
+
+
+async def test_a_turn_that_cannot_be_asked_for_is_told_now_and_then() -> None:
+    """It is asked for again at once, for as long as NATS is away."""
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2)})
+    failed = 0
+
+    async def take() -> bool:
+        nonlocal failed
+        failed += 1
+        raise TimeoutError
+
+    fleet.turn.take = take  # type: ignore[method-assign]
+    fleet.submit(1, "few", 1.0)
+    with capture_logs() as logs:
+        async with running(fleet):
+            await until(lambda: failed > 10)
+    assert [entry["times"] for entry in logs if entry["event"] == "admission.no_turn"] == [1]

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from fleet.errors import EventInFlight, StoreConflict
 from fleet.messages import AgentRequested
 from fleet.requests.task import Task
 from tests.support.agents import answer
+from tests.support.runner import Unobserved, make_runner
 
 NOW = 1_767_225_600_000
 
@@ -100,7 +102,7 @@ async def deliver(runner: Runner, name: str, event: Event, *, redelivered: bool 
 async def test_saved_but_not_published_is_published_when_it_comes_again() -> None:
     """A crash between save and publish: the redelivery finds it applied, and publishes what it owed."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     sent.failures = 1
     assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
     assert sent.batches == []
@@ -121,7 +123,7 @@ async def unsaid(runner: Runner, sent: Sent) -> Responded:
 async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
     """Whichever transition's outbox is lost, its delivery comes again and the deliberation still ends once."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     await deliver(runner, "R:7", requested(num_agents=2, rounds=1))
     number = 0
     for phase in range(4):
@@ -139,7 +141,7 @@ async def test_a_lost_publication_of_any_phase_is_repaired(fails: int) -> None:
 async def test_a_lost_publication_is_repaired_also_after_a_shadow_has_moved_on() -> None:
     """Council and shadows move on without each other; what either still owes is not forgotten for the other."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     await deliver(runner, "R:7", dataclasses.replace(requested(num_agents=2), shadows={"DEV": ("candidate",)}))
     first, last, shadow = sent.calls
     await deliver(runner, "A:1", responded(first))
@@ -164,16 +166,22 @@ class Refusing(MemoryStore):
         return await super().save(state, revision)
 
 
-@pytest.mark.parametrize("why", [ConnectionError("no space left"), StoreConflict("t-1", 3)], ids=["full", "taken"])
-async def test_an_end_is_repaired_by_one_and_while_the_store_takes_it(why: Exception) -> None:
+@pytest.mark.parametrize(
+    ("who", "obstacle"),
+    [("store", ConnectionError("no space left")), ("store", StoreConflict("t-1", 3)), ("sent", True)],
+    ids=["full", "taken", "may be on its way"],
+)
+async def test_an_end_is_repaired_by_one_and_once_nothing_stands_in_its_way(who: str, obstacle: Any) -> None:
     """Otherwise core subscribers would see what the stream refuses, or what another one publishes as well."""
     store, sent = Refusing(), Sent()
-    runner = Runner(store, sent)
+    runner = make_runner(store, sent)
     last = await unsaid(runner, sent)
-    store.refuses = why
+    part, name = (store, "refuses") if who == "store" else (sent, "unheard")
+    before = getattr(part, name)
+    setattr(part, name, obstacle)
     assert await deliver(runner, "A:1", last, redelivered=True) == "retried"
     assert sent.conclusions == 0
-    store.refuses = None
+    setattr(part, name, before)
     assert await deliver(runner, "A:1", last, redelivered=True) == "acked"
     assert sent.conclusions == 1
 
@@ -181,7 +189,7 @@ async def test_an_end_is_repaired_by_one_and_while_the_store_takes_it(why: Excep
 async def test_a_repetition_without_redelivery_publishes_nothing() -> None:
     """Somebody publishes an old response again: not a crash, so nothing is owed."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     await deliver(runner, "R:7", requested(num_agents=2))
     calls = sent.calls
     for number, call in enumerate(calls):
@@ -194,7 +202,7 @@ async def test_a_repetition_without_redelivery_publishes_nothing() -> None:
 async def test_replicas_fold_each_others_phases() -> None:
     """A replica whose memory of the task is old applies an answer to the phase that the other one has begun."""
     store, sent = MemoryStore(), Sent()
-    one, other = Runner(store, sent), Runner(store, sent)
+    one, other = make_runner(store, sent), make_runner(store, sent)
     await deliver(one, "R:7", requested(num_agents=2, rounds=0))
     first, second = sent.calls
     await deliver(one, "A:1", responded(first))
@@ -212,7 +220,7 @@ async def test_replicas_fold_each_others_phases() -> None:
 async def test_responses_that_arrive_together_are_folded_in_any_interleaving() -> None:
     """Two replicas at once, all answers of a phase at once: every one counts, and the end comes once."""
     store, sent = MemoryStore(), Sent()
-    replicas = [Runner(store, sent), Runner(store, sent)]
+    replicas = [make_runner(store, sent), make_runner(store, sent)]
     await deliver(replicas[0], "R:7", requested(num_agents=16, rounds=1))
     number = 0
     while not sent.conclusions:
@@ -236,7 +244,7 @@ async def test_delivery_that_cannot_be_settled_wedges_nothing() -> None:
             raise ConnectionError("closed")
 
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     broken = Unsettled("R:7")
     runner.submit("t-1", Item(requested(num_agents=1), broken))
     assert await broken.settled == "lost"
@@ -247,15 +255,15 @@ async def test_delivery_that_cannot_be_settled_wedges_nothing() -> None:
 async def test_response_to_an_unknown_task_is_let_go() -> None:
     """Its state has expired: nothing to fill, nothing to retry."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
-    await deliver(Runner(MemoryStore(), sent), "R:7", requested(num_agents=1))
+    runner = make_runner(MemoryStore(), sent)
+    await deliver(make_runner(MemoryStore(), sent), "R:7", requested(num_agents=1))
     assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
 
 
 async def test_a_write_that_nats_does_not_take_shows_until_one_is_taken() -> None:
     """Readiness shows it."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     sent.failures = 1
     await deliver(runner, "R:7", requested(num_agents=2))
     assert runner.write_failing
@@ -266,7 +274,7 @@ async def test_a_write_that_nats_does_not_take_shows_until_one_is_taken() -> Non
 async def test_one_event_that_cannot_be_applied_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though they came together: it alone is tried again."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     await deliver(runner, "R:7", requested(num_agents=3))
     poison, *good = [responded(call) for call in sent.calls]
 
@@ -303,9 +311,9 @@ class Counting(MemoryStore):
 async def test_answers_that_come_one_after_the_other_are_one_write() -> None:
     """Those that do not end the phase wait for the one that does; a collector of its own has to look once."""
     store, sent = Counting(), Sent()
-    await deliver(Runner(store, sent), "R:7", requested(num_agents=3))
+    await deliver(make_runner(store, sent), "R:7", requested(num_agents=3))
     assert (store.loads, store.saves) == (0, 1)
-    collector, calls = Runner(store, sent), sent.calls
+    collector, calls = make_runner(store, sent), sent.calls
     deliveries = [Delivered(f"A:{number}") for number in range(3)]
     for call, delivery in zip(calls, deliveries, strict=True):
         collector.submit("t-1", Item(responded(call), delivery))
@@ -318,7 +326,7 @@ async def test_answers_that_come_one_after_the_other_are_one_write() -> None:
 async def test_an_answer_does_not_wait_for_others_for_long() -> None:
     """It is saved and acknowledged on its own where the others take their time."""
     store, sent = Counting(), Sent()
-    runner = Runner(store, sent)
+    runner = make_runner(store, sent)
     await deliver(runner, "R:7", requested(num_agents=3))
     assert await deliver(runner, "A:1", responded(sent.calls[0])) == "acked"
     assert store.saves == 2
@@ -327,9 +335,9 @@ async def test_an_answer_does_not_wait_for_others_for_long() -> None:
 async def test_another_request_with_the_same_id_is_rejected() -> None:
     """The store refuses to record it, nothing is repeated, and its rejection is published before it is acknowledged."""
     store, sent = Counting(), Sent()
-    await deliver(Runner(store, sent), "R:7", requested(num_agents=2))
+    await deliver(make_runner(store, sent), "R:7", requested(num_agents=2))
     other = Requested("t-1", Task(task_description="Something else"), 8, NOW)
-    replica = Runner(store, sent)
+    replica = make_runner(store, sent)
     sent.failures = 1
     assert await deliver(replica, "R:8", other) == "retried"
     assert await deliver(replica, "R:8", other, redelivered=True) == "acked"
@@ -341,7 +349,7 @@ async def test_another_request_with_the_same_id_is_rejected() -> None:
 async def test_a_conflict_within_one_batch_is_rejected() -> None:
     """Two requests with one id arrive together: the first one is recorded, the other one is rejected."""
     store, sent = Counting(), Sent()
-    runner = Runner(store, sent)
+    runner = make_runner(store, sent)
     first, second = Delivered("R:7"), Delivered("R:8")
     runner.submit("t-1", Item(requested(num_agents=2), first))
     runner.submit("t-1", Item(Requested("t-1", Task(task_description="Something else"), 8, NOW), second))
@@ -354,7 +362,7 @@ async def test_a_conflict_within_one_batch_is_rejected() -> None:
 async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:
     """The request comes again after its task has ended: that it was accepted is said all the same, its end once."""
     store, sent = MemoryStore(), Sent()
-    runner = Runner(store, sent)
+    runner = make_runner(store, sent)
     sent.failures = 1
     assert await deliver(runner, "R:7", requested(num_agents=1)) == "retried"
     stored = await store.load("t-1")
@@ -369,32 +377,19 @@ async def test_an_acceptance_that_was_lost_is_announced_after_the_end() -> None:
 async def test_who_repairs_an_end_is_on_record_before_it_is_said() -> None:
     """The next one that finds it unsaid asks the right process."""
     store, sent = MemoryStore(), Sent()
-    last = await unsaid(Runner(store, sent), sent)
+    last = await unsaid(make_runner(store, sent), sent)
     other = Sent()
     other.instance = "there"
-    assert await deliver(Runner(store, other), "A:1", last, redelivered=True) == "acked"
+    assert await deliver(make_runner(store, other), "A:1", last, redelivered=True) == "acked"
     stored = await store.load("t-1")
     assert stored is not None
     assert (stored.state.written_by, other.conclusions) == ("there", 1)
 
 
-async def test_an_end_that_may_be_on_its_way_is_not_said_again() -> None:
-    """The delivery is handed back, and nothing is written, until it can be told."""
-    store, sent = Refusing(), Sent()
-    runner = Runner(store, sent)
-    last = await unsaid(runner, sent)
-    sent.unheard = True
-    assert await deliver(runner, "A:1", last, redelivered=True) == "retried"
-    assert sent.conclusions == 0
-    sent.unheard = False
-    assert await deliver(runner, "A:1", last, redelivered=True) == "acked"
-    assert sent.conclusions == 1
-
-
 async def test_a_deadline_that_comes_after_the_end_finds_an_end_that_was_never_said() -> None:
     """It would have been taken back; whatever became of the delivery that led to the end, it is said now."""
     store, sent = MemoryStore(), Sent()
-    runner = Runner(store, sent)
+    runner = make_runner(store, sent)
     await unsaid(runner, sent)
     assert await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000)) == "acked"
     assert sent.conclusions == 1
@@ -405,7 +400,7 @@ async def test_a_deadline_that_comes_after_the_end_finds_an_end_that_was_never_s
 async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_its_sequence() -> None:
     """Its first delivery was saved and not published; this one says that it is the first."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     sent.failures = 1
     assert await deliver(runner, "R:7", requested(num_agents=2)) == "retried"
     assert await deliver(runner, "R:7", requested(num_agents=2)) == "acked"
@@ -415,7 +410,7 @@ async def test_a_request_that_comes_again_from_a_durable_made_anew_is_known_by_i
 async def test_what_is_owed_is_published_also_where_something_new_came_with_it() -> None:
     """The answer that began a phase comes again with one of that phase, of whose calls all but one were lost."""
     store, sent = MemoryStore(), Sent()
-    transitions = Transitions(store, sent, nobody)
+    transitions = Transitions(store, sent, nobody, Unobserved())
     await transitions.apply("t-1", [Item(requested(num_agents=2, rounds=0), Delivered("R:1"))])
     first, second = sent.calls
     await transitions.apply("t-1", [Item(responded(first), Delivered("A:1"))])
@@ -437,7 +432,7 @@ async def test_what_is_owed_is_published_also_where_something_new_came_with_it()
 async def test_a_delivery_that_is_given_up_may_demand_a_repair_of_its_own_task() -> None:
     """Its process waits for the repair while it settles the delivery: the runner must not wait for that in turn."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     last = await unsaid(runner, sent)
 
     class GivenUp(Delivered):
@@ -464,7 +459,7 @@ async def test_a_demand_of_recovery_waits_for_what_is_at_work_on_the_task() -> N
             await go_on.wait()
             return await super().save(state, revision)
 
-    runner = Runner(Slow(), sent)
+    runner = make_runner(Slow(), sent)
     go_on.set()
     await deliver(runner, "R:7", requested(num_agents=1))
     go_on.clear()
@@ -481,7 +476,7 @@ async def test_a_demand_of_recovery_waits_for_what_is_at_work_on_the_task() -> N
 async def test_a_demand_that_cannot_be_met_raises_why() -> None:
     """Whoever submitted it tries again."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     await unsaid(runner, sent)
     sent.failures = 1
     with pytest.raises(ConnectionError):
@@ -493,7 +488,7 @@ async def test_a_demand_that_cannot_be_met_raises_why() -> None:
 async def test_what_a_lost_stream_held_is_published_again_for_a_running_task_only() -> None:
     """Its open calls, as a second attempt; nothing else, and nothing of a task that has ended."""
     sent = Sent()
-    runner = Runner(MemoryStore(), sent)
+    runner = make_runner(MemoryStore(), sent)
     await deliver(runner, "R:7", requested(num_agents=2))
     first, second = sent.calls
     await deliver(runner, "A:1", responded(first))

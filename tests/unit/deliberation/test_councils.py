@@ -170,6 +170,17 @@ def test_architect_that_fails_leaves_the_ranking_standing() -> None:
     assert result.failed_agents[0].agent_id == "agent-architect-001"
 
 
+def test_nothing_is_merged_after_an_architect_that_met_the_deadline() -> None:
+    """It is no member of the council, and its time is the task's all the same."""
+
+    def late(call: AgentRequested) -> AgentResponse:
+        return failure(call).change(error_type="DeadlineExceeded") if call.phase == "choose" else answer(call)
+
+    result, asked = completed(late, selection="architect", num_agents=3, rounds=0, synthesis=True)
+    assert phases(asked)[-1] == "choose"
+    assert (result.winner_id, result.synthesis) == ("agent-dev-003", None)
+
+
 def test_architect_rubric_reaches_the_architect_alone() -> None:
     """In the prompts of the choice, and in no other."""
     _, asked = completed(selection="architect", architect_rubric="Could two people run it?", num_agents=3)
@@ -280,10 +291,10 @@ def test_council_without_a_valid_proposal_fails_and_says_who_was_disqualified() 
 
 def test_policy_goes_to_those_who_check_proposals() -> None:
     """The worker that writes a proposal checks it; every prompt names the policy."""
-    policy = Policy(required=("rollback",), forbidden=("TODO",))
+    policy = Policy(required=("rollback",), forbidden=("guesswork",))
     _, asked = completed(policy=policy, num_agents=2, rounds=1)
     assert {call.phase for call in asked if call.policy == policy} == {"propose", "revise"}
-    assert all("must not match: TODO" in call.messages[0].content for call in asked)
+    assert all("must not match: guesswork" in call.messages[0].content for call in asked)
 
 
 def test_failed_checks_weigh_in_and_are_in_the_result() -> None:

@@ -180,6 +180,22 @@ def test_answers_keep_a_bounded_length(agents: int) -> None:
     assert list(card["scores"]["properties"]) == ["correctness", "completeness", "clarity"]
 
 
+def test_scores_may_be_asked_for_alone() -> None:
+    """Under `options.rationales: false`; critiques, and what is compared, stay as they are."""
+    kept, bare = (
+        {call.phase: call for call in asked_with(rationales=rationales, synthesis=True)} for rationales in (True, False)
+    )
+    scoring = bare.pop("score")
+    assert scoring.answer_schema is not None
+    assert set(map(str, scoring.answer_schema["properties"]["A"]["properties"].values())) == {
+        str({"type": "integer", "minimum": 0, "maximum": 10})
+    }
+    assert "rationale" not in text_of(scoring)
+    assert "rationale" in text_of(kept["score"])
+    for phase, call in bare.items():
+        assert (call.messages, call.answer_schema) == (kept[phase].messages, kept[phase].answer_schema)
+
+
 def asked_with(**task: object) -> list[AgentRequested]:
     return completed(anonymous, num_agents=3, rounds=1, early_stop=False, **task)[1]
 

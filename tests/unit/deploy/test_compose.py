@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.deploy import DEPLOY, ROOT, compose, needed
+from tests.support.repository.deploy import DEPLOY, NATS, ROOT, compose, needed
 
 STOPS = {"nats": "40s", "vllm": "30s", "ray-head": "60s", "dispatcher": "60s"}
 
@@ -74,11 +74,29 @@ def test_simulator_profile_needs_no_gpu() -> None:
     assert names == {("llm",)}
 
 
-def test_compose_asks_for_every_variable_that_it_uses() -> None:
-    """`deploy/env.example` lists them all; what has no default stops `docker compose` with a word on where to look."""
-    text = (ROOT / "docker-compose.yml").read_text()
-    used = set(re.findall(r"\$\{(\w+)", text))
-    listed = set(re.findall(r"^(\w+)=", (DEPLOY / "env.example").read_text(), re.MULTILINE))
+def test_every_variable_of_compose_has_a_default() -> None:
+    """The one that `deploy/env.example` lists."""
+    used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
+    listed = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "env.example").read_text(), re.MULTILINE))
     assert used == listed
-    for name in used - {"VLLM_MODEL", "HF_TOKEN", "NATS_PORT", "NATS_ACCOUNTS"}:
-        assert f"${{{name}:?see deploy/env.example}}" in text
+
+
+def test_no_container_has_a_secret_in_its_environment() -> None:
+    """Secrets are files, each where a setting of the container, or its command, reads it."""
+    for name, service in compose()["services"].items():
+        environ = service.get("environment", {})
+        assert not [key for key in environ if key.endswith(("_PASSWORD", "_TOKEN"))], name
+        assert "@" not in environ.get("NATS_URL", ""), name
+        read = {value for value in environ.values() if str(value).startswith("/run/secrets/")}
+        if "/run/secrets/*" not in str(service.get("command")):
+            assert read == {f"/run/secrets/{secret}" for secret in service.get("secrets", [])}, name
+
+
+def test_nats_has_the_passwords_that_its_configuration_names() -> None:
+    """Each file that `NATS_ACCOUNTS` may name finds its own."""
+    given = {secret.upper() for secret in compose()["services"]["nats"]["secrets"]}
+    tenants = {"NATS_TEAM_A_PASSWORD", "NATS_TEAM_B_PASSWORD"}
+    for accounts in ("permissions.conf", "clients-apart.conf", "tenants.conf"):
+        text = "".join((NATS / name).read_text() for name in {accounts, "permissions.conf"})
+        wanted = given if accounts == "tenants.conf" else given - tenants
+        assert set(re.findall(r"\$(NATS_\w+)", text)) == wanted

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.deploy import (
+from tests.support.repository.deploy import (
     BASE,
     DEPLOY,
     FLEET_IMAGE,
@@ -47,28 +48,43 @@ def test_no_secret_is_in_the_repository() -> None:
     """Examples hold nothing that starts a fleet, everything else refers to a Secret or to the environment."""
     for document in documents(KUBERNETES / "secrets.example.yaml"):
         assert set(document["stringData"].values()) <= {"replace-me", ""}
-    for line in (DEPLOY / "env.example").read_text().splitlines():
-        name, _, value = line.partition("=")
-        if name.endswith(("_PASSWORD", "_TOKEN")):
-            assert value == "", name
+    git = ["git", "ls-files", DEPLOY / "secrets"]
+    listed = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert listed.stdout == ""
     assert "secrets.example.yaml" not in kustomization(KUBERNETES)["resources"]
 
 
-def fill(path: Path) -> str:
-    return subprocess.run([DEPLOY / "fill-secrets", path], capture_output=True, text=True, check=True).stdout
+_SECRET = r"k[0-9a-f]{24}"
+"""Letters first, letters and digits only: what NATS takes."""
 
 
-def test_secrets_are_filled_with_what_nats_takes() -> None:
-    """Each value another, letters first, letters and digits only; nothing else of the file changes."""
-    filled = fill(KUBERNETES / "secrets.example.yaml")
+def test_secrets_of_kubernetes_are_filled() -> None:
+    """Each value another; nothing else of the file changes."""
+    path = KUBERNETES / "secrets.example.yaml"
+    filled = subprocess.run([DEPLOY / "fill-secrets", path], capture_output=True, text=True, check=True).stdout
     values = [v for each in yaml.safe_load_all(filled) if each for v in each["stringData"].values() if v]
-    empty = fill(DEPLOY / "env.example")
-    values += re.findall(r"^\w+_(?:PASSWORD|TOKEN)=(.+)$", empty, re.MULTILINE)
-    assert len(values) == len(set(values)) == 8 + 7
-    assert all(re.fullmatch(r"[a-z][a-z0-9]{24}", value) for value in values)
-    assert re.sub(r"k[0-9a-f]{24}", "", empty) == (DEPLOY / "env.example").read_text()
-    before = (KUBERNETES / "secrets.example.yaml").read_text()
-    assert re.sub(r"(: )k[0-9a-f]{24}", r"\1replace-me", filled) == before
+    assert len(values) == len(set(values)) == 10
+    assert all(re.fullmatch(_SECRET, value) for value in values)
+    assert re.sub(f"(: ){_SECRET}", r"\1replace-me", filled) == path.read_text()
+
+
+def test_secrets_of_compose_are_made_once(tmp_path: Path) -> None:
+    """One for each that the compose file names, each another, for the owner's eyes; what is there stays."""
+    (tmp_path / "deploy").mkdir()
+    for name in ("docker-compose.yml", "deploy/make-secrets"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run([tmp_path / "deploy/make-secrets"], check=True)
+    folder = tmp_path / "deploy/secrets"
+    made = {path.name: path.read_text() for path in folder.iterdir()}
+    assert made.keys() == compose()["secrets"].keys()
+    assert made.pop("hf_token") == ""
+    assert len(set(made.values())) == len(made)
+    assert all(re.fullmatch(_SECRET, value) for value in made.values())
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (folder / "nats_client_password").unlink()
+    subprocess.run([tmp_path / "deploy/make-secrets"], check=True)
+    again = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {name for name, value in made.items() if again[name] != value} == {"nats_client_password"}
 
 
 @pytest.mark.parametrize("password", ["", "replace-me", "123", "a b", "a$HOME", "good1"])

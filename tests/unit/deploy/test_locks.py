@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.support.deploy import ROOT
+from tests.support.repository.deploy import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ASKED = {

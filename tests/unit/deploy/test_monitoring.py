@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from fleet.observability.metrics import METRICS
-from tests.support.monitoring import ALERTS, MONITORING, load_dashboards
+from tests.support.repository.deploy import KUBERNETES
+from tests.support.repository.monitoring import ALERTS, MONITORING, load_dashboards
 
+COMPONENT = KUBERNETES / "components" / "monitoring"
 SERVED = {
     name
     for metric in METRICS
@@ -53,10 +55,18 @@ def test_every_alert_says_what_to_do(rule: dict[str, dict[str, str]]) -> None:
     assert len(rule["annotations"]["runbook"].split()) > 15
 
 
-def test_dashboards_are_made_by_their_script() -> None:
-    """`python deploy/monitoring/make_dashboards.py` was run after the last change."""
-    made = runpy.run_path(str(MONITORING / "make_dashboards.py"))
+def test_files_are_made_by_their_script() -> None:
+    """`python deploy/monitoring/generate.py` was run after the last change."""
+    made = runpy.run_path(str(MONITORING / "generate.py"))
     assert made["DASHBOARDS"] == load_dashboards()
+    assert made["PROMETHEUS_RULE"].read_text() == made["prometheus_rule"]()
+
+
+def test_kubernetes_gets_the_same_alerts() -> None:
+    """The object for the Prometheus operator has the groups of the rules file."""
+    rule = yaml.safe_load((COMPONENT / "prometheus-rule.yaml").read_text())
+    assert rule["spec"] == yaml.safe_load(ALERTS.read_text())
+    assert "prometheus-rule.yaml" in yaml.safe_load((COMPONENT / "kustomization.yaml").read_text())["resources"]
 
 
 def test_the_panels_do_not_overlap() -> None:

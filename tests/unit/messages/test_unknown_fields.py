@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from fleet import messages
+from fleet.control.service.prompts import facts_of
 from fleet.deliberation.state import Deliberation
+from fleet.messages import DeliberationCompleted as Completed
 from fleet.messages import Message, decoder, encode
 from fleet.requests.fields import Options, RequestPolicy
 from tests.recorded.record import everything
@@ -33,12 +35,20 @@ def samples() -> Iterator[Message]:
     yield messages.ResultReply(task_id="t", status="IN_PROGRESS", progress=progress)
     yield messages.CancelRequest(task_id="t", reason="enough")
     yield messages.DeadlineReached(task_id="t")
+    yield messages.LookRequest(task_id="t", ended="u")
     yield messages.FollowReply(
         task_id="t", phase="score", round=1, done=1, expected=2, agent_id="a", outcome="completed"
     )
     yield messages.CancelReply(task_id="t", status="CANCELLED")
     yield messages.ServiceError(error="no task t", task_id="t", status="UNKNOWN")
     yield messages.ContentRef(bucket="deliberation-texts", name="tasks/t/x", bytes=7)
+    yield messages.PromptRequest(prompt="Design it", deliberation={"num_agents": 2})
+    yield messages.PromptStatus(data="ack")
+    file = messages.PromptFile(filename="deliberation.json", content="e30=")
+    yield messages.PromptAnswer(data=messages.PromptText(text="x", attachments=(file,)))
+    yield messages.PromptError(error="bad_request", message="bad prompt: it is empty", task_id="t")
+    yield from (facts_of(end) for record in everything() for end in record.values() if isinstance(end, Completed))
+    yield messages.Heartbeat(agent="council", owner="fleet", session="s", instance_id="i", ts="2026", interval_s=30)
     yield messages.EndSummary(status="CANCELLED", duration_ms=7, usage=messages.TotalUsage(), cost=0.5, error="enough")
 
 
@@ -88,6 +98,6 @@ def test_every_message_is_among_the_samples() -> None:
         see(sample)
     published = {getattr(messages, name) for name in messages.__all__}
     kinds = {kind for kind in published if isinstance(kind, type) and issubclass(kind, Message)}
-    abstract = {Message, messages.DeliberationFailed}
+    abstract = {Message, messages.CallName, messages.DeliberationFailed}
     rare = {messages.Check, messages.Declined, messages.Disqualified, messages.Comparison, messages.Selection}
     assert (kinds | {Deliberation}) - abstract - rare <= seen

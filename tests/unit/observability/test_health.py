@@ -14,17 +14,9 @@ from fleet.errors import ConfigError, FleetError
 from fleet.local.ports import free_port, health_ports
 from fleet.observability import health
 from fleet.observability.health import Health, Observation
+from tests.support.clock import Clock
+from tests.support.tasks import drops_one_cancellation
 from workers.ray_pool import pool
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -191,19 +183,8 @@ async def test_a_part_that_is_stopped_ends_nothing_else() -> None:
 
 async def test_a_part_that_drops_a_cancellation_is_stopped_nevertheless() -> None:
     """As `asyncio.wait_for` does on Python 3.11 where a cancellation comes together with the result."""
-    dropped = []
-
-    async def drops_one() -> None:
-        while True:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if dropped:
-                    raise
-                dropped.append(True)
-
     background = Background()
-    background.start("part", drops_one())
+    background.start("part", drops_one_cancellation())
     (task,) = background._tasks.values()
     await asyncio.sleep(0)
     await background.stop("part")

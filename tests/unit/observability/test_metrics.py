@@ -99,14 +99,14 @@ def test_what_workers_tell_is_a_gauge_and_is_gone_with_them() -> None:
     )
     silent = WorkerStatus(name="2", told_at=rfc3339(NOW - 60_000), endpoints=endpoints, **common)
     show([fresh, silent], 3, labels, metrics, NOW)
-    text = generate_latest(metrics.registry).decode()
+    text = metrics.text().decode()
     assert 'fleet_calls_open{endpoint="http://a"} 3.0' in text
     assert 'fleet_breaker_open{endpoint="http://a"} 1.0' in text
     assert 'fleet_breaker_open{endpoint="http://b"} 0.0' in text
     assert 'fleet_calls_waiting{model="other"} 3.0' in text
     assert 'fleet_workers{state="missing"} 2.0' in text
     show([], 3, labels, metrics, NOW)
-    text = generate_latest(metrics.registry).decode()
+    text = metrics.text().decode()
     assert "fleet_calls_open{" not in text
     assert 'fleet_workers{state="missing"} 3.0' in text
 
@@ -121,3 +121,16 @@ def test_series_that_alerts_rate_begin_with_zero() -> None:
         'fleet_hedges_total{won="true"}',
     ):
         assert f"{series} 0.0" in text
+
+
+def test_the_text_is_that_of_prometheus_own_library() -> None:
+    """Byte for byte, with odd names, large and infinite numbers, histograms, and series that come and go."""
+    metrics = Metrics()
+    for model in ("big", 'an "odd"\n\\name'):
+        metrics["fleet_call_seconds"].at("propose", model, "http://a:1").observe(3.5)
+        metrics["fleet_tokens_total"].at("prompt", model, "default").inc(123_456_789)
+    metrics["fleet_requests_waiting"].at().set(float("inf"))
+    for workers in ({"answering": 2.0, "missing": 1.0}, {"answering": 3.0}):
+        metrics["fleet_workers"].replace(workers)
+        assert metrics.text() == generate_latest(metrics.registry)
+        assert metrics.text() == generate_latest(metrics.registry)

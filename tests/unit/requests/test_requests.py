@@ -107,6 +107,22 @@ def test_broken_rule_names_its_field(body: dict[str, Any], path: str) -> None:
     assert path in caught.value.error
 
 
+def test_a_task_id_that_breaks_its_rule_is_told_the_rule() -> None:
+    """In words: people send ids with a colon or a space."""
+    with pytest.raises(BadRequest) as caught:
+        parse(task_id="a:b")
+    assert caught.value.error == "$.task_id: Expected 1 to 64 letters, digits, `_` or `-`"
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_called_empty(body: bytes) -> None:
+    """And not cut off."""
+    with pytest.raises(BadRequest) as caught:
+        parse_request(body, 7, ROLES)
+    assert (caught.value.code, caught.value.path) == ("malformed", "$")
+    assert caught.value.error == "the body is empty (at $)"
+
+
 def test_council_has_a_seat_for_each_role_and_model() -> None:
     """Without `num_agents`: one agent for each role, enough for each model, three otherwise."""
     assert parse(options={"roles": ["DEV", "QA"]})[1].num_agents == 2

@@ -45,7 +45,7 @@ class DeliveryNotes:
         return BROKEN in earlier.values()
 
     async def begin(self, msg: Msg) -> None:
-        """For a redelivered call."""
+        """Called for a redelivered call before it runs."""
         await self._note(msg, self._taken())
 
     async def lost_workers(self, msg: Msg) -> bool:

@@ -34,7 +34,8 @@ class Lease:
     """One message, and the task that works on it. `end` says why that was cancelled.
 
     `request`: None until it is decoded; `may_be_duplicate`: another worker may be working on it, too; `replaced`:
-    earlier deliveries of the same message, which was redelivered while it was worked on.
+    earlier deliveries of the same message, which was redelivered while it was worked on; `is_answered`: only its
+    acknowledgement is left.
     """
 
     def __init__(self, msg: Msg) -> None:
@@ -44,6 +45,7 @@ class Lease:
         self.task: asyncio.Task[None] | None = None
         self.end: End | None = None
         self.replaced: list[Msg] = []
+        self.is_answered = False
 
     @property
     def task_id(self) -> str | None:
@@ -59,16 +61,24 @@ class Lease:
 
 
 class Leases:
-    """All of one worker. `freed` is called when a lease has ended."""
+    """All of one worker; its length is how many take capacity. `freed` is called when that has become less."""
 
     def __init__(self, freed: Callable[[], None]) -> None:
         self._freed = freed
         self._open: dict[Key, Lease] = {}
+        self._answered = 0
         self._refused: set[asyncio.Task[None]] = set()
         self._stopped: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) - self._answered
+
+    def answered(self, lease: Lease) -> None:
+        """It takes no capacity any more, though it is still to be acknowledged."""
+        if not lease.is_answered:
+            lease.is_answered = True
+            self._answered += 1
+            self._freed()
 
     def take(self, msg: Msg, work: Callable[[Lease], Coroutine[Any, Any, None]]) -> None:
         """Starts `work` on the message; on one that is being worked on, the lease is renewed."""
@@ -147,7 +157,7 @@ class Leases:
         return {lease.task for lease in self._open.values() if lease.task is not None}
 
     def _over(self, key: Key) -> None:
-        del self._open[key]
+        self._answered -= self._open.pop(key).is_answered
         self._freed()
 
 

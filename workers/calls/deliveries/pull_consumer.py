@@ -18,7 +18,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from fleet.jetstream.connection import Connection
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import delivered
 from fleet.messages import encode
 
@@ -80,12 +80,13 @@ class PullConsumer:
         return 0.0 if self._requested == 0 and self._free() <= 0 else time.monotonic() - self._served_at
 
     async def run(self) -> None:
-        """Runs until cancelled. Messages that the server has sent by then are still delivered."""
+        """Runs until cancelled. Messages that the server has sent by then are still delivered. It may run again."""
         try:
             while True:
                 await self._round()
         finally:
             await self._unsubscribe()
+            self._requested = 0
 
     async def _round(self) -> None:
         try:
@@ -109,6 +110,7 @@ class PullConsumer:
         if self._requested and time.monotonic() - self._last_reply_at > 2 * HEARTBEAT_S:
             log.warning("pull.no_heartbeat", consumer=self._name, requested=self._requested)
             self._needs_new_inbox = True
+            self._nc.doubt()
         if self._needs_new_inbox:
             self._needs_new_inbox = False
             await self._unsubscribe()
@@ -183,4 +185,5 @@ class PullConsumer:
         self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
         self._failed = True
         self._needs_new_inbox = True
+        self._nc.doubt()
         log.warning("pull.failed", consumer=self._name, error=error, pause_s=self._pause_s)

@@ -24,6 +24,7 @@ class CheckedAnswer(Struct, frozen=True, kw_only=True):
     declined: str | None = None
     critiques: tuple[Critique, ...] | None = None
     scores: tuple[Scorecard, ...] | None = None
+    reward: float | None = None
     choice: Choice | None = None
     synthesis: str | None = None
     notes: tuple[str, ...] = ()
@@ -40,6 +41,8 @@ class AnswerReader:
     def __call__(self, content: str) -> CheckedAnswer:
         """Raises `AgentCallError` (InvalidAnswer), also for a review that lacks something: see `salvage`."""
         request = self.request
+        if request.judge is not None:
+            return CheckedAnswer(reward=float(content))
         match request.phase:
             case "propose":
                 return CheckedAnswer(proposal=self._text(content))

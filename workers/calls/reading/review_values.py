@@ -14,8 +14,7 @@ _BOOLEANS = {"true": True, "yes": True, "met": True, "false": False, "no": False
 
 def score_of(value: Any) -> float | None:
     """0 … 10, or None for what is no such number."""
-    if isinstance(value, dict):
-        value = next((value[key] for key in _SCORE_KEYS if key in value), None)
+    value = _score_in(_score_in(value))  # a score with its reason may be one with what was drawn
     if isinstance(value, str):
         match = _SCORE.fullmatch(value.strip().strip("*`"))
         value = float(match["score"].replace(",", ".")) if match else None
@@ -24,11 +23,17 @@ def score_of(value: Any) -> float | None:
     return float(value) if 0 <= value <= 10 else None
 
 
+def drawn_of(value: Any) -> float | None:
+    """What was written, where the score is an expected one (`DigitOdds.with_expected`); else None."""
+    if isinstance(value, dict) and "drawn" not in value:
+        value = _score_in(value)
+    return score_of(value.get("drawn")) if isinstance(value, dict) else None
+
+
 def what_is_wrong(value: Any) -> str:
     if value is CONTRADICTION:
         return "contradicts itself"
-    value_ = next((value[key] for key in _SCORE_KEYS if key in value), None) if isinstance(value, dict) else value
-    return f"expected a score from 0 to 10, not {value_!r}"[:120]
+    return f"expected a score from 0 to 10, not {_score_in(value)!r}"[:120]
 
 
 def reason_of(value: Any) -> str:
@@ -62,3 +67,8 @@ def points_of(value: Any) -> tuple[str, ...]:
         if isinstance(item, str) and item.strip():
             points.append(item.strip())
     return tuple(points)
+
+
+def _score_in(value: Any) -> Any:
+    """The score of an object that has a reason beside it; anything else as it is."""
+    return next((value[key] for key in _SCORE_KEYS if key in value), None) if isinstance(value, dict) else value

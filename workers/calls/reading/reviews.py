@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from fleet.messages import Choice, CriterionScore, Critique, Scorecard
-from workers.calls.reading.review_values import points_of, reason_of, requirements_of, score_of, what_is_wrong
+from workers.calls.reading.review_values import drawn_of, points_of, reason_of, requirements_of, score_of, what_is_wrong
 from workers.calls.reading.structured import CONTRADICTION, read
 from workers.llm.failures import invalid
 
@@ -205,7 +205,7 @@ def _scorecard(card: dict[str, Any], author: str, shape: Shape, path: str, missi
         if (score := score_of(value)) is None:
             missing.append(f"{path}.{name}: {what_is_wrong(value)}")
         else:
-            criteria[name] = CriterionScore(score=score, rationale=reason_of(value))
+            criteria[name] = CriterionScore(score=score, rationale=reason_of(value), drawn=drawn_of(value))
     if shape.requirements and len(met) != shape.requirements:
         missing.append(f"{path}: whether each of R1 … R{shape.requirements} is met")
         met = ()

@@ -6,9 +6,11 @@ import structlog
 
 from fleet.messages import Usage
 from workers.llm.failures import AttemptError, malformed, shorten
+from workers.llm.reading.digit_odds import DigitOdds
 from workers.llm.reading.endings import Ending, ending_of, later
 from workers.llm.reading.event import Event
 from workers.llm.reading.event_reader import read, read_many
+from workers.llm.reading.halves import HALVES, without_halves
 from workers.llm.reading.reasoning import ReasoningSplitter, split_reasoning
 from workers.llm.reading.sse import DONE
 from workers.llm.reading.token_counts import TokenCounts
@@ -17,7 +19,6 @@ from workers.llm.refusals import is_page, of_error_object, of_page
 log = structlog.get_logger(__name__)
 
 BYTES_PER_TOKEN = 4
-_HALVES = re.compile("[\ud800-\udfff]")
 _TEXT_FIELDS = re.compile(r'"(?:content|text|delta)"')
 _BLANK = re.compile(r"[\s\u00ad\u115f\u1160\u2800\u3164\uffa0\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\x00]*")
 
@@ -48,6 +49,8 @@ class StreamedAnswer:
         """Whether text has come in pieces, which no message after them repeats."""
         self._unread: list[str] = []
         self._splitter = ReasoningSplitter()
+        self._odds = DigitOdds()
+        self._length = 0
         self._parts: tuple[int, str, str] | None = None
 
     # --- what has come ----------------------------------------------------------------------------------------------
@@ -56,6 +59,12 @@ class StreamedAnswer:
     def content(self) -> str:
         """The answer, without thoughts."""
         return self._split()[1]
+
+    def with_expected(self, content: str) -> str:
+        """JSON that was written here, with the expected score beside each drawn one, as far as the server told odds."""
+        text = "".join(self._text)
+        begins = text.rfind(content)
+        return content if begins < 0 else self._odds.with_expected(content, begins)
 
     @property
     def reasoning(self) -> str:
@@ -120,6 +129,11 @@ class StreamedAnswer:
             return self._apply(event)
         return "".join([self._apply(each, data) for each in read_many(data)])
 
+    def take_whole(self, text: str, counts: TokenCounts | None, model: str | None) -> None:
+        """An answer that was not written token by token."""
+        self._text, self._counts, self.model = [text], counts, model
+        self.began, self.finish_reason = True, "stop"
+
     def _apply(self, event: Event, data: str = "") -> str:
         if event.unread:
             begins_as_json = event.broken and data.lstrip()[:1] in ("{", "[")
@@ -144,14 +158,17 @@ class StreamedAnswer:
         self.tool = self.tool or event.tool
         if event.thought:
             self.pieces += 1
-            self._thoughts.append(_HALVES.sub("\ufffd", event.thought))
+            self._thoughts.append(without_halves(event.thought))
         if not event.text:
             return ""
         self.pieces += 1
-        text = self._joined(event.text) if self._half or _HALVES.search(event.text) else event.text
+        text = self._joined(event.text) if self._half or HALVES.search(event.text) else event.text
         if not text:
             return ""
+        if event.logprobs is not None:
+            self._odds.take(self._length, event.logprobs)
         self._text.append(text)
+        self._length += len(text)
         # A server that sends thoughts apart leaves none in the text.
         return text if self._thoughts else self._splitter.feed(text)
 

@@ -14,7 +14,7 @@ _ERROR_KEYS = ("error", "errors", "detail", "error_message")
 
 
 def event_of(value: Any) -> Event:
-    """Whatever JSON it is."""
+    """Takes whatever JSON it is for an event."""
     if isinstance(value, list):
         return _merged([event_of(item) for item in value if isinstance(item, dict)]) if value else Event(unread=True)
     if not isinstance(value, dict):

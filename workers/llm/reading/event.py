@@ -18,6 +18,8 @@ class Event(Struct, kw_only=True):
     model: str | None = None
     error: Any = None
     tool: bool = False
+    logprobs: Any = None
+    """As they were sent; None: none."""
     unread: bool = False
     broken: bool = False
     """It is not even JSON."""

@@ -14,6 +14,7 @@ from msgspec import Struct
 from workers.llm.reading.any_json import event_of
 from workers.llm.reading.endings import is_reason
 from workers.llm.reading.event import Event
+from workers.llm.reading.halves import without_halves
 from workers.llm.reading.token_counts import TokenCounts, number_of
 
 _TEXT = re.compile(r'"(?:content|text)"\s*:\s*"[^"]')
@@ -44,6 +45,7 @@ class _Choice(Struct):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
+    logprobs: Any = None
     message: Any = None
     text: Any = None
     error: Any = None
@@ -77,7 +79,7 @@ def read(data: str) -> Event:
     """One event of a stream, or a body."""
     try:
         chunk = _chunks.decode(data)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _read_loosely(data)
     if chunk.error is not None or chunk.object == "error" or (chunk.x_groq is not None and chunk.usage is None):
         return _read_loosely(data)
@@ -101,6 +103,7 @@ def _fast(chunk: _Chunk, data: str) -> Event:
             return _read_loosely(data)
         if is_reason(choice.finish_reason):
             event.finish_reason = choice.finish_reason
+        event.logprobs = choice.logprobs
         if (delta := choice.delta) is not None:
             event.text += delta.content or ""
             event.thought += delta.reasoning_content or delta.reasoning or delta.thinking or ""
@@ -114,9 +117,12 @@ def _read_loosely(data: str) -> Event:
         return Event()
     try:
         value = json.loads(data, strict=False)  # takes halves of surrogate pairs, and raw line breaks in strings
+        event = event_of(value)
+        for told in (event, event.message or event):
+            told.model, told.finish_reason = without_halves(told.model), without_halves(told.finish_reason)
+            told.refusal, told.error = without_halves(told.refusal), without_halves(told.error)
     except (ValueError, RecursionError):
         return Event(unread=True, broken=True)
-    event = event_of(value)
     # What was not understood must not be lost in silence: a text without one of its pieces looks like a whole one.
     event.unread = event.unread or (event.adds_nothing and not event.is_of_another and bool(_TEXT.search(data)))
     return event

@@ -46,7 +46,7 @@ class Silence:
         return self._limit_s
 
     def broken(self) -> None:
-        """Text has come."""
+        """Text has come: the silence is over."""
         now = self._loop.time()
         if self.first_after_s is None:
             self.first_after_s = now - self._since

@@ -42,7 +42,7 @@ class Unreadable(Exception):
 
 
 class Ledger(Protocol):
-    """Where the record is."""
+    """Where the fleet's record of allowances is kept."""
 
     async def change(self, step: Callable[[Records, int], Records]) -> None:
         """Applies `step` to the records and the time now, in ms; again if somebody else was faster.

@@ -5,7 +5,7 @@ known (`events`, `failures`, `reasoning`), whoever sends them. `workers/README.m
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -59,6 +59,8 @@ DIALECTS: dict[Kind, Dialect] = {
     "other": Dialect(),
 }
 
+SCORES = 11
+"""0 … 10: so many different ones may stand in one place."""
 _PRIORITIES = {"propose": 4, "critique": 3, "revise": 2}
 """Lower is sooner: a deliberation that is nearly over holds what all its calls have cost. All other phases: 1."""
 
@@ -137,7 +139,8 @@ _REFUSES = re.compile(
     r"|unexpected (?:keyword|field|argument|param)|only the default|invalid (?:param|argument|response_format|schema)"
     r"|invalid_(?:param|argument)|no longer|deprecated|not implemented|unable to|failed to|cannot (?:use|be used)"
     r"|not (?:a )?valid|not one of|only \S{1,12} (?:is|are) (?:allowed|supported|permitted)|was unexpected"
-    r"|must (?:not be|be (?:unset|omitted|null|removed))|input should be|不支持|不允许|サポートされて"
+    r"|must (?:not be|be (?:unset|omitted|null|removed|less than))|greater than max allowed"
+    r"|input should be|不支持|不允许|サポートされて"
 )
 _OPTIONAL = {
     "stream_options": r"\bstream[_ ]options\b",
@@ -145,6 +148,7 @@ _OPTIONAL = {
     r"|(?:not support|unsupported|不支持).{0,20}\bstream(?:ing)?\b",
     "temperature": r"\btemperature\b",
     "seed": r"\bseed\b",
+    "logprobs": r"\b(?:top_)?logprobs\b",
     "priority": r"\bpriority\b",
 }
 """What a request can do without, by how a refusal names it. An answer that is not streamed comes whole."""
@@ -187,7 +191,7 @@ def _has_system(sent: dict[str, Any]) -> bool:
 def body_of(
     form: Form, request: ModelRequest, model: str, max_tokens: int, extra: dict[str, Any], *, priority: bool
 ) -> dict[str, Any]:
-    """What is sent. `extra` comes last: a value replaces a field, false takes it out."""
+    """What is sent. `extra` comes last."""
     dialect = form.dialect
     schema = request.answer_schema
     messages = request.messages
@@ -207,6 +211,8 @@ def body_of(
         body["messages"] = tuple(message for message in messages if message.role != "system")
         if system := "\n\n".join(message.content for message in messages if message.role == "system"):
             body["system"] = system
+    if request.asks_for_odds and not dialect.messages_api:
+        body |= {"logprobs": True, "top_logprobs": SCORES}
     if request.seed is not None:
         body["seed"] = request.seed
     if schema is not None and form.format != "prompt":
@@ -216,12 +222,15 @@ def body_of(
         body["priority"] = rank if dialect.priority == "low first" else 5 - rank
     for name in form.omits:
         body.pop(name, None)
-    for name, value in extra.items():
-        if value is False:
-            body.pop(name, None)
-        else:
-            body[name] = value
+    body = with_extra(body, extra)
+    if "logprobs" not in body:
+        body.pop("top_logprobs", None)
     return body
+
+
+def with_extra(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """With what the settings put into every request: a value replaces a field, false takes it out."""
+    return {name: value for name, value in {**body, **extra}.items() if extra.get(name) is not False}
 
 
 def _response_format(format_: Format, schema: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +254,7 @@ def _without_bounds(schema: Any) -> Any:
 
 
 def schema_in_words(schema: dict[str, Any]) -> str:
-    """For a prompt."""
+    """The schema as a part of a prompt."""
     return f"Answer with JSON only, nothing before or after it, that satisfies this JSON Schema:\n{_json(schema)}"
 
 

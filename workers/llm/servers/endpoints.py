@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from fleet.config import Workers
 from fleet.errors import AgentCallError
+from fleet.limits.workers import Workers
 from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
 from workers.llm.requests import ModelTarget
@@ -32,7 +32,7 @@ WOKEN_BY_A_SEAT = 4
 
 
 class Endpoints:
-    """All of one process."""
+    """All endpoints that one process knows."""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.errors import AgentCallError, ConfigError
 from fleet.messages import ChatMessage
+from fleet.model_servers import JudgeConfig, only_for_judges
 from workers.llm.attempt import Attempt, Attempts
 from workers.llm.requests import ModelRequest, ModelTarget
 from workers.llm.servers.endpoint import Endpoint
@@ -51,7 +52,8 @@ async def ask_all(settings: Settings, within_s: float) -> list[ProbeResult]:
 
 async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, within_s: float) -> ProbeResult:
     result = ProbeResult(name=endpoint.name, kind=endpoint.config.kind, url=endpoint.shown)
-    models = wanted_models(settings, endpoint.name)
+    judge = _judge_of(settings, endpoint.name)
+    models = (judge.model,) if judge and judge.model else () if judge else wanted_models(settings, endpoint.name)
     target = next((model for model in models if not endpoint.is_not_for(model)), None)
     attempt, began = Attempt(1), time.monotonic()
     attempt.route = Route(endpoint, ModelTarget(name=target))
@@ -63,6 +65,7 @@ async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, withi
         seed=None,
         deadline_ms=now_ms() + round(within_s * 1000),
         accept_truncated=True,
+        judge=judge.kind if judge else None,
     )
     error: AgentCallError | None = None
     try:
@@ -85,6 +88,13 @@ async def _ask(attempts: Attempts, endpoint: Endpoint, settings: Settings, withi
         error=error.error if error else None,
         misses=tuple(model for model in models if not endpoint.is_not_for(model) and endpoint.lacks(model)),
     )
+
+
+def _judge_of(settings: Settings, endpoint: str) -> JudgeConfig | None:
+    """Whose reward model it serves; None: it serves those who write."""
+    if endpoint not in only_for_judges(settings.judges):
+        return None
+    return next(judge for judge in settings.judges.values() if judge.endpoint == endpoint)
 
 
 def wanted_models(settings: Settings, endpoint: str) -> tuple[str, ...]:

@@ -7,16 +7,23 @@ const ENDS = {
   "deliberation.failed": "FAILED",
   "deliberation.cancelled": "CANCELLED",
 };
+const STREAM = "DELIBERATIONS";
+const ACCEPTED = "deliberation.accepted";
+const PROGRESS = "agent.response.progress";
+const FOLLOWED = [ACCEPTED, "deliberation.rejected", ...Object.keys(ENDS)];
+const NEWEST = 600; // messages: two of a deliberation that has ended
 const EVERY_MS = 3_000;
 const ASKED_AT_ONCE = 8;
 const DRAWN_EVERY_MS = 250;
+const DRAWN_WITHIN_MS = 50; // the newest, before older ones are read
 const LONGEST_MS = 6 * 3_600_000; // what was accepted before that has ended, an hour at the latest and what a fleet may stand still
 const CLOCKS_DIFFER_MS = 60_000;
 const QUESTIONS = 1_000;
 
 export class Deliberations extends Store {
   byId = new Map();
-  loaded = false;
+  loaded = false; // the newest are known
+  complete = false; // all are
   #ends = [];
   #order = null;
   #questions = new Map();
@@ -27,27 +34,40 @@ export class Deliberations extends Store {
     this.link = link;
     this.waiting = new Waiting(link);
     this.#ends.push(this.waiting.subscribe(() => this.#waits()), () => this.waiting.close());
-    const followed = ["deliberation.accepted", "deliberation.rejected", ...Object.keys(ENDS)];
-    let behind = followed.length;
-    for (const subject of followed)
-      this.#ends.push(
-        link.follow("DELIBERATIONS", subject, (msg) => this.#take(subject, msg), {
-          headersOnly: subject in ENDS,
-          since: subject === "deliberation.accepted" ? new Date(Date.now() - LONGEST_MS).toISOString() : null,
-          caughtUp: () => {
-            behind -= 1;
-            this.loaded = behind <= 0;
-            if (this.loaded) this.#askRunning();
-            this.changed();
-          },
-        }),
-      );
+    this.#begin();
+  }
+
+  // The newest first, which are drawn at once; what is older is read then.
+  async #begin() {
+    const last = await this.link.api(`STREAM.INFO.${STREAM}`).then(({ state }) => state.last_seq, () => 0);
+    const from = Math.max(1, last - NEWEST + 1);
+    await this.#read({ from });
+    this.loaded = true;
+    this.draw();
+    await new Promise((drawn) => setTimeout(drawn, DRAWN_WITHIN_MS));
+    if (from > 1) await this.#read({ before: from });
+    this.complete = true;
+    this.#askRunning();
+    this.changed();
+  }
+
+  // Fulfilled when all subjects are read as far as that; what comes later is heard, too.
+  #read({ from, before }) {
+    const since = new Date(Date.now() - LONGEST_MS).toISOString();
+    const one = (subject) =>
+      new Promise((caughtUp) => {
+        if (this.#closed) return;
+        const start = before && subject === ACCEPTED ? { since } : { from };
+        const tell = (msg) => this.#take(subject, msg) && !before && this.changed(); // older ones stand below what is shown
+        this.#ends.push(this.link.follow(STREAM, subject, tell, { ...start, before, headersOnly: subject in ENDS, caughtUp }));
+      });
+    return Promise.all(FOLLOWED.map(one)).then(() => this.changed());
   }
 
   // Hears of each call at work, for as long as somebody looks at the list. Returns a function that ends it.
   watch() {
     for (const row of this.running()) Object.assign(row, { heard: Date.now(), stale: true });
-    const subjects = ["agent.response.completed", "agent.response.failed", "agent.response.progress"];
+    const subjects = ["agent.response.completed", "agent.response.failed", PROGRESS];
     const ends = subjects.map((subject) => this.link.hear(subject, (msg) => this.#hear(msg)));
     return () => ends.forEach((end) => end());
   }
@@ -81,13 +101,17 @@ export class Deliberations extends Store {
     return this.byId.get(id);
   }
 
+  // Whether it says something new.
   #take(subject, msg) {
     const id = msg.headers?.get("Task-Id");
-    if (!id) return;
+    if (!id) return false;
     const at = Date.parse(msg.headers.get("ce-time"));
     const row = this.#of(id, at);
+    // Of an earlier deliberation under the same id, whose history is read after the newest.
+    if (msg.seq < Math.max(row.accepted ?? 0, subject in ENDS ? (row.end ?? 0) : 0)) return false;
     this.#order = null;
-    if (subject === "deliberation.accepted") {
+    if (subject === ACCEPTED) {
+      row.accepted = msg.seq;
       const said = msg.json();
       if (row.status === "REJECTED") Object.assign(row, { status: "IN_PROGRESS", ended: null, error: null });
       row.at = Date.parse(said.accepted_at ?? "") || at;
@@ -97,22 +121,25 @@ export class Deliberations extends Store {
       if (row.ended && row.at > row.ended + CLOCKS_DIFFER_MS) Object.assign(row, { status: "IN_PROGRESS", ended: null, degraded: false, error: null });
       row.heard ??= row.at;
     } else if (subject === "deliberation.rejected") {
-      if (row.role || row.ended) return; // a later request under the id of an earlier one
+      if (row.role || row.ended) return false; // a later request under the id of an earlier one
       const said = msg.json();
       Object.assign(row, { status: "REJECTED", ended: at, error: said.error, correlation: said.correlation ?? {} });
     } else {
       const summary = summaryIn(msg.headers);
       row.open = null;
+      row.end = msg.seq;
       Object.assign(row, { status: ENDS[subject], ...summary, ended: at });
       row.at = summary ? at - summary.duration_ms : row.at;
     }
-    this.changed();
+    return true;
   }
 
+  // Of progress, which comes most often, the body is smaller than the headers; of an answer it may be a megabyte.
   #hear(msg) {
-    const row = this.byId.get(msg.headers?.get("Task-Id"));
+    const small = msg.subject === PROGRESS ? msg.json() : null;
+    const row = this.byId.get(small ? small.task_id : msg.headers?.get("Task-Id"));
     if (!row || row.ended) return;
-    const said = msg.json();
+    const said = small ?? msg.json();
     const call = `${said.phase} ${said.round} ${said.agent_id} ${said.question}`;
     row.heard = Date.now();
     if (said.shadow) return;

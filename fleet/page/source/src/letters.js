@@ -1,6 +1,6 @@
 // Dead letters: read one by one, handed in again once, dropped. The same rules as fleet/client/dead_letters.py.
 import { Refused } from "./nats.js";
-import { Store } from "./store.js";
+import { Polled } from "./store.js";
 
 const STREAM = "DEAD_LETTERS";
 const EVERY_MS = 5_000;
@@ -9,36 +9,23 @@ const NOTE = "deadletter.replayed.";
 const NOTED_MEANWHILE = 10071;
 const AGAIN_WITHIN_MS = 100_000; // the duplicate window of 120 s, less 20 s for clocks that differ
 
-export class Letters extends Store {
+export class Letters extends Polled {
   all = [];
   count = null;
   problem = null;
-  #closed = false;
 
   constructor(link) {
-    super();
-    this.link = link;
-    this.#run();
-  }
-
-  close() {
-    this.#closed = true;
-    clearTimeout(this.timer);
-  }
-
-  async #run() {
-    await this.read();
-    if (!this.#closed && !this.forbidden) this.timer = setTimeout(() => this.#run(), EVERY_MS);
+    super(link, EVERY_MS);
   }
 
   // The newest are kept: those that are known are not read again.
-  async read() {
+  async look() {
     try {
       const { state } = await this.link.api(`STREAM.INFO.${STREAM}`, { subjects_filter: `${NOTE}*` });
       const notes = state.subjects ?? {};
       const known = new Map(this.all.map((letter) => [letter.seq, letter]));
       const found = [];
-      for (let seq = state.first_seq; state.messages && seq <= state.last_seq && !this.#closed; ) {
+      for (let seq = state.first_seq; state.messages && seq <= state.last_seq && !this.closed; ) {
         const stored = await this.link.stored(STREAM, { seq, next_by_subj: "deadletter.>" });
         if (!stored) break;
         if (!stored.subject.startsWith(NOTE)) found.push(known.get(stored.seq) ?? letterOf(stored));
@@ -90,7 +77,7 @@ export class Letters extends Store {
   async drop(letter) {
     await this.link.api(`STREAM.MSG.DELETE.${STREAM}`, { seq: letter.seq });
     await this.link.api(`STREAM.PURGE.${STREAM}`, { filter: NOTE + letter.seq });
-    await this.read();
+    await this.look();
   }
 }
 

@@ -121,26 +121,35 @@ export class Link {
     return new Blob(parts).text();
   }
 
-  // Calls `tell(msg)` for what `stream` holds of `subject` since then, and for what comes. Returns a function that ends it.
-  follow(stream, subject, tell, { since, headersOnly, caughtUp } = {}) {
+  // Calls `tell(msg)` for what `stream` holds of `subject` since then (a time, or the sequence `from`), and for what comes; or for
+  // what stands before the sequence `before`, and no more. Returns a function that ends it.
+  follow(stream, subject, tell, { since, from, before, headersOnly, caughtUp } = {}) {
     let messages;
     let ended = false;
     const run = async () => {
       const consumer = await this.js.consumers.get(stream, {
         filter_subjects: subject,
-        ...(since ? { deliver_policy: "by_start_time", opt_start_time: since } : { deliver_policy: "all" }),
+        ...(since ? { deliver_policy: "by_start_time", opt_start_time: since } : from ? { deliver_policy: "by_start_sequence", opt_start_seq: from } : { deliver_policy: "all" }),
         ...(headersOnly ? { headers_only: true } : {}),
       });
-      messages = await consumer.consume({ max_messages: 10_000 });
-      let pending = (await consumer.info(true).catch(() => null))?.num_pending ?? 0;
-      if (pending === 0) caughtUp?.();
-      for await (const msg of messages) {
+      let behind = true;
+      const caught = () => {
+        if (!behind) return;
+        behind = false;
+        caughtUp?.();
+        if (before) messages?.close();
+      };
+      // Not an iterator: its promises would keep each message until the browser's next full collection, minutes later.
+      const callback = (msg) => {
+        if (before && msg.seq >= before) return caught();
         tell(msg);
-        if (pending > 0 && msg.info.pending === 0) {
-          pending = 0;
-          caughtUp?.();
-        }
-      }
+        if (behind && msg.info.pending === 0) caught();
+      };
+      messages = await consumer.consume({ max_messages: 10_000, callback });
+      if (((await consumer.info(true).catch(() => null))?.num_pending ?? 0) === 0) caught();
+      if (before && !behind) messages.close();
+      const error = await messages.closed();
+      if (error) throw error;
     };
     const again = () =>
       run().catch((error) => {

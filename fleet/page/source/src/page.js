@@ -28,16 +28,17 @@ function Page() {
 
   const connect = async (user, pass) => {
     setProblem(null);
+    let servers = [`${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname}:9222`];
     try {
       const settings = await (await fetch("settings.json")).json();
-      const servers = settings.servers?.length ? settings.servers : [`${location.protocol === "https:" ? "wss" : "ws"}://${location.hostname}:9222`];
+      if (settings.servers?.length) servers = settings.servers;
       const made = await open({ servers, user, pass });
       made.states(setState);
       setState("connected");
       setLink(made);
     } catch (error) {
       setState("refused");
-      setProblem(error.message);
+      setProblem(unconnected(error, servers));
     }
   };
 
@@ -45,7 +46,8 @@ function Page() {
     connect();
     const moved = () => {
       setAt(place());
-      document.getElementById("main")?.focus();
+      document.getElementById("main")?.focus({ preventScroll: true });
+      scrollTo(0, 0);
     };
     addEventListener("hashchange", moved);
     return () => removeEventListener("hashchange", moved);
@@ -79,6 +81,12 @@ function Shown({ link, list, at }) {
   const View = VIEWS[at.kind] ?? ListView;
   return store && list && html`<${View} store=${store} link=${link} list=${list} />`;
 }
+
+// A browser does not tell a page why a connection failed: nobody listens there, or a certificate that it does not trust.
+const unconnected = (error, servers) =>
+  /authori[sz]ation|permission/i.test(`${error?.name} ${error?.message}`)
+    ? error.message
+    : `No connection to ${servers.join(", ")}${error?.message ? `: ${error.message}` : ""}. Does NATS listen there for browsers, from this page's address, and does this browser trust its certificate?`;
 
 function Login({ problem, connect }) {
   const submit = (event) => {

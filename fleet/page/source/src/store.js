@@ -20,9 +20,36 @@ export class Store {
     const draw = () =>
       requestAnimationFrame(() => {
         this.#due = false;
-        for (const listener of this.#listeners) listener();
+        this.draw();
       });
     if (this.#everyMs) setTimeout(draw, this.#everyMs);
     else draw();
+  }
+
+  // Without waiting.
+  draw() {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+// What nothing tells of: `look` asks for it, again and again, until it is `closed` or `forbidden`.
+export class Polled extends Store {
+  closed = false;
+  #timer;
+
+  constructor(link, everyMs) {
+    super();
+    this.link = link;
+    queueMicrotask(() => this.#run(everyMs)); // a subclass has its fields by then
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  async #run(everyMs) {
+    await this.look();
+    if (!this.closed && !this.forbidden) this.#timer = setTimeout(() => this.#run(everyMs), everyMs);
   }
 }

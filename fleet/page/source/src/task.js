@@ -3,7 +3,9 @@ import { Store } from "./store.js";
 
 const DRAWN_EVERY_MS = 80;
 const ASK_EVERY_MS = 2_000;
+export const PIECE = 2_000; // characters: what is drawn again with each word
 const CLOCKS_DIFFER_MS = 60_000;
+const PROGRESS = "agent.response.progress";
 const ENDS = ["deliberation.completed", "deliberation.failed", "deliberation.cancelled"];
 
 export class Task extends Store {
@@ -19,6 +21,7 @@ export class Task extends Store {
   calls = new Map();
   #ends = [];
   #closed = false;
+  #event = null;
 
   constructor(link, id) {
     super(DRAWN_EVERY_MS);
@@ -68,6 +71,17 @@ export class Task extends Store {
     this.changed();
   }
 
+  // Of one whose state is not stored any more: its event is, at this place of the stream.
+  async readEvent(seq) {
+    if (this.result || this.#event === seq) return;
+    this.#event = seq;
+    const event = await this.link.stored("DELIBERATIONS", { seq }).catch(() => null);
+    if (!event) return;
+    const result = await this.#withTexts(await this.link.whole(JSON.parse(event.data)));
+    Object.assign(this, { status: result.status, error: null, result });
+    this.changed();
+  }
+
   // Of one at work the question stands in its state alone; in a long one not even there.
   async #readQuestion() {
     const state = await this.link.stored("KV_deliberations", { last_by_subj: `$KV.deliberations.${this.id}` }).catch(() => null);
@@ -97,8 +111,10 @@ export class Task extends Store {
     if (this.#closed) return;
     const since = new Date((this.accepted ?? Date.now()) - CLOCKS_DIFFER_MS).toISOString();
     const heard = (take) => (msg) => this.#mine(msg) && take(msg);
+    // Hundreds a second: to read all headers of one takes longer, and leaves more behind, than to read its small body.
+    const progress = (said) => said.task_id === this.id && this.#progress(said);
     this.#ends.push(
-      this.link.follow("AGENT_PROGRESS", "agent.response.progress", heard((msg) => this.#progress(msg.json())), { since }),
+      this.link.follow("AGENT_PROGRESS", PROGRESS, (msg) => progress(msg.json()), { since }),
       this.link.follow("AGENT_RESPONSES", "agent.response.completed", heard((msg) => this.#response(msg)), { since }),
       this.link.follow("AGENT_RESPONSES", "agent.response.failed", heard((msg) => this.#response(msg)), { since }),
     );
@@ -108,7 +124,7 @@ export class Task extends Store {
     const key = `${said.phase} ${said.round} ${said.agent_id} ${said.question ?? 1}`;
     if (!this.calls.has(key)) {
       const { phase, round, agent_id, role } = said;
-      this.calls.set(key, { key, shadow: said.shadow ?? false, phase, round: round ?? 0, agent_id, role, text: "", tokens: 0, began: Date.parse(said.timestamp), attempt: 0 });
+      this.calls.set(key, { key, shadow: said.shadow ?? false, phase, round: round ?? 0, agent_id, role, pieces: [], tokens: 0, began: Date.parse(said.timestamp), attempt: 0 });
     }
     return this.calls.get(key);
   }
@@ -117,9 +133,13 @@ export class Task extends Store {
     const call = this.#call(said);
     if (said.attempt !== call.attempt) {
       if (said.attempt < call.attempt) return;
-      Object.assign(call, { attempt: said.attempt, text: "" });
+      Object.assign(call, { attempt: said.attempt, pieces: [] });
     }
-    call.text += said.text_delta;
+    const { pieces } = call;
+    if ((pieces.at(-1)?.length ?? PIECE) >= PIECE) {
+      if (pieces.length > 0) pieces.push(flat(pieces.pop()));
+      pieces.push(said.text_delta);
+    } else pieces[pieces.length - 1] += said.text_delta;
     call.tokens = said.tokens;
     call.said = said.message;
     this.changed();
@@ -137,7 +157,8 @@ export class Task extends Store {
     call.tokens = said.usage?.completion_tokens ?? call.tokens;
     call.cached = said.usage?.cached_tokens;
     call.prompt = said.usage?.prompt_tokens;
-    call.text = said.proposal?.content || said.synthesis?.content || call.text;
+    const whole = said.proposal?.content || said.synthesis?.content;
+    if (whole) call.pieces = [whole];
     call.declined = said.declined ?? null;
     call.checks = said.checks ?? {};
     call.notes = said.notes ?? [];
@@ -145,3 +166,6 @@ export class Task extends Store {
     if (!this.result) this.#askSoon();
   }
 }
+
+// As one string: what was put together word by word is kept by the browser in as many parts, five times as large.
+const flat = (text) => [...text.match(/[^]{1,1000}/g)].join("");

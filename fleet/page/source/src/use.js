@@ -1,3 +1,4 @@
+import { Component } from "preact";
 import { useEffect, useReducer, useState } from "preact/hooks";
 
 // Draws again whenever `store` changes.
@@ -25,3 +26,15 @@ export function useNow(everyMs) {
   }, [everyMs]);
   return now;
 }
+
+// `View`, drawn again only when one of the props that are `watched` has changed. Not by `useMemo`: that would keep the whole tree.
+export const still = (View, ...watched) =>
+  class extends Component {
+    shouldComponentUpdate(next) {
+      return watched.some((name) => next[name] !== this.props[name]);
+    }
+
+    render(props) {
+      return View(props);
+    }
+  };

@@ -1,31 +1,23 @@
 // Requests that wait for room, with the time since when, and whether anybody takes them at all.
-import { Store } from "./store.js";
+import { Polled } from "./store.js";
 
 const STREAM = "DELIBERATION_REQUESTS";
 const EVERY_MS = 2_000;
 const SHOWN = 50;
 
-export class Waiting extends Store {
+export class Waiting extends Polled {
   count = 0;
   oldest = null;
   rows = [];
   taken = true; // whether a dispatcher is there
   problem = null;
-  #closed = false;
   #refused = false;
 
   constructor(link) {
-    super();
-    this.link = link;
-    this.#run();
+    super(link, EVERY_MS);
   }
 
-  close() {
-    this.#closed = true;
-    clearTimeout(this.timer);
-  }
-
-  async #run() {
+  async look() {
     try {
       const [{ state }, consumer] = await Promise.all([
         this.link.api(`STREAM.INFO.${STREAM}`),
@@ -42,13 +34,12 @@ export class Waiting extends Store {
       this.problem = error.message;
     }
     this.changed();
-    if (!this.#closed) this.timer = setTimeout(() => this.#run(), EVERY_MS);
   }
 
   // The oldest, one by one: nobody but the dispatcher may have a consumer of this stream.
   async #read(seq) {
     const rows = [];
-    while (rows.length < SHOWN && !this.#closed) {
+    while (rows.length < SHOWN && !this.closed) {
       const row = await this.#get(seq);
       if (!row) break;
       rows.push(row);

@@ -13,6 +13,10 @@ export const count = (number) => (number == null ? "–" : NUMBERS.format(number
 
 export const points = (score) => (score == null ? "–" : Number(score).toFixed(1));
 
+// What a judge gave, and what that is; it has no scale.
+export const rewarded = ({ kind, value }) =>
+  kind === "generative_scoring" ? `gave log-odds of Yes of ${value.toFixed(2)} (${(100 / (1 + Math.exp(-value))).toFixed(1)} %)` : `gave a reward of ${value.toFixed(2)}`;
+
 export const money = (cost) => (cost == null ? null : cost === 0 ? "0" : cost >= 1 ? cost.toFixed(2) : cost >= 0.0001 ? cost.toFixed(4) : cost.toPrecision(2));
 
 // The time of day; with the date, where that is not today.
@@ -60,6 +64,7 @@ export function verdict(result) {
   if (!first) return ["There is no proposal."];
   const who = `${visible(first.role)} (${visible(first.agent_id)})`;
   const said = [];
+  if (result.cached_from) said.push(`This is the result of ${visible(result.cached_from)}, an equal request: no model was called for it.`);
   if (result.ranking?.method === "vote") said.push(`${who} got the most votes.`);
   else if (rated.length === 0 && ranked.length > 1) said.push(`Nobody scored the proposals. ${who} stands first by its checks.`);
   else if (ranked.length === 1) said.push(`${who} gave the only proposal: there was nothing to compare it with.`);

@@ -11,10 +11,10 @@ from fleet import subjects
 from fleet.client.listing import summaries
 from fleet.client.session import session
 from fleet.config import load
-from tests.support import commands
-from tests.support.control_plane import Fleet
-from tests.support.permitted import Users
-from tests.support.whole_fleet import whole
+from tests.support.client import commands
+from tests.support.fleets.control_plane import Fleet
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.permitted import Users
 from workers.simulator.server import SimulatorConfig
 
 each_user = pytest.mark.parametrize("name", ["client", "viewer"])

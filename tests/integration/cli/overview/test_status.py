@@ -4,8 +4,8 @@ import asyncio
 import json
 
 from fleet import subjects
-from tests.support import commands
-from tests.support.control_plane import running
+from tests.support.client import commands
+from tests.support.fleets.control_plane import running
 
 AT_WORK = {"dispatcher", "collector", "controller", "workers"}
 

@@ -1,6 +1,5 @@
 """What a process has sent arrives before anybody else says the same: asked for on a real nats-server."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -13,6 +12,7 @@ from fleet.chaos.proxy import Proxy
 from fleet.config import load
 from fleet.control.publishing.fence import PublisherFence
 from fleet.errors import EventInFlight, Unreachable
+from tests.support.waiting import until
 
 
 class Parties:
@@ -49,7 +49,7 @@ async def test_what_is_held_in_a_silent_link_is_waited_for(parties: Parties) -> 
     """While the link is silent nobody may repeat; once it answers, what was sent before has arrived."""
     parties.proxy.silence(lambda _: True)
     await parties.sender.publish("said", b"the end")
-    await asyncio.sleep(0.1)
+    await until(lambda: not parties.sender.pending_data_size)  # it has left for the link
     with pytest.raises(EventInFlight, match="silent"):
         await parties.second.wait_for(parties.first.instance, "t-1")
     assert parties.heard == []
@@ -73,16 +73,14 @@ async def test_a_process_does_not_wait_for_its_own_work(parties: Parties) -> Non
 async def test_one_that_is_gone_is_not_waited_for(parties: Parties) -> None:
     """NATS says at once that nobody is there."""
     await parties.sender.close()
-    while parties.proxy._links:  # noqa: ASYNC110 - until the server has seen it, too
-        await asyncio.sleep(0.01)
+    await until(lambda: not parties.proxy._links)  # until the server has seen it, too
     await parties.second.wait_for(parties.first.instance, "in-work")
 
 
 async def reconnected(parties: Parties, before: str) -> None:
     """Waits until the sender has another connection, and answers by it."""
-    async with asyncio.timeout(30):
-        while parties.first.instance == before or not parties.sender.is_connected or parties.first._sub is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    first, sender = parties.first, parties.sender
+    await until(lambda: first.instance != before and sender.is_connected and first._sub is not None)
 
 
 async def test_a_new_connection_does_not_answer_for_what_the_old_one_has_sent(parties: Parties) -> None:
@@ -93,7 +91,7 @@ async def test_a_new_connection_does_not_answer_for_what_the_old_one_has_sent(pa
     old = {link.number for link in parties.proxy._links}
     parties.proxy.silence(lambda link: link.number in old)
     await parties.sender.publish("said", b"the end")
-    await asyncio.sleep(0.1)
+    await until(lambda: not parties.sender.pending_data_size)  # it has left for the link
     await parties.sender._process_op_err(
         nats.errors.StaleConnectionError()
     )  # what its pings would find in some seconds
@@ -101,9 +99,7 @@ async def test_a_new_connection_does_not_answer_for_what_the_old_one_has_sent(pa
     with pytest.raises(EventInFlight, match="silent"):
         await parties.second.wait_for(before, "t-1")
     parties.proxy.heal()
-    async with asyncio.timeout(20):
-        while parties.heard != [b"the end"]:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: parties.heard == [b"the end"])
     await parties.second.wait_for(parties.first.instance, "t-1")
 
 
@@ -112,9 +108,7 @@ async def test_nothing_is_kept_for_after_a_reconnect(parties: Parties) -> None:
     before = parties.first.instance
     parties.sender._pending.append(b"PUB said 8\r\nnot sent\r\n")
     parties.proxy.cut(lambda _: True)
-    async with asyncio.timeout(10):
-        while parties.sender.is_connected:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+    await until(lambda: not parties.sender.is_connected, pause_s=0.001)
     with pytest.raises(nats.errors.OutboundBufferLimitError):
         await parties.sender.publish("said", b"too late")
     await reconnected(parties, before)

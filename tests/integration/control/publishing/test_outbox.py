@@ -14,6 +14,7 @@ from nats.js.api import DiscardPolicy
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import load
+from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.outbox import Outbox
 from fleet.control.publishing.terminal_events import publish_end
 from fleet.control.states.store import KeyValueStore
@@ -64,7 +65,7 @@ async def say_again(nc: Any, state: Deliberation) -> None:
 
 def outbox(nc: Any, *, max_payload: int | None = None) -> Outbox:
     js = nc.jetstream()
-    return Outbox(nc, js, Texts(js, max_payload or nc.max_payload), "collector")
+    return Outbox(nc, js, Texts(js, max_payload or nc.max_payload), "collector", CallTokens(js, b"a key"))
 
 
 async def test_terminal_event_published_again_reaches_nobody_twice(nc: Any) -> None:
@@ -132,6 +133,24 @@ async def test_an_end_is_said_by_none_but_the_connection_that_decided_it(nc: Any
     with pytest.raises(EventInFlight, match="earlier may publish it"):
         await outbox(nc).publish(ended().change(written_by="earlier"), due(ended()))
     assert (await nc.jetstream().stream_info(subjects.DELIBERATIONS)).state.messages == 0
+
+
+async def test_an_end_that_cannot_be_stored_is_seen_by_nobody(nc: Any) -> None:
+    """Its stream is away: it is published once that is back, and core subscribers see it once."""
+    seen: list[bytes] = []
+
+    async def take(msg: Any) -> None:
+        seen.append(msg.data)
+
+    await nc.subscribe(subjects.COMPLETED, cb=take)
+    js = nc.jetstream()
+    await js.delete_stream(subjects.DELIBERATIONS)
+    with pytest.raises(nats.errors.Error):
+        await say(nc, ended())
+    await topology.declare(js, load({}))
+    await say(nc, ended())
+    await nc.flush()
+    assert len(seen) == (await js.stream_info(subjects.DELIBERATIONS)).state.messages == 1
 
 
 async def test_result_beyond_one_message_refers_to_its_texts(nc: Any) -> None:

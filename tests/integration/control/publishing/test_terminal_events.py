@@ -14,6 +14,7 @@ from nats.js.api import StreamConfig
 from fleet import subjects
 from fleet.control.publishing import terminal_events
 from fleet.control.publishing.terminal_events import TerminalEvents
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -91,9 +92,7 @@ async def test_who_asks_while_it_is_read_is_answered_by_the_next_reading(
     await at_its_end.wait()
     await end(js, "t", say=True)
     second = asyncio.create_task(asked.is_stored("t"))
-    async with asyncio.timeout(20):
-        while not asked._waiting:  # noqa: ASYNC110 - it is known by this alone
-            await asyncio.sleep(0.01)
+    await until(lambda: asked._waiting)  # it is known by this alone
     go_on.set()
     assert (await first, await second) == (False, True)
 

@@ -1,7 +1,6 @@
 """Streams and durables that somebody reconfigures under a running fleet, on a real nats-server."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
@@ -15,7 +14,8 @@ from fleet.control.recovery.watchdog import LONGEST_PAUSE_S, PROBE_INTERVAL_S, V
 from fleet.jetstream import topology
 from fleet.jetstream.declaring.differences import changed, drift
 from tests.support import agents
-from tests.support.control_plane import running
+from tests.support.fleets.control_plane import running
+from tests.support.waiting import until
 
 WITHIN_S = 30
 STATES = subjects.STATES
@@ -25,12 +25,6 @@ TEXTS = f"OBJ_{subjects.TEXTS}"
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fleet.control.recovery.watchdog.PROBE_INTERVAL_S", 0.1)
-
-
-async def until(fact: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while not await fact():  # noqa: ASYNC110 - a stream tells nobody that it was changed
-            await asyncio.sleep(0.05)
 
 
 async def is_as_wanted(js: JetStreamContext, name: str) -> bool:

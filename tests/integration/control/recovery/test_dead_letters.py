@@ -14,7 +14,6 @@ from fleet.config import load
 from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.outbox import Outbox
 from fleet.control.recovery.dead_letters import DeadLetters, UndeliverableMessage
-from fleet.control.runner import Runner
 from fleet.control.states.store import KeyValueStore
 from fleet.deliberation.events import CallAgent, Requested, Responded
 from fleet.deliberation.machine import decide
@@ -26,7 +25,9 @@ from fleet.messages import AgentCompleted, AgentRequested, encode
 from fleet.messages.headers import CALL_TOKEN
 from fleet.requests.task import Task
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.runner import make_runner
+from tests.support.waiting import until, until_emptied
 
 WITHIN_S = 30
 POISONED = "agent-dev-001"
@@ -48,8 +49,9 @@ class Stage:
     async def dead_letters(self) -> DeadLetters:
         texts = Texts(self.js, self.nc.max_payload)
         store = await KeyValueStore.open(self.js, texts)
-        outbox = Outbox(self.nc, self.js, texts, "collector")
-        return DeadLetters(self.nc, self.js, store, outbox, Runner(store, outbox))
+        tokens = await CallTokens.open(self.js)
+        outbox = Outbox(self.nc, self.js, texts, "collector", tokens)
+        return DeadLetters(self.nc, self.js, store, outbox, make_runner(store, outbox), tokens)
 
     async def exhaust(self, stream: str) -> None:
         """Delivers what is in the stream as often as its consumer allows, to one that says nothing; then waits until
@@ -79,9 +81,7 @@ class Stage:
         return int((await self.js.stream_info(stream)).state.messages)
 
     async def emptied(self, stream: str) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while await self.count(stream):  # noqa: ASYNC110 - a stream tells nobody that it is empty
-                await asyncio.sleep(0.02)
+        await until_emptied(self.js, stream)
 
     async def last(self, stream: str, subject: str) -> tuple[dict[str, Any], dict[str, str]]:
         found = await self.js.get_last_msg(stream, subject)
@@ -250,9 +250,7 @@ async def test_a_poisoned_answer_fails_its_call_and_not_the_task(nats_url: str) 
 
     async with running(nats_url, first_is_silent) as fleet:
         task_id = await fleet.request(rounds=0)
-        async with asyncio.timeout(WITHIN_S):
-            while not any(call.agent_id.endswith("001") for call in calls):  # noqa: ASYNC110 - played by the test
-                await asyncio.sleep(0.02)
+        await until(lambda: any(call.agent_id.endswith("001") for call in calls), WITHIN_S)  # played by the test
         js = fleet.nc.jetstream()
         call = next(call for call in calls if call.agent_id.endswith("001"))
         name, token = call.msg_id, (await CallTokens.open(js)).of(call)

@@ -1,6 +1,5 @@
 """NATS does not check where a client has answers sent to: a state can be overwritten so. It is never believed."""
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import pytest
 from fleet import subjects
 from fleet.messages import AgentRequested
 from tests.support import agents
-from tests.support.control_plane import running
-from tests.support.fake_control_plane import SLOW, until
-from tests.support.following import Follower
-from tests.support.permitted import permitted
-from tests.support.whole_fleet import whole
+from tests.support.client.following import Follower
+from tests.support.fleets.control_plane import running
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats.permitted import permitted
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import SLOW
 
 KEY = f"$KV.{subjects.BUCKET}"
 GET = f"$JS.API.DIRECT.GET.{subjects.STATES}"
@@ -30,9 +30,11 @@ async def test_a_state_that_a_client_destroys_fails_and_is_not_believed(tmp_path
             await follower.call({"task_id": "victim", "task_description": "Design it", "constraints": constraints})
             await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
             await fleet.nc.publish(subjects.REQUESTED, b"{}", reply=f"{KEY}.victim")
-            async with asyncio.timeout(10):
-                while (await fleet.ask(subjects.RESULT, {"task_id": "victim"}))[1].get("status") == "IN_PROGRESS":  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+
+            async def is_found_out() -> bool:
+                return (await fleet.ask(subjects.RESULT, {"task_id": "victim"}))[1].get("status") != "IN_PROGRESS"
+
+            await until(is_found_out)
             failed = await fleet.inbox.next(subjects.FAILED, task_id="victim")
             assert "lost the state" in failed["error"]
             assert "cannot be read" in failed["error"]
@@ -67,9 +69,11 @@ async def test_a_state_that_is_copied_to_another_key_is_not_believed(tmp_path: P
                 await fleet.inbox.next(subjects.ACCEPTED, task_id=task_id)
             for key in ("free", "taken"):
                 await fleet.nc.publish(f"{GET}.{KEY}.other", reply=f"{KEY}.{key}")
-            async with asyncio.timeout(10):
-                while (await fleet.ask(subjects.RESULT, {"task_id": "free"}))[0] == "404":  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+
+            async def is_copied() -> bool:
+                return (await fleet.ask(subjects.RESULT, {"task_id": "free"}))[0] != "404"
+
+            await until(is_copied)
             code, body = await fleet.ask(subjects.RESULT, {"task_id": "free"})
             assert (code, "it is the state of other" in body["error"]) == ("503", True)
             code, body = await fleet.ask(subjects.RESULT, {"task_id": "taken"})

@@ -5,7 +5,7 @@ A limit of the server's file sizes makes the same fault, without a disk of the t
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from fleet.config import load
 from fleet.control import collector
 from fleet.jetstream import topology
 from fleet.local.nats_server import EmbeddedNats
-from tests.support.servers import Server, free_ports
+from tests.support.nats.servers import Server, free_ports
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -52,13 +53,8 @@ async def test_our_own_server_is_restarted_once_there_is_room(tmp_path: Path) ->
         assert server.pid is not None
         with full(server.pid):
             await fails(js, subjects.REQUESTED)
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    await js.publish(subjects.REQUESTED, b"new")
-                    break
-                except (nats.errors.Error, OSError, TimeoutError):
-                    await asyncio.sleep(0.1)
+        refused = (nats.errors.Error, OSError, TimeoutError)
+        await until(lambda: js.publish(subjects.REQUESTED, b"new"), not_yet=refused)
         assert (await js.get_msg(subjects.DELIBERATION_REQUESTS, 1)).data == b"kept"
     finally:
         await nc.close()
@@ -86,21 +82,22 @@ async def test_readiness_names_a_server_that_stores_nothing(tmp_path: Path) -> N
     (port,) = free_ports(1)
     try:
         async with collecting(server.url, port):
-            await until(port, lambda problems: not problems)
+            await until_problems(port, lambda problems: not problems)
             with full(server.pid):
-                await until(port, lambda problems: "NATS stores nothing" in problems)
+                await until_problems(port, lambda problems: "NATS stores nothing" in problems)
             await server.stop()
             await server.start()
-            await until(port, lambda problems: not problems)
+            await until_problems(port, lambda problems: not problems)
     finally:
         await server.stop()
 
 
-async def until(port: int, so: Any) -> None:
-    """Waits until the names of what is wrong are so."""
-    async with asyncio.timeout(60), aiohttp.ClientSession() as http:
-        while True:
+async def until_problems(port: int, fact: Callable[[list[str]], bool]) -> None:
+    """Until this is so of the names of what is wrong."""
+    async with aiohttp.ClientSession() as http:
+
+        async def is_so() -> bool:
             async with http.get(f"http://127.0.0.1:{port}/readyz") as reply:
-                if so((await reply.json())["problems"]):
-                    return
-            await asyncio.sleep(0.1)
+                return fact((await reply.json())["problems"])
+
+        await until(is_so)

@@ -12,13 +12,16 @@ import pytest
 import structlog
 
 from fleet import subjects
+from fleet.control.collector import Collector
+from fleet.control.intake import IncomingMessage
 from fleet.control.publishing import terminal_events
 from fleet.control.recovery import lost_streams, reconciliation, watchdog
 from fleet.jetstream import topology
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
-from tests.support.control_plane import Fleet, answering, without_workers
-from tests.support.natscli import nats_cli, run
+from tests.support.fleets.control_plane import Fleet, answering, without_workers
+from tests.support.nats.natscli import nats_cli, run
+from tests.support.waiting import until, until_emptied
 
 pytestmark = pytest.mark.xdist_group("natscli")
 WITHIN_S = 60.0
@@ -54,9 +57,7 @@ async def begin(fleet: Fleet, *names: str) -> None:
 
 
 async def reconciled(logs: list[dict[str, object]], times: int) -> None:
-    async with asyncio.timeout(WITHIN_S):
-        while sum(line["event"] == "streams.reconciled" for line in logs) < times:  # noqa: ASYNC110 - a log does not tell
-            await asyncio.sleep(0.05)
+    await until(lambda: sum(line["event"] == "streams.reconciled" for line in logs) >= times)
 
 
 async def result(fleet: Fleet, name: str) -> dict[str, Any]:
@@ -70,9 +71,8 @@ async def result(fleet: Fleet, name: str) -> dict[str, Any]:
 
 async def told(fleet: Fleet, *names: str) -> dict[str, int]:
     """How often events told that they ended: a result may be had a moment before its event."""
-    async with asyncio.timeout(WITHIN_S):
-        while not {*names} <= (ends := _ends(fleet)).keys():  # noqa: ASYNC110 - it may be one of several subjects
-            await asyncio.sleep(0.05)
+    await until(lambda: {*names} <= _ends(fleet).keys())  # it may be one of several subjects
+    ends = _ends(fleet)
     return {name: ends[name] for name in names}
 
 
@@ -92,6 +92,23 @@ async def schedules(fleet: Fleet) -> set[str]:
     js = fleet.nc.jetstream()
     info = await js.stream_info(subjects.DELIBERATION_CONTROL, subjects_filter=subjects.schedule_of("*"))
     return {*(info.state.subjects or ())}
+
+
+async def nothing_is_due(fleet: Fleet) -> None:
+    """A deadline is taken back after its event was published."""
+
+    async def is_so() -> bool:
+        return not await schedules(fleet)
+
+    await until(is_so)
+
+
+async def looked_at(fleet: Fleet, stream: str) -> None:
+    """Dispatcher and collector have both asked NATS how it is, from now on: what comes now is held against that."""
+    asked = await fleet.nc.subscribe(f"$JS.API.STREAM.INFO.{stream}")
+    for _ in range(2 * len(("dispatcher", "collector"))):  # one may be ahead of the other
+        await asked.next_msg(WITHIN_S)
+    await asked.unsubscribe()
 
 
 async def set_back(by_hand: Nats, stream: str, backup: Path) -> None:
@@ -126,15 +143,16 @@ async def test_a_stream_that_is_set_back_is_noticed_and_each_task_ends_once(
         await begin(fleet, "before")
         await by_hand("stream", "backup", stream, tmp_path / "backup")
         await begin(fleet, *RUNNING)
+        if stream == subjects.AGENT_RESPONSES:
+            await fleet.nc.jetstream().publish(subjects.AGENT_COMPLETED, b"{}")  # no answer; but it is not empty now
+        await looked_at(fleet, stream)
         with structlog.testing.capture_logs() as logs:
             await set_back(by_hand, stream, tmp_path / "backup")
             await reconciled(logs, 2)
         async with answering(fleet):
             expected = "FAILED" if stream == subjects.STATES else "COMPLETED"
             assert await ends(fleet, "before", *RUNNING) == {"before": "COMPLETED"} | dict.fromkeys(RUNNING, expected)
-        async with asyncio.timeout(WITHIN_S):  # a deadline is taken back after its event was published
-            while await schedules(fleet):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await nothing_is_due(fleet)
 
 
 @pytest.mark.parametrize("stream", [subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL, subjects.STATES])
@@ -217,3 +235,31 @@ async def test_nothing_is_asked_twice_where_nothing_was_lost(nats_url: str, by_h
                 await ends(fleet, *names)
             await reconciled(logs, 2)
     assert attempts.keys() == {1}, json.dumps(attempts)
+
+
+async def test_what_was_answered_is_not_asked_again_before_anybody_took_it(
+    nats_url: str, by_hand: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector was cut off, say, and another stream lost meanwhile."""
+    asked: Counter[str] = Counter()
+    back, take = asyncio.Event(), Collector.on_response
+
+    def respond(call: AgentRequested) -> AgentResponse:
+        asked[call.call_id] += 1
+        return agents.answer(call)
+
+    async def later(self: Collector, message: IncomingMessage) -> None:
+        await back.wait()
+        await take(self, message)
+
+    monkeypatch.setattr(Collector, "on_response", later)
+    async with without_workers(nats_url) as fleet:
+        await begin(fleet, *RUNNING)
+        async with answering(fleet, respond):
+            await until_emptied(fleet.nc.jetstream(), subjects.AGENT_REQUESTS)
+            with structlog.testing.capture_logs() as logs:
+                await by_hand("request", subjects.purge_of(subjects.DELIBERATION_CONTROL), "")
+                await reconciled(logs, 4)
+            back.set()
+            assert await ends(fleet, *RUNNING) == dict.fromkeys(RUNNING, "COMPLETED")
+    assert set(asked.values()) == {1}, asked

@@ -3,9 +3,10 @@
 By the real `nats`, on a real server: each store by itself, as an operator may do it.
 """
 
-import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -15,8 +16,9 @@ import pytest
 from fleet import subjects
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
-from tests.support.natscli import nats_cli, run
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.nats.natscli import nats_cli, run
+from tests.support.waiting import until_stored
 
 pytestmark = pytest.mark.xdist_group("natscli")
 
@@ -68,15 +70,22 @@ async def ask(fleet: Fleet, name: str, **more: Any) -> dict[str, Any]:
     return event
 
 
+@asynccontextmanager
+async def set_back(nats_url: str, operator: Operator, stream: str) -> AsyncIterator[Fleet]:
+    """A fleet until its end; what is done inside, the stream does not know afterwards."""
+    async with running(nats_url, about) as fleet:
+        await ask(fleet, "first")
+        await operator.back_up(stream)
+        yield fleet
+    await operator.restore(stream)
+
+
 async def test_requests_after_their_stream_was_set_back_are_answered_with_their_own_results(
     nats_url: str, operator: Operator
 ) -> None:
     """Their numbers were given out before: each has an id that the fleet makes, of its own, and its answer."""
-    async with running(nats_url, about) as fleet:
-        await ask(fleet, "first")
-        await operator.back_up(subjects.DELIBERATION_REQUESTS)
+    async with set_back(nats_url, operator, subjects.DELIBERATION_REQUESTS) as fleet:
         older = [await ask(fleet, f"older{number}") for number in range(4)]
-    await operator.restore(subjects.DELIBERATION_REQUESTS)
     async with running(nats_url, about) as fleet:
         for number in range(2):
             assert topic(await ask(fleet, f"newer{number}")) == f"topic-newer{number}"
@@ -97,11 +106,8 @@ async def test_requests_after_states_were_set_back_are_answered_with_their_own_r
     nats_url: str, operator: Operator
 ) -> None:
     """An id that the states do not know any more is free, within the duplicate window, too."""
-    async with running(nats_url, about) as fleet:
-        await ask(fleet, "first")
-        await operator.back_up(subjects.STATES)
+    async with set_back(nats_url, operator, subjects.STATES) as fleet:
         await ask(fleet, "older", task_id="mine")
-    await operator.restore(subjects.STATES)
     async with running(nats_url, about) as fleet:
         assert topic(await ask(fleet, "newer", task_id="mine")) == "topic-newer"
         assert fleet.inbox.of("mine") == [subjects.ACCEPTED, subjects.COMPLETED]
@@ -126,17 +132,13 @@ async def test_rejections_of_an_earlier_request_are_not_taken_for_those_of_a_lat
     nats_url: str, operator: Operator
 ) -> None:
     """Although both have the same number, and the stream of events tells of both."""
-    async with running(nats_url, about) as fleet:
-        await operator.back_up(subjects.DELIBERATION_REQUESTS)
+    async with set_back(nats_url, operator, subjects.DELIBERATION_REQUESTS) as fleet:
         for _ in range(3):
             code, _ = await fleet.ask(subjects.ASK, {"task_description": "Say topic-bad", "num_agents": 99})
             assert code == "400"
-    await operator.restore(subjects.DELIBERATION_REQUESTS)
     async with running(nats_url, about) as fleet:
         assert topic(await ask(fleet, "good")) == "topic-good"
         code, again = await fleet.ask(subjects.ASK, {"task_description": "Say topic-bad", "num_agents": 98})
-        assert (code, again["stream_sequence"]) == ("400", 2)
+        assert (code, again["stream_sequence"]) == ("400", 3)
         js = fleet.nc.jetstream()
-        async with asyncio.timeout(20):
-            while (await js.stream_info(subjects.DEAD_LETTERS)).state.messages < 4:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until_stored(js, subjects.DEAD_LETTERS, lambda count: count >= 4)

@@ -1,6 +1,5 @@
 """`deliberation.follow`: everything that happens, as replies to one request, and nothing when nobody follows."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,13 @@ import pytest
 from fleet import subjects
 from fleet.control.service import following
 from fleet.messages import AgentRequested, AgentResponse
-from tests.support import agents, natscli
-from tests.support.control_plane import Fleet, running
-from tests.support.fake_control_plane import until
-from tests.support.following import Follower, steps
-from tests.support.permitted import permitted
-from tests.support.whole_fleet import whole
+from tests.support import agents
+from tests.support.client.following import Follower, steps
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.fleets.whole_fleet import whole
+from tests.support.nats import natscli
+from tests.support.nats.permitted import permitted
+from tests.support.waiting import until
 
 TASK = {"task_id": "t", "task_description": "Design it", "num_agents": 3}
 
@@ -102,6 +102,7 @@ async def test_an_ended_task_is_told_at_once(nats_url: str) -> None:
         (b"nobody", "404", "no task nobody"),
         ({"task_description": "x", "num_agents": 100}, "400", "$.num_agents"),
         (b"{", "400", "truncated"),
+        (b" ", "400", "names no task"),
         ({"task_id": "t", "rounds": 2}, "400", "$.task_description"),
         (TASK | {"task_id": "used", "task_description": "Another"}, "409", "used before"),
     ],
@@ -141,9 +142,11 @@ async def test_nobody_follows_nothing_is_told(nats_url: str) -> None:
         assert await js.consumers_info(subjects.STATES) == []
         for number in range(3):
             await (await Follower(fleet).call(TASK | {"task_id": f"t{number}"})).rest()
-        async with asyncio.timeout(10):
-            while await js.consumers_info(subjects.STATES):  # noqa: ASYNC110 - a consumer goes without a word
-                await asyncio.sleep(0.02)
+
+        async def none_is_left() -> bool:
+            return not await js.consumers_info(subjects.STATES)
+
+        await until(none_is_left)
 
 
 @pytest.mark.usefixtures("nats_binary")

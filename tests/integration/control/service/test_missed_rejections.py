@@ -8,7 +8,7 @@ import pytest
 from fleet import subjects
 from fleet.control.service.waiters import Waiters
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
+from tests.support.fleets.control_plane import Fleet, running
 
 
 @pytest.fixture

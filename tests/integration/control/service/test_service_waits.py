@@ -8,9 +8,10 @@ import pytest
 from fleet import subjects
 from fleet.control.service import endpoints
 from fleet.control.service.lookup import Lookup
+from fleet.control.service.waiters import Waiters
 from fleet.deliberation.state import Deliberation
 from tests.support import agents
-from tests.support.control_plane import running
+from tests.support.fleets.control_plane import running
 
 
 async def test_an_ordinary_ask_looks_for_no_rejection(nats_url: str) -> None:
@@ -45,16 +46,19 @@ async def test_an_end_while_the_state_is_read_is_noticed(
 
     monkeypatch.setattr(endpoints, "POLL_S", 3600.0)
     async with running(nats_url, respond) as fleet:
-        load = Lookup.load
+        load, wake, was_woken = Lookup.load, Waiters.wake, asyncio.Event()
+
+        def noted(self: Waiters, key: str) -> None:
+            wake(self, key)
+            was_woken.set()
 
         async def slow(self: Lookup, task_id: str) -> Deliberation | None:
             state = await load(self, task_id)
             if state is not None and not state.ended:
-                await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
-                await self._component.nc.flush()
-                await asyncio.sleep(0.05)  # until the event was handled, too
+                await was_woken.wait()
             return state
 
+        monkeypatch.setattr(Waiters, "wake", noted)
         monkeypatch.setattr(Lookup, "load", slow)
         body: dict[str, Any] = {"task_id": "t", "task_description": "Design it", "num_agents": 1}
         if verb == subjects.RESULT:

@@ -1,6 +1,5 @@
 """Requests that wait for room can be seen and cancelled, and who asks for one that is gone is told."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -10,8 +9,9 @@ from fleet import subjects
 from fleet.config import Limits
 from fleet.control.service import endpoints
 from tests.support import agents
-from tests.support.control_plane import Fleet, running
-from tests.support.following import Follower
+from tests.support.client.following import Follower
+from tests.support.fleets.control_plane import Fleet, running
+from tests.support.waiting import until_stored
 
 FULL = Limits(max_in_flight=1)
 
@@ -99,9 +99,7 @@ async def test_a_call_whose_request_was_purged_ends(nats_url: str, monkeypatch: 
         )
         follower = Follower(fleet)
         await follower.call({"task_id": "t", "task_description": "x"}, verb)
-        async with asyncio.timeout(10):
-            while not (await js.stream_info(subjects.DELIBERATION_REQUESTS)).state.messages:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until_stored(js, subjects.DELIBERATION_REQUESTS, lambda count: count > 0)
         await js.purge_stream(subjects.DELIBERATION_REQUESTS)
         while follower.codes[-1:] in ([], [None]):
             await follower.next()

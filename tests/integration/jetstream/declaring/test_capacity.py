@@ -16,11 +16,11 @@ from fleet.config import Settings, load
 from fleet.errors import ConfigError
 from fleet.jetstream import topology
 from fleet.jetstream.declaring.capacity import HOLD_AT, HOLDING, shortage
+from fleet.limits.streams import DEFAULTS, GIB, MIB, StreamLimits
 from fleet.messages import encode
-from fleet.stream_limits import DEFAULTS, GIB, MIB, StreamLimits
 from tests.support import agents
-from tests.support.control_plane import running
 from tests.support.council import begin, calls
+from tests.support.fleets.control_plane import running
 
 FILLER = {
     subjects.DELIBERATION_CONTROL: "control.cancel",

@@ -10,7 +10,7 @@ from fleet.config import Limits, load
 from fleet.control import collector
 from fleet.errors import ConfigError
 from fleet.jetstream.connection import connect, disconnect
-from tests.support import servers
+from tests.support.nats import servers
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -31,7 +31,7 @@ def account(limits: str) -> str:
         (
             account("max_memory: 1GB, max_file: 10GB, max_ack_pending: 100"),
             Limits(),
-            "the consumer dispatcher of DELIBERATION_REQUESTS: consumer max ack pending .* raise that limit",
+            "the consumer [a-z]+ of [A-Z_]+: consumer max ack pending .* raise that limit",
         ),
         ("", Limits(replicas=3), "DELIBERATION_REQUESTS: replicas > 1 .* replicas under"),
         ("", Limits(results_days=0.001), "DELIBERATIONS: duplicates window .* results_days"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fleet import subjects
-from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, worker_process, working
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings, worker_process, working
 from workers.calls import responses
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import Simulator, SimulatorConfig
@@ -18,7 +19,7 @@ DOUBLING = {"not": {"$ref": "#/$defs/a0"}, "$defs": {**_CHAIN, "a40": {"type": "
 QUICK = SimulatorConfig(answer_tokens=5)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 async def test_a_call_that_was_lost_with_two_workers_gets_no_third_one(
     plane: Plane, tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_control_plane import Plane, until, working
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import Plane, working
 from workers.llm.servers import endpoint
 from workers.simulator.server import Simulator, SimulatorConfig
 

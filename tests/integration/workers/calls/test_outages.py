@@ -13,7 +13,7 @@ from fleet.clock import now_ms
 from fleet.local.ports import free_port
 from fleet.model_servers import EndpointConfig, ModelConfig
 from fleet.times import rfc3339
-from tests.support.fake_control_plane import Plane, request, settings
+from tests.support.workers.fake_control_plane import Plane, request, settings
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import Simulator, SimulatorConfig
 

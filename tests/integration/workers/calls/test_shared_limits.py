@@ -13,7 +13,8 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.model_servers import EndpointConfig
 from fleet.times import rfc3339
-from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, worker_process
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings, worker_process
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import Simulator, SimulatorConfig
 

@@ -1,6 +1,5 @@
 """Calls that nobody waits for any more: their connections to the model are closed, whoever holds them."""
 
-import asyncio
 import json
 import signal
 import time
@@ -8,7 +7,8 @@ from pathlib import Path
 
 from fleet import subjects
 from fleet.times import rfc3339
-from tests.support.fake_control_plane import SLOW, Plane, request, until, worker_process, working
+from tests.support.waiting import until, until_consumer
+from tests.support.workers.fake_control_plane import SLOW, Plane, request, worker_process, working
 from workers.simulator.server import Simulator
 
 UNAWARE_S = 600.0
@@ -17,9 +17,7 @@ UNAWARE_S = 600.0
 
 async def redelivered(plane: Plane) -> None:
     """Waits until NATS has handed a call to a second worker, or to the same one again."""
-    async with asyncio.timeout(30):
-        while not (await plane.js.consumer_info(subjects.AGENT_REQUESTS, subjects.WORKERS)).num_redelivered:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until_consumer(plane.js, subjects.AGENT_REQUESTS, subjects.WORKERS, lambda info: info.num_redelivered > 0)
 
 
 async def test_the_deadline_closes_open_calls(plane: Plane) -> None:

@@ -16,8 +16,9 @@ from fleet.jetstream.payloads import Texts
 from fleet.jetstream.topology import WORKERS_MAX_DELIVER
 from fleet.local.nats_server import EmbeddedNats
 from fleet.messages import ChatMessage, ContentRef, Policy
-from tests.support.calls import ask, client, complete
-from tests.support.fake_control_plane import SLOW, Plane, request, settings, until, working
+from tests.support.waiting import until
+from tests.support.workers.calls import ask, client, complete
+from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings, working
 from workers.calls.publisher import age_s
 from workers.calls.worker import AgentWorker
 from workers.llm.retry import ATTEMPTS_PER_DELIVERY

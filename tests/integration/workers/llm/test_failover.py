@@ -12,8 +12,9 @@ from msgspec import structs
 from fleet import subjects
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
-from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
-from tests.support.fake_control_plane import SLOW, Plane, request, settings, until
+from tests.support.waiting import until
+from tests.support.workers.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
+from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings
 from workers.calls.worker import AgentWorker
 from workers.llm.client import GaveUp, ModelClient
 from workers.simulator.server import ConfigChange, Faults, Simulator, SimulatorConfig
@@ -269,7 +270,7 @@ async def test_no_hedge_outlives_the_deadline() -> None:
     async with Simulator(SLOW) as one, Simulator(SLOW) as two, client(one.url, two.url, hedge_after=2.0) as made:
         used_to(made)
         with pytest.raises(GaveUp) as raised:
-            await complete(made, ask(deadline_ms=soon()))
+            await complete(made, ask(deadline_ms=soon(3.0)))
         await until(lambda: one.aborted + two.aborted == 2)
     assert raised.value.error_type == "DeadlineExceeded"
 

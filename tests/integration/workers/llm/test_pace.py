@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.support.calls import RecordingWatcher, ask, client, complete
+from tests.support.workers.calls import RecordingWatcher, ask, client, complete
 from workers.llm.reading.read_pacing import FEW_STREAMS, LONGEST_S, ReadPacing
 from workers.simulator.server import Simulator, SimulatorConfig
 

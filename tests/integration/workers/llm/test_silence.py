@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
+from tests.support.workers.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
 
 

@@ -10,9 +10,11 @@ import trustme
 from aiohttp import web
 from msgspec import structs
 
+from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
 from fleet.model_servers import EndpointConfig, Price
-from tests.support.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
+from tests.support.waiting import until
+from tests.support.workers.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
 from workers.llm.requests import ModelTarget
 from workers.simulator.server import Faults, Simulator, SimulatorConfig
@@ -248,9 +250,7 @@ async def test_the_deadline_bounds_a_call_and_stops_the_model() -> None:
     async with Simulator(slow) as simulator, client(simulator.url) as made:
         with pytest.raises(GaveUp) as raised:
             await complete(made, ask(deadline_ms=round(time.time() * 1000) + 500))
-        async with asyncio.timeout(10):
-            while simulator.aborted != 1:  # noqa: ASYNC110 - a counter has no event to wait on
-                await asyncio.sleep(0.01)
+        await until(lambda: simulator.aborted == 1)
     assert (raised.value.error_type, raised.value.retryable) == ("DeadlineExceeded", False)
 
 
@@ -263,8 +263,7 @@ async def test_a_cancelled_call_stops_the_model() -> None:
         async with asyncio.timeout(10):
             await heard.started.wait()
             task.cancel()
-            while simulator.aborted != 1:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: simulator.aborted == 1)
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -413,3 +412,41 @@ async def test_without_a_tokenize_endpoint_the_estimate_stands() -> None:
     async with server(chat, window=100) as url, client(url) as made:
         await complete(made, ask(messages=(ChatMessage(role="user", content="x" * 200),)))
     assert bodies[0]["max_tokens"] == 100 - (200 // 4 + 8)
+
+
+SCORES = {
+    "type": "object",
+    "properties": {"A": {"type": "object", "properties": {"cost": {"type": "integer", "minimum": 3, "maximum": 9}}}},
+    "required": ["A"],
+}
+
+
+async def test_a_score_is_the_expected_one() -> None:
+    """Of what the simulated model might have written; only scores are asked for with log-probabilities."""
+    async with Simulator() as simulator, client(simulator.url) as made:
+        found = await complete(made, ask(phase="score", answer_schema=SCORES, seed=3), check=any_json)
+        await complete(made, ask(phase="critique", answer_schema=SCORES))
+        first, second = (json.loads(bytes(call.body)) for call in simulator.calls())
+    criterion = found.checked["A"]["cost"]
+    assert criterion["score"] == pytest.approx(criterion["drawn"] - 0.25 + 0.15)
+    assert (first["logprobs"], first["top_logprobs"]) == (True, 11)
+    assert not second.keys() & {"logprobs", "top_logprobs"}
+
+
+async def any_json(content: str) -> Any:
+    return json.loads(content)
+
+
+async def test_what_cannot_be_read_with_expected_scores_is_read_without() -> None:
+    """Here: by a reader that takes whole scores alone."""
+
+    async def whole(content: str) -> Any:
+        value = json.loads(content)
+        if not isinstance(value["A"]["cost"], int):
+            raise AgentCallError("InvalidAnswer", "no integer", retryable=True)
+        return value
+
+    async with Simulator() as simulator, client(simulator.url) as made:
+        found = await complete(made, ask(phase="score", answer_schema=SCORES), check=whole)
+        assert len(simulator.calls()) == 1
+    assert isinstance(found.checked["A"]["cost"], int)

@@ -9,7 +9,8 @@ from nats.aio.msg import Msg
 
 from fleet import subjects
 from fleet.errors import Unreachable
-from tests.support.fake_control_plane import SLOW, Plane, request, settings, until
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings
 from workers.ray_pool import worker_thread
 from workers.ray_pool.worker_thread import WorkerThread
 from workers.simulator.server import Simulator

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from msgspec import convert
 
+from tests.support.waiting import until
 from workers.simulator.server import (
     Call,
     ConfigChange,
@@ -30,13 +31,6 @@ SLOW = SimulatorConfig(tokens_per_second=1, answer_tokens=10_000)
 
 def ask(content: str = "Design a rate limiter", **more: Any) -> Answer:
     return {"model": "simulated", "messages": [{"role": "user", "content": content}], **more}
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    """Wait for a fact of this process, at most ten seconds."""
-    async with asyncio.timeout(10):
-        while not fact():  # noqa: ASYNC110 - a counter has no event to wait on
-            await asyncio.sleep(0.005)
 
 
 def events(text: str) -> list[str]:

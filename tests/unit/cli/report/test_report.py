@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from fleet.cli.output import console
 from fleet.cli.report import html, markdown
-from fleet.cli.report.command import Format, rendered
+from fleet.cli.report.command import Format, for_people, rendered
 from fleet.cli.report.differences import difference
 from fleet.cli.report.writing import document
 from fleet.deliberation.events import CancelAsked
@@ -30,7 +32,7 @@ HOSTILE = (
     '"></pre></style><style>@import "http://evil.example"</style>\n```\n````\n# heading\n| a | b |\n|---|---|\n'
     "&lt;script&gt; <!-- ]]> \\"
 )
-ENUMS = {"status", "phase", "method", "decided_by", "selection", "stop_reason", "error_type"}
+ENUMS = {"status", "phase", "method", "decided_by", "selection", "stop_reason", "error_type", "priority", "cache"}
 TIMES = {"accepted_at", "completed_at"}
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "ul", "li", "pre", "div"),
@@ -265,3 +267,14 @@ def test_html_has_one_renderer_for_every_block() -> None:
     page = html.render(document(rich_event()))
     assert page.startswith("<!doctype html>")
     assert page.rstrip().endswith("</html>")
+
+
+def test_a_terminal_shows_no_escapes() -> None:
+    """Nor what they are there for: a text that says `*` says it there, and nothing of it is a link."""
+    event = completed(num_agents=1)[0].change(task_id="[a](http://b.example) *c* <d> #e | f_g")
+    out = StringIO()
+    console(file=out, width=200, force_terminal=True, color_system=None).print(for_people(rendered(event, Format.MD)))
+    shown = out.getvalue()
+    assert "[a](http://b.example) *c* <d> #e | f_g" in shown
+    assert "\\" not in shown
+    assert "\x1b]8" not in shown

@@ -1,21 +1,29 @@
 """What a change of state counts."""
 
+from dataclasses import replace
+
+import pytest
 from prometheus_client import CollectorRegistry
 
-from fleet.config import load
-from fleet.control.expected_work import ExpectedWork, calls_left
-from fleet.control.runner import Runner
+from fleet.config import Settings, Workers, load
+from fleet.control.items import Item
+from fleet.control.lifecycle import Lifecycle
+from fleet.control.scaling.expected_work import ExpectedWork, calls_at_once, calls_left
 from fleet.control.states.saves import AppliedEvent
 from fleet.control.states.store import MemoryStore
 from fleet.control.telemetry.metering import Meter, kind_of_letter, overhead_ms
-from fleet.deliberation.events import CancelAsked, DeadlinePassed, Responded
+from fleet.control.telemetry.observer import ComponentObserver
+from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Requested, Responded, ResultMissing
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import Deliberation
-from fleet.messages import AgentRequested, AgentResponse, AttemptTally, CallFacts
+from fleet.messages import AgentRequested, AgentResponse, AttemptTally, CallFacts, Judge
 from fleet.observability.metrics import Metrics
+from fleet.requests.task import Task
+from fleet.tenants.names import key_of
 from tests.support.agents import answer, failure
 from tests.support.council import NOW, begin, calls, respond, run_to_end
-from tests.unit.control.test_runner import Sent, deliver, requested, responded
+from tests.support.runner import make_runner
+from tests.unit.control.test_runner import Delivered, Sent, deliver, requested, responded
 
 SETTINGS = load({"VLLM_URL": "http://gpu:8000", "VLLM_MODEL": "m"})
 
@@ -38,7 +46,7 @@ def meter() -> Meter:
 async def test_replicas_count_each_fact_once_whatever_comes_again() -> None:
     """Two processes get every delivery, each of them twice: the sum is as if one had got each once."""
     store, sent, meters = MemoryStore(), Sent(), [meter(), meter()]
-    runners = [Runner(store, sent, saved=each.saved) for each in meters]
+    runners = [make_runner(store, sent, observer=ComponentObserver(each, None)) for each in meters]
     for name in ("R:7", "R:7"):
         for runner in runners:
             await deliver(runner, name, requested(num_agents=2, rounds=0), redelivered=True)
@@ -79,7 +87,7 @@ def told(response: AgentResponse) -> AgentResponse:
 async def test_facts_of_a_call_are_counted() -> None:
     """Attempts, hedges, deliveries, the first token, by the names of the settings."""
     counted, sent = meter(), Sent()
-    runner = Runner(MemoryStore(), sent, saved=counted.saved)
+    runner = make_runner(MemoryStore(), sent, observer=ComponentObserver(counted, None))
     await deliver(runner, "R:7", requested(num_agents=1))
     event = responded(sent.calls[0])
     await deliver(runner, "A:1", type(event)(told(event.response), event.at_ms))
@@ -95,10 +103,31 @@ async def test_facts_of_a_call_are_counted() -> None:
     assert total(registries, "fleet_tokens_total", kind="reasoning") == 2
 
 
+async def test_what_a_tenant_does_is_counted_as_its_own() -> None:
+    """Its deliberations, tokens and costs."""
+    counted, sent = meter(), Sent()
+    runner = make_runner(MemoryStore(), sent, observer=ComponentObserver(counted, None))
+    key = key_of("team-a", "t-1")
+
+    async def take(name: str, event: Event) -> None:
+        delivery = Delivered(name)
+        runner.submit(key, Item(event, delivery))
+        await delivery.settled
+
+    await take("R:7", replace(requested(num_agents=1), task_id=key))
+    event = responded(sent.calls[0])
+    await take("A:1", Responded(told(event.response), event.at_ms))
+    registries = [counted.metrics.registry]
+    names = ("deliberations_accepted_total", "deliberations_total", "tokens_total", "cost_total")
+    for name in (f"fleet_{each}" for each in names):
+        assert total(registries, name, tenant="team-a") > 0
+        assert total(registries, name, tenant="default") == 0
+
+
 async def test_calls_that_the_deadline_ends_are_counted_as_such() -> None:
     """They met no answer, so no model and no endpoint is known."""
     counted, sent = meter(), Sent()
-    runner = Runner(MemoryStore(), sent, saved=counted.saved)
+    runner = make_runner(MemoryStore(), sent, observer=ComponentObserver(counted, None))
     await deliver(runner, "R:7", requested(num_agents=3))
     await deliver(runner, "A:1", responded(sent.calls[0]))
     await deliver(runner, "D:1", DeadlinePassed(NOW + 300_000))
@@ -132,8 +161,16 @@ def test_reasons_of_dead_letters_are_few() -> None:
     assert {reason: kind_of_letter(reason) for reason in reasons} == reasons
 
 
-def left(state: Deliberation) -> int:
-    return sum(calls_left(state))
+def left(state: Deliberation) -> float:
+    return sum(calls_left(state).values())
+
+
+def test_a_request_that_waits_for_anothers_result_has_no_calls_left() -> None:
+    """It may need none: scaling by what is expected would count those of the other one twice."""
+    task = Task(task_description="Build it", cache="use")
+    waits = decide(None, Requested("t-1", task, 7, NOW, cache_key="a-key")).state
+    assert left(waits) == 0
+    assert left(decide(waits, ResultMissing(NOW)).state) == left(begin(num_agents=3).state) > 0
 
 
 def test_calls_that_are_left_fall_to_none() -> None:
@@ -153,6 +190,14 @@ def test_calls_that_are_left_fall_to_none() -> None:
     assert seen[-1] <= 1
 
 
+@pytest.mark.parametrize(("selection", "judging"), [("score", 3 * 2), ("vote", 0)])
+def test_calls_of_judges_are_expected(selection: str, judging: int) -> None:
+    """Two of each proposal, all of them together with the council's own; none where nothing is scored."""
+    judges = [Judge(name=name, kind="classify") for name in ("first", "second")]
+    state = begin(judges=judges, num_agents=3, rounds=0, selection=selection).state
+    assert (left(state), calls_at_once(state)) == (3 + 3 + judging, 3 + judging)
+
+
 def test_tokens_ahead_follow_what_calls_took() -> None:
     """A task that only another process knows counts as an average one; one that has ended counts no more."""
     ahead, state = ExpectedWork(), begin(num_agents=2, rounds=0).state
@@ -163,6 +208,23 @@ def test_tokens_ahead_follow_what_calls_took() -> None:
     assert ahead.tokens({"t-1"}) == {"m": 200.0, "judge": 20.0}
     assert ahead.tokens({"t-1", "t-2"}) == {"m": 400.0, "judge": 40.0}
     assert sum(ahead.tokens(()).values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "notes"),
+    [
+        ("collector", Settings(health_port=0), True),
+        ("collector", Settings(workers=Workers(min=0, max=2)), True),
+        ("collector", Settings(), False),
+        ("dispatcher", Settings(health_port=0, workers=Workers(min=0, max=2)), False),
+    ],
+)
+def test_only_who_forgets_what_has_ended_notes_what_is_coming(name: str, settings: Settings, notes: bool) -> None:
+    """A dispatcher accepts tasks and sees no end of them: it would keep them all."""
+    metered, state = Lifecycle(settings, name, ()).meter, begin(num_agents=2).state
+    metered.saved(None, state, [])
+    kept = metered.ahead is not None and not metered.ahead.unknown([state.task_id])
+    assert kept is notes
 
 
 def test_a_failed_call_is_counted_by_its_error() -> None:

@@ -1,6 +1,6 @@
 """From a reviewer's criteria to its score, and how reviewers' own orders compare."""
 
-from fleet.deliberation.rating.scoring import Score, borda, weighted
+from fleet.deliberation.rating.scoring import DEFAULT_RUBRIC, Score, borda, weighted
 
 
 def test_borda_counts_wins_within_each_reviewers_scores() -> None:
@@ -14,6 +14,15 @@ def test_borda_counts_wins_within_each_reviewers_scores() -> None:
         Score("c", "b", 3, 2, 2),
     ]
     assert borda(said) == {"b": 1.0, "a": 0.25, "c": 0.25}
+
+
+def test_means_that_differ_in_the_last_bit_are_a_draw() -> None:
+    """(3 · 2.2 + 2 · 9.9 + 9.9) ÷ 6 and 6.05 are the same number, and not the same float."""
+    mean = weighted({"correctness": 2.2, "completeness": 9.9, "clarity": 9.9}, DEFAULT_RUBRIC)
+    assert mean is not None
+    assert mean != 6.05
+    said = [Score("r", "a", mean, 1, 2), Score("r", "b", 6.05, 2, 2)]
+    assert borda(said) == {"a": 0.5, "b": 0.5}
 
 
 def test_weights_count_only_scored_criteria() -> None:

@@ -64,16 +64,21 @@ async def others_while(isolated: IsolatedChecks, request: AgentRequested, conten
     ("schema", "content"),
     [
         (doubling(40), '"x"'),
-        (
+        pytest.param(
             {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"properties": {"x": {"$ref": "#/$defs/a"}}}] * 2}}}
             | {"not": {"$ref": "#/$defs/a"}, "$defs": {"a": {"oneOf": [{"items": {"$ref": "#/$defs/a"}}] * 2}}},
             "[" * 60 + "]" * 60,
+            marks=pytest.mark.slow,
         ),
         (
             {"patternProperties": {f"^(a|b|ab)*{n}$": {"type": "string"} for n in range(3_000)}},
             json.dumps({f"{'ab' * 40}{n}": "x" for n in range(40_000)}),
         ),
-        ({"allOf": [{"items": {"pattern": f"a.*b.*{n}"}} for n in range(2_000)]}, json.dumps(["ab" * 40] * 20_000)),
+        pytest.param(
+            {"allOf": [{"items": {"pattern": f"a.*b.*{n}"}} for n in range(2_000)]},
+            json.dumps(["ab" * 40] * 20_000),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["doubling", "recursive", "patternProperties", "allOf"],
 )

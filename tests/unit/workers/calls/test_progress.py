@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 from fleet.messages import AgentProgress
-from tests.support.fake_control_plane import request
+from tests.support.waiting import until
+from tests.support.workers.fake_control_plane import request
 from workers.calls.progress import MOST_PER_S, ProgressRate, ProgressReport
 
 
@@ -48,9 +49,7 @@ async def test_an_event_holds_all_that_was_written_since_the_one_before() -> Non
     report.began(1, None)
     report.wrote("a", 1, 10)
     report.wrote("b", 2, 10)
-    async with asyncio.timeout(10):
-        while not sent:  # noqa: ASYNC110 - a timer of its own sends it
-            await asyncio.sleep(0.001)
+    await until(lambda: sent)  # a timer of its own sends it
     report.wrote("c", 3, 10)
     report.ended(3, None)
     await report.sent()

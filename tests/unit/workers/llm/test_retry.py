@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from fleet.messages import ChatMessage
-from tests.support.calls import ask
+from tests.support.workers.calls import ask
 from workers.llm.failures import AttemptError, shorten
 from workers.llm.refusals import of_status, status_within
 from workers.llm.retry import CAP_S, MAX_SHOWN_CHARACTERS, Step, next_step

@@ -21,7 +21,6 @@ export function CostView({ store }) {
   const rows = within(all, span);
   const total = sum(rows);
   const groups = grouped(rows, team);
-  const dearest = Math.max(...groups.map((each) => each.cost), 0);
   const byName = BY[team] ?? team.slice(12);
   const oldest = all.at(-1)?.ended;
   return html`<h1>Cost</h1>
@@ -31,19 +30,19 @@ export function CostView({ store }) {
         ${Object.entries(BY).map(([key, name]) => html`<option value=${key}>${name}</option>`)}
         ${keys.map((key) => html`<option value=${`correlation:${key}`}>${visible(key)} (from requests)</option>`)}</select></label>
     </div>
-    <p role="status">${store.loaded ? html`<strong>${total.priced ? money(total.cost) : "No cost is known"}</strong> for ${count(total.deliberations)} ${total.deliberations === 1 ? "deliberation" : "deliberations"} that ended ${ended(span)}.` : "Reading the history …"}</p>
+    <p role="status">${store.complete ? html`<strong>${total.priced ? money(total.cost) : "No cost is known"}</strong> for ${count(total.deliberations)} ${total.deliberations === 1 ? "deliberation" : "deliberations"} that ended ${ended(span)}.` : "Reading the history …"}</p>
     ${total.unpriced > 0 && html`<p class="bad">${count(total.unpriced)} of them have no cost: a model server has no <code>price</code> in the settings, or did not tell its tokens.</p>`}
     ${total.unknown > 0 && html`<p class="bad">${count(total.unknown)} of them tell no tokens in the list: an older version wrote them.</p>`}
     ${rows.length > 0 && html`<${Grid} label="Cost" head=${[byName, "!Cost", "Share", "!Deliberations", "!Degraded", "!Failed", "!Tokens read", "!Cached", "!Tokens written"]}>
-      ${groups.map((each) => html`<tr key=${each.name}><th scope="row">${visible(each.name) || "(none)"}</th><${Numbers} each=${each} dearest=${dearest} /></tr>`)}
+      ${groups.map((each) => html`<tr key=${each.name}><th scope="row">${visible(each.name) || "(none)"}</th><${Numbers} each=${each} whole=${total.cost} /></tr>`)}
       <tr class="sum"><th scope="row">Together</th><${Numbers} each=${total} /></tr>
     </${Grid}>`}
     <p class="why">Tokens times the prices of the model servers, failed attempts included. ${oldest ? `The oldest deliberation that is still stored ended ${since(oldest)}.` : ""}</p>`;
 }
 
-function Numbers({ each, dearest }) {
+function Numbers({ each, whole }) {
   return html`<td class="n"><strong>${each.priced ? money(each.cost) : "–"}</strong>${each.unpriced && each.priced ? html` <span class="why">+ ${count(each.unpriced)} unknown</span>` : ""}</td>
-    <td class="share">${dearest > 0 && html`<meter min="0" max=${dearest} value=${each.cost} aria-label="Share">${money(each.cost)}</meter>`}</td>
+    <td class="share">${whole > 0 && html`<meter min="0" max=${whole} value=${each.cost} aria-label="Share"></meter> ${Math.round((100 * each.cost) / whole)} %`}</td>
     <td class="n">${count(each.deliberations)}</td><td class="n">${count(each.degraded)}</td><td class="n">${count(each.failed)}</td>
     <td class="n">${count(each.prompt)}</td><td class="n">${count(each.cached)}</td><td class="n">${count(each.completion)}</td>`;
 }

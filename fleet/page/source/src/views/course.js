@@ -1,8 +1,12 @@
 // Phases and agents over time, each call with its text as it is written.
-import { useMemo, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { html } from "../html.js";
+import { PIECE } from "../task.js";
+import { still } from "../use.js";
 import { visible } from "../visible.js";
 import { count, phaseName, seconds } from "../words.js";
+
+const DRAWN = 10; // pieces of a text that grows: the browser arranges all that is drawn again with each word
 
 export function Course({ store, now }) {
   const [chosen, setChosen] = useState(null);
@@ -17,19 +21,19 @@ export function Course({ store, now }) {
   return html`<section><h2>Course</h2>
     <p class="why">Each bar is one call, from its beginning to its answer: ${seconds(length)} in all. Choose one to read it.</p>
     <${Phases} phases=${phases} begin=${begin} length=${length} now=${store.result ? null : now} mark=${`${calls.length} ${calls.filter((each) => each.ended).length}`} chosen=${call?.key} choose=${setChosen} />
-    ${call && html`<${Words} call=${call} />`}</section>`;
+    ${call && html`<${Words} key=${call.key} call=${call} />`}</section>`;
 }
 
 // Drawn twice a second, and when a call begins or ends: only the text that is read is drawn as it comes.
-function Phases({ phases, begin, length, now, mark, chosen, choose }) {
-  const draw = () => html`<div class="course">${phases.map(
+const Phases = still(
+  ({ phases, begin, length, now, chosen, choose }) => html`<div class="course">${phases.map(
     (phase) => html`<div class="phase" key=${phase.key}>
       <h3>${phaseName(phase.phase, phase.round)}${phase.shadow ? ", models on trial" : ""} <span class="why">${phase.calls.filter((each) => each.ended).length} of ${phase.calls.length} answered</span></h3>
       ${phase.calls.map((each) => html`<${Bar} key=${each.key} call=${each} begin=${begin} length=${length} now=${now ?? each.began} chosen=${chosen === each.key} choose=${() => choose(each.key)} />`)}
     </div>`,
-  )}</div>`;
-  return useMemo(draw, [now, mark, chosen]);
-}
+  )}</div>`,
+  "now", "mark", "chosen",
+);
 
 function Bar({ call, begin, length, now, chosen, choose }) {
   const from = (100 * (call.began - begin)) / length;
@@ -44,6 +48,9 @@ function Bar({ call, begin, length, now, chosen, choose }) {
 }
 
 function Words({ call }) {
+  const [all, setAll] = useState(false);
+  const pieces = readable(call);
+  const left = call.ended || all ? 0 : Math.max(0, pieces.length - DRAWN);
   const facts = [
     call.model && `model ${call.model}`,
     call.endpoint && `at ${call.endpoint}`,
@@ -58,16 +65,20 @@ function Words({ call }) {
     ${(call.notes ?? []).map((note) => html`<p class="why">${visible(note)}</p>`)}
     ${Object.entries(call.checks ?? {}).filter(([, check]) => check.status === "failed").map(([name, check]) => html`<p class="bad">Check ${visible(name)} failed: ${visible(check.findings.join("; "))}</p>`)}
     ${call.declined && html`<p>Kept its proposal: ${visible(call.declined)}</p>`}
-    <pre class="text" tabindex="0">${visible(readable(call))}</pre>
+    ${left > 0 && html`<p><button onClick=${() => setAll(true)}>Show the ${count(left * PIECE)} characters before</button></p>`}
+    <pre class="text" tabindex="0">${pieces.slice(left).map((text, number) => html`<${Piece} key=${`${call.key} ${left + number}`} text=${text} />`)}</pre>
   </article>`;
 }
 
+const Piece = still(({ text }) => html`<span>${visible(text)}</span>`, "text");
+
 // A review is JSON: shown as it was written, with room to read it.
-function readable(call) {
+function readable({ ended, pieces }) {
+  if (pieces.length === 0) return ["…"];
+  if (!ended) return pieces;
   try {
-    if (!call.ended) return call.text || "…";
-    return JSON.stringify(JSON.parse(call.text), null, 2);
+    return [JSON.stringify(JSON.parse(pieces.join("")), null, 2)];
   } catch {
-    return call.text || "…";
+    return pieces;
   }
 }

@@ -19,18 +19,18 @@ export function ListView({ store }) {
   const [most, setMost] = useState(SHOWN);
   const wanted = search.trim().toLowerCase();
   const fits = (row) => !wanted || [row.id, row.role, row.question, row.tenant, row.error, STATUS[row.status], row.degraded && "degraded", ...Object.values(row.correlation ?? {})].some((each) => each && String(each).toLowerCase().includes(wanted));
-  const rows = store.loaded ? store.sorted().filter(fits) : []; // while it is read, each new one would move the others
+  const rows = store.loaded ? store.sorted().filter(fits) : []; // while the newest are read, each would move the others
   const open = rows.filter((row) => !row.ended);
   const ended = rows.filter((row) => row.ended);
   const { waiting } = store;
   const queue = waiting.rows.filter((row) => !store.byId.has(row.id) && fits(row));
   return html`<h1>Deliberations</h1>
-    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended</span>` : `Reading the history: ${count(store.byId.size)} …`}</p>
+    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended${store.complete ? "" : ", older ones are being read"}</span>` : `Reading the history: ${count(store.byId.size)} …`}</p>
     <label class="search">Search <input type="search" placeholder="id, question, role, status, degraded" value=${search} onInput=${(event) => setSearch(event.target.value)} /></label>
     ${store.loaded && rows.length + queue.length === 0 && html`<p>There is none${search ? " that fits" : " yet"}. Ask: <code>fleet ask "your question"</code></p>`}
     <${Queue} waiting=${waiting} rows=${queue} now=${now} />
     ${open.length > 0 && html`<h2>At work</h2><${Running} rows=${open.slice(0, most)} now=${now} />`}
-    ${ended.length > 0 && html`<h2>Ended</h2><${Ended} rows=${ended.slice(0, most)} all=${ended} />`}
+    ${ended.length > 0 && html`<h2>Ended</h2><${Ended} rows=${ended.slice(0, most)} all=${store.complete ? ended : null} />`}
     ${Math.max(open.length, ended.length) > most && html`<p><button onClick=${() => setMost(most + 10 * SHOWN)}>Show more</button></p>`}`;
 }
 
@@ -52,7 +52,7 @@ function Running({ rows, now }) {
       const quiet = now - (row.heard ?? row.at);
       const { done, expected } = (row.progress?.phase === row.phase && row.progress) || {};
       return html`<tr key=${row.id}><${Name} row=${row} />
-        <td>${row.phase ? phaseName(row.phase, row.round) : "Not begun: its calls wait for a worker"}${expected ? html` <span class="why">${done} of ${expected}</span>` : ""}
+        <td>${row.phase ? phaseName(row.phase, row.round) : "Not begun: its calls wait for a worker, or it waits for the result of an equal request"}${expected ? html` <span class="why">${done} of ${expected}</span>` : ""}
           ${quiet > QUIET_MS && html`<span class="why busy">nothing heard for ${seconds(quiet)}</span>`}</td>
         <td>${since(row.at)} <span class="why">${seconds(now - row.at)}</span></td>
         <td class=${row.deadline < now ? "bad" : ""}>${row.deadline ? (row.deadline > now ? seconds(row.deadline - now) : "passed") : "–"}</td>
@@ -63,13 +63,14 @@ function Running({ rows, now }) {
 }
 
 function Ended({ rows, all }) {
-  const total = sum(all);
-  return html`<p class="why">${total.priced ? `Together they cost ${money(total.cost)}${total.unpriced ? `, and ${count(total.unpriced)} tell no cost` : ""}.` : "None of them tells what it cost."} <a href="#/cost">By team and period</a></p>
+  const total = all && sum(all);
+  return html`<p class="why">${!total ? "Older ones are being read." : total.priced ? `Together they cost ${money(total.cost)}${total.unpriced ? `, and ${count(total.unpriced)} tell no cost` : ""}.` : "None of them tells what it cost."} <a href="#/cost">By team and period</a></p>
     <${Grid} label="Deliberations that ended" head=${["Deliberation", "Outcome", "Ended", "!Took", "!Tokens", "!Cost"]}>
     ${rows.map(
       (row) => html`<tr key=${row.id}><${Name} row=${row} />
         <td><span class=${`status ${row.status}`}>${STATUS[row.status] ?? visible(row.status)}</span>${row.winner_id ? html`<span class="why"> ${visible(row.winner_id)}${row.score != null ? `, ${points(row.score)} points` : ""}</span>` : ""}
           ${row.degraded && html`<span class="why busy">degraded: ${shortly(row)}</span>`}
+          ${row.cached_from && html`<span class="why line">the result of ${visible(row.cached_from)}</span>`}
           ${row.error && html`<span class="why line">${visible(row.error)}</span>`}
           ${!row.degraded && row.status !== "COMPLETED" && Object.keys(row.failures ?? {}).length > 0 && html`<span class="why line">${shortly(row)}</span>`}</td>
         <td>${since(row.ended)}</td><td class="n">${row.status === "REJECTED" ? "–" : seconds(row.ended - row.at)}</td>

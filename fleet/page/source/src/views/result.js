@@ -5,7 +5,7 @@ import { degradedBecause, reason } from "../reasons.js";
 import { visible } from "../visible.js";
 import { Grid } from "./grid.js";
 import { Matrix } from "./scores.js";
-import { count, money, phaseName, points, verdict } from "../words.js";
+import { count, money, phaseName, points, rewarded, verdict } from "../words.js";
 
 export function Result({ result }) {
   if (result.status !== "COMPLETED")
@@ -68,6 +68,7 @@ function Proposal({ each, open }) {
     ${each.proposal.truncated && html`<p class="bad">This text was cut off.</p>`}
     ${(each.declined ?? []).map((declined) => html`<p>Round ${declined.round}: kept its text. ${visible(declined.reason)}</p>`)}
     <${Checks} checks=${each.checks ?? {}} penalty=${each.penalty} />
+    ${each.reviews.filter((review) => review.reward).map((review) => html`<p class="why">${visible(review.reviewer_id)} (${visible(review.reward.model)}) ${rewarded(review.reward)}${review.score != null ? `, which comes to ${points(review.score)} points` : ", which says nothing here"}.</p>`)}
     ${critiques.map(
       (review) => html`<section class="critique"><h3>${visible(review.reviewer_id)}${review.round ? `, round ${review.round}` : ""}</h3>
         <${Points} name="Good" points=${review.strengths} /><${Points} name="Weak" points=${review.weaknesses} /><${Points} name="To change" points=${review.changes} /></section>`,

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { html } from "../html.js";
 import { visible } from "../visible.js";
-import { points } from "../words.js";
+import { points, rewarded } from "../words.js";
 
 // Who gave whom how many points, by criterion: rows are reviewers, columns authors. Of the verdict, or of a round's critiques.
 export function Matrix({ results }) {
@@ -10,7 +10,7 @@ export function Matrix({ results }) {
   const kinds = new Map();
   for (const review of reviews) {
     const criteria = criteriaOf(review);
-    if (review.score == null && criteria.length === 0) continue;
+    if (review.score == null && criteria.length === 0 && !review.reward) continue;
     const name = review.phase === "score" ? (review.reading > 1 ? `Verdict, reading ${review.reading}` : "Verdict") : `Critiques of round ${review.round}`;
     if (!kinds.has(name)) kinds.set(name, []);
     kinds.get(name).push({ ...review, criteria });
@@ -28,9 +28,10 @@ export function Matrix({ results }) {
     <tbody>${reviewers.map(
       (reviewer) => html`<tr><th scope="row">${visible(reviewer)}</th>${authors.map((author) => {
         const review = shown.findLast((each) => each.reviewer_id === reviewer && each.author === author);
-        return html`<td class="n">${review ? html`${review.score != null && html`<strong>${points(review.score)}</strong>`}${review.adjusted != null && html`<span class="criterion">counts as ${points(review.adjusted)}</span>`}${review.criteria.map(([name, score, why]) => html`<span class="criterion" title=${why ? visible(why) : null}>${visible(name)} ${points(score)}</span>`)}` : "–"}</td>`;
+        return html`<td class="n">${review ? html`${review.score != null && html`<strong>${points(review.score)}</strong>`}${review.adjusted != null && html`<span class="criterion">counts as ${points(review.adjusted)}</span>`}${review.reward && html`<span class="criterion">${rewarded(review.reward)}</span>`}${review.criteria.map(([name, score, why]) => html`<span class="criterion" title=${why ? visible(why) : null}>${visible(name)} ${points(score)}</span>`)}` : "–"}</td>`;
       })}</tr>`,
     )}</tbody></table></div>
+    ${shown.some((each) => each.reward) && html`<p class="why">A judge has no scale: what it gives says something only beside what it gives the others, so its points are put on the scale of the reviewers.</p>`}
     <${Rationales} reviews=${shown} /></section>`;
 }
 

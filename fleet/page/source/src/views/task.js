@@ -1,5 +1,5 @@
 // One deliberation: its course while it runs, and its result.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { useNow, useStore } from "../use.js";
 import { visible } from "../visible.js";
@@ -14,6 +14,9 @@ export function TaskView({ store, link, list }) {
   const { result } = store;
   const row = list.byId.get(store.id);
   const rejected = row?.status === "REJECTED" && !result;
+  useEffect(() => {
+    if (store.error && row?.end) store.readEvent(row.end);
+  }, [store.error, row?.end]);
   const status = rejected ? "REJECTED" : store.status;
   const waits = !store.accepted && list.waiting.rows.find((each) => each.id === store.id);
   const running = status === "IN_PROGRESS" || status === "PENDING";
@@ -26,8 +29,9 @@ export function TaskView({ store, link, list }) {
     ${store.error && !rejected && html`<p class="bad" role="alert">${visible(store.error)}</p>`}
     <p class="facts" role="status">
       <span class=${`status ${status}`}>${STATUS[status] ?? visible(status)}</span>
+      ${result?.degraded && html`<span class="status doubted">degraded</span>`}
       ${waits && html`<span>since ${since(waits.at)}, for ${seconds(now - waits.at)}</span>`}
-      ${running && progress && html`<span>${phaseName(progress.phase, progress.round)}: ${progress.done} of ${progress.expected} calls</span>`}
+      ${running && progress && html`<span>${progress.expected ? `${phaseName(progress.phase, progress.round)}: ${progress.done} of ${progress.expected} calls` : "waits for the result of an equal request"}</span>`}
       ${running && store.accepted && html`<span>since ${since(store.accepted)}, for ${seconds(now - store.accepted)}</span>`}
       ${running && store.deadline && html`<span class=${store.deadline > now ? "" : "bad"}>${store.deadline > now ? `${seconds(store.deadline - now)} left` : "the deadline has passed"}</span>`}
       ${result && html`<span>took ${seconds(result.duration_ms)}, ended ${since(Date.parse(result.completed_at))}</span>`}
@@ -48,7 +52,7 @@ function Asked({ task }) {
   const { rubric, requirements = [] } = task.constraints ?? {};
   const criteria = typeof rubric === "object" && rubric ? Object.entries(rubric).map(([name, weight]) => `${name} ${weight}`).join(", ") : rubric;
   const about = Object.entries(task.correlation ?? {}).map(([name, value]) => `${name}: ${value}`);
-  return html`<p class="why">${visible([`${task.num_agents} agents of ${task.role}`, `${task.rounds} rounds asked for`, criteria && `scored by ${criteria}`, ...about].filter(Boolean).join(" · "))}</p>
+  return html`<p class="why">${visible([`${task.num_agents} agents of ${task.role}`, `${task.rounds} ${task.rounds === 1 ? "round" : "rounds"} asked for`, criteria && `scored by ${criteria}`, ...about].filter(Boolean).join(" · "))}</p>
     ${requirements.length > 0 && html`<ol class="why">${requirements.map((each) => html`<li>${visible(each)}</li>`)}</ol>`}`;
 }
 

@@ -143,6 +143,18 @@ def test_a_scorecard_has_criteria_and_requirements_by_number() -> None:
     assert found.requirements_met == (True, False, *[True] * 8)
 
 
+@pytest.mark.parametrize("reason", [True, False])
+def test_an_expected_score_stands_beside_what_was_drawn(*, reason: bool) -> None:
+    """With a reason or without one; a score that has no odds is what was written."""
+    both = {"score": 7.4, "drawn": 8}
+    card = {"cost": {"rationale": "r", "score": both} if reason else both, "clarity": 6}
+    (found,) = answer("score", {"A": card}).scores or ()
+    assert found.criteria == {
+        "cost": CriterionScore(score=7.4, rationale="r" if reason else "", drawn=8.0),
+        "clarity": CriterionScore(score=6.0),
+    }
+
+
 def test_a_scorecard_without_requirements_has_none() -> None:
     """Where the task has none."""
     (found,) = answer("score", {"A": {"cost": {"score": 7}}}).scores or ()

@@ -6,7 +6,7 @@ from aiohttp import web
 from fleet.config import RoleProfile, Settings
 from fleet.local.ports import free_port
 from fleet.model_servers import EndpointConfig
-from tests.support.calls import said, server, stream
+from tests.support.workers.calls import said, server, stream
 from workers.llm.servers import probe
 from workers.simulator.server import Simulator, SimulatorConfig
 

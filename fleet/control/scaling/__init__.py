@@ -1,0 +1,1 @@
+"""Sizes the pool of workers by what is coming."""

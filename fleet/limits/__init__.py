@@ -1,0 +1,1 @@
+"""Defines how large things are: streams, and the pool of workers."""

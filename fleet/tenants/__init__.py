@@ -1,0 +1,1 @@
+"""Tenants: accounts of NATS that share one fleet."""

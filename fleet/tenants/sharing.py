@@ -1,0 +1,65 @@
+"""Decides whose deliberation begins next: start-time fair queuing over tenants, in tokens.
+
+A tenant's service is what its deliberations have used, and what those that are open are expected to use, divided by its
+weight. Of the tenants with a request that waits the one with the least service is next. So shares of tokens follow the
+weights while several tenants wait, and whoever waits alone gets everything.
+
+A tenant that had nothing to do gains nothing by that: when it comes back its service is raised to that of the others
+(the virtual time). What a deliberation is expected to use is the mean of the tenant's last ones; while none has ended,
+what its request lets expect. Once it ends, what it has used takes the place of that: an error does not last.
+
+Calls that are stopped, by a cancellation or a deadline, tell no tokens. So such a deliberation counts at least what
+others would have used in its time: who cancels everything has no more than its share.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Final
+
+FADES: Final = 0.9
+"""What an older deliberation counts beside the next one."""
+
+
+class Shares:
+    """Of one dispatcher. Each of several hears of every end and sees what is open, and so comes to the same shares."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = weights
+        self._used: defaultdict[str, float] = defaultdict(float)
+        self._means: dict[str, float] = {}
+        self._durations_ms: dict[str, float] = {}
+        self._raised: defaultdict[str, float] = defaultdict(float)
+        self._active: frozenset[str] = frozenset()
+        self._time = 0.0
+
+    def ended(self, tenant: str, tokens: int, duration_ms: float, *, complete: bool = True) -> None:
+        """A deliberation has used so many. `complete`: all its calls have told; else it was at least so many."""
+        if not complete:
+            self._used[tenant] += max(tokens, self._rate(tenant) * duration_ms)
+            return
+        self._used[tenant] += tokens
+        for means, value in ((self._means, float(tokens)), (self._durations_ms, duration_ms)):
+            means[tenant] = FADES * means.get(tenant, value) + (1 - FADES) * value
+
+    def _rate(self, tenant: str) -> float:
+        """Tokens in a millisecond of one of its deliberations; where none has told, of those of the others."""
+        rates = {name: self._means[name] / ms for name, ms in self._durations_ms.items() if ms}
+        return rates.get(tenant) or sum(rates.values()) / max(1, len(rates))
+
+    def next(self, waiting: Mapping[str, float], open_: Mapping[str, int]) -> str:
+        """One of the tenants that have a request waiting. `waiting`: the tokens that the first of these lets expect;
+        `open_`: deliberations that have not ended, by tenant.
+        """
+        for tenant, expected in waiting.items():
+            self._means.setdefault(tenant, expected)
+        active = frozenset(waiting) | {tenant for tenant, count in open_.items() if count > 0}
+        stayed = [self._service(tenant, open_) for tenant in active & self._active]
+        self._time = max(self._time, min(stayed, default=self._time))
+        for tenant in active - self._active:
+            self._raised[tenant] += max(0.0, self._time - self._service(tenant, open_))
+        self._active = active
+        return min(sorted(waiting), key=lambda tenant: self._service(tenant, open_))
+
+    def _service(self, tenant: str, open_: Mapping[str, int]) -> float:
+        expected = open_.get(tenant, 0) * self._means.get(tenant, 0.0)
+        return (self._used[tenant] + expected) / self._weights.get(tenant, 1.0) + self._raised[tenant]

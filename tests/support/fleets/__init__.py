@@ -1,0 +1,1 @@
+"""Fleets, or parts of one, that run for a test."""

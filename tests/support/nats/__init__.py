@@ -1,0 +1,1 @@
+"""Real nats-servers, and the `nats` command line."""

@@ -1,0 +1,1 @@
+"""Files of the repository as a test sees them."""

@@ -1,0 +1,1 @@
+"""What a single worker needs: who asks it, and whom it asks."""
