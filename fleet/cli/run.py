@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fleet.local.fleet import LocalFleet
 
 ASKED_WITHIN_S = 10.0
+WATCHABLE_PACE = 40
+"""Tokens per second at which a person can follow a simulated council."""
 
 NatsPort = Annotated[
     int | None,
@@ -28,10 +30,22 @@ NatsPort = Annotated[
     ),
 ]
 
+TokensPerSecond = Annotated[
+    float | None,
+    typer.Option(
+        "--tokens-per-second",
+        min=0.1,
+        metavar="N",
+        help=f"How fast the simulated model writes each answer; at {WATCHABLE_PACE} a council can be watched. "
+        "Default: at once.",
+    ),
+]
+
 
 def up(
     data_dir: options.DataDir = options.DATA_DIR,
     nats_port: NatsPort = None,
+    tokens_per_second: TokensPerSecond = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Logs on standard error, instead of in DIR/logs.")
     ] = False,
@@ -45,22 +59,36 @@ def up(
     --json those of the components are on standard error.
 
     [dim]Example:[/dim]  VLLM_URL=http://gpu-1:8000,http://gpu-2:8000 fleet up
+    [dim]Or:[/dim]       fleet up --tokens-per-second 40
     """
     from fleet.local.fleet import LocalFleet
     from fleet.observability.logs import configure_logging
 
     aloud = verbose or json_output
     configure_logging("supervisor", level="info" if aloud else "warning")
+    settings = config.load(os.environ)
     fleet = LocalFleet(
-        config.load(os.environ),
+        settings,
         data_dir,
         nats_port=nats_port,
         default_port=True,
         page=True,
         joins=config.names_fleet(os.environ),
+        simulator=pace(settings, tokens_per_second),
         quiet=not aloud,
     )
-    run_until_signalled(_stay_up(fleet, json_output), at_once=fleet.kill)
+    run_until_signalled(_stay_up(fleet, json_output, paced=tokens_per_second is not None), at_once=fleet.kill)
+
+
+def pace(settings: Settings, tokens_per_second: float | None) -> tuple[str, ...]:
+    """The simulator's arguments. Raises `BadParameter` where no model is simulated."""
+    if tokens_per_second is None:
+        return ()
+    if settings.agent_type != "mock":
+        raise typer.BadParameter(
+            f"--tokens-per-second is for the simulated model, and {models_from(settings)} names real ones"
+        )
+    return ("--tokens-per-second", str(tokens_per_second))
 
 
 def dispatcher(json_output: options.Json = False) -> None:
@@ -122,7 +150,7 @@ def _ready(component: str) -> None:
     print_json({"ready": True, "component": component})
 
 
-async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
+async def _stay_up(fleet: "LocalFleet", json_output: bool, *, paced: bool) -> None:
     screen = console(stderr=json_output)
     with screen.status("starting NATS, Ray and the model server …") if screen.is_terminal else nullcontext():
         await fleet.__aenter__()
@@ -132,6 +160,11 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool) -> None:
             print_json(fleet.facts())
         else:
             _say_where(screen, fleet)
+            if fleet.model == "simulated" and not paced:
+                say(
+                    "\nSimulated answers come at once. To watch a council at work, start it by:\n"
+                    f"  {own_name()} up --tokens-per-second {WATCHABLE_PACE}"
+                )
         for each in silent:
             say(each, stderr=True)
         await fleet.defect()

@@ -21,7 +21,7 @@ from msgspec import structs
 
 from workers.simulator.api import SimulatedApi
 from workers.simulator.chat import Call
-from workers.simulator.config import ConfigChange, SimulatorConfig
+from workers.simulator.config import EXPLAINED, ConfigChange, SimulatorConfig
 from workers.simulator.faults import FAULT_KINDS, FaultKind, Faults
 
 __all__ = [
@@ -153,7 +153,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> SimulatorConfig:
         if setting.name in ("models", "faults"):
             continue
         shown = "none" if setting.default is None else setting.default
-        parser.add_argument(f"--{setting.name.replace('_', '-')}", help=f"default: {shown}")
+        parser.add_argument(f"--{setting.name.replace('_', '-')}", help=f"{EXPLAINED[setting.name]}; default: {shown}")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="serve several models")
     parser.add_argument(
         "--fault",
