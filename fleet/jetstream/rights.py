@@ -4,13 +4,13 @@
 against this, line by line. `fleet doctor` compares what the server has granted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import get_args
 
 from fleet import subjects
 from fleet.jetstream.streams import BUCKETS, EVERY_TENANTS, STREAMS, ConsumerSpec, StreamSpec, User, consumed
-from fleet.tenants.names import EVERY, TEXT, of_all, subject_of, without_tenant
+from fleet.tenants.names import EVERY, TEXT, of_all, requests_of, subject_of, without_tenant
 
 USERS: tuple[User, ...] = get_args(User)
 COMPONENTS: tuple[User, ...] = ("control", "worker")
@@ -38,8 +38,8 @@ class Rights:
     not_subscribe: frozenset[str] = frozenset()
 
 
-def rights_of(user: User) -> Rights:
-    """All that the user is allowed, and what is taken away from that."""
+def rights_of(user: User, tenants: Collection[str] = ()) -> Rights:
+    """All that the user is allowed, and what is taken away from that. `tenants`: whose requests a viewer reads, too."""
     publish = {*_EVERYBODY, *(subject for spec in EVERY_TENANTS for subject in spec.publishers.get(user, ()))}
     publish |= {f"{spec.subject}.{keys}" for spec in BUCKETS for keys in spec.writers.get(user, ())}
     match user:
@@ -52,7 +52,7 @@ def rights_of(user: User) -> Rights:
             )
         case "viewer":
             return Rights(
-                frozenset({*publish, *of_all(subjects.RESULT), *_reads(), *_viewer_gets()}),
+                frozenset({*publish, *of_all(subjects.RESULT), *_reads(), *_viewer_gets(tenants)}),
                 frozenset({_INBOX, *_read_by_clients(), *_read_by_viewers()}),
                 not_publish=frozenset(_consumers_of_others("CREATE", "MSG.NEXT")),
                 not_subscribe=frozenset({_OF_CONTROL, _OF_WORKERS}),
@@ -108,11 +108,12 @@ def _reads() -> Iterator[str]:
     yield f"$JS.API.DIRECT.GET.KV_{subjects.WORKERS_BUCKET}.>"  # `fleet status` and `top`: how workers are
 
 
-def _viewer_gets() -> Iterator[str]:
-    """What waits, and what nobody could handle. Its answers wrap the message, wherever they go."""
-    for spec in EVERY_TENANTS:
-        if spec.viewer_gets and spec.name != EVERY:
-            yield f"$JS.API.STREAM.MSG.GET.{spec.name}"
+def _viewer_gets(tenants: Collection[str]) -> Iterator[str]:
+    """What waits, and what nobody could handle. Its answers wrap the message, wherever they go. A pattern for the
+    streams of tenants would allow every stream: each is named."""
+    named = (spec.name for spec in EVERY_TENANTS if spec.viewer_gets and spec.name != EVERY)
+    for name in (*named, *map(requests_of, tenants)):
+        yield f"$JS.API.STREAM.MSG.GET.{name}"
 
 
 def _consume(spec: StreamSpec) -> Iterator[str]:

@@ -11,6 +11,8 @@ from fleet.jetstream.rights import USERS, Rights, rights_of
 from fleet.jetstream.streams import User
 from tests.support.repository.deploy import NATS
 
+TENANTS = re.findall(r"^  (team-\w+) {$", (NATS / "tenants.conf").read_text(), re.MULTILINE)
+"""Of the example."""
 LISTS = re.compile(r"\b(publish|subscribe|allow|deny)\b(?=[:\s]*[{\[])|\"([^\"]+)\"")
 
 
@@ -37,6 +39,10 @@ def granted(user: str) -> Rights:
     )
 
 
+def test_the_example_has_tenants() -> None:
+    assert TENANTS == ["team-a", "team-b"]
+
+
 def test_every_user_of_the_file_is_in_the_table() -> None:
     """But for the server's own account."""
     users = re.findall(r"\buser: (\w+)", re.sub(r"#.*", "", (NATS / "permissions.conf").read_text()))
@@ -47,7 +53,7 @@ def test_every_user_of_the_file_is_in_the_table() -> None:
 @pytest.mark.parametrize("user", USERS)
 def test_the_file_grants_what_the_table_asks_for(user: User, kind: str) -> None:
     """Each line that is missing, or too many, is named."""
-    wanted, has = getattr(rights_of(user), kind), getattr(granted(user), kind)
+    wanted, has = getattr(rights_of(user, TENANTS), kind), getattr(granted(user), kind)
     problems = [f'missing for {user}, {kind}: "{line}"' for line in sorted(wanted - has)]
     problems += [f'too many for {user}, {kind}: "{line}"' for line in sorted(has - wanted)]
     assert not problems, "\n".join(problems)

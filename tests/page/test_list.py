@@ -7,9 +7,14 @@ import pytest
 
 from fleet import subjects
 from fleet.config import Limits
+from fleet.local.nats_server import WebSocket, for_browsers
+from fleet.local.ports import free_port
 from fleet.messages.headers import headers
+from fleet.page.server import serving
+from fleet.tenants.names import DEFAULT_TENANT
 from tests.page.measure import fill, stage
 from tests.page.stage import log_in, staged
+from tests.support.fleets.tenants import A, B, shared
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,6 +48,49 @@ async def test_what_waits_runs_and_has_ended(browser: Any, tmp_path: Path) -> No
         await page.get_by_text("NATS does not allow this user to use $JS.API.STREAM.MSG.GET").wait_for()
         await page.get_by_text("1 request waits, the oldest since").wait_for()
         await page.close()
+
+
+async def test_what_waits_and_runs_of_every_tenant(browser: Any, tmp_path: Path) -> None:
+    """Two of one id are told apart; of each tenant the list says how many wait and since when, and leads to each."""
+    async with serving() as server:
+        websocket = WebSocket(free_port(), server.origins)
+        server.servers = (websocket.url,)
+        room = {"more": for_browsers(websocket), "room": Limits(max_in_flight=1)}
+        async with shared(tmp_path, SimulatorConfig(tokens_per_second=2, answer_tokens=1000), **room) as stage:
+            await stage[A].request(task_id="first", num_agents=2, rounds=0)
+            await stage[A].inbox.next("deliberation.accepted", task_id="first")
+            for tenant, task_id in ((A, "second"), (B, "second"), (A, "third"), (DEFAULT_TENANT, "first")):
+                await stage[tenant].request(task_id=task_id, task_description=f"{task_id} of {tenant}")
+            page = await browser.new_page()
+            await page.goto(server.url)
+            await log_in(page)
+            await page.get_by_text("4 requests wait, the oldest since").wait_for()
+            rows = page.get_by_role("region", name="Requests that wait").locator("tbody tr")
+            shown = [row.split("\t")[0].splitlines() for row in await rows.all_inner_texts()]
+            assert [(row[0], row[1], row[2].split(" · ")[1:]) for row in shown] == [
+                ("second", "second of team-a", [A]),
+                ("second", "second of team-b", [B]),
+                ("third", "third of team-a", [A]),
+                ("first", "first of default", []),
+            ]
+            tenants = page.get_by_role("region", name="Tenants that wait").locator("tbody tr")
+            counts = [row.split("\t")[:2] for row in await tenants.all_inner_texts()]
+            assert counts == [[DEFAULT_TENANT, "1"], [A, "2"], [B, "1"]]
+            running = page.get_by_role("region", name="Deliberations at work").locator("tbody tr")
+            await running.get_by_text("Propose").wait_for()
+            assert "team-a" in await running.inner_text()
+            await rows.nth(1).get_by_role("link").click()
+            await page.get_by_role("heading", name="team-b.second").wait_for()
+            await page.get_by_text("waiting for room").wait_for()
+            assert "second of team-b" in await page.inner_text("main")
+            await stage[A].ask("deliberation.cancel", {"task_id": "first"})
+            await page.goto(f"{server.url}/#/task/team-a.first")
+            await page.get_by_text("cancelled", exact=True).wait_for()
+            await page.goto(f"{server.url}/#/")
+            await page.get_by_text("3 requests wait, the oldest since").wait_for()
+            ended = page.get_by_role("region", name="Deliberations that ended").locator("tbody tr")
+            assert ["cancelled" in row and A in row for row in await ended.all_inner_texts()] == [True]
+            await page.close()
 
 
 async def test_cost_by_team_and_why_it_is_degraded(browser: Any, tmp_path: Path) -> None:

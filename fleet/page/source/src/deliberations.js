@@ -1,5 +1,6 @@
 // The list: what waits, what is at work, and every end that the stream DELIBERATIONS still tells of, by its header.
 import { Store } from "./store.js";
+import { keyOf, subjectOf, tenantOf } from "./tenants.js";
 import { Waiting } from "./waiting.js";
 
 const ENDS = {
@@ -21,13 +22,14 @@ const CLOCKS_DIFFER_MS = 60_000;
 const QUESTIONS = 1_000;
 
 export class Deliberations extends Store {
-  byId = new Map();
+  byKey = new Map();
   loaded = false; // the newest are known
   complete = false; // all are
   #ends = [];
   #order = null;
   #questions = new Map();
   #closed = false;
+  #whose = ["default"]; // `*`: of every other tenant, where there are some
 
   constructor(link) {
     super(DRAWN_EVERY_MS);
@@ -39,7 +41,11 @@ export class Deliberations extends Store {
 
   // The newest first, which are drawn at once; what is older is read then.
   async #begin() {
-    const last = await this.link.api(`STREAM.INFO.${STREAM}`).then(({ state }) => state.last_seq, () => 0);
+    const [last, tenants] = await Promise.all([
+      this.link.api(`STREAM.INFO.${STREAM}`).then(({ state }) => state.last_seq, () => 0),
+      this.link.api("STREAM.NAMES", { subject: subjectOf("*", "deliberation.requested") }).then(({ total }) => total > 0, () => false),
+    ]);
+    if (tenants) this.#whose.push("*");
     const from = Math.max(1, last - NEWEST + 1);
     await this.#read({ from });
     this.loaded = true;
@@ -54,20 +60,20 @@ export class Deliberations extends Store {
   // Fulfilled when all subjects are read as far as that; what comes later is heard, too.
   #read({ from, before }) {
     const since = new Date(Date.now() - LONGEST_MS).toISOString();
-    const one = (subject) =>
+    const one = (whose, subject) =>
       new Promise((caughtUp) => {
         if (this.#closed) return;
         const start = before && subject === ACCEPTED ? { since } : { from };
         const tell = (msg) => this.#take(subject, msg) && !before && this.changed(); // older ones stand below what is shown
-        this.#ends.push(this.link.follow(STREAM, subject, tell, { ...start, before, headersOnly: subject in ENDS, caughtUp }));
+        this.#ends.push(this.link.follow(STREAM, subjectOf(whose, subject), tell, { ...start, before, headersOnly: subject in ENDS, caughtUp }));
       });
-    return Promise.all(FOLLOWED.map(one)).then(() => this.changed());
+    return Promise.all(this.#whose.flatMap((whose) => FOLLOWED.map((subject) => one(whose, subject)))).then(() => this.changed());
   }
 
   // Hears of each call at work, for as long as somebody looks at the list. Returns a function that ends it.
   watch() {
     for (const row of this.running()) Object.assign(row, { heard: Date.now(), stale: true });
-    const subjects = ["agent.response.completed", "agent.response.failed", PROGRESS];
+    const subjects = ["agent.response.completed", "agent.response.failed", ...this.#whose.map((whose) => subjectOf(whose, PROGRESS))];
     const ends = subjects.map((subject) => this.link.hear(subject, (msg) => this.#hear(msg)));
     return () => ends.forEach((end) => end());
   }
@@ -80,7 +86,7 @@ export class Deliberations extends Store {
 
   // Newest first.
   sorted() {
-    this.#order ??= [...this.byId.values()].sort((one, other) => (other.ended ?? other.at) - (one.ended ?? one.at));
+    this.#order ??= [...this.byKey.values()].sort((one, other) => (other.ended ?? other.at) - (one.ended ?? one.at));
     return this.#order;
   }
 
@@ -88,17 +94,18 @@ export class Deliberations extends Store {
 
   // What is accepted later does not tell its question.
   #waits() {
-    for (const { id, question } of this.waiting.rows) this.#questions.set(id, question);
+    for (const { key, question } of this.waiting.rows) this.#questions.set(key, question);
     while (this.#questions.size > QUESTIONS) this.#questions.delete(this.#questions.keys().next().value);
     this.changed();
   }
 
-  #of(id, at) {
-    if (!this.byId.has(id)) {
-      this.byId.set(id, { id, status: "IN_PROGRESS", at, tokens: 0, open: null });
+  #of(tenant, id, at) {
+    const key = keyOf(tenant, id);
+    if (!this.byKey.has(key)) {
+      this.byKey.set(key, { key, id, tenant, status: "IN_PROGRESS", at, tokens: 0, open: null });
       this.#order = null;
     }
-    return this.byId.get(id);
+    return this.byKey.get(key);
   }
 
   // Whether it says something new.
@@ -106,7 +113,7 @@ export class Deliberations extends Store {
     const id = msg.headers?.get("Task-Id");
     if (!id) return false;
     const at = Date.parse(msg.headers.get("ce-time"));
-    const row = this.#of(id, at);
+    const row = this.#of(tenantOf(msg.subject), id, at);
     // Of an earlier deliberation under the same id, whose history is read after the newest.
     if (msg.seq < Math.max(row.accepted ?? 0, subject in ENDS ? (row.end ?? 0) : 0)) return false;
     this.#order = null;
@@ -117,7 +124,7 @@ export class Deliberations extends Store {
       row.at = Date.parse(said.accepted_at ?? "") || at;
       row.deadline = Date.parse(said.deadline_at);
       Object.assign(row, { role: said.role, agents: said.agents?.length, rounds: said.rounds, correlation: said.correlation ?? {} });
-      row.question ??= this.#questions.get(id);
+      row.question ??= this.#questions.get(row.key);
       if (row.ended && row.at > row.ended + CLOCKS_DIFFER_MS) Object.assign(row, { status: "IN_PROGRESS", ended: null, degraded: false, error: null });
       row.heard ??= row.at;
     } else if (subject === "deliberation.rejected") {
@@ -134,10 +141,11 @@ export class Deliberations extends Store {
     return true;
   }
 
-  // Of progress, which comes most often, the body is smaller than the headers; of an answer it may be a megabyte.
+  // Of progress, which comes most often, the body is smaller than the headers; of an answer it may be a megabyte. An answer has
+  // the task's key, progress the id that its tenant knows.
   #hear(msg) {
-    const small = msg.subject === PROGRESS ? msg.json() : null;
-    const row = this.byId.get(small ? small.task_id : msg.headers?.get("Task-Id"));
+    const small = msg.subject.endsWith(PROGRESS) ? msg.json() : null;
+    const row = this.byKey.get(small ? keyOf(tenantOf(msg.subject), small.task_id) : msg.headers?.get("Task-Id"));
     if (!row || row.ended) return;
     const said = small ?? msg.json();
     const call = `${said.phase} ${said.round} ${said.agent_id} ${said.question}`;
@@ -162,7 +170,7 @@ export class Deliberations extends Store {
 
   async #ask(row) {
     row.stale = false;
-    const said = await this.link.result(row.id).catch(() => null);
+    const said = await this.link.result(row.key).catch(() => null);
     if (!said || row.ended || said.result) return;
     row.usage = said.usage ?? row.usage;
     row.cost = said.cost ?? null;

@@ -1,6 +1,7 @@
 // The connection to NATS over WebSocket, and what is read through it.
 import { headers as makeHeaders, wsconnect } from "@nats-io/nats-core";
 import { jetstream } from "@nats-io/jetstream";
+import { nameOf, subjectOf } from "./tenants.js";
 
 const REQUEST_MS = 10_000;
 const NO_MESSAGE = 10037;
@@ -96,9 +97,14 @@ export class Link {
     }
   }
 
-  result = (taskId) => this.request("deliberation.result", { task_id: taskId }).then((reply) => this.whole(reply));
+  result = (key) => this.#ask("deliberation.result", key).then((reply) => this.whole(reply));
 
-  cancel = (taskId) => this.request("deliberation.cancel", { task_id: taskId });
+  cancel = (key) => this.#ask("deliberation.cancel", key);
+
+  #ask(subject, key) {
+    const { tenant, id } = nameOf(key);
+    return this.request(subjectOf(tenant, subject), { task_id: id });
+  }
 
   // A body that stands for a longer one in the object store is replaced by it.
   async whole(body) {

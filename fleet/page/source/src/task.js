@@ -1,5 +1,6 @@
 // One deliberation: its calls as they go, from the beginning also for who comes late, and its result.
 import { Store } from "./store.js";
+import { nameOf, subjectOf } from "./tenants.js";
 
 const DRAWN_EVERY_MS = 80;
 const ASK_EVERY_MS = 2_000;
@@ -23,12 +24,13 @@ export class Task extends Store {
   #closed = false;
   #event = null;
 
-  constructor(link, id) {
+  constructor(link, key) {
     super(DRAWN_EVERY_MS);
     this.link = link;
-    this.id = id;
+    this.key = key;
+    Object.assign(this, nameOf(key)); // tenant, id
     this.#ends.push(link.reconnected(() => this.#ask()));
-    for (const subject of ["deliberation.accepted", ...ENDS]) this.#ends.push(link.hear(subject, (msg) => this.#mine(msg) && this.#ask()));
+    for (const subject of ["deliberation.accepted", ...ENDS]) this.#ends.push(link.hear(subjectOf(this.tenant, subject), (msg) => of(msg) === this.id && this.#ask()));
     this.#ask().then(() => this.#follow());
   }
 
@@ -50,11 +52,9 @@ export class Task extends Store {
     return [...phases.values()].sort((one, other) => begin(one) - begin(other));
   }
 
-  #mine = (msg) => msg.headers?.get("Task-Id") === this.id;
-
   async #ask() {
     try {
-      const said = await this.link.result(this.id);
+      const said = await this.link.result(this.key);
       this.status = said.status;
       this.progress = said.progress ?? null;
       this.usage = said.usage ?? null;
@@ -84,7 +84,7 @@ export class Task extends Store {
 
   // Of one at work the question stands in its state alone; in a long one not even there.
   async #readQuestion() {
-    const state = await this.link.stored("KV_deliberations", { last_by_subj: `$KV.deliberations.${this.id}` }).catch(() => null);
+    const state = await this.link.stored("KV_deliberations", { last_by_subj: `$KV.deliberations.${this.key}` }).catch(() => null);
     this.question = state?.data ? (JSON.parse(state.data).task?.task_description ?? "") : null;
     this.changed();
   }
@@ -110,11 +110,12 @@ export class Task extends Store {
   #follow() {
     if (this.#closed) return;
     const since = new Date((this.accepted ?? Date.now()) - CLOCKS_DIFFER_MS).toISOString();
-    const heard = (take) => (msg) => this.#mine(msg) && take(msg);
+    const heard = (take) => (msg) => of(msg) === this.key && take(msg);
     // Hundreds a second: to read all headers of one takes longer, and leaves more behind, than to read its small body.
     const progress = (said) => said.task_id === this.id && this.#progress(said);
+    // A tenant's is in no stream: it is seen from now on.
     this.#ends.push(
-      this.link.follow("AGENT_PROGRESS", PROGRESS, (msg) => progress(msg.json()), { since }),
+      this.tenant === "default" ? this.link.follow("AGENT_PROGRESS", PROGRESS, (msg) => progress(msg.json()), { since }) : this.link.hear(subjectOf(this.tenant, PROGRESS), (msg) => progress(msg.json())),
       this.link.follow("AGENT_RESPONSES", "agent.response.completed", heard((msg) => this.#response(msg)), { since }),
       this.link.follow("AGENT_RESPONSES", "agent.response.failed", heard((msg) => this.#response(msg)), { since }),
     );
@@ -166,6 +167,8 @@ export class Task extends Store {
     if (!this.result) this.#askSoon();
   }
 }
+
+const of = (msg) => msg.headers?.get("Task-Id");
 
 // As one string: what was put together word by word is kept by the browser in as many parts, five times as large.
 const flat = (text) => [...text.match(/[^]{1,1000}/g)].join("");

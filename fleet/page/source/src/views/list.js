@@ -23,9 +23,9 @@ export function ListView({ store }) {
   const open = rows.filter((row) => !row.ended);
   const ended = rows.filter((row) => row.ended);
   const { waiting } = store;
-  const queue = waiting.rows.filter((row) => !store.byId.has(row.id) && fits(row));
+  const queue = waiting.rows.filter((row) => !store.byKey.has(row.key) && fits(row));
   return html`<h1>Deliberations</h1>
-    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended${store.complete ? "" : ", older ones are being read"}</span>` : `Reading the history: ${count(store.byId.size)} …`}</p>
+    <p class="facts" role="status">${store.loaded ? html`<span>${count(waiting.count)} waiting</span><span>${count(open.length)} at work</span><span>${count(ended.length)} ended${store.complete ? "" : ", older ones are being read"}</span>` : `Reading the history: ${count(store.byKey.size)} …`}</p>
     <label class="search">Search <input type="search" placeholder="id, question, role, status, degraded" value=${search} onInput=${(event) => setSearch(event.target.value)} /></label>
     ${store.loaded && rows.length + queue.length === 0 && html`<p>There is none${search ? " that fits" : " yet"}. Ask: <code>fleet ask "your question"</code></p>`}
     <${Queue} waiting=${waiting} rows=${queue} now=${now} />
@@ -39,11 +39,19 @@ function Queue({ waiting, rows, now }) {
   const why = waiting.taken ? "All places are taken, or NATS is short of room: each begins as soon as there is some." : "No dispatcher takes requests: none can begin.";
   return html`<h2>Waiting for room</h2>
     <p class=${waiting.taken ? "" : "bad"}>${count(waiting.count)} ${waiting.count === 1 ? "request waits" : "requests wait"}, the oldest since ${since(waiting.oldest)}, for ${seconds(now - waiting.oldest)}. ${why}</p>
-    ${waiting.problem && html`<p class="why">They cannot be listed: ${visible(waiting.problem)}.</p>`}
+    ${waiting.problem && html`<p class="why">This may be old: ${visible(waiting.problem)}.</p>`}
+    ${waiting.tenants.some((each) => each.tenant !== "default") && html`<${Tenants} rows=${waiting.tenants} now=${now} />`}
+    ${waiting.tenants.filter((each) => each.problem).map((each) => html`<p class="why">Those of ${visible(each.tenant)} cannot be listed: ${visible(each.problem)}.</p>`)}
     ${rows.length > 0 && html`<${Grid} label="Requests that wait" head=${["Deliberation", "Waits since", "For"]}>
-      ${rows.map((row) => html`<tr key=${row.seq}><${Name} row=${row} /><td>${since(row.at)}</td><td>${seconds(now - row.at)}</td></tr>`)}
+      ${rows.map((row) => html`<tr key=${`${row.tenant} ${row.seq}`}><${Name} row=${row} /><td>${since(row.at)}</td><td>${seconds(now - row.at)}</td></tr>`)}
     </${Grid}>`}
-    ${waiting.count > waiting.rows.length && rows.length > 0 && html`<p class="why">And ${count(waiting.count - waiting.rows.length)} more, which came later.</p>`}`;
+    ${waiting.count > waiting.rows.length && rows.length > 0 && html`<p class="why">And ${count(waiting.count - waiting.rows.length)} more${waiting.tenants.some((each) => each.problem) ? "" : ", which came later"}.</p>`}`;
+}
+
+function Tenants({ rows, now }) {
+  return html`<${Grid} label="Tenants that wait" head=${["Tenant", "!Waiting", "Oldest since", "For"]}>
+    ${rows.map((row) => html`<tr key=${row.tenant}><td>${visible(row.tenant)}</td><td class="n">${count(row.count)}</td><td>${since(row.oldest)}</td><td>${seconds(now - row.oldest)}</td></tr>`)}
+  </${Grid}>`;
 }
 
 function Running({ rows, now }) {
@@ -51,7 +59,7 @@ function Running({ rows, now }) {
     ${rows.map((row) => {
       const quiet = now - (row.heard ?? row.at);
       const { done, expected } = (row.progress?.phase === row.phase && row.progress) || {};
-      return html`<tr key=${row.id}><${Name} row=${row} />
+      return html`<tr key=${row.key}><${Name} row=${row} />
         <td>${row.phase ? phaseName(row.phase, row.round) : "Not begun: its calls wait for a worker, or it waits for the result of an equal request"}${expected ? html` <span class="why">${done} of ${expected}</span>` : ""}
           ${quiet > QUIET_MS && html`<span class="why busy">nothing heard for ${seconds(quiet)}</span>`}</td>
         <td>${since(row.at)} <span class="why">${seconds(now - row.at)}</span></td>
@@ -67,7 +75,7 @@ function Ended({ rows, all }) {
   return html`<p class="why">${!total ? "Older ones are being read." : total.priced ? `Together they cost ${money(total.cost)}${total.unpriced ? `, and ${count(total.unpriced)} tell no cost` : ""}.` : "None of them tells what it cost."} <a href="#/cost">By team and period</a></p>
     <${Grid} label="Deliberations that ended" head=${["Deliberation", "Outcome", "Ended", "!Took", "!Tokens", "!Cost"]}>
     ${rows.map(
-      (row) => html`<tr key=${row.id}><${Name} row=${row} />
+      (row) => html`<tr key=${row.key}><${Name} row=${row} />
         <td><span class=${`status ${row.status}`}>${STATUS[row.status] ?? visible(row.status)}</span>${row.winner_id ? html`<span class="why"> ${visible(row.winner_id)}${row.score != null ? `, ${points(row.score)} points` : ""}</span>` : ""}
           ${row.degraded && html`<span class="why busy">degraded: ${shortly(row)}</span>`}
           ${row.cached_from && html`<span class="why line">the result of ${visible(row.cached_from)}</span>`}
@@ -82,7 +90,7 @@ function Ended({ rows, all }) {
 
 function Name({ row }) {
   const more = [row.role, row.agents && `${row.agents} agents`, row.tenant !== "default" && row.tenant].filter(Boolean);
-  return html`<td class="name"><a href=${`#/task/${encodeURIComponent(row.id)}`}>${visible(row.id)}</a>
+  return html`<td class="name"><a href=${`#/task/${encodeURIComponent(row.key)}`}>${visible(row.id)}</a>
     ${row.question && html`<span class="why line">${visible(row.question).slice(0, 120)}</span>`}
     ${more.length > 0 && html`<span class="why line">${visible(more.join(" · "))}</span>`}</td>`;
 }

@@ -12,20 +12,20 @@ export function TaskView({ store, link, list }) {
   useStore(list);
   const now = useNow(500);
   const { result } = store;
-  const row = list.byId.get(store.id);
+  const row = list.byKey.get(store.key);
   const rejected = row?.status === "REJECTED" && !result;
   useEffect(() => {
     if (store.error && row?.end) store.readEvent(row.end);
   }, [store.error, row?.end]);
   const status = rejected ? "REJECTED" : store.status;
-  const waits = !store.accepted && list.waiting.rows.find((each) => each.id === store.id);
+  const waits = !store.accepted && list.waiting.rows.find((each) => each.key === store.key);
   const running = status === "IN_PROGRESS" || status === "PENDING";
   const usage = result?.usage ?? store.usage;
   const written = Math.max(usage?.completion_tokens ?? 0, [...store.calls.values()].reduce((sum, call) => sum + (call.tokens ?? 0), 0));
   const cost = money(result ? result.cost : store.cost);
   const { progress } = store;
   const question = result?.task?.task_description || store.question || waits?.question || row?.question;
-  return html`<h1>${visible(store.id)}</h1>
+  return html`<h1>${visible(store.key)}</h1>
     ${store.error && !rejected && html`<p class="bad" role="alert">${visible(store.error)}</p>`}
     <p class="facts" role="status">
       <span class=${`status ${status}`}>${STATUS[status] ?? visible(status)}</span>
@@ -40,7 +40,7 @@ export function TaskView({ store, link, list }) {
       ${cost != null && html`<span>${result ? "cost" : "cost so far"} ${cost}</span>`}
     </p>
     ${rejected && html`<p class="bad">The request was not accepted: ${visible(row.error)}</p>`}
-    ${running && html`<${Cancel} link=${link} id=${store.id} />`}
+    ${running && html`<${Cancel} link=${link} id=${store.key} />`}
     ${question && html`<section><h2>Question</h2><pre class="text" tabindex="0">${visible(question)}</pre><${Asked} task=${result?.task} /></section>`}
     ${result && html`<${Result} result=${result} />`}
     ${!rejected && html`<${Course} store=${store} now=${now} />`}`;
