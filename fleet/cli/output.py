@@ -12,6 +12,9 @@ from rich.segment import Segment
 
 from fleet.observability.visible import json_text, to_json, visible
 
+NOT_CUT = 10_000
+"""Columns of what is no terminal."""
+
 
 class ReaderGone(Exception):
     """Whoever read our output has left. No `OSError`: it is nobody's fault, and not a server's."""
@@ -36,6 +39,12 @@ class PeopleConsole(Console):
 def console(*, stderr: bool = False, **more: Any) -> Console:
     """All that people read comes from one of these."""
     return PeopleConsole(stderr=stderr, emoji=False, **more)
+
+
+def wide_console() -> Console:
+    """For tables: as wide as the terminal, and where there is none, wide enough for every line."""
+    terminal = console(highlight=False)
+    return terminal if terminal.is_terminal else console(highlight=False, width=NOT_CUT)
 
 
 def literal(text: str) -> str:

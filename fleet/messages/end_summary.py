@@ -57,14 +57,14 @@ def summary_of(event: TerminalEvent) -> EndSummary:
         facts = {"degraded": event.degraded, "missing": len(event.missing), "winner_id": event.winner_id}
         facts |= {"score": first.score, "p_best": first.p_best, "cached_from": event.cached_from}
     elif isinstance(event, DeliberationCancelled):
-        facts = {"error": _short(event.reason)}
+        facts = {"error": one_line(event.reason)}
     else:
-        facts = {"error": _short(event.error)}
+        facts = {"error": one_line(event.error)}
     if not isinstance(event, DeliberationCancelled):
         facts["failures"] = dict(sorted(Counter(call.error_type for call in event.failed_agents).items()))
     if event.task is not None:
         facts |= {"role": event.task.role, "agents": event.task.num_agents}
-        facts["question"] = _short(event.task.task_description)
+        facts["question"] = one_line(event.task.task_description)
     fits = len(msgspec.json.encode(event.correlation)) <= MAX_CORRELATION_BYTES
     return EndSummary(
         status=status_of(event),
@@ -83,7 +83,8 @@ def header_of(event: TerminalEvent) -> dict[str, str]:
     return {HEADER: "".join(char if char.isascii() and char.isprintable() else _escaped(char) for char in text)}
 
 
-def _short(text: str) -> str:
+def one_line(text: str) -> str:
+    """At most `MAX_TEXT` characters of it."""
     # The end of a long text is not looked at.
     line = " ".join(text[: 4 * MAX_TEXT].split())
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"

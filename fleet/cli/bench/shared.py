@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fleet.cli.output import wide_console
+
 if TYPE_CHECKING:
     from fleet.bench.report import Report
 
@@ -51,6 +53,4 @@ def show(report: "Report", *, json_output: bool) -> None:
     if json_output:
         print(report.json())
         return
-    from rich.console import Console
-
-    report.show(Console())
+    report.show(wide_console())

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleet.cli import options
-from fleet.cli.output import print_json, say
-from fleet.cli.overview.listing import screen
+from fleet.cli.output import print_json, say, wide_console
 from fleet.config import Settings
 from fleet.local.data_dir import client_settings
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from fleet.cli.models.reading import Council, ModelReport
+    from fleet.cli.overview.fitting import FittingTable
     from fleet.client.session import Session
 
 AT_ONCE = 16
@@ -50,7 +48,7 @@ async def _models(settings: Settings, role: str | None, json_output: bool) -> No
         for each in found:
             print_json(fields(each))
     elif found:
-        screen().print(_table(found))
+        wide_console().print(_table(found))
     else:
         say("no result that is stored tells of a model in such a role")
 
@@ -96,27 +94,27 @@ def fields(report: "ModelReport") -> dict[str, object]:
     return told | {name: getattr(compared, name) if compared is not None else None for name in names}
 
 
-def _table(reports: Sequence["ModelReport"]) -> "Table":
-    from rich import box
-    from rich.table import Table
+def _table(reports: Sequence["ModelReport"]) -> "FittingTable":
+    from fleet.cli.overview.fitting import Column, FittingTable
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("role", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("proposals", "score", "compared in", "better by", "95 %", "taste"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
-    for each in reports:
-        table.add_row(*_row(each))
-    return table
+    columns = (
+        Column("role"),
+        Column("model", least=14, ends_differ=True),
+        Column("proposals", right=True, leaves=2),
+        Column("score", right=True, leaves=3),
+        Column("compared in", right=True, leaves=4),
+        Column("better by", right=True),
+        Column("95 %", right=True),
+        Column("taste", right=True, leaves=1),
+        Column("verdict", least=20),
+    )
+    return FittingTable(columns, [_row(each) for each in reports])
 
 
 def _row(report: "ModelReport") -> tuple[str, ...]:
-    from fleet.cli.output import literal
-
     score = "–" if report.score is None else f"{report.score:.2f}"
     proposals = f"{report.proposals}" + (" (on trial)" if report.shadows else "")
-    begin = (literal(report.role), literal(report.model), proposals, score)
+    begin = (report.role, report.model, proposals, score)
     one = report.compared
     if one is None:
         return (*begin, "", "", "", "", "usual" if report.model == report.usual else "nobody scored both")

@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from fleet.cli import options
-from fleet.cli.output import console, literal, print_json
+from fleet.cli.output import print_json, wide_console
 from fleet.config import Settings
 from fleet.errors import BadRequest
 from fleet.local.data_dir import client_settings
 from fleet.tenants.names import key_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
+    from fleet.cli.overview.fitting import FittingTable
     from fleet.client.listing import Summary
     from fleet.messages import Status
 
 DEFAULT_LIMIT = 50
-SHOWN_CHARACTERS = 60
-NOT_CUT = 160
-"""Columns of what is no terminal."""
 COLOURS = {"COMPLETED": "green", "IN_PROGRESS": "cyan", "FAILED": "red", "TIMEOUT": "red", "CANCELLED": "yellow"}
 
 
@@ -76,38 +71,40 @@ async def _list(
         for each in summaries:
             print_json(to_builtins(each))
     elif summaries:
-        screen().print(table(summaries, datetime.now(UTC)))
+        wide_console().print(table(summaries, datetime.now(UTC)))
 
 
-def screen() -> "Console":
-    """Wide enough for a table where nobody sees how wide it is."""
-    terminal = console(highlight=False)
-    return terminal if terminal.is_terminal else console(highlight=False, width=NOT_CUT)
+def table(summaries: Sequence["Summary"], now: datetime) -> "FittingTable":
+    """One line for each deliberation."""
+    from fleet.cli.overview.fitting import Column, FittingTable
+    from fleet.messages.end_summary import one_line
 
-
-def table(summaries: Sequence["Summary"], now: datetime) -> "Table":
-    """One row for each deliberation."""
-    from rich import box
-    from rich.table import Table
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("task", "status", "since", "took", "tokens", "cost"):
-        shown.add_column(name, no_wrap=True, justify="right" if name in ("took", "tokens", "cost") else "left")
-    shown.add_column("outcome")  # these two wrap where it is narrow, before an id is cut
-    shown.add_column("question")
+    columns = (
+        Column("task", least=20, ends_differ=True),
+        Column("status"),
+        Column("since", leaves=4),
+        Column("took", right=True, leaves=3),
+        Column("tokens", right=True, leaves=2),
+        Column("cost", right=True, leaves=1),
+        Column("outcome", least=20),
+        Column("question", least=18),
+    )
+    rows = []
     for each in summaries:
         began = _time(each.accepted_at)
-        shown.add_row(
-            literal(key_of(each.tenant, each.task_id)),
-            f"[{COLOURS.get(each.status, 'default')}]{each.status}[/]",
-            began.astimezone().strftime("%m-%d %H:%M:%S") if began else "–",
-            _took(each, now),
-            f"{each.tokens:,}" if each.tokens is not None else "–",
-            f"{each.cost:.4f}" if each.cost is not None else "–",
-            literal(_short(outcome(each))),
-            literal(_short(each.task_description or "")),
+        rows.append(
+            (
+                key_of(each.tenant, each.task_id),
+                (each.status, COLOURS.get(each.status, "")),
+                began.astimezone().strftime("%m-%d %H:%M:%S") if began else "–",
+                _took(each, now),
+                f"{each.tokens:,}" if each.tokens is not None else "–",
+                f"{each.cost:.4f}" if each.cost is not None else "–",
+                one_line(outcome(each)),
+                one_line(each.task_description or ""),
+            )
         )
-    return shown
+    return FittingTable(columns, rows)
 
 
 def outcome(each: "Summary") -> str:
@@ -124,11 +121,6 @@ def outcome(each: "Summary") -> str:
         cached = f", of {each.cached_from}" if each.cached_from is not None else ""
         return f"{each.winner_id}{score}{', degraded' if each.degraded else ''}{cached}"
     return each.error or ""
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else line[: SHOWN_CHARACTERS - 1] + "…"
 
 
 def _took(each: "Summary", now: datetime) -> str:

@@ -10,7 +10,7 @@ from fleet import subjects
 from fleet.cli import options
 from fleet.cli.doctor.fleet_state import Consumer, FleetState
 from fleet.cli.doctor.workers import pool_in_words, told_s
-from fleet.cli.output import console, print_json
+from fleet.cli.output import print_json, wide_console
 from fleet.config import Settings
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings
@@ -46,7 +46,7 @@ async def _status(settings: Settings, every_s: float | None, json_output: bool) 
     from fleet.cli.doctor import fleet_state
     from fleet.client.session import session
 
-    screen = console(highlight=False)
+    screen = wide_console()
     async with session(settings) as fleet:
         while True:
             try:

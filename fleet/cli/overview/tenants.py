@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fleet.cli import options
-from fleet.cli.output import console, literal, print_json
+from fleet.cli.output import literal, print_json, wide_console
 from fleet.config import Settings
 from fleet.local.data_dir import client_settings
 
@@ -40,7 +40,7 @@ async def _tenants(settings: Settings, json_output: bool) -> None:
         for each in listed:
             print_json(to_builtins(each))
     else:
-        console(highlight=False).print(table(listed))
+        wide_console().print(table(listed))
 
 
 def table(listed: Sequence["TenantUse"]) -> "Table":

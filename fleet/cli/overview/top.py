@@ -9,8 +9,7 @@ import typer
 
 from fleet.cli import options
 from fleet.cli.doctor.fleet_state import FleetState
-from fleet.cli.output import print_json
-from fleet.cli.overview.listing import screen as wide_screen
+from fleet.cli.output import print_json, wide_console
 from fleet.config import Settings
 from fleet.local.data_dir import client_settings
 
@@ -44,7 +43,7 @@ async def _top(settings: Settings, every_s: float, once: bool, json_output: bool
 
     from fleet.client.session import session
 
-    screen = wide_screen()
+    screen = wide_console()
     async with session(settings) as fleet:
         state, summaries = await _look(fleet)
         if json_output or once or not screen.is_terminal:
