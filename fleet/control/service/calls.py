@@ -11,6 +11,7 @@ from nats.micro.request import Request
 from fleet import subjects
 from fleet.jetstream.origin import may_be_answered
 from fleet.messages import UNDECODABLE, decode
+from fleet.observability.visible import to_json
 from fleet.tenants.names import key_of, tenant_of
 
 TAKEN_OVER = "Fleet-Taken-Over"
@@ -25,6 +26,8 @@ class Receipt:
     message_id: str
 
 
+LONGEST_SHOWN = 64
+"""Characters of a bad id in an error."""
 NO_RECEIPT = Receipt(0, "")
 """The task was named by its id alone, so whatever state has this id is meant."""
 
@@ -85,9 +88,10 @@ def taken_over(request: Request) -> Receipt | None:
 
 
 def key_in(request: Request, task_id: str) -> str:
-    """The key of the caller's task with this id. Faults 404 for what is no id: nobody names another tenant's task."""
+    """The key of the caller's task with this id. Faults 400 for what is no id: nobody names another tenant's task."""
     if not subjects.is_task_id(task_id):
-        raise fault(404, f"no task {task_id}", task_id=task_id, status="UNKNOWN")
+        shown = to_json(task_id if len(task_id) <= LONGEST_SHOWN else f"{task_id[:LONGEST_SHOWN]}…")
+        raise fault(400, f"bad request: $.task_id: expected 1 to 64 letters, digits, `_` or `-`, got {shown}")
     return key_of(tenant_of(request.subject), task_id)
 
 

@@ -14,6 +14,7 @@ from fleet.config import load
 from fleet.messages import AgentRequested, AgentResponse
 from fleet.messages.headers import CALL_TOKEN
 from tests.support import agents
+from tests.support.client.following import Follower
 from tests.support.fleets.control_plane import Fleet, running
 from tests.support.waiting import until_emptied, until_stored
 
@@ -205,6 +206,18 @@ async def test_result_takes_a_bare_task_id(silent: Fleet) -> None:
     for subject, body in itertools.product((subjects.RESULT, subjects.CANCEL), (b"", b'""')):
         code, reply = await silent.ask(subject, body)
         assert (code, "names no task" in reply["error"]) == ("400", True)
+
+
+@pytest.mark.parametrize("task_id", ["", " ", "a" * 65, "a b", "a.b", "*", ">", "é", 5, None, ["a"]])
+async def test_what_is_no_id_is_refused_by_name(silent: Fleet, task_id: Any) -> None:
+    """400, not the 404 of an id that nobody knows: asking again would never help."""
+    for subject in (subjects.RESULT, subjects.CANCEL):
+        code, reply = await silent.ask(subject, {"task_id": task_id})
+        assert (code, "$.task_id" in reply["error"]) == ("400", True)
+    if isinstance(task_id, str):
+        follower = await Follower(silent).call({"task_id": task_id})
+        assert "$.task_id" in (await follower.rest())[-1]["error"]
+        assert follower.codes[-1] == "400"
 
 
 async def test_service_is_discoverable(fleet: Fleet) -> None:

@@ -290,7 +290,8 @@ async def test_nobody_reads_follows_or_cancels_anothers_task(tmp_path: Path, att
         for name in ("secret", f"{victim}.secret", f"tenant.{victim}.secret", f"../{victim}.secret", "*", ">"):
             for subject in (subjects.RESULT, subjects.CANCEL):
                 code, reply = await stage[attacker].ask(subject, {"task_id": name})
-                assert (code, reply["status"]) == ("404", "UNKNOWN")
+                expected = ("404", "UNKNOWN") if name == "secret" else ("400", None)
+                assert (code, reply.get("status")) == expected
             follower = await Follower(stage[attacker]).call({"task_id": name})
             assert {reply.get("status") for reply in await follower.rest()} <= {"UNKNOWN", None}
         _, reply = await stage[victim].ask(subjects.RESULT, {"task_id": "secret"})
