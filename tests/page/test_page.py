@@ -23,6 +23,26 @@ HOSTILE = (
     "</pre><a href=javascript:alert(1)>x</a>"
 )
 WIDTHS = (320, 768, 1280)
+HEADERS = """
+import assert from "node:assert";
+import { headers } from "@nats-io/nats-core";
+import { MsgImpl } from "@nats-io/nats-core/internal";
+import { headersOf } from "./src/nats.js";
+
+const summary = '{"question": "wie: für wen?"}';
+const written = { "Task-Id": "t-1", "Task-Summary": summary, "ce-time": "2026-11-30T13:00:00.000Z", Empty: "" };
+const made = headers();
+for (const [name, value] of Object.entries(written)) made.append(name, value);
+const block = made.encode();
+const whole = Buffer.concat([block, Buffer.from("{}")]);
+const msg = new MsgImpl({ subject: block, hdr: block.length, size: whole.length }, whole);
+const short = headersOf({ msg, get headers() { throw new Error("the long way"); } });
+const long = headersOf({ headers: made });
+for (const name of [...Object.keys(written), "Task", "Absent"]) {
+  assert.equal(short(name), written[name] ?? "");
+  assert.equal(long(name), short(name));
+}
+"""
 
 
 @asynccontextmanager
@@ -128,15 +148,27 @@ async def test_nats_says_what_a_viewer_may(browser: Any, tmp_path: Path) -> None
         await page.close()
 
 
-def test_the_script_is_current(tmp_path: Path) -> None:
+def run(folder: Path, *command: str) -> None:
+    done = subprocess.run([need(command[0]), *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources, with what the lock file names."""
+    folder = tmp_path_factory.mktemp("page") / "source"
+    shutil.copytree(STATIC.parent / "source", folder, ignore=shutil.ignore_patterns("node_modules"))
+    run(folder, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+    return folder
+
+
+def test_the_script_is_current(source: Path) -> None:
     """Built anew from the lock file it is the same to the byte."""
-    need("node")
-    source = tmp_path / "source"
-    shutil.copytree(STATIC.parent / "source", source, ignore=shutil.ignore_patterns("node_modules"))
-    for command in (
-        [need("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
-        ["node", "build.mjs", "page.js"],
-    ):
-        done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    run(source, "node", "build.mjs", "page.js")
     assert (source / "page.js").read_bytes() == (STATIC / "page.js").read_bytes(), "run `make page`"
+
+
+def test_the_short_way_to_headers_reads_what_the_long_one_reads(source: Path) -> None:
+    """It takes nats.js's bytes from where this version of it has them, and never its objects."""
+    (source / "headers.mjs").write_text(HEADERS)
+    run(source, "node", "headers.mjs")

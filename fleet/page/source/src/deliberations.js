@@ -1,4 +1,5 @@
 // The list: what waits, what is at work, and every end that the stream DELIBERATIONS still tells of, by its header.
+import { headersOf } from "./nats.js";
 import { Store } from "./store.js";
 import { keyOf, subjectOf, tenantOf } from "./tenants.js";
 import { Waiting } from "./waiting.js";
@@ -16,7 +17,7 @@ const NEWEST = 600; // messages: two of a deliberation that has ended
 const EVERY_MS = 3_000;
 const ASKED_AT_ONCE = 8;
 const DRAWN_EVERY_MS = 250;
-const DRAWN_WITHIN_MS = 50; // the newest, before older ones are read
+const DRAWN_WITHIN_MS = 50; // the newest, before older ones come
 const LONGEST_MS = 6 * 3_600_000; // what was accepted before that has ended, an hour at the latest and what a fleet may stand still
 const CLOCKS_DIFFER_MS = 60_000;
 const QUESTIONS = 1_000;
@@ -47,27 +48,32 @@ export class Deliberations extends Store {
     ]);
     if (tenants) this.#whose.push("*");
     const from = Math.max(1, last - NEWEST + 1);
-    await this.#read({ from });
+    let drawn;
+    const after = new Promise((done) => (drawn = done));
+    const newest = this.#read({ from });
+    const older = from > 1 && this.#read({ before: from, after }); // its consumers are made meanwhile
+    await newest;
     this.loaded = true;
     this.draw();
-    await new Promise((drawn) => setTimeout(drawn, DRAWN_WITHIN_MS));
-    if (from > 1) await this.#read({ before: from });
+    requestAnimationFrame(() => setTimeout(drawn));
+    setTimeout(drawn, DRAWN_WITHIN_MS); // a hidden page draws no frames
+    await older;
     this.complete = true;
+    this.draw();
     this.#askRunning();
-    this.changed();
   }
 
   // Fulfilled when all subjects are read as far as that; what comes later is heard, too.
-  #read({ from, before }) {
+  #read({ from, before, after }) {
     const since = new Date(Date.now() - LONGEST_MS).toISOString();
     const one = (whose, subject) =>
       new Promise((caughtUp) => {
         if (this.#closed) return;
         const start = before && subject === ACCEPTED ? { since } : { from };
         const tell = (msg) => this.#take(subject, msg) && !before && this.changed(); // older ones stand below what is shown
-        this.#ends.push(this.link.follow(STREAM, subjectOf(whose, subject), tell, { ...start, before, headersOnly: subject in ENDS, caughtUp }));
+        this.#ends.push(this.link.follow(STREAM, subjectOf(whose, subject), tell, { ...start, before, after, headersOnly: subject in ENDS, caughtUp }));
       });
-    return Promise.all(this.#whose.flatMap((whose) => FOLLOWED.map((subject) => one(whose, subject)))).then(() => this.changed());
+    return Promise.all(this.#whose.flatMap((whose) => FOLLOWED.map((subject) => one(whose, subject))));
   }
 
   // Hears of each call at work, for as long as somebody looks at the list. Returns a function that ends it.
@@ -110,9 +116,10 @@ export class Deliberations extends Store {
 
   // Whether it says something new.
   #take(subject, msg) {
-    const id = msg.headers?.get("Task-Id");
+    const header = headersOf(msg);
+    const id = header("Task-Id");
     if (!id) return false;
-    const at = Date.parse(msg.headers.get("ce-time"));
+    const at = Date.parse(header("ce-time"));
     const row = this.#of(tenantOf(msg.subject), id, at);
     // Of an earlier deliberation under the same id, whose history is read after the newest.
     if (msg.seq < Math.max(row.accepted ?? 0, subject in ENDS ? (row.end ?? 0) : 0)) return false;
@@ -132,7 +139,7 @@ export class Deliberations extends Store {
       const said = msg.json();
       Object.assign(row, { status: "REJECTED", ended: at, error: said.error, correlation: said.correlation ?? {} });
     } else {
-      const summary = summaryIn(msg.headers);
+      const summary = summaryIn(header("Task-Summary"));
       row.open = null;
       row.end = msg.seq;
       Object.assign(row, { status: ENDS[subject], ...summary, ended: at });
@@ -182,9 +189,9 @@ export class Deliberations extends Store {
 }
 
 // None: of a version that wrote no such header.
-function summaryIn(headers) {
+function summaryIn(header) {
   try {
-    return JSON.parse(headers.get("Task-Summary") || "null");
+    return JSON.parse(header || "null");
   } catch {
     return null;
   }
