@@ -180,10 +180,8 @@ class Admission:
             needs_turn = any(self._limit_of(held.tenant) is not None for held in self._held)
             has_turn = needs_turn and await self._take(turn)
             try:
-                look = partial(self._look, in_progress)
-                await again("requests.count", look, on=Exception, first_s=LOOK_AGAIN_S, longest_s=LOOK_AGAIN_S)
-                self._let_in()
-                await self._recorded(turn)
+                await self._let_in_by_count(in_progress)
+                await self._recorded(in_progress, turn)
             finally:
                 self._turn_until = 0.0
                 if has_turn:
@@ -209,15 +207,33 @@ class Admission:
         self._turn_until = until
         return True
 
-    async def _recorded(self, turn: Turn) -> None:
+    async def _let_in_by_count(self, in_progress: Callable[[], Awaitable[int]]) -> None:
+        look = partial(self._look, in_progress)
+        await again("requests.count", look, on=Exception, first_s=LOOK_AGAIN_S, longest_s=LOOK_AGAIN_S)
+        self._let_in()
+
+    async def _recorded(self, in_progress: Callable[[], Awaitable[int]], turn: Turn) -> None:
         """Waits for what was admitted in this turn: until then others would not count it. What is stuck comes again."""
+        if not self._beginning:
+            return
         until = time.monotonic() + CONTROL_ACK_WAIT_S
-        while self._beginning and time.monotonic() < until:
-            done, _ = await asyncio.wait(self._beginning.copy(), timeout=TURN_S)
-            self._beginning -= done
-            if not done:
-                await turn.keep()
-        self._beginning.clear()
+        async with asyncio.TaskGroup() as group:
+            meanwhile = group.create_task(self._let_in_without_limit(in_progress))
+            while self._beginning and time.monotonic() < until:
+                done, _ = await asyncio.wait(self._beginning.copy(), timeout=TURN_S)
+                self._beginning -= done
+                if not done:
+                    await turn.keep()
+            self._beginning.clear()
+            meanwhile.cancel()
+
+    async def _let_in_without_limit(self, in_progress: Callable[[], Awaitable[int]]) -> None:
+        """Of tenants with a limit nobody: a count does not hold what is about to be recorded."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if any(self._limit_of(held.tenant) is None for held in self._held):
+                self._turn_until = 0.0
+                await self._let_in_by_count(in_progress)
 
     async def _keep_held(self) -> None:
         """Whatever a look takes: a request that comes again after `ack_wait` would be admitted twice."""

@@ -345,6 +345,26 @@ async def test_the_turn_is_kept_while_something_is_being_recorded(monkeypatch: p
         await until(lambda: not dispatchers.turn.taken)
 
 
+async def test_nobody_without_a_limit_waits_for_what_another_tenant_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that is stuck; until it is over nobody of its tenant begins, for a count does not hold it."""
+    monkeypatch.setattr(admission, "CONTROL_ACK_WAIT_S", 3_600.0)
+    monkeypatch.setattr(admission, "ROOM_VALID_S", 0.0)
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
+    stuck: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    begun: list[int] = []
+    fleet.admission.submit(Request(), lambda: (begun.append(1), stuck)[1], "few", 1.0)
+    async with running(fleet):
+        await until(lambda: begun == [1])
+        fleet.submit(2, "many", 1.0)
+        fleet.submit(3, "few", 1.0)
+        await fleet.until(1)
+        fleet.submit(4, "many", 1.0)
+        await fleet.until(2)
+        assert (fleet.let_in, fleet.turn.taken) == ([2, 4], True)
+        stuck.set_result(None)
+        await fleet.until(3)
+
+
 async def test_without_the_turn_only_requests_of_tenants_without_a_limit_begin() -> None:
     """Its holder was killed: nobody else waits until it is taken over."""
     fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
