@@ -13,6 +13,7 @@ from fleet import subjects
 from fleet.messages.headers import headers
 from tests.support import agents
 from tests.support.fleets.control_plane import running
+from tests.support.waiting import WITHIN_S
 
 
 def read(sent: dict[str, str], body: bytes) -> Any:
@@ -26,7 +27,7 @@ async def test_an_event_is_a_cloud_event(nats_url: str) -> None:
         await fleet.nc.subscribe("deliberation.*", cb=seen.put)
         await fleet.nc.flush()
         await fleet.request(task_id="cloudy", num_agents=1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WITHIN_S):
             while (msg := await seen.get()).subject != subjects.COMPLETED:
                 pass
     event = read(msg.headers, msg.data)

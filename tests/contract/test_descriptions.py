@@ -7,6 +7,7 @@ from fleet.config import load
 from fleet.jetstream import topology
 from tests.support import agents
 from tests.support.fleets.control_plane import running
+from tests.support.waiting import WITHIN_S
 
 
 async def test_what_the_fleet_declares_says_what_it_is(nats_url: str) -> None:
@@ -21,7 +22,7 @@ async def test_what_the_fleet_declares_says_what_it_is(nats_url: str) -> None:
             assert info.config.description == subjects.DESCRIPTIONS[str(consumer.durable_name)]
         endpoints = {}
         for service in (subjects.SERVICE, subjects.AGENTS_SERVICE):
-            reply = await fleet.nc.request(f"$SRV.INFO.{service}", timeout=5)
+            reply = await fleet.nc.request(f"$SRV.INFO.{service}", timeout=WITHIN_S)
             for endpoint in json.loads(reply.data)["endpoints"]:
                 said = endpoint["metadata"].items()
                 endpoints[endpoint["subject"]] = {name: text for name, text in said if name in ("request", "reply")}

@@ -19,6 +19,7 @@ from fleet.cli.app import app
 from tests.documents.blocks import ROOT, Command, commands, mentioned
 from tests.documents.conftest import Running
 from tests.e2e.conftest import environment
+from tests.support.waiting import WITHIN_S
 
 ALL = commands()
 HERE = {
@@ -52,7 +53,6 @@ ENDLESS = {
     "sub agent.response.progress": "watched-sub",
 }
 """What it prints once a deliberation of that name has ended, if it goes on until it is stopped."""
-WITHIN_S = 60
 
 
 def of(program: str) -> list[Command]:

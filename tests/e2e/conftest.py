@@ -15,6 +15,7 @@ import pytest
 
 from fleet.config import unconfigured
 from tests.e2e.stub import StubModel
+from tests.support.waiting import WITHIN_S
 
 READY_WITHIN_S = 90
 STOPPED_WITHIN_S = 40
@@ -32,7 +33,7 @@ class Up:
     async def request(self, **body: Any) -> str:
         """Publishes a request; returns the task's id, from the PubAck if need be."""
         body.setdefault("task_description", "Design it")
-        ack = await self.nc.request("deliberation.requested", json.dumps(body).encode(), timeout=5)
+        ack = await self.nc.request("deliberation.requested", json.dumps(body).encode(), timeout=WITHIN_S)
         return str(body.get("task_id") or f"d-{json.loads(ack.data)['seq']}")
 
     async def result(self, task_id: str, within_s: float = 60) -> dict[str, Any]:

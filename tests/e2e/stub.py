@@ -6,6 +6,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.support.waiting import WITHIN_S
+
 
 class StubModel:
     """Records every request; answers with a text of its own, or an instance of the asked schema."""
@@ -41,7 +43,7 @@ class StubModel:
 
     async def until_open(self, count: int) -> None:
         """Waits until so many calls are open."""
-        async with asyncio.timeout(30), self._changed:
+        async with asyncio.timeout(WITHIN_S), self._changed:
             await self._changed.wait_for(lambda: self.open == count)
 
     async def _models(self, _: web.Request) -> web.Response:

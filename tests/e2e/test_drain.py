@@ -16,6 +16,7 @@ from tests.e2e.conftest import Up, start, stop
 from tests.e2e.stub import StubModel
 from tests.support.nats import servers
 from tests.support.nats.servers import Server
+from tests.support.waiting import WITHIN_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nats_binary")]
 
@@ -36,7 +37,7 @@ async def test_sigterm_under_load_leaves_nothing_and_loses_nothing(tmp_path: Pat
         await stub.until_open(5 * 3)
         assert await stop(up) == 0
         await stub.until_open(0)
-        _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=15)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=WITHIN_S)
         assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
         assert await server.connections() == {}
         assert await consumers(server) == {config.durable_name for _, config in topology.consumers(load({}))}

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Up, environment, start, stop
 from tests.e2e.stub import StubModel
+from tests.support.waiting import WITHIN_S
 
 
 def texts(request: dict[str, Any]) -> str:
@@ -79,7 +80,7 @@ async def progress_is_replayable(up: Up) -> None:
     sub = await up.nc.jetstream().subscribe("agent.response.progress", ordered_consumer=True)
     text, finished = "", False
     while not finished:
-        msg = await sub.next_msg(timeout=10)
+        msg = await sub.next_msg(timeout=WITHIN_S)
         event = json.loads(msg.data)
         if event["task_id"] == task_id:
             assert 0 <= event["progress_pct"] <= 100
@@ -106,7 +107,9 @@ async def cancel_closes_the_models_connections(up: Up, stub: StubModel) -> None:
     stub.gate.clear()
     task_id = await up.request(num_agents=3, task_id="cancelled")
     await stub.until_open(3)
-    reply = await up.nc.request("deliberation.cancel", b'{"task_id": "cancelled", "reason": "enough"}', timeout=10)
+    reply = await up.nc.request(
+        "deliberation.cancel", b'{"task_id": "cancelled", "reason": "enough"}', timeout=WITHIN_S
+    )
     assert json.loads(reply.data) == {"task_id": task_id, "status": "CANCELLED"}
     await stub.until_open(0)
     stub.gate.set()
@@ -166,7 +169,7 @@ async def test_store_survives_a_restart_and_nothing_is_left_running(tmp_path: Pa
     assert "[simulated]" in done["results"][0]["proposal"]["content"]
     family = [psutil.Process(first.process.pid), *psutil.Process(first.process.pid).children(recursive=True)]
     assert await stop(first) == 0
-    _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=15)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, family, timeout=WITHIN_S)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
     second = await start(tmp_path / "data")

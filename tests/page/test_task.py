@@ -13,6 +13,7 @@ from fleet.messages import Judge, encode
 from tests.page import measure
 from tests.page.stage import log_in, staged
 from tests.support.council import completed
+from tests.support.waiting import WITHIN_S
 from workers.simulator.server import Faults, SimulatorConfig
 
 pytestmark = pytest.mark.timeout(120)
@@ -77,7 +78,7 @@ async def test_a_result_outlives_its_state(browser: Any, tmp_path: Path) -> None
         control = await nats.connect(stage.users.url("control"))
         await (await control.jetstream().key_value("deliberations")).purge("gone")
         await control.close()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_S):
             while (await stage.client.ask("deliberation.result", b"gone"))[0] != "404":
                 pass
         page = await browser.new_page()

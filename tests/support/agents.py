@@ -1,7 +1,9 @@
 """Answers agent calls instead of workers, where a test is about the control plane alone."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import nats.js.errors
@@ -28,6 +30,7 @@ from fleet.messages import (
     encode,
 )
 from fleet.messages.headers import CALL_TOKEN
+from tests.support.waiting import until
 from workers.calls.publisher import WorkerPublisher
 
 Judge = Callable[[AgentRequested, str], float]
@@ -148,6 +151,18 @@ async def publish(js: Any, response: AgentResponse) -> None:
     await js.publish(kind, encode(response), headers={CALL_TOKEN: (await CallTokens.open(js)).of(response)})
 
 
+@asynccontextmanager
+async def answering(nc: Any, respond: Callable[[AgentRequested], AgentResponse | None] = answer) -> AsyncIterator[None]:
+    """`serve` does, meanwhile. Raises what has ended it."""
+    task = asyncio.create_task(serve(nc, respond))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | None]) -> None:
     """Takes `agent.requested` until cancelled; what `respond` returns is published, None leaves the call open."""
     js = nc.jetstream()
@@ -169,7 +184,9 @@ async def serve(nc: Any, respond: Callable[[AgentRequested], AgentResponse | Non
                 kind = subjects.AGENT_FAILED if isinstance(response, AgentFailed) else subjects.AGENT_COMPLETED
                 token = (msg.headers or {}).get(CALL_TOKEN, "")
                 msg_id = f"{response.msg_id}.{token}"
-                await js.publish(kind, encode(response), headers={"Nats-Msg-Id": msg_id, CALL_TOKEN: token})
+                headers = {"Nats-Msg-Id": msg_id, CALL_TOKEN: token}
+                send = partial(js.publish, kind, encode(response), headers=headers)
+                await until(send, not_yet=(TimeoutError, nats.js.errors.Error))  # its stream may be gone for a while
             await msg.ack()
             await asyncio.sleep(0)
     finally:

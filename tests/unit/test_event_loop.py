@@ -8,13 +8,14 @@ from structlog.testing import capture_logs
 
 from fleet.event_loop import all_of, end, fast_loop, log_failure
 from tests.support.tasks import drops_one_cancellation
+from tests.support.waiting import WITHIN_S
 
 
 async def test_a_task_that_drops_a_cancellation_is_ended_nevertheless() -> None:
     """As `asyncio.wait_for` drops one on Python 3.11 that comes together with the result."""
     task = asyncio.create_task(drops_one_cancellation())
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         await end(task, pause_s=0.01)
     assert task.cancelled()
 
@@ -31,7 +32,7 @@ async def test_a_task_that_ignores_every_cancellation_is_not_waited_for_without_
 
     task = asyncio.create_task(ignores())
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         await end(task, pause_s=0.01)
     assert not task.done()
     over.set()

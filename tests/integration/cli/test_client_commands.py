@@ -20,6 +20,7 @@ from tests.support.client import commands
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.permitted import Users
+from tests.support.waiting import WITHIN_S
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ async def test_watch_waits_for_a_task_that_nobody_knows_yet(fleet: Fleet, users:
         env=unconfigured(os.environ),
     )
     assert process.stderr is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         assert b"nobody knows a task 'later' yet" in await process.stderr.readline()
         await fleet.request(task_id="later", num_agents=1, rounds=0)
         out, _ = await process.communicate()
@@ -85,7 +86,7 @@ async def test_watch_goes_on_when_its_consumer_is_lost(fleet: Fleet, users: User
         first = subscription._jsi._ccreq.name
         await subscription._jsi.reset_ordered_consumer(1)
         await fleet.request(task_id="later", num_agents=1, rounds=0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             assert (await queue.get()).subject == subjects.AGENT_COMPLETED
         assert subscription._jsi._ccreq.name != first
 

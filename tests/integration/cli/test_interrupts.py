@@ -12,8 +12,7 @@ from fleet import subjects
 from fleet.config import unconfigured
 from tests.support import agents
 from tests.support.fleets.control_plane import running
-
-WITHIN_S = 30
+from tests.support.waiting import WITHIN_S
 
 
 async def started(*words: str) -> Process:

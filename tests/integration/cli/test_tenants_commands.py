@@ -19,6 +19,7 @@ from tests.support.client import commands
 from tests.support.fleets.tenants import A, B, shared
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.permitted import TENANTS, permitted
+from tests.support.waiting import WITHIN_S
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -50,7 +51,7 @@ async def test_a_tenant_uses_the_commands_of_every_client(tmp_path: Path) -> Non
 
 async def test_watch_says_that_nobody_knows_a_task_yet(tmp_path: Path) -> None:
     """Where there are no streams as where there are, and then tells what happens to it."""
-    async with shared(tmp_path) as stage, asyncio.timeout(30):
+    async with shared(tmp_path) as stage, asyncio.timeout(WITHIN_S):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "fleet.cli", "watch", "later", "--nats-url", stage.users.url(A)),
             stdout=asyncio.subprocess.PIPE,
@@ -67,7 +68,7 @@ async def test_watch_says_that_nobody_knows_a_task_yet(tmp_path: Path) -> None:
 async def test_watch_goes_on_where_a_tenants_text_is_gone(tmp_path: Path) -> None:
     """It shows what is left of the event."""
     left = {"task_id": "one", "content_ref": {"bucket": subjects.TEXTS, "name": f"tasks/{A}.one/x", "bytes": 9}}
-    async with shared(tmp_path) as stage, stage.users.connected("control") as (control, _), asyncio.timeout(30):
+    async with shared(tmp_path) as stage, stage.users.connected("control") as (control, _), asyncio.timeout(WITHIN_S):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "fleet.cli", "watch", "--json", "--nats-url", stage.users.url(A)),
             stdout=asyncio.subprocess.PIPE,

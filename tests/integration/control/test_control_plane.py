@@ -16,7 +16,7 @@ from fleet.messages.headers import CALL_TOKEN
 from tests.support import agents
 from tests.support.client.following import Follower
 from tests.support.fleets.control_plane import Fleet, running
-from tests.support.waiting import until_emptied, until_stored
+from tests.support.waiting import WITHIN_S, until_emptied, until_stored
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_bad_requests_are_rejected_and_kept_and_good_ones_go_on(fleet: Fle
 async def test_bad_request_of_the_largest_size_harms_nobody(fleet: Fleet) -> None:
     """A body that leaves no room for a dead letter's headers is kept by reference, and the fleet goes on."""
     body = b"x" * fleet.nc.max_payload
-    ack = json.loads((await fleet.nc.request(subjects.REQUESTED, body, timeout=10)).data)
+    ack = json.loads((await fleet.nc.request(subjects.REQUESTED, body, timeout=WITHIN_S)).data)
     rejected = await fleet.inbox.next(subjects.REJECTED, stream_sequence=ack["seq"])
     assert rejected["code"] == "malformed"
     code, done = await fleet.ask(subjects.ASK, {"task_description": "still there?", "num_agents": 1})

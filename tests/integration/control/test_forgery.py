@@ -18,7 +18,7 @@ from fleet.tenants.names import subject_of
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.permitted import Users, permitted, settle
-from tests.support.waiting import until, until_consumer
+from tests.support.waiting import WITHIN_S, until, until_consumer
 from tests.support.workers.fake_control_plane import SLOW
 
 TEXTS, ANSWERS = f"OBJ_{subjects.TEXTS}", subjects.AGENT_RESPONSES
@@ -94,7 +94,7 @@ def is_event(subject: str, headers: dict[str, str]) -> bool:
 async def consumer(nc: Client, stream: str, **config: Any) -> dict[str, Any]:
     """Asks for one, and returns what the server says."""
     body = json.dumps({"stream_name": stream, "config": {"ack_policy": "none", **config}}).encode()
-    return dict(json.loads((await nc.request(f"$JS.API.CONSUMER.CREATE.{stream}", body, timeout=5)).data))
+    return dict(json.loads((await nc.request(f"$JS.API.CONSUMER.CREATE.{stream}", body, timeout=WITHIN_S)).data))
 
 
 async def stored_chunk(scene: Scene, text: bytes) -> str:
@@ -106,7 +106,7 @@ async def stored_chunk(scene: Scene, text: bytes) -> str:
 
     async def look() -> bool:
         question = json.dumps({"last_by_subj": f"$O.{subjects.TEXTS}.M.>"}).encode()
-        reply = await scene.client.request(f"$JS.API.STREAM.MSG.GET.{TEXTS}", question, timeout=5)
+        reply = await scene.client.request(f"$JS.API.STREAM.MSG.GET.{TEXTS}", question, timeout=WITHIN_S)
         meta = json.loads(reply.data).get("message")
         if meta:
             found.append(f"$O.{subjects.TEXTS}.C.{json.loads(base64.b64decode(meta['data']))['nuid']}")
@@ -137,10 +137,10 @@ async def test_a_list_of_texts_is_no_way_to_their_chunks(scene: Scene, filters: 
     subject = f"$JS.API.CONSUMER.CREATE.{TEXTS}.mine.{META}"
     config = {"name": "mine", "ack_policy": "none", "deliver_subject": "_INBOX.x", **filters}
     body = json.dumps({"stream_name": TEXTS, "config": config}).encode()
-    reply = json.loads((await scene.client.request(subject, body, timeout=5)).data)
+    reply = json.loads((await scene.client.request(subject, body, timeout=WITHIN_S)).data)
     assert "error" in reply
     del config["deliver_subject"]
-    reply = json.loads((await scene.client.request(subject, body, timeout=5)).data)
+    reply = json.loads((await scene.client.request(subject, body, timeout=WITHIN_S)).data)
     assert "error" in reply
 
 
@@ -237,7 +237,9 @@ async def test_service_says_nothing_for_a_client(scene: Scene, asked: str, reply
 async def test_fence_answers_nobody_by_a_copy(scene: Scene) -> None:
     """Nothing stored makes it say anything, whether a consumer delivers it to the name of an instance or a look."""
     async with scene.users.connected("sys") as (nc, _):
-        found = json.loads((await nc.request("$SYS.REQ.SERVER.PING.SUBSZ", b'{"subscriptions":true}', timeout=5)).data)
+        found = json.loads(
+            (await nc.request("$SYS.REQ.SERVER.PING.SUBSZ", b'{"subscriptions":true}', timeout=WITHIN_S)).data
+        )
         instances = [s["subject"] for s in found["data"]["subscriptions_list"] if s["subject"].startswith("fleet.inst")]
     assert instances
     for instance in instances:
@@ -263,14 +265,16 @@ async def test_nobody_listens_to_the_replies_of_the_control_plane(scene: Scene, 
         fine = scene.fleet.nc._replies_begin
         assert fine is not None
         own = [fine, WORKER_INBOX] if name == "worker" else [fine]
-        while (msg := await heard.next_msg(timeout=5)).data != b"the last one":
+        while (msg := await heard.next_msg(timeout=WITHIN_S)).data != b"the last one":
             assert msg.subject.startswith(tuple(own))
 
 
 async def test_a_pull_takes_calls_from_the_workers_stream_only(scene: Scene) -> None:
     """Also where somebody knows the inbox of a worker."""
     async with scene.users.connected("sys") as (nc, _):
-        found = json.loads((await nc.request("$SYS.REQ.SERVER.PING.SUBSZ", b'{"subscriptions":true}', timeout=5)).data)
+        found = json.loads(
+            (await nc.request("$SYS.REQ.SERVER.PING.SUBSZ", b'{"subscriptions":true}', timeout=WITHIN_S)).data
+        )
         inboxes = [s["subject"] for s in found["data"]["subscriptions_list"] if s["subject"].startswith(WORKER_INBOX)]
     assert inboxes
     for inbox in inboxes:

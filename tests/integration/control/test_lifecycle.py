@@ -14,9 +14,7 @@ from fleet import subjects
 from fleet.config import Limits, load
 from fleet.control import dispatcher, intake
 from fleet.control.service.server import Service
-from tests.support.waiting import until
-
-WITHIN_S = 30
+from tests.support.waiting import WITHIN_S, until
 
 
 class Launcher:
@@ -75,7 +73,7 @@ async def test_an_error_in_one_step_of_the_end_skips_no_other(nats_url: str, mon
     assert launcher.stopped
     assert not await is_read(nc)
     with pytest.raises(nats.errors.NoRespondersError):
-        await nc.request("$SRV.PING.deliberations", b"", timeout=5)
+        await nc.request("$SRV.PING.deliberations", b"", timeout=WITHIN_S)
     await nc.close()
 
 

@@ -15,7 +15,7 @@ from fleet.local.testbed import NoWorkers
 from fleet.messages import encode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
 from tests.support.nats.servers import free_ports
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 SERVER = "http://127.0.0.1:9"
 
@@ -33,7 +33,7 @@ async def test_models_are_missing_once_no_server_answers_any_worker(nats_url: st
     task = asyncio.create_task(dispatcher.run(settings, NoWorkers(), on_ready=up.set))
     nc = await nats.connect(nats_url)
     try:
-        async with asyncio.timeout(30), aiohttp.ClientSession() as http:
+        async with asyncio.timeout(WITHIN_S), aiohttp.ClientSession() as http:
             await up.wait()
 
             async def is_ready() -> bool:

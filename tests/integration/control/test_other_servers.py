@@ -17,7 +17,7 @@ from fleet.exits import Exit
 from fleet.limits.streams import DEFAULTS, StreamLimits
 from tests.support import agents
 from tests.support.client import commands
-from tests.support.fleets.control_plane import answering, client_on, running, without_workers
+from tests.support.fleets.control_plane import client_on, running, without_workers
 from tests.support.nats import servers
 from tests.support.nats.servers import HOST, Server, free_ports
 from tests.support.waiting import until
@@ -158,7 +158,7 @@ async def test_copies_of_its_streams_take_nothing_away(nats_url: str) -> None:
             storage=StorageType.MEMORY,
         )
         await js.add_stream(source)
-    async with without_workers(nats_url) as fleet, answering(fleet):
+    async with without_workers(nats_url) as fleet, agents.answering(fleet.nc):
         await fleet.request(task_id="afterwards", num_agents=2, rounds=0)
         for task_id in ("begun", "afterwards"):
             await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)

@@ -16,7 +16,7 @@ from fleet.jetstream.lifetimes import CONTROL_ACK_WAIT_S
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, running
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 REQUEST = b'{"task_description": "Design it", "num_agents": 1, "rounds": 0}'
 
@@ -66,7 +66,7 @@ async def test_a_publisher_gets_an_error_when_the_stream_is_full(nats_url: str) 
         with pytest.raises(APIError) as raised:
             await fleet.nc.jetstream().publish(subjects.REQUESTED, REQUEST)
         assert raised.value.err_code == STREAM_FULL
-        reply = json.loads((await fleet.nc.request(subjects.REQUESTED, REQUEST, timeout=5)).data)
+        reply = json.loads((await fleet.nc.request(subjects.REQUESTED, REQUEST, timeout=WITHIN_S)).data)
         assert reply["error"]["err_code"] == STREAM_FULL
         code, body = await fleet.ask(subjects.ASK, REQUEST)
         assert (code, "maximum messages exceeded" in body["error"]) == ("503", True)

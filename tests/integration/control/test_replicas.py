@@ -22,7 +22,7 @@ from tests.support.fleets.instances import held
 from tests.support.fleets.processes import Component
 from tests.support.nats import servers
 from tests.support.nats.servers import Server
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -36,13 +36,9 @@ async def client(url: str) -> AsyncIterator[Fleet]:
     for subject in (subjects.ACCEPTED, subjects.REJECTED, *subjects.TERMINAL):
         await nc.subscribe(subject, cb=inbox.take)
     await nc.flush()
-    serving = asyncio.create_task(agents.serve(nc, agents.answer))
-    try:
+    async with agents.answering(nc):
         yield Fleet(nc, inbox)
-    finally:
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-        await nc.close()
+    await nc.close()
 
 
 @asynccontextmanager
@@ -167,13 +163,11 @@ async def test_a_waiting_ask_is_answered_by_another_instance(nats_url: str) -> N
         await instances.end(0)
         await instances.begin(dispatcher.run, NoWorkers())
         await instances.end(1)
-        serving = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
-        await instances.begin(collector.run)
-        code, reply = await asking
-        assert (code, reply["status"]) == (None, "COMPLETED")
-        assert sum(subject == subjects.ACCEPTED for subject, _, _ in fleet.inbox.events) == 1
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        async with agents.answering(fleet.nc):
+            await instances.begin(collector.run)
+            code, reply = await asking
+            assert (code, reply["status"]) == (None, "COMPLETED")
+            assert sum(subject == subjects.ACCEPTED for subject, _, _ in fleet.inbox.events) == 1
 
 
 async def test_a_waiting_result_is_handed_over_with_the_time_that_is_left(nats_url: str) -> None:
@@ -183,7 +177,7 @@ async def test_a_waiting_result_is_handed_over_with_the_time_that_is_left(nats_u
         await fleet.request(task_id="slow", num_agents=1)
         await fleet.inbox.next(subjects.ACCEPTED, task_id="slow")
         body = json.dumps({"task_id": "slow", "wait_seconds": 3}).encode()
-        waiting = [asyncio.create_task(fleet.nc.request(subjects.RESULT, body, timeout=20)) for _ in range(8)]
+        waiting = [asyncio.create_task(fleet.nc.request(subjects.RESULT, body, timeout=WITHIN_S)) for _ in range(8)]
         await fleet.ask(subjects.RESULT, "slow")  # those before it have arrived
         await instances.end(0)
         replies = await asyncio.gather(*waiting)
@@ -216,19 +210,17 @@ async def test_followers_are_handed_over_and_miss_nothing(nats_url: str) -> None
         await instances.end(0)
         await instances.begin(dispatcher.run, NoWorkers())
         await instances.end(1)
-        serving = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
-        await instances.begin(collector.run)
-        for follower in followers:
-            replies = await follower.rest()
-            assert (set(follower.codes), replies[-1]["status"]) == ({None}, "COMPLETED")
-            told = [(phase, agent) for phase, _, _, _, agent, _ in steps(replies) if agent is not None]
-            assert sorted(told) == sorted(
-                (phase, f"agent-dev-00{number}")
-                for phase in ("propose", "critique", "revise", "score")
-                for number in (1, 2)
-            )
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        async with agents.answering(fleet.nc):
+            await instances.begin(collector.run)
+            for follower in followers:
+                replies = await follower.rest()
+                assert (set(follower.codes), replies[-1]["status"]) == ({None}, "COMPLETED")
+                told = [(phase, agent) for phase, _, _, _, agent, _ in steps(replies) if agent is not None]
+                assert sorted(told) == sorted(
+                    (phase, f"agent-dev-00{number}")
+                    for phase in ("propose", "critique", "revise", "score")
+                    for number in (1, 2)
+                )
 
 
 async def test_the_last_instance_ends_its_followers(nats_url: str) -> None:
@@ -252,7 +244,7 @@ async def test_calls_that_are_answered_while_an_instance_leaves_do_not_disturb_i
         await fleet.request(task_id="slow", num_agents=1)
         await fleet.inbox.next(subjects.ACCEPTED, task_id="slow")
         body = json.dumps({"task_id": "slow", "wait_seconds": 1}).encode()
-        waiting = asyncio.create_task(fleet.nc.request(subjects.RESULT, body, timeout=20))
+        waiting = asyncio.create_task(fleet.nc.request(subjects.RESULT, body, timeout=WITHIN_S))
 
         async def answer(ping: Msg) -> None:
             await waiting

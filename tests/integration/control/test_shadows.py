@@ -16,9 +16,10 @@ from fleet import subjects
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.client import commands
-from tests.support.fleets.control_plane import Fleet, answering, client_on
+from tests.support.fleets.control_plane import Fleet, client_on
 from tests.support.fleets.processes import Component
 from tests.support.fleets.whole_fleet import ROLE, whole
+from tests.support.waiting import WITHIN_S
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -77,7 +78,7 @@ async def restarted(
         nc = await nats.connect(nats_url)
         stack.push_async_callback(nc.close)
         fleet = await client_on(nc)
-        await stack.enter_async_context(answering(fleet, respond))
+        await stack.enter_async_context(agents.answering(fleet.nc, respond))
         yield fleet, collector
 
 
@@ -90,9 +91,9 @@ async def state_with(fleet: Fleet, task_id: str, is_so: Callable[[dict[str, Any]
     bucket = await fleet.nc.jetstream().key_value(subjects.BUCKET)
     watcher = await bucket.watch(task_id)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while True:
-                entry = await watcher.updates(timeout=30)
+                entry = await watcher.updates(timeout=WITHIN_S)
                 if entry is not None and entry.value and is_so(state := json.loads(entry.value)):
                     return dict(state)
     finally:

@@ -10,7 +10,7 @@ import pytest
 from fleet import subjects
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, running
-from tests.support.waiting import until_emptied
+from tests.support.waiting import WITHIN_S, until_emptied
 from tests.support.workers.fake_control_plane import Plane, request, working
 from workers.simulator.server import Simulator
 
@@ -24,7 +24,7 @@ async def publish_raw(nats_url: str, subject: str, headers: dict[str, str], body
     head = b"NATS/1.0\r\n" + b"".join(f"{name}: {value}\r\n".encode() for name, value in headers.items()) + b"\r\n"
     writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n')
     writer.write(f"HPUB {subject} {len(head)} {len(head) + len(body)}\r\n".encode() + head + body + b"\r\nPING\r\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (await reader.readline()) != b"PONG\r\n":
             pass
     writer.close()

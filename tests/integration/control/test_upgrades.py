@@ -16,7 +16,7 @@ from fleet.jetstream import topology
 from fleet.messages import AgentRequested, decode, encode
 from tests.support import agents
 from tests.support.fleets.control_plane import running
-from tests.support.waiting import until, until_consumer
+from tests.support.waiting import WITHIN_S, until, until_consumer
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 NEWER = SCHEMA_VERSION + 1
@@ -99,7 +99,7 @@ async def test_what_an_older_version_began_is_finished(nats_url: str) -> None:
     worker = await js.pull_subscribe_bind(subjects.WORKERS, stream=subjects.AGENT_REQUESTS)
     taken: list[Any] = []
     while len(taken) < len(open_calls):
-        taken += await worker.fetch(len(open_calls) - len(taken), timeout=5)
+        taken += await worker.fetch(len(open_calls) - len(taken), timeout=WITHIN_S)
     async with running(nats_url, agents.answer) as fleet:
         for call, msg in zip(open_calls, taken, strict=True):
             await js.publish(subjects.AGENT_COMPLETED, encode(agents.answer(call, text="of no use")))

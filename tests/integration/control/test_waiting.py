@@ -21,10 +21,9 @@ from fleet.config import unconfigured
 from fleet.local.nats_server import find_server
 from tests.support.fleets.unlaunched import STALE_S
 from tests.support.nats.servers import HOST, Server, free_ports
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
-WITHIN_S = 60
 COLLECTOR = ("-m", "fleet.cli", "collector")
 DISPATCHER = ("-m", "tests.support.fleets.dispatcher")
 UNLAUNCHED = ("-m", "tests.support.fleets.unlaunched")
@@ -63,7 +62,7 @@ class Watched:
             assert body["details"].keys() >= {*body["problems"]}
             return fact(body)
 
-        await until(is_so, WITHIN_S, pause_s=0.05, not_yet=(aiohttp.ClientError,))  # it does not listen yet
+        await until(is_so, pause_s=0.05, not_yet=(aiohttp.ClientError,))  # it does not listen yet
         return body
 
     async def drained(self) -> None:

@@ -18,7 +18,7 @@ from tests.support.fleets.tenants import A, B, shared
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats import natscli
 from tests.support.nats.permitted import CLIENTS_APART, PERMISSIONS, permitted, settle
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -108,7 +108,7 @@ async def test_tenants_of_a_fleet_without_it_find_nothing(tmp_path: Path) -> Non
     async with shared(tmp_path) as stage, sdk(stage[A].nc) as client:
         assert await client.discover(timeout=1) == []
         with pytest.raises(NoRespondersError):
-            await stage[A].nc.request(PROMPT, b"Design it", timeout=5)
+            await stage[A].nc.request(PROMPT, b"Design it", timeout=WITHIN_S)
 
 
 async def test_a_tenant_finds_its_own_agents_beside_it(tmp_path: Path) -> None:

@@ -23,13 +23,11 @@ from tests.support import agents
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.permitted import Users, permitted, settle
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
-
-WITHIN_S = 60
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats import natscli
 from tests.support.nats.permitted import CLIENTS_APART, Users, permitted, settle
+from tests.support.waiting import WITHIN_S
 from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
 
@@ -209,8 +210,8 @@ async def test_inboxes_are_apart(tmp_path: Path) -> None:
     ):
         heard = await client.subscribe("_INBOX.>")
         await settle(client)
-        await operator.request("$JS.API.INFO", b"", timeout=5)
-        await client.request("$JS.API.INFO", b"", timeout=5)
-        assert b"account_info" in (await heard.next_msg(timeout=5)).data
+        await operator.request("$JS.API.INFO", b"", timeout=WITHIN_S)
+        await client.request("$JS.API.INFO", b"", timeout=WITHIN_S)
+        assert b"account_info" in (await heard.next_msg(timeout=WITHIN_S)).data
         with pytest.raises((nats.errors.TimeoutError, asyncio.TimeoutError)):
             await heard.next_msg(timeout=0.2)

@@ -29,7 +29,7 @@ from fleet.local.ports import free_port
 from fleet.tenants.limits import Tenant
 from fleet.tenants.names import TEXT, subject_of, tokens_on
 from tests.support.repository.deploy import NATS, PASSWORDS
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from workers.calls.shared_limits import SharedLedger
 from workers.llm.servers.limits import Record
 
@@ -114,9 +114,11 @@ def test_nats_server_accepts_the_configuration(name: str) -> None:
     command = [nats_server(), "-t", "-c", str(NATS / name)]
     routes = {f"NATS_ROUTE_{number}": f"nats://route:x@nats-{number}:6222" for number in range(3)}
     environ = {"SERVER_NAME": "nats-0", **routes}
-    good = subprocess.run(command, env=environ | PASSWORDS, capture_output=True, text=True, timeout=30, check=False)
+    good = subprocess.run(
+        command, env=environ | PASSWORDS, capture_output=True, text=True, timeout=WITHIN_S, check=False
+    )
     assert good.returncode == 0, good.stderr
-    bad = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    bad = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     assert bad.returncode != 0
     assert "PASSWORD" in bad.stderr
 
@@ -208,7 +210,7 @@ async def test_client_may_ask_but_not_answer(server: int) -> None:
         assert len(refused) == 1
         assert subjects.AGENT_COMPLETED in refused[0].lower()
         await operator.publish(subjects.AGENT_FAILED, b"the next one")
-        assert (await seen.next_msg(timeout=5)).data == b"the next one"
+        assert (await seen.next_msg(timeout=WITHIN_S)).data == b"the next one"
 
 
 PUBLISHES = {
@@ -346,7 +348,7 @@ async def test_client_may_read_answers_but_not_change_who_gets_them(server: int)
             taking = {naming: name, "deliver_subject": "_INBOX.mine", "ack_policy": "explicit"}
             body = json.dumps({"stream_name": stream, "config": taking}).encode()
             for asked in (f"{stream}.mine", subjects.DELIBERATIONS):
-                await client.request(f"$JS.API.CONSUMER.CREATE.{asked}", body, timeout=5)
+                await client.request(f"$JS.API.CONSUMER.CREATE.{asked}", body, timeout=WITHIN_S)
         assert (await control.jetstream().consumer_info(stream, name)).config == before
         mine = ConsumerConfig(name="watch-1")
         late = await client.jetstream().subscribe("", stream=stream, ordered_consumer=True, config=mine)
@@ -363,7 +365,7 @@ async def test_client_reads_answers_by_a_pull_consumer_of_its_own(server: int) -
         js = client.jetstream()
         await js.add_consumer(stream, ConsumerConfig(name="reading", ack_policy=AckPolicy.NONE))
         sub = await js.pull_subscribe_bind("reading", stream=stream)
-        assert [msg.data for msg in await sub.fetch(1, timeout=5)]
+        assert [msg.data for msg in await sub.fetch(1, timeout=WITHIN_S)]
         await js.delete_consumer(stream, "reading")
         assert refused == []
 
@@ -395,7 +397,7 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
         )
         watching = await client.subscribe(subjects.COMPLETED)
         await of_client_js.publish(subjects.REQUESTED, b"the request")
-        while (request := await requests.next_msg(timeout=5)).data != b"the request":
+        while (request := await requests.next_msg(timeout=WITHIN_S)).data != b"the request":
             await request.ack_sync()
         await request.ack_sync()
 
@@ -413,7 +415,7 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
         stops = await worker.subscribe(subjects.AGENT_STOP)
         call = None
         while call is None or call.data != b"the call":
-            (call,) = await calls.fetch(1, timeout=5)
+            (call,) = await calls.fetch(1, timeout=WITHIN_S)
             await call.in_progress()
             await call.ack_sync()
         assert len(await Texts(of_worker_js, worker.max_payload).get(long)) == 500_000
@@ -430,20 +432,20 @@ async def test_a_deliberation_passes_through_the_permissions(server: int) -> Non
         await of_control_js.publish(subjects.COMPLETED, b"done")
         await of_control_js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of("passes"))
         await control.publish(subjects.AGENT_STOP, b"{}")
-        await stops.next_msg(timeout=5)
+        await stops.next_msg(timeout=WITHIN_S)
 
-        while (await watching.next_msg(timeout=5)).data != b"done":
+        while (await watching.next_msg(timeout=WITHIN_S)).data != b"done":
             pass
         state = await of_client_js.key_value(subjects.BUCKET)
         assert (await state.get("passes")).value == b"{}"
         watcher = await state.watchall()
-        await watcher.updates(timeout=5)
+        await watcher.updates(timeout=WITHIN_S)
         await watcher.stop()
         assert len(await Texts(of_client_js, client.max_payload).get(answer)) == 700_000
         late = await of_client_js.subscribe(subjects.COMPLETED, ordered_consumer=True)
-        assert (await late.next_msg(timeout=5)).subject == subjects.COMPLETED
+        assert (await late.next_msg(timeout=WITHIN_S)).subject == subjects.COMPLETED
         progress = await of_client_js.subscribe(subjects.AGENT_PROGRESS, ordered_consumer=True)
-        assert (await progress.next_msg(timeout=5)).data == b"{}"
+        assert (await progress.next_msg(timeout=WITHIN_S)).data == b"{}"
         assert (of_client, of_control, of_worker) == ([], [], [])
 
 
@@ -458,9 +460,9 @@ async def test_service_is_found_and_answers(server: int) -> None:
         service = await micro.add_service(control, name=subjects.SERVICE, version="0.1.0")
         await service.add_endpoint(name="result", subject=subjects.RESULT, handler=answer)
         await settle(control)
-        assert (await client.request(subjects.RESULT, b"t", timeout=5)).data == b"answered"
+        assert (await client.request(subjects.RESULT, b"t", timeout=WITHIN_S)).data == b"answered"
         for verb in ("PING", "INFO", "STATS"):
-            found = json.loads((await client.request(f"$SRV.{verb}.{subjects.SERVICE}", b"", timeout=5)).data)
+            found = json.loads((await client.request(f"$SRV.{verb}.{subjects.SERVICE}", b"", timeout=WITHIN_S)).data)
             assert found["name"] == subjects.SERVICE
         await service.stop()
         assert (of_client, of_control) == ([], [])
@@ -483,7 +485,7 @@ async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
             servers.append(start("-c", str(file), SERVER_NAME=f"nats-{number}", **routes))
         for port, _ in ports:
             await answers(f"nats://control:pcontrol@127.0.0.1:{port}")
-        async with user(ports[0][0], "control") as (nc, _), asyncio.timeout(60):
+        async with user(ports[0][0], "control") as (nc, _), asyncio.timeout(WITHIN_S):
             js = nc.jetstream()
             wanted = StreamConfig(subjects.DELIBERATIONS, subjects=[subjects.COMPLETED], num_replicas=3)
             # No leader yet, or not all of them there.

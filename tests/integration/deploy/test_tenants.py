@@ -25,7 +25,7 @@ from tests.support.fleets.tenants import A, B, shared
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats import natscli
 from tests.support.nats.permitted import TENANTS, permitted, settle
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
 
@@ -126,7 +126,7 @@ async def test_a_tenant_uses_the_subjects_of_every_client(tmp_path: Path, tenant
         accepted = await fleet.inbox.next(subjects.ACCEPTED, task_id="one")
         done = await fleet.inbox.next(subjects.COMPLETED, task_id="one")
         assert accepted["tenant"] == done["tenant"] == tenant
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await progress.wait()
         assert set(told) == {("one", "one")}
         code, reply = await fleet.ask(subjects.RESULT, {"task_id": "one", "wait_seconds": 1})
@@ -193,7 +193,7 @@ async def test_ids_and_message_ids_of_two_tenants_do_not_meet(tmp_path: Path) ->
         rejected = await stage[A].nc.request(subjects.ASK, b'{"task_id": "bad"}', headers=sent, timeout=9)
         assert code_of(rejected) == "400"
         body = json.dumps(asked("good")).encode()
-        answered = await stage[B].nc.request(subjects.ASK, body, headers=sent, timeout=30)
+        answered = await stage[B].nc.request(subjects.ASK, body, headers=sent, timeout=WITHIN_S)
         assert json.loads(answered.data)["status"] == "COMPLETED"
         assert [stage[tenant].inbox.of("same") for tenant in (A, B)] == [[subjects.ACCEPTED, subjects.COMPLETED]] * 2
 
@@ -241,7 +241,7 @@ async def test_a_viewer_reads_the_results_of_tenants(tmp_path: Path) -> None:
     async with shared(tmp_path) as stage, stage.users.connected("viewer") as (viewer, refused):
         await stage[A].ask(subjects.ASK, asked("seen"))
         reply = json.loads(
-            (await viewer.request(subject_of(A, subjects.RESULT), b'{"task_id": "seen"}', timeout=5)).data
+            (await viewer.request(subject_of(A, subjects.RESULT), b'{"task_id": "seen"}', timeout=WITHIN_S)).data
         )
         assert (reply["status"], reply["result"]["task_id"]) == ("COMPLETED", "seen")
         for subject in (subjects.ASK, subjects.CANCEL, subjects.FOLLOW):
@@ -252,7 +252,7 @@ async def test_a_viewer_reads_the_results_of_tenants(tmp_path: Path) -> None:
 
 async def test_dead_letters_say_whose_they_are(tmp_path: Path) -> None:
     async with shared(tmp_path) as stage, stage.users.connected("operator") as (operator, _):
-        await stage[A].nc.request(subjects.REQUESTED, b"no JSON", timeout=5)
+        await stage[A].nc.request(subjects.REQUESTED, b"no JSON", timeout=WITHIN_S)
         rejected = await stage[A].inbox.next(subjects.REJECTED)
         assert (rejected["code"], rejected["tenant"]) == ("malformed", A)
         letter = await last(operator, subjects.DEAD_LETTERS, f"deadletter.{subject_of(A, subjects.REQUESTED)}")
@@ -270,7 +270,7 @@ async def test_what_a_tenant_sends_takes_no_room_in_the_object_store(tmp_path: P
     """The longest request that NATS takes from it is no request: as a dead letter it is whole in one message."""
     async with shared(tmp_path) as stage, stage.users.connected("operator") as (operator, _):
         junk = b"x" * MAX_PAYLOAD
-        await stage[A].nc.request(subjects.REQUESTED, junk, timeout=5)
+        await stage[A].nc.request(subjects.REQUESTED, junk, timeout=WITHIN_S)
         assert await last(operator, subjects.DEAD_LETTERS, f"deadletter.{subject_of(A, subjects.REQUESTED)}") == junk
         assert (await operator.jetstream().stream_info(subjects.TEXTS_STREAM)).state.bytes < len(junk)
         with pytest.raises(nats.errors.Error):
@@ -378,12 +378,12 @@ async def test_nobody_reads_states_streams_and_stores_of_the_fleet(tmp_path: Pat
         requests = requests_of(victim)
         for stream in (subjects.STATES, subjects.DELIBERATIONS, requests, subjects.DEAD_LETTERS, *texts):
             for api in ("STREAM.MSG.GET", "STREAM.INFO", "STREAM.PURGE", "STREAM.DELETE"):
-                reply = await nc.request(f"$JS.API.{api}.{stream}", key if "GET" in api else b"", timeout=5)
+                reply = await nc.request(f"$JS.API.{api}.{stream}", key if "GET" in api else b"", timeout=WITHIN_S)
                 assert json.loads(reply.data)["error"]["err_code"] == NO_JETSTREAM
             await nobody_answers(nc, f"$JS.API.DIRECT.GET.{stream}", key)
             with pytest.raises(ServiceUnavailableError):
                 await js.add_consumer(stream, ConsumerConfig(name="x", deliver_subject="deliberation.completed"))
-        reply = await nc.request("$JS.API.STREAM.NAMES", timeout=5)
+        reply = await nc.request("$JS.API.STREAM.NAMES", timeout=WITHIN_S)
         assert json.loads(reply.data)["error"]["err_code"] == NO_JETSTREAM
 
 
@@ -449,7 +449,7 @@ async def test_what_another_instance_is_said_to_have_begun_is_ones_own(
         refused = await stage[victim].nc.request(subjects.ASK, b'{"task_id": "secret"}', headers=sent, timeout=9)
         assert code_of(refused) == "400"
         body, forged = b'{"task_description": "x"}', {"Fleet-Taken-Over": "1 known"}
-        reply = await stage[attacker].nc.request(subjects.ASK, body, headers=forged, timeout=30)
+        reply = await stage[attacker].nc.request(subjects.ASK, body, headers=forged, timeout=WITHIN_S)
         assert code_of(reply) == "404"
 
 
@@ -462,7 +462,7 @@ async def test_an_account_that_is_no_tenant_of_the_settings_is_told_so(tmp_path:
             users.connected(B) as (nc, _),
         ):
             await nobody_answers(nc, subjects.REQUESTED, json.dumps(asked("x")).encode())
-            reply = await nc.request(subjects.ASK, json.dumps(asked("x")).encode(), timeout=5)
+            reply = await nc.request(subjects.ASK, json.dumps(asked("x")).encode(), timeout=WITHIN_S)
             assert code_of(reply) == "404"
             assert B in (reply.headers or {})["Nats-Service-Error"]
 

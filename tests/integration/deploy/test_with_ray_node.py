@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support.repository.deploy import DEPLOY
-from tests.support.waiting import wait_until
+from tests.support.waiting import WITHIN_S, wait_until
 
 
 def with_ray_node(folder: Path, ray: str, *command: str) -> subprocess.Popen[str]:
@@ -23,7 +23,7 @@ def with_ray_node(folder: Path, ray: str, *command: str) -> subprocess.Popen[str
 def test_driver_ends_when_its_ray_node_does(tmp_path: Path) -> None:
     """It would go on without being able to start anything; the exit status makes whoever runs the container act."""
     process = with_ray_node(tmp_path, "exit 0", "sleep", "60")
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 1
     assert "the Ray node has ended" in said
 
@@ -31,7 +31,7 @@ def test_driver_ends_when_its_ray_node_does(tmp_path: Path) -> None:
 def test_driver_ends_when_its_ray_node_crashes(tmp_path: Path) -> None:
     """A node that had started is not started again: the driver would stay with the one that is gone."""
     process = with_ray_node(tmp_path, "echo Ray runtime started.; exit 3", "sleep", "60")
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 3
     assert said.count("Ray runtime started.") == 1
 
@@ -49,7 +49,7 @@ def test_ray_node_ends_when_its_driver_does(tmp_path: Path) -> None:
     """With the driver's exit status."""
     node = f'trap "kill %1; touch {tmp_path}/left; exit" TERM; sleep 60 & wait'
     process = with_ray_node(tmp_path, node, "bash", "-c", "sleep 0.3; exit 7")
-    process.communicate(timeout=20)
+    process.communicate(timeout=WITHIN_S)
     assert process.returncode == 7
     assert (tmp_path / "left").exists()
 
@@ -74,7 +74,7 @@ def test_ray_node_that_does_not_start_is_waited_for(tmp_path: Path) -> None:
     wait_until(lambda: tries.exists() and len(tries.read_text().split()) > 6)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0
     assert len(tries.read_text().split()) > 6
 
@@ -87,6 +87,6 @@ def test_driver_finishes_before_its_ray_node_is_taken_away(tmp_path: Path) -> No
     process = with_ray_node(tmp_path, node, "bash", "-c", driver)
     wait_until((tmp_path / "up").exists)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0
     assert log.read_text().split() == ["driver", "node"]

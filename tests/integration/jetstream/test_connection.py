@@ -13,7 +13,7 @@ import pytest_asyncio
 from fleet.config import load
 from fleet.jetstream.connection import connect
 from fleet.local.nats_server import EmbeddedNats
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -54,7 +54,7 @@ async def test_a_flush_that_timed_out_does_not_make_the_connection_deaf(server: 
     finally:
         os.kill(server.pid, signal.SIGCONT)
     await nc.publish("said", b"hello")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         assert await heard.get() == b"hello"
     assert nc.stats["reconnects"] == 0
     await nc.close()

@@ -26,7 +26,7 @@ from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats import servers
 from tests.support.nats.servers import HOST, Server
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -35,7 +35,6 @@ LOGIN = "fleet:p%40ss"
 USERS = 'authorization { user: fleet, password: "p@ss" }'
 OTHERS = 'authorization { user: fleet, password: "another" }'
 LIMITS = Limits(replicas=3)
-WITHIN_S = 20
 
 
 def login(server: Server | Proxy) -> str:
@@ -49,7 +48,7 @@ async def completes(fleet: Fleet) -> None:
         code, reply = await fleet.ask(subjects.ASK, {"task_description": "Design it", "num_agents": 1})
         return code is None and reply["status"] == "COMPLETED"
 
-    await until(completed, WITHIN_S, pause_s=0.1, not_yet=(nats.errors.Error,))
+    await until(completed, pause_s=0.1, not_yet=(nats.errors.Error,))
 
 
 async def restarted_in_turn(nodes: list[Server], fleet: Fleet) -> None:
@@ -96,7 +95,7 @@ async def test_a_server_that_refuses_for_a_while_is_tried_again(
         await server.stop()
         server.more = OTHERS
         await server.start()
-        await until(lambda: server.refusals >= 40, WITHIN_S)  # a log does not tell
+        await until(lambda: server.refusals >= 40)  # a log does not tell
         await server.stop()
         server.more = USERS
         await server.start()

@@ -19,7 +19,7 @@ from fleet.jetstream.connection import connect
 from fleet.jetstream.lasting import Connection
 from fleet.jetstream.quick_client import acknowledged
 from fleet.messages.headers import headers
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 OWN = headers("agent.requested", "t.propose.0.a", "/fleet/dispatcher", "t", "00-aa-bb-01")
 
@@ -72,7 +72,7 @@ async def test_a_request_that_nobody_answers_in_time_is_raised_and_its_late_repl
     with pytest.raises(nats.errors.TimeoutError):
         await nc.request("ask", b"", timeout=0.05)
     await (await asked.get()).respond(b"late")
-    answering = asyncio.create_task(nc.request("ask", b"", timeout=5))
+    answering = asyncio.create_task(nc.request("ask", b"", timeout=WITHIN_S))
     await (await asked.get()).respond(b"in time")
     assert (await answering).data == b"in time"
 
@@ -86,7 +86,7 @@ async def test_whoever_has_seen_a_reply_subject_cannot_tell_the_next_one(nc: Con
 
     await nc.subscribe("ask", cb=answer)
     for _ in range(3):
-        await nc.request("ask", b"", timeout=5)
+        await nc.request("ask", b"", timeout=WITHIN_S)
     tokens = [int((await asked.get()).reply.rpartition(".")[2], 16) for _ in range(3)]
     assert tokens[1] - tokens[0] != tokens[2] - tokens[1]
 
@@ -101,7 +101,7 @@ async def test_what_takes_messages_at_once_may_raise_and_still_gets_the_next(nc:
     subscription = await nc.subscribe_at_once("said", take)
     for body in (b"1", b"2"):
         await nc.publish("said", body)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WITHIN_S):
         assert [await taken.get(), await taken.get()] == [b"1", b"2"]
     await subscription.unsubscribe()
     await nc.publish("said", b"3")

@@ -13,6 +13,7 @@ from fleet.jetstream.connection import connect
 from fleet.jetstream.lasting import Connection
 from fleet.jetstream.quick_client import QuickClient
 from fleet.jetstream.quirks import drop_unsent, entries, forget_subscription
+from tests.support.waiting import WITHIN_S
 
 
 @pytest_asyncio.fixture
@@ -30,7 +31,7 @@ async def send_raw(url: str, *commands: bytes) -> None:
     writer.write(
         b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\n' + b"".join(commands) + b"PING\r\n"
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while (line := await reader.readline()) != b"PONG\r\n":
             assert not line.startswith(b"-ERR"), line
     writer.close()
@@ -62,7 +63,7 @@ async def test_no_message_from_anyone_makes_a_connection_deaf(nats_server: str, 
     await nc.subscribe("said.*", cb=heard.put)
     await nc.flush()
     await send_raw(nats_server, command, pub(b"said.it", b"after"))
-    async with asyncio.timeout(3):  # nats-py would hear nothing until its pings fail
+    async with asyncio.timeout(20):  # nats-py would hear nothing until its pings fail
         while (await heard.get()).data != b"after":
             pass
     assert nc.is_connected
@@ -74,7 +75,7 @@ async def test_headers_after_a_line_that_cannot_be_read_are_read(nats_server: st
     await nc.subscribe("said", cb=heard.put)
     await nc.flush()
     await send_raw(nats_server, hpub(b"said", b"NATS/1.0 100 \xff\xfe\r\nTask-Id: t\r\n\r\n", b"body"))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         msg = await heard.get()
     assert (msg.data, msg.headers) == (b"body", {"Task-Id": "t"})
 
@@ -87,7 +88,7 @@ async def test_what_is_dropped_does_not_leave(nc: Connection) -> None:
     nc._pending_data_size += 20
     drop_unsent(nc)
     await nc.publish("said", b"kept")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         assert (await heard.get()).data == b"kept"
 
 
@@ -130,7 +131,7 @@ async def test_entries_are_all_there_are_and_leave_no_consumer_behind(
         await bucket.put(f"key-{number}", b"value")
     if count:
         await bucket.delete("key-0")
-    async with asyncio.timeout(10), aclosing(entries(js, name)) as stored:
+    async with asyncio.timeout(WITHIN_S), aclosing(entries(js, name)) as stored:
         found = {entry.key: entry.operation async for entry in stored}
     assert found == {f"key-{number}": None if number else "DEL" for number in range(count)}
     assert await js.consumers_info(f"KV_{name}") == []

@@ -19,9 +19,7 @@ from fleet.errors import ConfigError
 from fleet.local import nats_server as embedded
 from fleet.local.nats_server import EmbeddedNats, find_server
 from fleet.local.supervisor import Child, ChildFailed
-
-WITHIN_S = 20
-
+from tests.support.waiting import WITHIN_S
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 

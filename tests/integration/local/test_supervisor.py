@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from fleet.local import supervisor
 from fleet.local.supervisor import Child
+from tests.support.waiting import WITHIN_S
 
 READY = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
 
@@ -19,7 +20,7 @@ async def running(on_restart: Callable[[], None]) -> AsyncIterator[Child]:
     child = Child("test", lambda: READY, on_restart=on_restart)
     await child.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             yield child
     finally:
         await child.stop(0)

@@ -10,6 +10,7 @@ from fleet.local.nats_server import EmbeddedNats, WebSocket
 from fleet.local.ports import free_port
 from fleet.page.files import NAMES
 from fleet.page.server import PageServer, serving
+from tests.support.waiting import WITHIN_S
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def test_nats_lets_in_no_other_page(tmp_path: Path, page: PageServer) -> N
         async with aiohttp.ClientSession() as http:
             for origin in page.origins:
                 async with http.ws_connect(url, origin=origin) as socket:
-                    assert (await socket.receive(timeout=10)).data.startswith(b"INFO ")
+                    assert (await socket.receive(timeout=WITHIN_S)).data.startswith(b"INFO ")
             for origin in ("https://evil.example", "null", f"http://127.0.0.1:{page.port + 1}"):
                 with pytest.raises(aiohttp.WSServerHandshakeError):
                     await http.ws_connect(url, origin=origin)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fleet import subjects
 from tests.support.fleets.control_plane import Fleet
+from tests.support.waiting import WITHIN_S
 
 
 class Follower:
@@ -24,7 +25,7 @@ class Follower:
 
     async def next(self) -> dict[str, Any] | None:
         """None: the empty message."""
-        msg = await self._sub.next_msg(timeout=30)
+        msg = await self._sub.next_msg(timeout=WITHIN_S)
         if not msg.data:
             return None
         self.codes.append((msg.headers or {}).get("Nats-Service-Error-Code"))

@@ -14,6 +14,7 @@ from fleet.config import Limits, load
 from fleet.local.testbed import in_process
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
+from tests.support.waiting import WITHIN_S
 
 
 class Inbox:
@@ -34,9 +35,13 @@ class Inbox:
         def found() -> Any:
             return next((body for s, _, body in self.events if s == subject and fields.items() <= body.items()), None)
 
-        async with asyncio.timeout(30), self._news:
-            await self._news.wait_for(found)
-            return dict(found())
+        try:
+            async with asyncio.timeout(WITHIN_S), self._news:
+                await self._news.wait_for(found)
+                return dict(found())
+        except TimeoutError:
+            seen = [(told, body.get("task_id")) for told, _, body in self.events]
+            raise TimeoutError(f"no {subject} of {fields}, but {seen}") from None
 
     def of(self, task_id: str) -> list[str]:
         return [subject for subject, _, body in self.events if body.get("task_id") == task_id]
@@ -59,12 +64,12 @@ class Fleet:
 
     async def request(self, **body: Any) -> str:
         body.setdefault("task_description", "Design it")
-        ack = json.loads((await self.nc.request(subjects.REQUESTED, json.dumps(body).encode(), timeout=5)).data)
+        ack = json.loads((await self.nc.request(subjects.REQUESTED, json.dumps(body).encode(), timeout=WITHIN_S)).data)
         return str(body.get("task_id") or f"d-{ack['seq']}")
 
     async def ask(self, subject: str, body: Any) -> tuple[str | None, dict[str, Any]]:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        reply = await self.nc.request(subject, data, timeout=30)
+        reply = await self.nc.request(subject, data, timeout=WITHIN_S)
         return (reply.headers or {}).get("Nats-Service-Error-Code"), json.loads(reply.data)
 
 
@@ -91,7 +96,7 @@ async def running(
         nc = await nats.connect(nats_url)
         stack.push_async_callback(nc.close)
         fleet = await client_on(nc)
-        await stack.enter_async_context(answering(fleet, respond))
+        await stack.enter_async_context(agents.answering(nc, respond))
         yield fleet
 
 
@@ -104,16 +109,3 @@ async def without_workers(url: str, **more: Any) -> AsyncIterator[Fleet]:
             yield await client_on(nc)
         finally:
             await nc.close()
-
-
-@asynccontextmanager
-async def answering(
-    fleet: Fleet, respond: Callable[[AgentRequested], AgentResponse | None] = agents.answer
-) -> AsyncIterator[None]:
-    """Somebody does, meanwhile."""
-    task = asyncio.create_task(agents.serve(fleet.nc, respond))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

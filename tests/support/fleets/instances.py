@@ -12,6 +12,7 @@ from fleet.config import Settings, load
 from fleet.control import collector, dispatcher
 from fleet.local.testbed import NoWorkers
 from tests.support.fleets.control_plane import Fleet, Inbox
+from tests.support.waiting import WITHIN_S
 
 
 class Instances:
@@ -25,7 +26,7 @@ class Instances:
     async def begin(self, run: Callable[..., Any], *more: Any) -> None:
         ready = asyncio.Event()
         self.running.append(asyncio.create_task(run(self.settings, *more, on_ready=ready.set)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WITHIN_S):
             await ready.wait()
 
     async def end(self, index: int) -> None:

@@ -19,7 +19,7 @@ from fleet.config import RoleProfile, Settings, Workers
 from fleet.jetstream.streams import BUCKETS
 from fleet.messages import AgentRequested, ChatMessage, encode
 from fleet.times import rfc3339
-from tests.support.waiting import until_emptied
+from tests.support.waiting import WITHIN_S, until_emptied
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import SimulatorConfig
 
@@ -162,12 +162,12 @@ async def worker_process(
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             await process.stdout.readline()
         yield process
     finally:
         with suppress(ProcessLookupError):  # the test has killed it
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             await process.wait()

@@ -15,7 +15,7 @@ from fleet.messages import EndSummary
 from fleet.messages.end_summary import HEADER
 from fleet.messages.usage import TotalUsage
 from fleet.tenants.limits import Tenant
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 
 class Request:
@@ -139,7 +139,7 @@ async def test_who_waits_is_kept_and_handed_back_at_the_end() -> None:
     fleet = Fleet(limit=1, before=1)
     async with running(fleet):
         request = fleet.submit(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await request.kept.wait()
     assert (fleet.let_in, request.handed_back) == ([], True)
 
@@ -150,7 +150,7 @@ async def test_while_nobody_can_count_nobody_is_let_in() -> None:
     fleet.broken = True
     async with running(fleet):
         request = fleet.submit(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await request.kept.wait()
         assert fleet.let_in == []
         fleet.broken = False
@@ -163,7 +163,7 @@ async def test_who_waits_is_kept_while_the_count_takes_its_time() -> None:
     fleet.counting.clear()
     async with running(fleet):
         request = fleet.submit(1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await request.kept.wait()
         assert fleet.let_in == []
         fleet.counting.set()
@@ -338,7 +338,7 @@ async def test_the_turn_is_kept_while_something_is_being_recorded(monkeypatch: p
     dispatchers = Dispatchers(Tenant(max_in_flight=1), count=1)
     async with dispatchers.running():
         dispatchers.submit(0, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await dispatchers.turn.kept.wait()
         assert dispatchers.turn.taken
         dispatchers.record()

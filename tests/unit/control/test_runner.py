@@ -30,6 +30,7 @@ from fleet.messages import AgentRequested
 from fleet.requests.task import Task
 from tests.support.agents import answer
 from tests.support.runner import Unobserved, make_runner
+from tests.support.waiting import WITHIN_S
 
 NOW = 1_767_225_600_000
 
@@ -443,7 +444,7 @@ async def test_a_delivery_that_is_given_up_may_demand_a_repair_of_its_own_task()
     delivery = GivenUp("A:1", redelivered=True)
     sent.failures = 1
     runner.submit("t-1", Item(last, delivery))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         assert await delivery.settled == "given up"
     assert sent.conclusions == 1
     await runner.drain(10)

@@ -25,6 +25,7 @@ from tests.support.repository.deploy import (
     rendered,
     validate,
 )
+from tests.support.waiting import WITHIN_S
 
 ALL = [KUBERNETES, *(KUBERNETES / "overlays" / name for name in OVERLAYS)]
 CRD = KUBERNETES.parents[2] / "shared" / "data" / "ray.io_rayclusters.yaml.gz"
@@ -245,7 +246,7 @@ def test_accounts_are_those_that_were_chosen(component: str | None, tmp_path: Pa
             },
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=WITHIN_S,
             check=False,
         )
         assert done.returncode == 0, done.stderr

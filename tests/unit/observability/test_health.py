@@ -16,6 +16,7 @@ from fleet.observability import health
 from fleet.observability.health import Health, Observation
 from tests.support.clock import Clock
 from tests.support.tasks import drops_one_cancellation
+from tests.support.waiting import WITHIN_S
 from workers.ray_pool import pool
 
 
@@ -132,7 +133,7 @@ async def test_a_health_port_that_is_lost_is_an_error(monkeypatch: pytest.Monkey
     port = free_port()
     serving = asyncio.create_task(await health.listen(Health("test"), "127.0.0.1", port))
     made[0].close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         with pytest.raises(FleetError, match=str(port)):
             await serving
 
@@ -149,7 +150,7 @@ async def test_a_part_that_ends_ends_the_whole() -> None:
     async def for_ever() -> None:
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         for part, said in ((fails, "broken"), (returns, "part has ended by itself")):
             for first in (for_ever, returns):
                 background = Background()

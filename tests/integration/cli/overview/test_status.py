@@ -6,6 +6,7 @@ import json
 from fleet import subjects
 from tests.support.client import commands
 from tests.support.fleets.control_plane import running
+from tests.support.waiting import WITHIN_S
 
 AT_WORK = {"dispatcher", "collector", "controller", "workers"}
 
@@ -21,7 +22,7 @@ async def test_status_names_what_runs(nats_url: str) -> None:
         assert {each["name"] for each in state["consumers"] if each["served"]} == AT_WORK
         await fleet.ask(subjects.CANCEL, {"task_id": task_id})
         await fleet.inbox.next(subjects.CANCELLED, task_id=task_id)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_S):
             while "at-work" in out:  # its deadline is taken away after the event
                 _, out, _ = await commands.fleet("status", "--nats-url", nats_url)
     code, out, _ = await commands.fleet("status", "--nats-url", nats_url)

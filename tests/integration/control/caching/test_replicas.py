@@ -12,7 +12,8 @@ import pytest
 from fleet import subjects
 from fleet.crashpoints import VARIABLE
 from tests.integration.control.caching.test_answers import Council, question
-from tests.support.fleets.control_plane import Fleet, answering, client_on
+from tests.support import agents
+from tests.support.fleets.control_plane import Fleet, client_on
 from tests.support.fleets.processes import Component
 from tests.support.nats import servers
 from tests.support.waiting import until_consumer
@@ -37,7 +38,7 @@ async def replicas(tmp_path: Path, council: Council, dies: str = "", at: str = "
         nc = await nats.connect(server.url)
         stack.push_async_callback(nc.close)
         fleet = await client_on(nc)
-        await stack.enter_async_context(answering(fleet, council))
+        await stack.enter_async_context(agents.answering(fleet.nc, council))
         yield fleet
 
 

@@ -9,7 +9,7 @@ from fleet.deliberation import waiting
 from fleet.messages import AgentRequested, AgentResponse
 from tests.integration.control.caching.test_answers import Council, ask, question
 from tests.support import agents
-from tests.support.fleets.control_plane import Fleet, answering, running, without_workers
+from tests.support.fleets.control_plane import Fleet, running, without_workers
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -94,7 +94,7 @@ async def test_what_ran_beside_and_failed_does_not_hide_the_one_that_goes_on(nat
         late = asyncio.create_task(ask(fleet, "late"))
         await _holds(fleet, "first", '"late"')
         council = Council()
-        async with answering(fleet, council):
+        async with agents.answering(fleet.nc, council):
             assert (await first)["status"] == "COMPLETED"
             assert (await late)["cached_from"] == "first"
             assert (await ask(fleet, "after"))["cached_from"] == "first"

@@ -17,7 +17,6 @@ from tests.support import agents
 from tests.support.fleets.control_plane import running
 from tests.support.waiting import until
 
-WITHIN_S = 30
 STATES = subjects.STATES
 TEXTS = f"OBJ_{subjects.TEXTS}"
 

@@ -27,9 +27,8 @@ from fleet.requests.task import Task
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, running
 from tests.support.runner import make_runner
-from tests.support.waiting import until, until_emptied
+from tests.support.waiting import WITHIN_S, until, until_emptied
 
-WITHIN_S = 30
 POISONED = "agent-dev-001"
 CALL_ID = "t-1.0.propose.agent-dev-001.1"
 
@@ -250,7 +249,7 @@ async def test_a_poisoned_answer_fails_its_call_and_not_the_task(nats_url: str) 
 
     async with running(nats_url, first_is_silent) as fleet:
         task_id = await fleet.request(rounds=0)
-        await until(lambda: any(call.agent_id.endswith("001") for call in calls), WITHIN_S)  # played by the test
+        await until(lambda: any(call.agent_id.endswith("001") for call in calls))  # played by the test
         js = fleet.nc.jetstream()
         call = next(call for call in calls if call.agent_id.endswith("001"))
         name, token = call.msg_id, (await CallTokens.open(js)).of(call)

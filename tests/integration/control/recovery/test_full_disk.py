@@ -21,7 +21,7 @@ from fleet.control import collector
 from fleet.jetstream import topology
 from fleet.local.nats_server import EmbeddedNats
 from tests.support.nats.servers import Server, free_ports
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -66,7 +66,7 @@ async def collecting(url: str, port: int) -> AsyncIterator[None]:
     up = asyncio.Event()
     settings = structs.replace(load({"NATS_URL": url}), health_port=port, health_host="127.0.0.1")
     running = asyncio.create_task(collector.run(settings, on_ready=up.set))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WITHIN_S):
         await up.wait()
     try:
         yield

@@ -21,7 +21,6 @@ from tests.support.fleets.control_plane import running
 from tests.support.nats.servers import HOST, free_ports
 from tests.support.waiting import until
 
-WITHIN_S = 30
 WORK_QUEUES = [
     (subjects.DELIBERATION_REQUESTS, subjects.DISPATCHER, subjects.REQUESTED),
     (subjects.AGENT_REQUESTS, subjects.WORKERS, subjects.AGENT_REQUESTED),

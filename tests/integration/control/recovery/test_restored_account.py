@@ -9,7 +9,8 @@ import pytest
 
 from fleet import subjects
 from fleet.local.nats_server import EmbeddedNats
-from tests.support.fleets.control_plane import Fleet, answering, without_workers
+from tests.support import agents
+from tests.support.fleets.control_plane import Fleet, without_workers
 from tests.support.nats.natscli import nats_cli, run
 from tests.support.waiting import until
 
@@ -30,7 +31,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def some_end(fleet: Fleet, name: str) -> None:
-    async with answering(fleet):
+    async with agents.answering(fleet.nc):
         for number in range(2):
             await fleet.request(task_id=f"{name}-{number}", num_agents=1)
             await fleet.inbox.next(subjects.COMPLETED, task_id=f"{name}-{number}")
@@ -106,7 +107,7 @@ async def test_each_task_ends_once_whichever_stream_was_saved_first(
 
             if older != subjects.STATES:
                 await until(has_deadlines)
-            async with answering(fleet):
+            async with agents.answering(fleet.nc):
                 for task_id in running:
                     code, reply = await fleet.ask(subjects.RESULT, {"task_id": task_id, "wait_seconds": 20})
                     assert (code, "result" in reply) == (None, True), reply

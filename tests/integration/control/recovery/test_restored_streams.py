@@ -19,12 +19,11 @@ from fleet.control.recovery import lost_streams, reconciliation, watchdog
 from fleet.jetstream import topology
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
-from tests.support.fleets.control_plane import Fleet, answering, without_workers
+from tests.support.fleets.control_plane import Fleet, without_workers
 from tests.support.nats.natscli import nats_cli, run
-from tests.support.waiting import until, until_emptied
+from tests.support.waiting import WITHIN_S, until, until_emptied
 
 pytestmark = pytest.mark.xdist_group("natscli")
-WITHIN_S = 60.0
 RUNNING = ("running-0", "running-1")
 Nats = Callable[..., Awaitable[None]]
 
@@ -149,7 +148,7 @@ async def test_a_stream_that_is_set_back_is_noticed_and_each_task_ends_once(
         with structlog.testing.capture_logs() as logs:
             await set_back(by_hand, stream, tmp_path / "backup")
             await reconciled(logs, 2)
-        async with answering(fleet):
+        async with agents.answering(fleet.nc):
             expected = "FAILED" if stream == subjects.STATES else "COMPLETED"
             assert await ends(fleet, "before", *RUNNING) == {"before": "COMPLETED"} | dict.fromkeys(RUNNING, expected)
         await nothing_is_due(fleet)
@@ -166,7 +165,7 @@ async def test_a_stream_that_is_purged_again_and_again_is_noticed(nats_url: str,
                 await reconciled(logs, 2 * times)
         if stream == subjects.DELIBERATION_CONTROL:
             assert await schedules(fleet) == {subjects.schedule_of(name) for name in RUNNING}
-        async with answering(fleet):
+        async with agents.answering(fleet.nc):
             expected = "FAILED" if stream == subjects.STATES else "COMPLETED"
             assert await ends(fleet, *RUNNING) == dict.fromkeys(RUNNING, expected)
 
@@ -182,7 +181,7 @@ async def test_states_that_are_purged_and_filled_in_again_go_on(nats_url: str, b
             for name, state in states.items():
                 await bucket.put(name, state or b"")
             await reconciled(logs, 4)
-        async with answering(fleet):
+        async with agents.answering(fleet.nc):
             await ends(fleet, *RUNNING)
 
 
@@ -196,7 +195,7 @@ async def test_an_end_that_was_told_long_ago_is_told_once(
     async with without_workers(nats_url) as fleet:
         await begin(fleet, *RUNNING)
         await by_hand("stream", "backup", subjects.STATES, tmp_path / "backup")
-        async with answering(fleet):
+        async with agents.answering(fleet.nc):
             results = [await result(fleet, name) for name in RUNNING]
         with structlog.testing.capture_logs() as logs:
             if done == "set back":
@@ -224,7 +223,7 @@ async def test_nothing_is_asked_twice_where_nothing_was_lost(nats_url: str, by_h
         attempts[call.attempt] += 1
         return agents.answer(call)
 
-    async with without_workers(nats_url) as fleet, answering(fleet, respond):
+    async with without_workers(nats_url) as fleet, agents.answering(fleet.nc, respond):
         with structlog.testing.capture_logs() as logs:
             for number in range(3):
                 names = [f"t-{number}-{each}" for each in range(10)]
@@ -255,7 +254,7 @@ async def test_what_was_answered_is_not_asked_again_before_anybody_took_it(
     monkeypatch.setattr(Collector, "on_response", later)
     async with without_workers(nats_url) as fleet:
         await begin(fleet, *RUNNING)
-        async with answering(fleet, respond):
+        async with agents.answering(fleet.nc, respond):
             await until_emptied(fleet.nc.jetstream(), subjects.AGENT_REQUESTS)
             with structlog.testing.capture_logs() as logs:
                 await by_hand("request", subjects.purge_of(subjects.DELIBERATION_CONTROL), "")

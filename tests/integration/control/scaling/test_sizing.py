@@ -26,10 +26,10 @@ from fleet.observability.metrics import Metrics
 from fleet.tenants.limits import Tenant
 from tests.integration.control.test_models_missing import SERVER, tell
 from tests.support import agents
-from tests.support.fleets.control_plane import Fleet, answering, client_on
+from tests.support.fleets.control_plane import Fleet, client_on
 from tests.support.fleets.launchers import ToldLauncher
 from tests.support.nats.servers import HOST
-from tests.support.waiting import until, until_consumer
+from tests.support.waiting import WITHIN_S, until, until_consumer
 from tests.unit.control.telemetry.test_metering import total
 
 WORKERS = Workers(min=1, max=4, calls_per_worker=2, shrink_after_s=0.5)
@@ -59,7 +59,7 @@ async def control_plane(
                 task = asyncio.create_task(running(up))
                 stack.push_async_callback(asyncio.wait, [task])
                 stack.callback(task.cancel)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(WITHIN_S):
                     await up.wait()
         nc = await nats.connect(url)
         stack.push_async_callback(nc.close)
@@ -72,7 +72,7 @@ async def test_all_dispatchers_follow_what_is_coming(nats_url: str) -> None:
     async with control_plane(nats_url, launchers) as fleet:
         ids = [await fleet.request(task_id=f"t-{number}", num_agents=3 - number, rounds=1) for number in range(2)]
         await until(lambda: all(each.wanted[-1:] == [3] for each in launchers))
-        async with answering(fleet):
+        async with agents.answering(fleet.nc):
             for task_id in ids:
                 await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
             await until(lambda: all(each.wanted[-1:] == [1] for each in launchers))
@@ -92,7 +92,7 @@ async def test_between_two_phases_nobody_is_sent_away(nats_url: str) -> None:
         return agents.answer(call)
 
     launcher = ToldLauncher()
-    async with control_plane(nats_url, [launcher]) as fleet, answering(fleet, all_but_one):
+    async with control_plane(nats_url, [launcher]) as fleet, agents.answering(fleet.nc, all_but_one):
         await fleet.request(task_id="t", num_agents=5, rounds=1)
         await until(lambda: launcher.wanted[-1:] == [3] and late)
         await until(lambda: low(fleet, 1))
@@ -122,7 +122,7 @@ async def test_without_any_worker_a_request_waits_and_brings_one(nats_url: str) 
         assert (await fleet.ask(subjects.RESULT, {"task_id": "t"}))[1]["status"] == "PENDING"
         launcher.now_answering = 1
         await fleet.inbox.next(subjects.ACCEPTED, task_id="t")
-        async with answering(fleet):
+        async with agents.answering(fleet.nc):
             await fleet.inbox.next(subjects.COMPLETED, task_id="t")
             await until(lambda: launcher.wanted[-1:] == [0])
 

@@ -22,7 +22,7 @@ from tests.support.fleets.control_plane import running
 from tests.support.fleets.instances import held
 from tests.support.fleets.whole_fleet import whole
 from tests.support.repository.asyncapi import matching, messages_of, problems
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from workers.simulator.server import SimulatorConfig
 
 ON = {"agent_protocol": True}
@@ -36,7 +36,7 @@ async def raw(nc: Client, body: bytes, headers: dict[str, str] | None = None) ->
     await nc.publish(PROMPT, body, reply=inbox, headers=headers)
     messages = []
     while not messages or messages[-1].data or messages[-1].headers:
-        messages.append(await subscription.next_msg(timeout=30))
+        messages.append(await subscription.next_msg(timeout=WITHIN_S))
     for message in messages[:-1]:
         assert len(matching(messages_of("agents.prompt.council.reply"), json.loads(message.data))) == 1
     return messages
@@ -62,7 +62,7 @@ async def test_a_client_finds_it_and_sees_that_it_lives(nats_url: str, monkeypat
             assert status.instance_id in {other.instance_id for other in found}
             await until(lambda each=each: client.liveness(each.instance_id) is not None)
             assert await client.ping(each.instance_id)
-        beat = await fleet.nc.request("agents.status.council.fleet.default", timeout=5)
+        beat = await fleet.nc.request("agents.status.council.fleet.default", timeout=WITHIN_S)
         assert not problems("Heartbeat", json.loads(beat.data))
 
 
@@ -77,7 +77,7 @@ async def test_it_names_itself_before_its_first_heartbeat(nats_url: str, monkeyp
 async def test_without_the_setting_nothing_is_there(nats_url: str) -> None:
     """Neither found nor prompted, and no heartbeat."""
     async with running(nats_url, agents.answer) as fleet:
-        reply = await fleet.nc.request("$SRV.PING.deliberations", timeout=5)
+        reply = await fleet.nc.request("$SRV.PING.deliberations", timeout=WITHIN_S)
         assert json.loads(reply.data)["name"] == "deliberations"
         async with sdk(fleet.nc) as client:
             assert await client.discover(timeout=1) == []
@@ -269,20 +269,18 @@ async def test_a_prompt_is_handed_over_from_instance_to_instance(nats_url: str) 
         await instances.end(0)
         await instances.begin(dispatcher.run, NoWorkers())
         await instances.end(1)
-        serving = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
-        await instances.begin(collector.run)
-        for seen in await asyncio.gather(*asking):
-            assert (seen.error, seen.statuses.count("ack")) == (None, 1)
-            assert seen.facts is not None
-            assert seen.facts["task_id"] == seen.task_id
-            told = sorted((step["phase"], step["agent_id"]) for step in seen.steps if "agent_id" in step)
-            assert told == sorted(
-                (phase, f"agent-dev-00{number}")
-                for phase in ("propose", "critique", "revise", "score")
-                for number in (1, 2)
-            )
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        async with agents.answering(fleet.nc):
+            await instances.begin(collector.run)
+            for seen in await asyncio.gather(*asking):
+                assert (seen.error, seen.statuses.count("ack")) == (None, 1)
+                assert seen.facts is not None
+                assert seen.facts["task_id"] == seen.task_id
+                told = sorted((step["phase"], step["agent_id"]) for step in seen.steps if "agent_id" in step)
+                assert told == sorted(
+                    (phase, f"agent-dev-00{number}")
+                    for phase in ("propose", "critique", "revise", "score")
+                    for number in (1, 2)
+                )
 
 
 async def test_the_last_instance_tells_its_callers(nats_url: str) -> None:
@@ -322,19 +320,17 @@ async def test_a_caller_that_dies_finds_its_answer_again(nats_url: str) -> None:
         for fields in ({"num_agents": 1}, {"num_agents": 1, "task_id": "mine"}):
             seen = await first_words(council, fields)
             told.append(seen.task_id)
-        serving = asyncio.create_task(agents.serve(fleet.nc, agents.answer))
-        unnamed, mine = told
-        assert mine == "mine"
-        _, reply = await fleet.ask(subjects.RESULT, {"task_id": unnamed, "wait_seconds": 20})
-        assert reply["status"] == "COMPLETED"
-        assert (await (await Follower(fleet).call({"task_id": unnamed})).rest())[-1]["status"] == "COMPLETED"
-        again = await prompt(council, "Design it", num_agents=1, task_id="mine")
-        assert (again.error, again.text) == (None, "propose 0 by agent-dev-001")
-        for task_id in told:
-            await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
-            assert fleet.inbox.of(task_id) == [subjects.ACCEPTED, subjects.COMPLETED]
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        async with agents.answering(fleet.nc):
+            unnamed, mine = told
+            assert mine == "mine"
+            _, reply = await fleet.ask(subjects.RESULT, {"task_id": unnamed, "wait_seconds": 20})
+            assert reply["status"] == "COMPLETED"
+            assert (await (await Follower(fleet).call({"task_id": unnamed})).rest())[-1]["status"] == "COMPLETED"
+            again = await prompt(council, "Design it", num_agents=1, task_id="mine")
+            assert (again.error, again.text) == (None, "propose 0 by agent-dev-001")
+            for task_id in told:
+                await fleet.inbox.next(subjects.COMPLETED, task_id=task_id)
+                assert fleet.inbox.of(task_id) == [subjects.ACCEPTED, subjects.COMPLETED]
 
 
 async def first_words(council: Any, fields: dict[str, Any]) -> Prompted:

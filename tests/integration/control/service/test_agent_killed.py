@@ -13,7 +13,7 @@ from synadia_ai.agents import Agent
 from fleet import subjects
 from tests.support import agents
 from tests.support.client.prompting import Prompted, councils, prompt, sdk
-from tests.support.fleets.control_plane import Fleet, answering, client_on
+from tests.support.fleets.control_plane import Fleet, client_on
 from tests.support.fleets.processes import Component
 from tests.support.nats import servers
 from tests.support.waiting import until
@@ -70,7 +70,7 @@ async def test_whose_instance_is_killed_prompts_again_and_gets_the_one_answer(tm
         await until(lambda: all(fleet.inbox.of(task_id) == [subjects.ACCEPTED] for task_id in named))
         await components[1].end(SIGKILL)
         await until(lambda: caller.gave_up)
-        async with answering(fleet, agents.answer):
+        async with agents.answering(fleet.nc):
             answers = await asyncio.gather(*calls)
         for task_id, seen in zip(named, answers, strict=True):
             assert seen.error is None

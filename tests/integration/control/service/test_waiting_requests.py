@@ -11,7 +11,7 @@ from fleet.control.service import endpoints
 from tests.support import agents
 from tests.support.client.following import Follower
 from tests.support.fleets.control_plane import Fleet, running
-from tests.support.waiting import until_stored
+from tests.support.waiting import WITHIN_S, until_stored
 
 FULL = Limits(max_in_flight=1)
 
@@ -111,7 +111,9 @@ async def test_an_ask_that_is_repeated_with_its_message_id_runs_once(nats_url: s
     async with running(nats_url, agents.answer) as fleet:
         body = json.dumps({"task_description": "Design it", "num_agents": 1}).encode()
         replies = [
-            json.loads((await fleet.nc.request(subjects.ASK, body, timeout=20, headers={"Nats-Msg-Id": msg_id})).data)
+            json.loads(
+                (await fleet.nc.request(subjects.ASK, body, timeout=WITHIN_S, headers={"Nats-Msg-Id": msg_id})).data
+            )
             for msg_id in ("one", "one", "two")
         ]
         assert replies[0] == replies[1]
@@ -128,7 +130,7 @@ async def test_statistics_count_errors_and_the_time_until_the_reply(nats_url: st
         inbox = fleet.nc.new_inbox()
         sub = await fleet.nc.subscribe(inbox)
         await fleet.nc.publish(f"$SRV.STATS.{subjects.SERVICE}", reply=inbox)
-        stats = [json.loads((await sub.next_msg(timeout=5)).data) for _ in range(2)]
+        stats = [json.loads((await sub.next_msg(timeout=WITHIN_S)).data) for _ in range(2)]
         of_result = [e for one in stats for e in one["endpoints"] if e["name"] == "result"]
         assert sum(endpoint["num_errors"] for endpoint in of_result) == 4
         assert {endpoint["last_error"] for endpoint in of_result} <= {"", "404:no task nobody"}

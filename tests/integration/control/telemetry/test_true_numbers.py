@@ -15,7 +15,7 @@ from fleet.local.testbed import NoWorkers
 from fleet.messages.headers import CALL_TOKEN
 from fleet.observability.metrics import Metrics
 from tests.support.fleets.control_plane import Fleet, Inbox
-from tests.support.waiting import until, until_consumer
+from tests.support.waiting import WITHIN_S, until, until_consumer
 from tests.unit.control.telemetry.test_metering import total
 from workers.calls.worker import AgentWorker
 from workers.simulator.faults import Faults
@@ -40,7 +40,7 @@ class Lives:
         else:
             running = collector.run(self._settings, on_ready=ready.set, metrics=metrics)
         self._running[name] = asyncio.create_task(running)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN_S):
             await ready.wait()
 
     async def end(self, *names: str) -> None:
@@ -129,7 +129,7 @@ async def test_sums_over_all_lives_are_what_the_streams_say(nats_url: str) -> No
         await fleet.request(task_id="t-0", num_agents=3, rounds=0)  # once more
         await fleet.request(task_id="t-1", num_agents=5)  # a conflict
         await fleet.request(task_id="bad", num_agents=99)
-        await fleet.nc.request(subjects.REQUESTED, b"{", timeout=5)
+        await fleet.nc.request(subjects.REQUESTED, b"{", timeout=WITHIN_S)
         await lives.end("dispatcher 2", "collector 2")
         asked += [await fleet.request(task_id=f"u-{n}", num_agents=2, rounds=0) for n in range(6)]
         await lives.begin("collector 2")

@@ -24,6 +24,7 @@ from fleet.tenants.names import requests_of
 from fleet.times import rfc3339
 from tests.support.fleets.tenants import A, B, Stage, shared
 from tests.support.nats.permitted import TENANTS, permitted, settle
+from tests.support.waiting import WITHIN_S
 from workers.simulator.server import SimulatorConfig
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -145,7 +146,7 @@ async def test_a_request_that_was_rejected_is_not_begun_when_it_comes_again(
     async with shared(tmp_path, limits={A: Tenant(models=("other",))}) as stage:
         monkeypatch.setattr(dispatcher, "reach", breaks_off)
         await stage[A].request(task_id="forbidden", options={"models": ["simulated"]})
-        async with stage.users.connected("operator") as (operator, _), asyncio.timeout(10):
+        async with stage.users.connected("operator") as (operator, _), asyncio.timeout(WITHIN_S):
             js = operator.jetstream()
             while not broken or (await js.stream_info(requests_of(A))).state.messages:
                 await settle(operator)
@@ -167,7 +168,7 @@ async def test_the_first_answer_stands_after_the_budget_is_spent(tmp_path: Path)
 
 async def spent(stage: Stage) -> tuple[str, dict[str, Any]]:
     """The first answer to a request that is rejected: what was used is known for a second."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while True:
             code, refused = await stage[A].ask(subjects.ASK, {"task_description": "More", "num_agents": 1})
             if code is not None:

@@ -19,7 +19,7 @@ from fleet.tenants.names import of_all, subject_of
 from tests.support import agents
 from tests.support.fleets.processes import Component
 from tests.support.nats import servers
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -39,7 +39,7 @@ class Client:
     async def request(self, count: int) -> None:
         for _ in range(count):
             body = json.dumps({"task_description": "Design it", "num_agents": 1}).encode()
-            await self.nc.request(subject_of(TENANT, subjects.REQUESTED), body, timeout=5)
+            await self.nc.request(subject_of(TENANT, subjects.REQUESTED), body, timeout=WITHIN_S)
 
     async def hear(self, msg: Any) -> None:
         self.events.append(msg.subject)
@@ -90,9 +90,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[tuple[list[Component], Client]]
         client = Client(nc)
         for subject in of_all(subjects.ACCEPTED, subjects.COMPLETED):
             await nc.subscribe(subject, cb=client.hear)
-        serving = asyncio.create_task(agents.serve(nc, client.respond))
-        stack.push_async_callback(asyncio.wait, [serving])
-        stack.callback(serving.cancel)
+        await stack.enter_async_context(agents.answering(nc, client.respond))
         yield components, client
 
 
@@ -113,7 +111,7 @@ async def test_a_limit_holds_after_a_dispatcher_was_killed(tmp_path: Path) -> No
         await components[0].end(signal.SIGKILL)
         await client.request(20)
         await client.answer()
-        await until(lambda: client.ended == 40, 150)  # a request that was in hand comes again more than once
+        await until(lambda: client.ended == 40)  # a request that was in hand comes again more than once
         assert (client.begun, await client.most()) == (40, LIMIT)
 
 

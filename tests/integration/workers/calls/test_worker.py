@@ -16,7 +16,7 @@ from fleet.jetstream.payloads import Texts
 from fleet.jetstream.topology import WORKERS_MAX_DELIVER
 from fleet.local.nats_server import EmbeddedNats
 from fleet.messages import ChatMessage, ContentRef, Policy
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from tests.support.workers.calls import ask, client, complete
 from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings, working
 from workers.calls.publisher import age_s
@@ -333,7 +333,7 @@ async def test_a_background_task_that_fails_ends_the_worker(
     async with Simulator() as simulator, working(plane, simulator) as worker:
         monkeypatch.setattr(target, fail)
         with pytest.raises(ZeroDivisionError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(WITHIN_S):
                 await worker.ended
 
 

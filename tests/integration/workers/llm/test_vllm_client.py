@@ -13,7 +13,7 @@ from msgspec import structs
 from fleet.errors import AgentCallError
 from fleet.messages import ChatMessage
 from fleet.model_servers import EndpointConfig, Price
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from tests.support.workers.calls import END, RecordingWatcher, ask, client, complete, said, server, stream
 from workers.llm.client import GaveUp
 from workers.llm.requests import ModelTarget
@@ -260,7 +260,7 @@ async def test_a_cancelled_call_stops_the_model() -> None:
     async with Simulator(slow) as simulator, client(simulator.url) as made:
         heard = RecordingWatcher()
         task = asyncio.create_task(complete(made, ask(), heard))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await heard.started.wait()
             task.cancel()
             await until(lambda: simulator.aborted == 1)

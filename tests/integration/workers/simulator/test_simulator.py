@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from msgspec import convert
 
-from tests.support.waiting import until
+from tests.support.waiting import WITHIN_S, until
 from workers.simulator.server import (
     Call,
     ConfigChange,
@@ -676,7 +676,7 @@ class TestStartingAndStopping:
         """`on_ready` gets the URL of a server that answers; cancelling closes it."""
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         serving = asyncio.ensure_future(serve(SimulatorConfig(), on_ready=ready.set_result))
-        async with asyncio.timeout(10), aiohttp.ClientSession(await ready) as session:
+        async with asyncio.timeout(WITHIN_S), aiohttp.ClientSession(await ready) as session:
             async with session.get("/health") as response:
                 assert response.status == 200
             serving.cancel()
@@ -693,7 +693,7 @@ class TestStartingAndStopping:
             assert process.stdout is not None
             assert process.stdout.readline().startswith("http://127.0.0.1:")
             process.send_signal(signalled)
-            assert process.communicate(timeout=20) == ("", "")
+            assert process.communicate(timeout=WITHIN_S) == ("", "")
             assert process.returncode == 0
         finally:
             process.kill()

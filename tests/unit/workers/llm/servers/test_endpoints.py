@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 
 from fleet.config import Workers
 from fleet.model_servers import EndpointConfig
+from tests.support.waiting import WITHIN_S
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.endpoint import REMEMBERED_MODELS, Endpoint, ModelCard
@@ -240,7 +241,7 @@ async def test_a_suspect_leaves_the_probe_to_others() -> None:
     await asyncio.sleep(0)
     clock.now = 10.0
     assert endpoints.choose(search(suspect=True)) is None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         assert (await sound).endpoint.name == "a"
     assert chosen(endpoints, search(suspect=True)) == "a"
 
@@ -257,7 +258,7 @@ async def test_all_wait_for_one_probe_and_its_success_lets_all_go_on() -> None:
         waiting = [asyncio.create_task(endpoints.ready(search())) for _ in range(5)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in waiting)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         assert [route.endpoint for route in await asyncio.gather(*waiting)] == [endpoint] * 5
     assert [entry["event"] for entry in logs] == ["breaker.closed"]
 
@@ -279,7 +280,7 @@ async def test_a_cancelled_probe_passes_its_turn_on() -> None:
     waiting = asyncio.create_task(endpoints.ready(search()))
     await asyncio.sleep(0)
     probe.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         assert (await waiting).endpoint is endpoint
     assert endpoints.status()[0].breaker == "half-open"
 
@@ -299,7 +300,7 @@ async def test_no_more_calls_are_open_than_the_endpoint_may_have() -> None:
             await release.wait()
 
     calls = [asyncio.create_task(call()) for _ in range(6)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         await full.wait()
         calls.pop().cancel()
         release.set()
