@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # On two cores: most tests wait for a server or a clock, and the others compute meanwhile.
 TEST_PROCESSES ?= 6
+# Tests start some thousand processes: none of them should compile again what another one has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools/bin
 LINTERS := .venv-linters
