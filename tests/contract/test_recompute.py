@@ -12,6 +12,7 @@ from fleet.messages import AgentCompleted, AgentRequested, AgentResponse, Check,
 from tests.support.agents import answer, failure
 from tests.support.council import completed
 from tests.support.recompute import deviations
+from tests.support.variants import some_of
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "0.1.0" / "messages.json"
 COUNCILS = 80
@@ -97,7 +98,7 @@ def council_of(number: int) -> dict[str, Any]:
     return task
 
 
-@pytest.mark.parametrize("number", range(COUNCILS))
+@some_of(30, "number", range(COUNCILS))
 def test_a_fresh_result_can_be_worked_out(number: int) -> None:
     """Of councils of many kinds."""
     task = council_of(number)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from fleet.killable import Exhausted, JobFailed, Processes
+from tests.support.variants import some_of
 from tests.support.waiting import until
 
 JOBS = "tests.unit.test_killable"
@@ -71,7 +72,8 @@ async def test_no_process_is_started_before_there_is_work() -> None:
     assert psutil.Process().children() == before
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     ("job", "why"),
     [("for_ever", "took (more|longer)"), ("stand_still", "longer than 10 s"), ("much", "memory"), ("crash", "crashed")],
 )

@@ -10,6 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fleet.cli.app import app
+from tests.support.variants import some_of
 from workers.simulator.config import SimulatorConfig
 from workers.simulator.server import Simulator
 
@@ -28,7 +29,8 @@ async def bench(simulator: Simulator, tmp_path: Path, rows: list[Any], *more: st
     return await asyncio.to_thread(CliRunner().invoke, app, [*line, *more])
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     ("rows", "ways"),
     [
         (WRITTEN, ["single", "council", "vote", "mean", "synthesis"]),

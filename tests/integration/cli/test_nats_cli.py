@@ -15,6 +15,7 @@ from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.natscli import nats_cli, run
 from tests.support.nats.permitted import Users, permitted
+from tests.support.variants import some_of
 from workers.simulator.server import SimulatorConfig
 
 RUNNING = ("running-0", "running-1", "running-2")
@@ -38,7 +39,8 @@ async def users(tmp_path: Path, nats_binary: None) -> AsyncIterator[Users]:
             yield found
 
 
-@pytest.mark.parametrize(
+@some_of(
+    4,
     ("words", "told"),
     [
         ("kv ls", subjects.BUCKET),

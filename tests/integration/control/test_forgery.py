@@ -18,6 +18,7 @@ from fleet.tenants.names import subject_of
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.permitted import Users, permitted, settle
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until, until_consumer
 from tests.support.workers.fake_control_plane import SLOW
 
@@ -145,7 +146,7 @@ async def test_a_list_of_texts_is_no_way_to_their_chunks(scene: Scene, filters: 
 
 
 @pytest.mark.parametrize("name", ["client", "worker"])
-@pytest.mark.parametrize("way", WAYS)
+@some_of(3, "way", WAYS)
 async def test_texts_are_delivered_nowhere(scene: Scene, name: str, way: str) -> None:
     """Their chunks hold what a client or a model wrote: only answers that wrap them are to be had."""
     subject, body = WAYS[way]
@@ -179,7 +180,7 @@ LISTENING = {
 
 
 @pytest.mark.parametrize("stream", [subjects.STATES, subjects.DELIBERATIONS])
-@pytest.mark.parametrize("where", LISTENING)
+@some_of(4, "where", LISTENING)
 async def test_a_consumer_of_a_client_tells_the_fleet_nothing(scene: Scene, where: str, stream: str) -> None:
     """It may have copies of a stream delivered to any subject: the state of a task has `task_id`, as a stop has."""
     subject, group = LISTENING[where]
@@ -218,7 +219,8 @@ async def test_a_stored_message_that_is_sent_there_tells_nothing(scene: Scene, r
 
 
 @pytest.mark.parametrize("asked", [subjects.RESULT, subjects.CANCEL, subjects.ASK, f"$SRV.PING.{subjects.SERVICE}"])
-@pytest.mark.parametrize(
+@some_of(
+    4,
     "reply",
     [
         *(subjects.AGENT_STOP, subjects.CANCELLED, f"$KV.{subjects.BUCKET}.victim", subjects.AGENT_FAILED),

@@ -10,6 +10,7 @@ import pytest
 from fleet import subjects
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, running
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until_emptied
 from tests.support.workers.fake_control_plane import Plane, request, working
 from workers.simulator.server import Simulator
@@ -34,7 +35,7 @@ async def nothing_waits(fleet: Fleet) -> None:
     await until_emptied(fleet.nc.jetstream(), subjects.DELIBERATION_REQUESTS)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.4, 0.6, 0.9])
+@some_of(1, "share", [0.3, 0.4, 0.6, 0.9])
 @pytest.mark.parametrize("subject", [subjects.RESULT, subjects.CANCEL])
 async def test_an_id_as_long_as_a_message_is_refused(nats_url: str, subject: str, share: float) -> None:
     """The reply would not fit one message; NATS closes connections over that."""
@@ -74,7 +75,8 @@ async def test_a_traceparent_that_is_none_begins_a_new_trace(nats_url: str, trac
         assert "a" * 32 not in given["traceparent"]
 
 
-@pytest.mark.parametrize(
+@some_of(
+    2,
     "headers",
     [
         {"x/y": "1", "a(b)": "2", "Story": "S-1"},

@@ -23,6 +23,7 @@ from tests.support import agents
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats.permitted import Users, permitted, settle
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until
 from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
@@ -92,7 +93,7 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("name", BODIES)
+@some_of(8, "name", BODIES)
 async def test_a_hostile_request_is_answered_and_stops_nobody(tmp_path: Path, name: str) -> None:
     """By an end of its own, or a rejection; others are served meanwhile."""
     async with attacked(tmp_path) as (fleet, _):

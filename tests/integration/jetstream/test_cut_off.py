@@ -91,6 +91,7 @@ async def test_who_asks_in_vain_stays_where_the_cluster_is(cluster: list[Server]
     await nc.close()
 
 
+@pytest.mark.slow
 async def test_who_finds_no_cluster_anywhere_goes_less_and_less_often(
     cluster: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from tests.support.repository.deploy import (
     rendered,
     validate,
 )
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S
 
 ALL = [KUBERNETES, *(KUBERNETES / "overlays" / name for name in OVERLAYS)]
@@ -52,7 +53,7 @@ def with_component(name: str, tmp_path: Path) -> list[Any]:
     return rendered(tmp_path)
 
 
-@pytest.mark.parametrize("folder", ALL, ids=named)
+@some_of(3, "folder", ALL, ids=named)
 def test_rendered_objects_are_valid(folder: Path) -> None:
     """By the API's own schemas, strictly; each is in the namespace, and none is the namespace itself."""
     objects = rendered(folder)
@@ -263,7 +264,7 @@ def test_example_takes_images_from_one_registry() -> None:
     assert all(image.startswith("registry.example.com/") for image in found)
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
+@some_of(3, "name", COMPONENTS)
 def test_each_component_can_be_added_to_the_base(name: str, tmp_path: Path) -> None:
     """It renders, and is valid."""
     for each in with_component(name, tmp_path):

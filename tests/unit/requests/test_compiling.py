@@ -42,6 +42,7 @@ async def refused(processes: Processes, **body: Any) -> BadRequest:
     return error
 
 
+@pytest.mark.slow
 async def test_patterns_that_take_long_to_compile_are_refused_together(processes: Processes) -> None:
     """One of them is taken: the budget is that of the request."""
     await accepted(processes, constraints={"policy": {"required": [RANGES]}})

@@ -10,6 +10,7 @@ from fleet.config import load
 from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, running
+from tests.support.variants import some_of
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
@@ -100,7 +101,8 @@ async def test_a_chain_names_the_origin(nats_url: str) -> None:
         assert reply["cached_from"] == "first"
 
 
-@pytest.mark.parametrize(
+@some_of(
+    4,
     "other",
     [
         {"task_description": "Design something else"},

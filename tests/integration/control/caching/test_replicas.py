@@ -16,6 +16,7 @@ from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, client_on
 from tests.support.fleets.processes import Component
 from tests.support.nats import servers
+from tests.support.variants import some_of
 from tests.support.waiting import until_consumer
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -54,6 +55,7 @@ async def stampede(fleet: Fleet, council: Council, count: int) -> None:
         assert (set(told), told.count(subjects.COMPLETED)) == ({subjects.ACCEPTED, subjects.COMPLETED}, 1)
 
 
+@pytest.mark.slow
 async def test_a_hundred_equal_questions_run_once_on_two_of_each(tmp_path: Path) -> None:
     council = Council()
     async with replicas(tmp_path, council) as fleet:
@@ -66,7 +68,8 @@ async def test_a_hundred_equal_questions_run_once_on_two_of_each(tmp_path: Path)
             await until_consumer(js, stream, consumer, lambda info: info.num_ack_pending == 0)
 
 
-@pytest.mark.parametrize(
+@some_of(
+    2,
     ("dies", "at"),
     [
         ("dispatcher", "delivery.received:3"),

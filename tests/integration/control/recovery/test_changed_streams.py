@@ -15,6 +15,7 @@ from fleet.jetstream import topology
 from fleet.jetstream.declaring.differences import changed, drift
 from tests.support import agents
 from tests.support.fleets.control_plane import running
+from tests.support.variants import some_of
 from tests.support.waiting import until
 
 STATES = subjects.STATES
@@ -43,7 +44,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@some_of(2, "change", CHANGES)
 async def test_what_somebody_changes_is_set_right(nats_url: str, change: str) -> None:
     """While the fleet runs; and it serves afterwards."""
     name, fields = CHANGES[change]

@@ -12,6 +12,7 @@ from fleet.local.nats_server import EmbeddedNats
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, without_workers
 from tests.support.nats.natscli import nats_cli, run
+from tests.support.variants import some_of
 from tests.support.waiting import until
 
 STREAMS = (
@@ -61,7 +62,8 @@ async def ends(fleet: Fleet) -> Counter[str]:
     return found
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     ("older", "with_key"),
     [
         *(pytest.param(stream, True, marks=pytest.mark.slow) for stream in STREAMS if stream != subjects.STATES),

@@ -21,6 +21,7 @@ from fleet.messages import AgentRequested, AgentResponse
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, without_workers
 from tests.support.nats.natscli import nats_cli, run
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until, until_emptied
 
 pytestmark = pytest.mark.xdist_group("natscli")
@@ -124,7 +125,8 @@ async def set_back(by_hand: Nats, stream: str, backup: Path) -> None:
     pytest.fail(f"{stream} was never restored")
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     "stream",
     [
         subjects.AGENT_REQUESTS,
@@ -154,7 +156,7 @@ async def test_a_stream_that_is_set_back_is_noticed_and_each_task_ends_once(
         await nothing_is_due(fleet)
 
 
-@pytest.mark.parametrize("stream", [subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL, subjects.STATES])
+@some_of(1, "stream", [subjects.AGENT_REQUESTS, subjects.DELIBERATION_CONTROL, subjects.STATES])
 async def test_a_stream_that_is_purged_again_and_again_is_noticed(nats_url: str, by_hand: Nats, stream: str) -> None:
     """What a running task needs of it is published again, each time."""
     async with without_workers(nats_url) as fleet:
@@ -215,6 +217,7 @@ async def test_an_end_that_was_told_long_ago_is_told_once(
         assert await told(fleet, *RUNNING) == dict.fromkeys(RUNNING, 1)
 
 
+@pytest.mark.slow
 async def test_nothing_is_asked_twice_where_nothing_was_lost(nats_url: str, by_hand: Nats) -> None:
     """Answers and calls are on their way while streams and states are compared."""
     attempts: Counter[int] = Counter()

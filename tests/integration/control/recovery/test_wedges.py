@@ -36,6 +36,7 @@ from fleet.requests.task import Task
 from tests.support import agents
 from tests.support.fleets.control_plane import Fleet, running, without_workers
 from tests.support.runner import make_runner
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until, until_stored
 
 STREAMS = [spec.name for spec in streams.STREAMS] + [spec.stream for spec in streams.BUCKETS]
@@ -71,7 +72,7 @@ async def test_a_durable_that_is_deleted_is_declared_again_and_delivers(
         assert reply["status"] == "COMPLETED"
 
 
-@pytest.mark.parametrize("stream", STREAMS)
+@some_of(3, "stream", STREAMS)
 async def test_a_stream_that_is_deleted_is_declared_again_and_used(nats_url: str, stream: str) -> None:
     """With its consumers."""
     async with running(nats_url, agents.answer) as fleet:
@@ -198,7 +199,7 @@ async def refer_to_nothing(fleet: Fleet, task_id: str) -> None:
     await (await fleet.nc.jetstream().key_value(subjects.BUCKET)).put(task_id, value)
 
 
-@pytest.mark.parametrize("lose", [delete_key, purge, write_garbage, write_nothing, refer_to_nothing])
+@some_of(1, "lose", [delete_key, purge, write_garbage, write_nothing, refer_to_nothing])
 async def test_a_task_whose_state_alone_was_lost_fails_at_its_deadline(
     nats_url: str, lose: Callable[[Fleet, str], Awaitable[None]]
 ) -> None:

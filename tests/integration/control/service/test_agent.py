@@ -22,6 +22,7 @@ from tests.support.fleets.control_plane import running
 from tests.support.fleets.instances import held
 from tests.support.fleets.whole_fleet import whole
 from tests.support.repository.asyncapi import matching, messages_of, problems
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until
 from workers.simulator.server import SimulatorConfig
 
@@ -172,7 +173,8 @@ async def test_a_long_answer_arrives_whole(nats_url: str) -> None:
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@some_of(
+    3,
     ("body", "code", "name", "said"),
     [
         (b"", "400", "bad_request", "empty"),

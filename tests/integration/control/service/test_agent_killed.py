@@ -60,6 +60,7 @@ class Caller:
         return seen
 
 
+@pytest.mark.slow
 async def test_whose_instance_is_killed_prompts_again_and_gets_the_one_answer(tmp_path: Path) -> None:
     """It hears nothing any more, and another instance answers the same prompt; nobody else notices."""
     async with processes(tmp_path) as (fleet, components), sdk(fleet.nc) as client:

@@ -72,6 +72,7 @@ async def small(nats_url: str) -> AsyncIterator[Bucket]:
     await nc.close()
 
 
+@pytest.mark.slow
 async def test_a_fleet_that_is_always_busy_forgets_the_oldest_results(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

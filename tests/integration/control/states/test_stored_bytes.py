@@ -8,6 +8,7 @@ import pytest
 from fleet import subjects
 from tests.support.agents import answer
 from tests.support.fleets.control_plane import Fleet, running
+from tests.support.variants import some_of
 from tests.support.waiting import until
 
 MOST = 20
@@ -50,7 +51,7 @@ async def test_a_clients_bytes_are_stored_at_most_twenty_times(nats_server: str,
     assert (most - least) / sent <= MOST
 
 
-@pytest.mark.parametrize("council", COUNCILS)
+@some_of(1, "council", COUNCILS)
 async def test_the_largest_request_is_stored_at_most_twenty_times(nats_server: str, council: str) -> None:
     """With all of it at once."""
     request: dict[str, Any] = _merged({"task_description": "d"}, COUNCILS[council])

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from fleet import subjects
 from fleet.config import RoleProfile, Settings, Workers
 from fleet.control import collector, dispatcher
@@ -161,6 +163,7 @@ async def test_sums_over_all_lives_are_what_the_streams_say(nats_url: str) -> No
     assert lives.sum("fleet_dead_letters_total") == letters == 2
 
 
+@pytest.mark.slow
 async def test_series_do_not_grow_with_deliberations(nats_url: str) -> None:
     """Whatever clients name: labels are bounded by the settings."""
     async with counted_fleet(nats_url, SimulatorConfig()) as (fleet, lives):

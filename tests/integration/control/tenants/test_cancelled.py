@@ -26,6 +26,7 @@ async def held(stage: Stage, tenant: str) -> set[str]:
         return {key.rpartition(".")[2] for key in await bucket.keys() if key == key_of(tenant, key.rpartition(".")[2])}
 
 
+@pytest.mark.slow
 async def test_a_tenant_cannot_fill_the_bucket_of_states_with_what_it_cancels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

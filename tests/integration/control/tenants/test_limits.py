@@ -103,6 +103,7 @@ async def test_a_limit_holds_for_all_dispatchers_together(tmp_path: Path) -> Non
         assert await client.most() == LIMIT
 
 
+@pytest.mark.slow
 async def test_a_limit_holds_after_a_dispatcher_was_killed(tmp_path: Path) -> None:
     """What it has begun counts until it ends, and once; what waited with it begins elsewhere."""
     async with fleet(tmp_path) as (components, client):

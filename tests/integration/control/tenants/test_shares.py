@@ -18,6 +18,7 @@ from workers.simulator.server import SimulatorConfig
 pytestmark = pytest.mark.usefixtures("nats_binary")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [1.0, 3.0])
 async def test_shares_of_tokens_follow_the_weights(tmp_path: Path, weight: float) -> None:
     """One offers ten times as many deliberations, with twenty times the prompt. Until one of them has nothing left."""

@@ -9,6 +9,7 @@ import pytest
 
 from fleet.errors import AgentCallError
 from fleet.messages import AgentRequested, ChatMessage, Policy
+from tests.support.variants import some_of
 from workers import checks
 from workers.calls.isolated import IsolatedChecks
 from workers.calls.reading.answers import AnswerReader
@@ -60,7 +61,8 @@ async def others_while(isolated: IsolatedChecks, request: AgentRequested, conten
     return caught.value, turns
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     ("schema", "content"),
     [
         (doubling(40), '"x"'),

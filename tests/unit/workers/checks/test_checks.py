@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.messages import Check, Policy
 from fleet.requests.patterns import bad_pattern
+from tests.support.variants import some_of
 from tests.support.waiting import until
 from workers.checks import NOTHING, check, fences, policy, python, ruff
 
@@ -122,7 +123,8 @@ async def test_large_texts_and_blocks_are_not_checked_and_say_so() -> None:
     assert (found.status, "larger than 2 MiB" in found.findings[0]) == ("not_applicable", True)
 
 
-@pytest.mark.parametrize(
+@some_of(
+    2,
     ("unit", "size"),
     [
         *((unit, 1_000_000) for unit in ("word ", "```python\n```\n", "`", "[a]: b\n", "\ud800")),
