@@ -126,10 +126,15 @@ async def test_a_tenant_finds_its_own_agents_beside_it(tmp_path: Path) -> None:
         subject = "agents.prompt.own.a.s"
         await own.add_endpoint(EndpointConfig(name="prompt", subject=subject, queue_group="agents", handler=_nothing))
         async with sdk(nc) as client, sdk(stage[B].nc) as another:
-            assert sorted(each.agent for each in await client.discover(timeout=1)) == ["council", "council", "own"]
-            assert sorted(each.agent for each in await another.discover(timeout=1)) == ["council", "council"]
+            await until(lambda: finds(client, "council", "council", "own"))
+            await until(lambda: finds(another, "council", "council"))
         with pytest.raises(NoRespondersError):
             await stage[B].nc.request(subject, b"x", timeout=1)
+
+
+async def finds(client: Any, *names: str) -> bool:
+    """Whether these are all. Some may not answer within its second."""
+    return sorted(each.agent for each in await client.discover(timeout=1)) == sorted(names)
 
 
 async def _nothing(_: Any) -> None: ...

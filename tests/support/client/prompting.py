@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from synadia_ai.agents import Agent, Agents, Envelope, ProtocolError, ResponseChunk, StatusChunk
 
 from fleet import subjects
+from tests.support.waiting import until
 
 
 @dataclass
@@ -48,9 +49,16 @@ async def sdk(nc: Client) -> AsyncIterator[Agents]:
         await agents.close()
 
 
-async def councils(agents: Agents) -> list[Agent]:
-    """Each instance of it that the client finds."""
-    return [agent for agent in await agents.discover(timeout=1) if agent.agent == subjects.AGENT]
+async def councils(agents: Agents, count: int = 2) -> list[Agent]:
+    """Each instance of it that the client finds, once it has found so many: some may not answer within its second."""
+    found: list[Agent] = []
+
+    async def are_found() -> bool:
+        found[:] = [agent for agent in await agents.discover(timeout=1) if agent.agent == subjects.AGENT]
+        return len(found) >= count
+
+    await until(are_found)
+    return found
 
 
 async def prompt(agent: Agent, text: str, timeout_s: float = 30, **deliberation: Any) -> Prompted:
