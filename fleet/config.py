@@ -22,6 +22,7 @@ from fleet.model_servers import EndpointConfig, Judges, ModelConfig, anywhere, p
 from fleet.secret_files import SECRETS, content, file_of, with_files
 from fleet.setting_values import READ, named
 from fleet.tenants.limits import Tenant, TenantName
+from fleet.undecodable import why_undecodable
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 
@@ -249,10 +250,13 @@ def without_userinfo(urls: str) -> str:
 def read_file(path: Path) -> dict[str, Any]:
     """What `FLEET_CONFIG` names. Raises `ConfigError`."""
     try:
-        return tomllib.loads(path.read_text())
+        data = path.read_bytes()
+        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:
         raise ConfigError(f"FLEET_CONFIG: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"FLEET_CONFIG: {path} is {why_undecodable(error, data)}") from None
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"FLEET_CONFIG: {path} is no TOML: {error}") from None
 
 

@@ -12,6 +12,7 @@ import typer
 
 from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
 from fleet.local.data_dir import DEFAULT_DATA_DIR
+from fleet.undecodable import why_undecodable
 
 DataDir = Annotated[
     Path,
@@ -177,19 +178,20 @@ def _read(file: str, task: str | None) -> dict[str, Any]:
     """A JSON object is a request, whose task `task` replaces; any other text is what to deliberate on, after `task`."""
     name = "standard input" if file == "-" else file
     try:
-        text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise typer.BadParameter(f"cannot read {name}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise typer.BadParameter(f"{name} is no UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{name} is {why_undecodable(error, data)}") from None
     if not text.strip():
         raise typer.BadParameter(f"{name} is empty")
     if not (text.lstrip().startswith("{") or file.endswith(".json")):
         return {"task_description": "\n\n".join(filter(None, (task, text.strip())))}
     try:
         body = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{name} looks like a request, but it is no JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{name} looks like a request, but it is {why_undecodable(error, text)}") from None
     if not isinstance(body, dict):
         raise typer.BadParameter(f"{name}: expected a JSON object, the body of deliberation.requested")
     return {**body, "task_description": task} if task else body

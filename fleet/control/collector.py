@@ -63,7 +63,7 @@ class Collector:
             response: AgentResponse = decoder(AgentResponse).decode(body)
             genuine = await self._tokens.fits(response, message.call_token)
         except UNDECODABLE as error:
-            await message.delivery.give_up(reason_of(error))
+            await message.delivery.give_up(reason_of(error, message.body))
             return
         except Exception as error:  # its text is not to be had
             await message.delivery.retry_later(error)
@@ -96,7 +96,7 @@ class Collector:
                 cancel = decode(message.body, CancelRequest)
                 self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), message)
         except UNDECODABLE as error:
-            await message.delivery.give_up(reason_of(error))
+            await message.delivery.give_up(reason_of(error, message.body))
 
     async def _look(self, request: LookRequest, delivery: JetStreamDelivery) -> None:
         keeping = asyncio.create_task(delivery.keep_on())

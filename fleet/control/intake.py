@@ -30,6 +30,7 @@ from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
 from fleet.messages.headers import CALL_TOKEN, traceparent_in
 from fleet.tenants.names import DEFAULT_TENANT, tenant_of
+from fleet.undecodable import why_undecodable
 
 log = structlog.get_logger(__name__)
 
@@ -293,7 +294,6 @@ async def _raw(message: NatsMessage) -> Msg:
     return message.raw_message
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, body: bytes) -> str:
     """Why a body is no such message, in one line."""
-    kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "undecodable"
-    return f"{kind}: {error}"
+    return f"undecodable: {why_undecodable(error, body)}"

@@ -24,6 +24,7 @@ from fleet.requests.fields import (
 from fleet.requests.sizes import too_large
 from fleet.requests.task import DEFAULT_AGENTS, Task
 from fleet.requests.tolerance import with_integers
+from fleet.undecodable import why_undecodable
 
 _GENERATED_ID = re.compile(r"d-\d+\Z")
 
@@ -41,10 +42,8 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
         request = _decoded(data)
     except msgspec.ValidationError as error:
         raise _explain(data, str(error), sequence) from None
-    except msgspec.DecodeError as error:
-        raise BadRequest("malformed", "$", f"{error} (at $)") from None
-    except UnicodeDecodeError as error:
-        raise BadRequest("malformed", "$", f"not UTF-8: {error.reason} (at $)") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest("malformed", "$", f"{why_undecodable(error, data)} (at $)") from None
 
     if roles is not None:
         request = _with_known_roles(request, roles)
@@ -170,7 +169,7 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
         body = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # A wrong field in front of broken JSON: the whole is not JSON.
-        return BadRequest("malformed", "$", f"{error} (at $)")
+        return BadRequest("malformed", "$", f"{why_undecodable(error, data)} (at $)")
     at = _AT.search(problem)
     path = at["path"] if at else "$"
     text = problem[: at.start()] if at else problem

@@ -15,7 +15,7 @@ RANKS: tuple[frozenset[str], ...] = (
     frozenset({"fleet", "fleet.subjects", "fleet.times", "fleet.clock", "fleet.exits", "fleet.logger"}),
     frozenset({"fleet.tenants"}),
     frozenset({"fleet.messages", "fleet.model_servers"}),
-    frozenset({"fleet.errors"}),
+    frozenset({"fleet.errors", "fleet.undecodable"}),
     frozenset({"fleet.secret_files", "fleet.setting_values", "fleet.limits"}),
     frozenset({"fleet.crashpoints", "fleet.event_loop", "fleet.config"}),
     frozenset({"fleet.own_secrets"}),

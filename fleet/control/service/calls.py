@@ -13,6 +13,7 @@ from fleet.jetstream.origin import may_be_answered
 from fleet.messages import UNDECODABLE, decode
 from fleet.observability.visible import to_json
 from fleet.tenants.names import key_of, tenant_of
+from fleet.undecodable import why_undecodable
 
 TAKEN_OVER = "Fleet-Taken-Over"
 """Header of a request that another instance began to serve; for `ask`, what it published."""
@@ -105,7 +106,7 @@ def decoded(data: bytes, kind: type[Any]) -> Any:
             return decode(text, kind)
         return kind(task_id=decode(text, str) if text[:1] == b'"' else text.decode())
     except UNDECODABLE as error:
-        raise fault(400, f"bad request: {error}") from None
+        raise fault(400, f"bad request: {why_undecodable(error, text)}") from None
 
 
 def task_id_of(data: bytes) -> str | None:

@@ -29,6 +29,7 @@ from fleet.messages import (
     decode,
     encode,
 )
+from fleet.undecodable import why_undecodable
 
 MOST_BYTES: Final = 512 * 1024
 """Of a prompt. Its text has at most 65,536 characters, which are 393,216 bytes where JSON escapes each."""
@@ -51,7 +52,7 @@ def request_in(data: bytes) -> bytes:
     try:
         sent = _sent(data)
     except UNDECODABLE as error:
-        raise _bad(f"bad prompt: {error}") from None
+        raise _bad(f"bad prompt: {why_undecodable(error, data)}") from None
     if not sent.prompt.strip():
         raise _bad("bad prompt: it is empty")
     if sent.attachments:

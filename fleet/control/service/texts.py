@@ -14,6 +14,7 @@ from fleet.control.service.calls import fault
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import UNDECODABLE, ContentRef, decode
 from fleet.tenants.names import DEFAULT_TENANT, tenant_of
+from fleet.undecodable import why_undecodable
 
 PIECE = 256 * 1024
 _ID = r"[A-Za-z0-9_-]{1,64}"
@@ -26,7 +27,7 @@ def texts_of(component: Component) -> Callable[[Request], AsyncGenerator[bytes]]
         try:
             ref = decode(request.data, ContentRef)
         except UNDECODABLE as error:
-            raise fault(400, f"bad request: {error}") from None
+            raise fault(400, f"bad request: {why_undecodable(error, request.data)}") from None
         try:
             if not is_named_for(tenant_of(request.subject), ref.name):
                 raise MissingText(f"{ref.bucket}/{ref.name} is gone")

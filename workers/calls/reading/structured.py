@@ -10,6 +10,7 @@ from typing import Any
 
 from fleet.errors import AgentCallError
 from fleet.requests import schemas
+from fleet.undecodable import why_undecodable
 from workers.llm.failures import invalid, shorten
 
 MAX_VALIDATORS = 256
@@ -42,7 +43,7 @@ def parse(content: str, schema: dict[str, Any]) -> Any:
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair can be escaped, and never be sent on
         problems = _validator(json.dumps(schema, sort_keys=True)).iter_errors(value)
     except (ValueError, RecursionError) as error:
-        raise invalid(f"not JSON: {error}") from None
+        raise invalid(why_undecodable(error, json_text(content))) from None
     for problem in problems:
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem.instance_path)
         raise invalid(f"${path}: {problem.message}")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fleet.errors import ConfigError
+from fleet.undecodable import why_undecodable
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def rows_of(path: Path, known: Sequence[str] = (), also: str | None = None) -> t
         try:
             row = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}, line {number}: {error}") from None
+            raise ConfigError(f"{path}, line {number}: {why_undecodable(error, line)}") from None
         if not isinstance(row, dict):
             raise ConfigError(f"{path}, line {number}: no object")
         rows.append(row)

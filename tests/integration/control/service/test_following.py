@@ -101,7 +101,7 @@ async def test_an_ended_task_is_told_at_once(nats_url: str) -> None:
         ({"task_id": "nobody"}, "404", "no task nobody"),
         (b"nobody", "404", "no task nobody"),
         ({"task_description": "x", "num_agents": 100}, "400", "$.num_agents"),
-        (b"{", "400", "truncated"),
+        (b"{", "400", "it ends too early"),
         (b" ", "400", "names no task"),
         ({"task_id": "t", "rounds": 2}, "400", "$.task_description"),
         (TASK | {"task_id": "used", "task_description": "Another"}, "409", "used before"),
