@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import dropwhile
+from traceback import walk_tb
 from typing import Any
 
 import msgspec
@@ -27,6 +29,7 @@ STREAM_NOT_FOUND = 10059
 REPLY_WITHIN_S = 5.0
 RESTARTED_WITHIN_S = 10.0
 ASK_AGAIN_EVERY_S = 0.2
+ANSWERS_WITHIN_S = 2
 
 
 NO_JETSTREAM = "JetStream is not on at {}: add `jetstream {{}}` to its configuration"
@@ -84,11 +87,33 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Connection]:
     except nats.js.errors.APIError as error:
         raise FleetError(f"NATS refused: {error.description or error}") from None
     except (nats.errors.Error, TimeoutError, OSError) as error:
-        raise Unreachable(f"NATS at {where} does not answer any more ({error or type(error).__name__})") from None
+        if not _is_of_nats(error):
+            raise  # of the block's own: its deadline, or its file
+        raise Unreachable(await _who_is_silent(nc, where, error)) from None
     finally:
         closing.cancel()
         with suppress(Exception):
             await nc.close()
+
+
+def _is_of_nats(error: BaseException) -> bool:
+    """Whether it was raised by a call of this client or of nats-py. What the block raises by itself, and what an
+    `asyncio.timeout` of its own makes of such a call, passes through none of their frames, but for the context
+    managers around the block.
+    """
+    if isinstance(error, nats.errors.Error):
+        return True
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    inside = dropwhile(lambda module: module.startswith("fleet.client."), modules)
+    return any(module.startswith(("nats.", "fleet.")) for module in inside)
+
+
+async def _who_is_silent(nc: Connection, where: str, error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        with suppress(nats.errors.Error, TimeoutError, OSError):
+            await nc.flush(ANSWERS_WITHIN_S)
+            return f"NATS answers at {where}, but the fleet is silent: try again, or see `fleet doctor`"
+    return f"NATS at {where} does not answer any more ({error or type(error).__name__})"
 
 
 async def _why_nobody_answers(nc: Connection, where: str) -> str:

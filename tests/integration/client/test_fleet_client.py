@@ -9,8 +9,10 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
+from fleet import subjects
 from fleet.client import BadRequest, Fleet, ServiceError, Unreachable, connect
 from fleet.client.session import Session
 from fleet.messages import DeliberationCancelled, DeliberationCompleted, ResultReply
@@ -107,6 +109,41 @@ async def test_no_server_is_unreachable() -> None:
     with pytest.raises(Unreachable):
         async with connect("nats://127.0.0.1:1"):
             pass
+
+
+@pytest.mark.parametrize("own", [TimeoutError("too slow for me"), FileNotFoundError(2, "no such file")])
+async def test_what_the_block_raises_leaves_it_as_it_is(nats_url: str, own: Exception) -> None:
+    """It says nothing of NATS."""
+    with pytest.raises(type(own)) as raised:
+        async with connect(nats_url):
+            raise own
+    assert raised.value is own
+
+
+async def test_a_deadline_of_the_callers_own_is_a_timeout(nats_url: str) -> None:
+    """Whether it stands in the block, or around it."""
+    async with await nats.connect(nats_url) as nc:
+        await nc.subscribe(subjects.RESULT)  # and nobody answers
+        await nc.flush()
+        with pytest.raises(TimeoutError):
+            async with connect(nats_url) as client, asyncio.timeout(0.1):
+                await client.result("any")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5), connect(nats_url) as client:
+                await client.result("any")
+
+
+async def test_a_fleet_that_is_silent_is_told_from_a_nats_that_is(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads it looks at the right one."""
+    monkeypatch.setattr("fleet.client.fleet.REPLY_WITHIN_S", 0.1)
+    async with await nats.connect(nats_url) as nc:
+        await nc.subscribe(subjects.RESULT)
+        await nc.flush()
+        with pytest.raises(Unreachable, match=r"NATS answers at .*, but the fleet is silent"):
+            async with connect(nats_url) as client:
+                await client.result("any")
 
 
 def loaded_by(code: str) -> set[str]:
