@@ -14,6 +14,8 @@ from fleet.errors import BadRequest
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings
 
+OF_EVENT = "the state of {} is no longer stored, and its id is free: this is what its event says"
+
 
 @options.takes_request
 def ask(
@@ -173,9 +175,11 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
     from fleet.messages import DeliberationCompleted, ResultReply, decode
 
     async with session(settings) as fleet:
-        body = await fleet.result_body(task_id, wait_s)
+        body, of_event = await fleet.stored_body(task_id, wait_s)
         reply = decode(body, ResultReply)
         text = await fleet.winning_text(reply.result) if reply.result and not json_output else None
+    if of_event:
+        say(OF_EVENT.format(task_id), stderr=True)
     if json_output:
         print_json(body)
     elif reply.result:

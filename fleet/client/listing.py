@@ -87,6 +87,24 @@ async def summaries(
     return listed[::-1]
 
 
+async def last_end(caller: Caller, key: str) -> dict[str, Any] | None:
+    """The newest terminal event of a task, whether or not its state is still there. None where the stream has none, or
+    a later acceptance.
+    """
+    try:
+        place = (await _places(caller)).get(key, _Place())
+        if not place.ended:
+            return None
+        event = await _event(caller, place.ended)
+        if place.accepted > place.ended:  # of this deliberation, announced late, or of the next one
+            accepted = await _event(caller, place.accepted)
+            if accepted["accepted_at"] > event["completed_at"]:
+                return None
+    except (nats.js.errors.NotFoundError, MissingText, KeyError, *UNDECODABLE):
+        return None
+    return event
+
+
 async def _places(caller: Caller) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
     async with aclosing(events(caller.js, of_all(*STATUSES), None, headers_only=True, may_delete=False)) as messages:

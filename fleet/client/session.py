@@ -18,10 +18,12 @@ from fleet.client.connection import (
     ServiceError,
     Ticket,
     connected,
+    is_tenants,
     rejected,
     terminal_event,
 )
 from fleet.client.fleet import Fleet, addressed
+from fleet.client.listing import last_end
 from fleet.config import Settings
 from fleet.errors import FleetError
 from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
@@ -30,12 +32,15 @@ from fleet.messages import (
     AgentCompleted,
     AgentFailed,
     AgentProgress,
+    ResultReply,
     decode,
     encode,
+    status_of,
 )
 from fleet.requests import compiling
 from fleet.requests.by_reference import by_reference
 from fleet.requests.parse import parse_request
+from fleet.tenants.names import is_key
 
 LOOK_EVERY_S = 5.0
 """An answer that was lost on its way (a component died at the wrong moment) is fetched by then."""
@@ -141,6 +146,18 @@ class Session(Fleet):
             if error.code == 404 and error.body:
                 return error.body
             raise
+
+    async def stored_body(self, task_id: str, wait_s: float = 0) -> tuple[bytes, bool]:
+        """`result_body`; of a task that the fleet does not know any more, what its event says, and True. Its id is free
+        again, so that nobody who asks may be answered with this.
+        """
+        body = await self.result_body(task_id, wait_s)
+        if decode(body, ResultReply).status == "UNKNOWN" and is_key(task_id) and not await is_tenants(self.nc):
+            event = await last_end(self, task_id)
+            if event is not None:
+                result = terminal_event(encode(event))
+                return encode(ResultReply(task_id=result.task_id, status=status_of(result), result=result)), True
+        return body, False
 
 
 def check(body: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from fleet.cli import options
+from fleet.cli.client import OF_EVENT
 from fleet.cli.output import console, say
 from fleet.config import Settings
 from fleet.errors import BadRequest, FleetError
@@ -98,13 +99,17 @@ def for_people(text: str) -> "RenderableType":
 async def _end(settings: Settings, task_id: str) -> "TerminalEvent | None":
     """The terminal event with all its texts; None before it. Raises `BadRequest` for a task that nobody knows."""
     from fleet.client.session import session
+    from fleet.messages import ResultReply, decode
 
     async with session(settings) as fleet:
-        reply = await fleet.result(task_id)
+        body, of_event = await fleet.stored_body(task_id)
+        reply = decode(body, ResultReply)
         if reply.status == "UNKNOWN":
             raise BadRequest(
                 "unknown",
                 "$.task_id",
                 f"nobody knows a task {task_id!r}: not accepted yet, no longer stored, or misspelt",
             )
+        if of_event:
+            say(OF_EVENT.format(task_id), stderr=True)
         return None if reply.result is None else await fleet.with_texts(reply.result)

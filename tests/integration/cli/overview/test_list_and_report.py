@@ -11,6 +11,7 @@ from fleet import subjects
 from fleet.client.listing import summaries
 from fleet.client.session import session
 from fleet.config import load
+from fleet.messages.headers import headers
 from tests.support.client import commands
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
@@ -81,6 +82,27 @@ async def test_report_of_what_has_not_ended(fleet: Fleet, users: Users, name: st
     assert (await commands.fleet("report", "nobody", "--nats-url", users.url(name)))[0] == 2
     code, out, _ = await commands.fleet("report", "late", "--nats-url", users.url(name))
     assert (code, "There is no verdict" in out) == (0, True)
+
+
+@each_user
+async def test_what_the_list_shows_can_be_read(fleet: Fleet, users: Users, name: str) -> None:
+    """Also where the state has gone: from the event, which says so. A later deliberation of the id is not mistaken."""
+    async with users.connected("operator") as (operator, _):
+        bucket = await operator.jetstream().key_value(subjects.BUCKET)
+        await bucket.purge("late")
+        at = ["--nats-url", users.url(name)]
+        code, out, err = await commands.fleet("result", "late", "--json", *at)
+        told = json.loads(out)
+        assert (code, told["task_id"], told["status"], told["result"]["status"]) == (1, "late", "TIMEOUT", "TIMEOUT")
+        assert "no longer stored" in err
+        code, out, err = await commands.fleet("report", "late", *at)
+        assert (code, "There is no verdict" in out, "no longer stored" in err) == (0, True, True)
+        assert (await commands.fleet("result", "nobody", *at))[0] == 2
+        accepted = {"task_id": "late", "accepted_at": "2999-01-01T00:00:00.000Z"}
+        async with users.connected("control") as (control, _):
+            sent = headers(subjects.ACCEPTED, "late.later", "/fleet/dispatcher", "late", "00-a-b-01")
+            await control.jetstream().publish(subjects.ACCEPTED, json.dumps(accepted).encode(), headers=sent)
+        assert (await commands.fleet("result", "late", *at))[0] == 2
 
 
 async def test_a_viewer_changes_nothing(fleet: Fleet, users: Users) -> None:
