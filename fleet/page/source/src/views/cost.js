@@ -12,7 +12,7 @@ const BY = { tenant: "Tenant", role: "Role", status: "Outcome" };
 export function CostView({ store }) {
   useStore(store);
   const now = useNow(10_000);
-  const [period, setPeriod] = useState("night");
+  const [period, setPeriod] = useState("day");
   const all = store.sorted();
   const keys = keysOf(all);
   const [by, setBy] = useState(null);
