@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from fleet.cli.report.blocks import Block, Folded, Grid, Items, Prose, Quote, Section
 from fleet.cli.report.differences import difference
-from fleet.cli.report.words import number, rewarded
+from fleet.cli.report.words import number, reason, rewarded
 from fleet.cli.verdict import count
 from fleet.messages import DeliberationCompleted, RankedResult, Review
 
@@ -73,7 +73,7 @@ def _course(result: RankedResult) -> Iterator[Block]:
     for round_ in rounds:
         yield Folded(f"Reviews of round {round_}", tuple(_critiques(result, round_)))
         if round_ in declined:
-            yield Prose(f"Its author kept the text in round {round_}: {declined[round_]}")
+            yield Prose(f"Its author kept the text in round {round_}: {reason(declined[round_])}")
     for (_, before), (written_in, after) in pairwise(texts):
         which = "the last revision" if written_in is None else f"the revision of round {written_in}"
         yield Folded(f"What {which} changed", (difference(before, after),))
@@ -89,12 +89,12 @@ def _critiques(result: RankedResult, round_: int) -> Iterator[Block]:
         scores = ", ".join(f"{name} {number(score, 1)}" for name, score in review.scores.items())
         yield Prose(f"{review.reviewer_id}{f' ({scores})' if scores else ''}:")
         points = [("good", review.strengths), ("weak", review.weaknesses), ("should change", review.changes)]
-        yield Items([f"{kind}: {text}" for kind, told in points for text in told])
+        yield Items([f"{kind}: {reason(text)}" for kind, told in points for text in told])
 
 
 def _scores(result: RankedResult) -> Iterator[Block]:
     rows = [
-        (review.reviewer_id, criterion, number(card.score), card.rationale)
+        (review.reviewer_id, criterion, number(card.score), reason(card.rationale))
         for review in result.reviews
         for criterion, card in review.criteria.items()
     ]

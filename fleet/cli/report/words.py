@@ -1,5 +1,6 @@
 """Chooses the words of a report: for phases, for what decided, for how sure a verdict is."""
 
+import re
 from collections.abc import Mapping
 from math import tanh
 from typing import Final
@@ -37,6 +38,7 @@ COUNCIL: Final = (
     "that a program can find; they run nothing.",
 )
 MOST, MANY, HALF = 0.9, 0.7, 0.5
+_ESCAPES = re.compile(r"(?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|\\\\|\\(?P<sign>[_*#~<>])", re.DOTALL)
 
 
 def agreement(event: DeliberationCompleted) -> str:
@@ -67,3 +69,8 @@ def rewarded(reward: Reward) -> str:
         chance = (1 + tanh(reward.value / 2)) / 2  # the logistic function, which never overflows
         return f"{number(reward.value)}, the log-odds that it answers Yes ({chance:.1%})"
     return f"{number(reward.value)}, the number of a reward model"
+
+
+def reason(text: str) -> str:
+    r"""What a model gave as a reason. It writes Markdown: its `\_` and `\*` mean `_` and `*`, but not in code."""
+    return _ESCAPES.sub(lambda match: match["sign"] or match[0], text)

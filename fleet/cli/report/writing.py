@@ -5,7 +5,7 @@ from statistics import fmean
 
 from fleet.cli.report.blocks import Block, Document, Folded, Grid, Items, Prose, Quote, Section
 from fleet.cli.report.proposals import proposal_sections
-from fleet.cli.report.words import COUNCIL, DECIDED_BY, PHASES, agreement, number
+from fleet.cli.report.words import COUNCIL, DECIDED_BY, PHASES, agreement, number, reason
 from fleet.cli.verdict import count, first
 from fleet.messages import (
     AcceptedTask,
@@ -142,18 +142,18 @@ def _synthesis(event: DeliberationCompleted) -> Iterator[Section]:
 def _why(event: DeliberationCompleted) -> Iterator[Block]:
     winner = event.results[0]
     reasons = [
-        f"{review.reviewer_id} on {criterion} ({number(card.score)} of 10): {card.rationale}"
+        f"{review.reviewer_id} on {criterion} ({number(card.score)} of 10): {reason(card.rationale)}"
         for review in winner.reviews
         for criterion, card in review.criteria.items()
         if card.rationale
     ]
     reasons += [
-        f"{choice.reviewer_id} preferred it: {choice.rationale}"
+        f"{choice.reviewer_id} preferred it: {reason(choice.rationale)}"
         for choice in event.comparisons
         if choice.chosen == winner.agent_id and choice.rationale
     ]
     strengths = [
-        f"{review.reviewer_id}: {text}"
+        f"{review.reviewer_id}: {reason(text)}"
         for review in winner.reviews
         if review.phase == "critique"
         for text in review.strengths
@@ -176,7 +176,7 @@ def _dissent(event: DeliberationCompleted) -> Iterator[Block]:
     others = list(_otherwise(event))
     yield Items(others) if others else Prose("No reviewer put another proposal in front of it.")
     weaknesses = [
-        f"{review.reviewer_id} on {criterion} ({number(card.score)} of 10): {card.rationale}"
+        f"{review.reviewer_id} on {criterion} ({number(card.score)} of 10): {reason(card.rationale)}"
         for review in winner.reviews
         for criterion, card in review.criteria.items()
         if card.rationale and review.score is not None and card.score < review.score
@@ -203,7 +203,7 @@ def _otherwise(event: DeliberationCompleted) -> Iterator[str]:
             yield f"{reviewer} gave {best} {number(scores[best])}, and the winner {number(scores[winner])}."
     for choice in event.comparisons:
         if choice.chosen != winner and winner in choice.order:
-            because = f": {choice.rationale}" if choice.rationale else "."
+            because = f": {reason(choice.rationale)}" if choice.rationale else "."
             yield f"{choice.reviewer_id} preferred {choice.chosen}{because}"
 
 

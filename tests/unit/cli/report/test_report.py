@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from html import escape
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
@@ -17,6 +18,7 @@ from fleet.cli.output import console
 from fleet.cli.report import html, markdown
 from fleet.cli.report.command import Format, for_people, rendered
 from fleet.cli.report.differences import difference
+from fleet.cli.report.words import reason
 from fleet.cli.report.writing import document
 from fleet.deliberation.events import CancelAsked
 from fleet.deliberation.machine import decide
@@ -278,3 +280,29 @@ def test_a_terminal_shows_no_escapes() -> None:
     assert "[a](http://b.example) *c* <d> #e | f_g" in shown
     assert "\\" not in shown
     assert "\x1b]8" not in shown
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (r"`max_in_flight` and max\_in\_flight, 3 \* 4, \#5", "`max_in_flight` and max_in_flight, 3 * 4, #5"),
+        (r"the pattern `a\*b\_` and ``c\*`d`` stay", r"the pattern `a\*b\_` and ``c\*`d`` stay"),
+        (r"\\_ C:\new \(x\) \d+ ` \_", r"\\_ C:\new \(x\) \d+ ` _"),
+    ],
+)
+def test_escapes_of_a_models_markdown_are_no_part_of_its_reason(written: str, shown: str) -> None:
+    """In every format the reader sees the characters that it means; code stays as it is, and so does anything else."""
+    assert reason(written) == shown
+    event = rich_event()
+    first = event.results[0]
+    review = next(review for review in first.reviews if review.criteria)
+    name, card = next(iter(review.criteria.items()))
+    reviews = [
+        each.change(criteria={**each.criteria, name: card.change(rationale=written)}) if each is review else each
+        for each in first.reviews
+    ]
+    told = event.change(results=[first.change(reviews=reviews), *event.results[1:]])
+    assert escape(shown) in html.render(document(told))
+    out = StringIO()
+    console(file=out, width=1000, force_terminal=True, color_system=None).print(for_people(rendered(told, Format.MD)))
+    assert shown in out.getvalue()
