@@ -20,8 +20,16 @@ ENDED: Final = "fleet_deliberations_total"
 CALLS: Final = "fleet_calls_total"
 TOKENS: Final = "fleet_tokens_total"
 REJECTIONS: Final = "fleet_rejections_total"
+REDELIVERED: Final = "fleet_redelivered_total"
 TOKEN_KINDS: Final = {"prompt": "prompt_tokens", "cached": "cached_tokens", "completion": "completion_tokens"}
-COMPARED: Final = {ACCEPTED: None, CALLS: None, ENDED: "status", TOKENS: "kind", REJECTIONS: "code"}
+COMPARED: Final = {
+    ACCEPTED: None,
+    CALLS: None,
+    ENDED: "status",
+    TOKENS: "kind",
+    REJECTIONS: "code",
+    REDELIVERED: "consumer",
+}
 """Counter -> the label by which it is compared."""
 
 
@@ -36,12 +44,15 @@ class Life(Struct, frozen=True, kw_only=True):
 
 
 class Fact(Struct, frozen=True, kw_only=True):
-    """Something that must be counted: `amount` of `series`, at some time between `since` and `until`."""
+    """Something that must be counted: `amount` of `series`, at some time between `since` and `until`. Not `sure`: that
+    may be counted.
+    """
 
     series: str
     amount: float
     since: float
     until: float
+    sure: bool = True
 
 
 def gaps(lives: Sequence[Life]) -> list[tuple[float, float]]:
@@ -67,7 +78,7 @@ def differences(lives: Sequence[Life], facts: Sequence[Fact]) -> Iterator[tuple[
     least: defaultdict[str, float] = defaultdict(float)
     for fact in facts:
         most[fact.series] += fact.amount
-        if not any(begin <= fact.until and fact.since <= end for begin, end in blind):
+        if fact.sure and not any(begin <= fact.until and fact.since <= end for begin, end in blind):
             least[fact.series] += fact.amount
     for series in sorted(most.keys() | {name for name in counted if name.partition("{")[0] in COMPARED}):
         if not least[series] <= counted[series] <= most[series]:

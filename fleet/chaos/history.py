@@ -70,7 +70,8 @@ class Backlog(Struct, frozen=True, kw_only=True):
     """A consumer at one moment: what waits, what is out and not acknowledged, and how far all is acknowledged.
 
     `last` is the sequence of the last message in its stream, at the same moment. `tenant`: whose requests it
-    reads; each has a consumer of its own, and all of them have one name.
+    reads; each has a consumer of its own, and all of them have one name. `delivered`: deliveries since it was
+    `created`, the first ones and those that came again.
     """
 
     at: float
@@ -80,6 +81,21 @@ class Backlog(Struct, frozen=True, kw_only=True):
     floor: int
     last: int
     tenant: str = DEFAULT_TENANT
+    delivered: int = 0
+    created: float = 0.0
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """A delivery that a process was seen to settle, or to keep, at first: the message's `sequence` in its stream, which
+    `delivery` of it this was, and the `number` of it among all of the consumer's.
+    """
+
+    at: float
+    consumer: str
+    tenant: str
+    sequence: int
+    delivery: int
+    number: int
 
 
 class Memory(Struct, frozen=True, kw_only=True):
@@ -118,6 +134,7 @@ class History(Struct, frozen=True, kw_only=True):
     values: dict[str, dict[str, Any]] = {}
     waiting: dict[str, int] = {}
     backlogs: tuple[Backlog, ...] = ()
+    settled: tuple[Settled, ...] = ()
     final_backlogs: tuple[Backlog, ...] = ()
     calls: tuple[ModelCall, ...] | None = None
     open_calls: int | None = None

@@ -8,6 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from fleet import subjects
+from fleet.chaos import redeliveries
 from fleet.chaos.cluster import WHOLE
 from fleet.chaos.counters import ACCEPTED, CALLS, ENDED, REJECTIONS, TOKEN_KINDS, TOKENS, Fact, differences, series
 from fleet.chaos.history import Event, History
@@ -176,7 +177,10 @@ def work_is_not_repeated(history: History) -> Found:
 
 def counters_are_true(history: History) -> Found:
     """Over all processes that dispatchers and collectors have been, counters add up to what the streams say."""
-    yield from differences(history.lives, _counted(history)) if history.lives else ()
+    if history.lives:
+        looks = (*history.backlogs, *history.final_backlogs)
+        again = redeliveries.facts(history.settled, looks, history.injected)
+        yield from differences(history.lives, [*_counted(history), *again])
 
 
 def fleet_is_whole(history: History) -> Found:

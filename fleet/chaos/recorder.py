@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from fleet import subjects
-from fleet.chaos.history import Backlog, Event, Memory, ModelCall
+from fleet.chaos.history import Backlog, Event, Memory, ModelCall, Settled
 from fleet.chaos.tenants.listener import digest_of_event
 from fleet.config import Settings
 from fleet.jetstream.connection import OUTAGES
@@ -43,6 +43,7 @@ class Recorder:
         self.backlogs: list[Backlog] = []
         self.memory: list[Memory] = []
         self.responses: list[Msg] = []
+        self.settled: dict[tuple[str, ...], Settled] = {}
         self._nc = nc
         self._js: JetStreamContext = nc.jetstream(timeout=TIMEOUT_S)
         self._texts = Texts(self._js, lambda: nc.max_payload)
@@ -55,6 +56,17 @@ class Recorder:
         for subject in of_all(*subjects.TERMINAL):
             await self._nc.subscribe(subject, cb=self._on_terminal)
         await self._nc.subscribe(subjects.AGENT_COMPLETED, cb=self._on_response)
+        await self._nc.flush()
+
+    async def watch_settling(self) -> None:
+        """Begins to see which deliveries are settled."""
+        for stream, consumer in self.consumers:
+            tenant = tenant_of(consumer.filter_subject or "")
+
+            async def settled(msg: Msg, tenant: str = tenant) -> None:
+                self._on_settled(msg.subject.split("."), tenant)
+
+            await self._nc.subscribe(f"$JS.ACK.{stream}.{consumer.durable_name}.>", cb=settled)
         await self._nc.flush()
 
     async def sample(self) -> None:
@@ -87,6 +99,8 @@ class Recorder:
                     floor=floor,
                     last=last,
                     tenant=tenant_of(consumer.filter_subject or ""),
+                    delivered=info.delivered.consumer_seq if info.delivered else 0,
+                    created=info.created.timestamp(),
                 )
             )
         return found
@@ -179,6 +193,14 @@ class Recorder:
 
     async def _on_terminal(self, msg: Msg) -> None:
         self.live.append((without_tenant(msg.subject), key_of_event(msg.subject, msg.headers)))
+
+    def _on_settled(self, subject: list[str], tenant: str) -> None:
+        """`$JS.ACK.<stream>.<consumer>.<which delivery of it>.<sequence>.<number of the delivery>.<time>.<pending>`."""
+        consumer, (delivery, sequence, number) = subject[3], map(int, subject[4:7])
+        one = Settled(
+            at=time.time(), consumer=consumer, tenant=tenant, sequence=sequence, delivery=delivery, number=number
+        )
+        self.settled.setdefault((*subject[2:7], subject[7]), one)
 
     async def _on_response(self, msg: Msg) -> None:
         if msg.headers:  # none of the malformed ones

@@ -66,6 +66,7 @@ async def own(
             recorder, scraper = Recorder(nc, tenants=TENANTS), Scraper(cluster.health_ports)
             scraping = asyncio.create_task(scraper.run())
             try:
+                await recorder.watch_settling()
                 async with listening(cluster.nats.url, RECONNECT_WAIT_S, (DEFAULT_TENANT, *TENANTS)) as listeners:
                     clients = {tenant: listener.nc for tenant, listener in listeners.items()}
                     seen = await _run(Target(nc, recorder, cluster), clients, planned, seed, deliberations, note)
@@ -151,6 +152,7 @@ async def _run(
         "values": await recorder.values(keys),
         "waiting": waiting,
         "backlogs": tuple(recorder.backlogs),
+        "settled": tuple(recorder.settled.values()),
         "final_backlogs": tuple(backlogs),
         "memory": tuple(recorder.memory),
         "injected": injected,

@@ -109,3 +109,26 @@ async def test_recorder_reads_events_queues_and_tokens_of_all_tenants(tmp_path: 
         queued = {one.tenant: one.pending for one in await recorder.backlog() if one.consumer == subjects.DISPATCHER}
         assert queued == dict.fromkeys(EVERYONE, 1)
         assert await recorder.tokens() == {B: 12}
+
+
+async def test_recorder_sees_which_deliveries_are_settled(tmp_path: Path) -> None:
+    """Once each, whether kept, handed back or acknowledged; NATS tells how many there were."""
+    async with stage(tmp_path) as (_, nc, _):
+        js = nc.jetstream()
+        (tmp_path / "fleet.toml").write_text(CONFIG)
+        await topology.declare(js, config.load({"FLEET_CONFIG": str(tmp_path / "fleet.toml")}))
+        recorder = Recorder(nc, tenants=TENANTS)
+        await recorder.watch_settling()
+        stream = requests_of(A)
+        sub = await js.subscribe(subject_of(A, subjects.REQUESTED), subjects.DISPATCHER, stream=stream)
+        await js.publish(subject_of(A, subjects.REQUESTED), b"{}")
+        first = await sub.next_msg(timeout=5)
+        await first.in_progress()
+        await first.nak()
+        await (await sub.next_msg(timeout=5)).ack()
+        await until(lambda: len(recorder.settled) >= 2)
+        seen = [(one.consumer, one.tenant, one.delivery, one.number) for one in recorder.settled.values()]
+        assert seen == [(subjects.DISPATCHER, A, 1, 1), (subjects.DISPATCHER, A, 2, 2)]
+        looks = {(one.consumer, one.tenant): one for one in await recorder.backlog()}
+        look = looks[subjects.DISPATCHER, A]
+        assert (look.delivered, look.unacknowledged, 0 < look.created <= look.at) == (2, 0, True)

@@ -331,6 +331,16 @@ def test_counters_are_read_from_the_metrics() -> None:
     assert sums[series("fleet_rejections_total", code="invalid")] == 0
 
 
+def test_redeliveries_are_held_against_what_nats_tells() -> None:
+    """Whether one was counted that NATS has not made."""
+    name = series("fleet_redelivered_total", consumer="workers")
+    (look,) = history().final_backlogs
+    run = replace(history(), events=(), lives=(life("collector", 0, 100, **{name: 1.0}),))
+    for delivered, seen in ((0, True), (1, False)):
+        found = judge(replace(run, final_backlogs=(replace(look, delivered=delivered),)))
+        assert (name in [violation.where for violation in found]) == seen
+
+
 def test_counters_are_held_against_the_streams() -> None:
     """Of a whole run: what was accepted, how it ended, calls and tokens."""
     used = {"calls": 3, "prompt_tokens": 10, "cached_tokens": 4, "completion_tokens": 5}
