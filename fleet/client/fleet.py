@@ -113,7 +113,7 @@ class Fleet(Caller):
                 reply = decode(body, ResultReply)
             except ServiceError as error:
                 if error.code != 404:
-                    raise
+                    raise rejected(error) from None
                 return ResultReply(task_id=_id(task), status="UNKNOWN")
             if reply.result is not None or left <= MAX_WAIT_S:
                 return reply

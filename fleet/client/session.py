@@ -145,7 +145,7 @@ class Session(Fleet):
         except ServiceError as error:
             if error.code == 404 and error.body:
                 return error.body
-            raise
+            raise rejected(error) from None
 
     async def stored_body(self, task_id: str, wait_s: float = 0) -> tuple[bytes, bool]:
         """`result_body`; of a task that the fleet does not know any more, what its event says, and True. Its id is free

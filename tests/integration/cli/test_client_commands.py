@@ -42,6 +42,13 @@ async def test_watch_tells_a_client_the_whole_course(fleet: Fleet, users: Users)
     assert told.count(subjects.AGENT_COMPLETED) == 4
 
 
+@pytest.mark.parametrize("verb", ["result", "report", "watch", "cancel"])
+async def test_what_is_no_id_is_bad_usage(fleet: Fleet, users: Users, verb: str) -> None:
+    """Nobody waits for it."""
+    status, out, err = await commands.fleet(verb, "no id", "--nats-url", users.url("client"))
+    assert (status, out, "$.task_id" in err) == (2, "", True)
+
+
 async def test_watch_waits_for_a_task_that_nobody_knows_yet(fleet: Fleet, users: Users) -> None:
     """It says so at once, reads no history of others, and then tells the whole course."""
     await fleet.request(task_id="before", num_agents=1, rounds=0)

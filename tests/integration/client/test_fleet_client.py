@@ -102,6 +102,8 @@ async def test_errors_say_what_to_do(fleet: Fleet) -> None:
         async for _ in fleet.watch("nobody"):
             pass
     assert unknown.value.code == 404
+    with pytest.raises(BadRequest, match=r"\$\.task_id"):
+        await fleet.result("no id")
 
 
 async def test_no_server_is_unreachable() -> None:
