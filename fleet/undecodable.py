@@ -42,6 +42,11 @@ def why_undecodable(error: Exception, data: bytes | str) -> str:
     return f"not JSON: {(len(body) <= LARGEST and _fault_in(text)) or _as_told(error, body)}"
 
 
+def in_words(error: json.JSONDecodeError) -> str:
+    """What is wrong, without the place."""
+    return _WORDS.get(error.msg, error.msg)
+
+
 def _fault_in(text: str) -> str:
     """Empty if `json` finds none."""
     try:
@@ -51,8 +56,7 @@ def _fault_in(text: str) -> str:
             return "it begins with a byte order mark; save it without one"
         if error.pos >= len(text.rstrip()):
             return f"it ends too early, in {_place(text[: error.pos])}"
-        what = _WORDS.get(error.msg.removesuffix(" at") if error.msg not in _WORDS else error.msg, error.msg)
-        return f"{what}, in {_place(text[: error.pos])}"
+        return f"{in_words(error)}, in {_place(text[: error.pos])}"
     except (ValueError, RecursionError) as error:
         return str(error)
     return ""

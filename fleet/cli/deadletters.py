@@ -100,7 +100,7 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
         Column("subject", least=16),
         Column("bytes", right=True, leaves=1),
         Column("replayed"),
-        Column("reason", least=30),
+        Column("reason", least=40),
     )
     rows = [
         (

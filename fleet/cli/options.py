@@ -159,7 +159,9 @@ def _value(name: str, text: str) -> Any:
     """`true`, `3` and `{…}` are JSON, anything else is a text, and a list may be written with commas."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError) as error:
+        if text.startswith(("{", "[", '"')):
+            raise typer.BadParameter(f"--option {name}: {why_undecodable(error, text)}") from None
         value = text
     return value.split(",") if name in _LISTS and isinstance(value, str) else value
 

@@ -10,8 +10,10 @@ import typer
 from fleet import config
 from fleet.cli import options
 from fleet.errors import BadRequest, ConfigError
+from fleet.messages import Policy
 from fleet.requests.parse import parse_request
 from fleet.undecodable import why_undecodable
+from workers.checks import check
 
 
 class Asked(msgspec.Struct):
@@ -81,6 +83,18 @@ def test_a_request_that_cannot_be_read_is_told_where(tmp_path: Path, body: bytes
         options.request(file=str(file))
     assert said in str(bad.value)
     assert str(file) in str(bad.value)
+
+
+def test_an_option_that_begins_like_json_is_json() -> None:
+    """A slip in a schema is no text that is sent."""
+    with pytest.raises(typer.BadParameter, match="--option output_schema: not JSON: a name in double quotes"):
+        options.request("x", option=["output_schema={type: object}"])
+
+
+async def test_a_check_tells_it_likewise() -> None:
+    """What a proposal's JSON lacks."""
+    (finding,) = (await check('```json\n{"a": 1 "b": 2}\n```', Policy()))["json"].findings
+    assert "a `,` or the closing bracket is expected" in finding
 
 
 def test_a_byte_order_mark_of_a_file_is_no_matter(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fleet.undecodable import in_words
 from workers.checks import yaml_nodes
 from workers.checks.fences import MAX_BLOCK_BYTES, Block
 from workers.checks.findings import Findings
@@ -76,7 +77,7 @@ def _json(block: Block) -> Iterator[Document]:
         try:
             _loads("{" + block.text.rstrip().rstrip(",") + "}")
         except (json.JSONDecodeError, RecursionError):
-            raise _NotParsed(f"{error.msg} (column {error.colno})", error.lineno) from None
+            raise _NotParsed(f"{in_words(error)} (column {error.colno})", error.lineno) from None
         return  # members of an object, shown without its braces
     except RecursionError:
         raise _NotChecked("nested too deeply") from None
