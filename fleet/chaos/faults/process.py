@@ -41,7 +41,9 @@ async def stop(target: Target, fault: Fault) -> str:
 
 
 async def crash(target: Target, fault: Fault) -> str:
-    """Starts a replica again with a crash point armed, and waits until it has died there."""
+    """Starts a replica again with a crash point armed, and waits until it has died there. One that has not is started
+    again: it would die later, when nothing is on record.
+    """
     point = fault.target
     name = replica_for(point)
     if name == "collector" and fault.chance < 0.5:
@@ -55,7 +57,8 @@ async def crash(target: Target, fault: Fault) -> str:
         if child.pid != armed:
             return f"{name} {armed} died at {point}"
         await asyncio.sleep(LOOK_S)
-    return f"{name} {armed} has not reached {point}:{nth} yet"
+    await _restart(child)
+    return f"{name} {armed} has not reached {point}:{nth}, and was killed"
 
 
 async def clock(target: Target, fault: Fault) -> str:
