@@ -173,6 +173,7 @@ def _control_publishes() -> Iterator[str]:
     # Short-lived consumers: a look for a terminal event, a watch on the bucket.
     yield from _create_consumers(subjects.DELIBERATIONS)
     yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.DELIBERATIONS}.*"
+    yield f"$JS.API.CONSUMER.MSG.NEXT.{subjects.STATES}.*"
     yield f"$JS.ACK.{subjects.DELIBERATIONS}.>"
     yield from _create_consumers(subjects.STATES)
     # Of anybody: those that deliver to the fleet are taken away.

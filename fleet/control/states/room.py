@@ -3,9 +3,15 @@
 States are kept for `results_days`, so that `deliberation.result` finds them. A fleet that is always busy fills its
 bucket before, and requests would wait until the oldest ones expire. Nothing is owed from the state of a task whose
 terminal event is in its stream, or must be, so long ago as it ended. Running tasks are never touched.
+
+It is the tenant with the most bytes whose oldest ones go, and nobody's below an equal share of the bucket: no tenant
+pushes out what another one still wants to read.
 """
 
 import asyncio
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing
 from itertools import compress
 
 import structlog
@@ -19,8 +25,10 @@ from fleet.control.states.store import KeyValueStore, Stored
 from fleet.errors import EventInFlight, FleetError, NewerState, UnreadableState
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.declaring.capacity import HOLD_AT, fullness
+from fleet.jetstream.history import events
 from fleet.jetstream.payloads import reference
 from fleet.limits.streams import MIB
+from fleet.tenants.names import name_of
 from fleet.times import from_rfc3339
 
 log = structlog.get_logger(__name__)
@@ -35,6 +43,47 @@ TOLD_AFTER_MS, OWED_FOR_MS = 2 * 60_000, 60 * 60_000
 AT_ONCE, MOST_LOADED = 100, 16 * MIB
 """States that are looked at together, and their bytes."""
 _KEYS = f"$KV.{subjects.BUCKET}."
+
+
+class Bucket:
+    """What lies in it, by tenant, oldest first.
+
+    `sizes`: (key, bytes) of each value, of which `to_free` bytes should go. No bytes: the mark of a key that somebody
+    has deleted.
+    """
+
+    def __init__(self, sizes: Iterable[tuple[str, int]], to_free: float) -> None:
+        self._states: dict[str, deque[tuple[str, int]]] = {}
+        self._bytes: Counter[str] = Counter()
+        for key, size in sizes:
+            if size:
+                tenant = name_of(key).tenant
+                self._states.setdefault(tenant, deque()).append((key, size))
+                self._bytes[tenant] += size
+        self._enough = self._bytes.total() - to_free
+
+    def remove(self, key: str, size: int) -> None:
+        self._bytes[name_of(key).tenant] -= size
+
+    @property
+    def has_room(self) -> bool:
+        return self._bytes.total() <= self._enough
+
+    def oldest(self) -> Iterator[tuple[str, int]]:
+        """Whose deletion would make room, as if each one were deleted. None of them is named twice."""
+        left = Counter(self._bytes)
+        while left.total() > self._enough:
+            over = [tenant for tenant, states in self._states.items() if states and left[tenant] > self._share]
+            if not over:
+                return
+            tenant = max(over, key=lambda name: left[name])
+            key, size = self._states[tenant].popleft()
+            left[tenant] -= size
+            yield key, size
+
+    @property
+    def _share(self) -> float:
+        return self._enough / len(self._states)
 
 
 class StatesRoom:
@@ -61,35 +110,41 @@ class StatesRoom:
         info = await self._js.stream_info(subjects.STATES)
         if (before := fullness(info)) < ROOM_AT:
             return True
-        most, sequence, deleted = info.config.max_bytes or 0, info.state.first_seq, 0
-        left = info.state.bytes - ENOUGH_AT * most
-        while left > 0:
-            sizes, sequence = await self._next(sequence, left)
-            if not sizes:
-                break
+        most, deleted = info.config.max_bytes or 0, 0
+        bucket = Bucket(await self._sizes(), info.state.bytes - ENOUGH_AT * most)
+        while sizes := await self._next(bucket):
             gone = await asyncio.gather(*map(self._delete, sizes))
-            left -= sum(compress(sizes.values(), gone))
+            for key, size in compress(sizes.items(), gone):
+                bucket.remove(key, size)
             deleted += sum(gone)
         if deleted:
             log.warning("states.deleted", count=deleted, reason=f"the bucket was full to {before:.0%}")
-        return left <= 0
+        return bucket.has_room
 
-    async def _next(self, sequence: int, most: float) -> tuple[dict[str, int], int]:
-        """Keys from there on, with the bytes that each takes, and the sequence behind them. Several, for their terminal
-        events are looked for by one reading; no more than `most` bytes need, nor than memory takes."""
+    async def _sizes(self) -> list[tuple[str, int]]:
+        states = events(self._js, (f"{_KEYS}>",), None, headers_only=True, stream=subjects.STATES)
+        async with aclosing(states) as stored:
+            return [
+                (msg.subject.removeprefix(_KEYS), int((msg.headers or {}).get("Nats-Msg-Size", 0)))
+                async for msg in stored
+            ]
+
+    async def _next(self, bucket: "Bucket") -> dict[str, int]:
+        """Keys, with the bytes that each takes. Several, for their terminal events are looked for by one reading; no
+        more than memory takes."""
         sizes: dict[str, int] = {}
         loaded = 0
-        while len(sizes) < AT_ONCE and loaded < MOST_LOADED and sum(sizes.values()) < most:
+        for key, size in bucket.oldest():
             try:
-                msg = await self._js.get_msg(subjects.STATES, seq=sequence, subject=f"{_KEYS}>", direct=True, next=True)
+                msg = await self._js.get_last_msg(subjects.STATES, f"{_KEYS}{key}", direct=True)
             except NotFoundError:
+                continue
+            sizes[key] = size
+            elsewhere = reference(msg.data or b"")
+            loaded += elsewhere.bytes if elsewhere else size
+            if len(sizes) == AT_ONCE or loaded >= MOST_LOADED:
                 break
-            sequence = (msg.seq or sequence) + 1
-            if msg.data:  # else it is the mark of a key that somebody has deleted
-                sizes[(msg.subject or "").removeprefix(_KEYS)] = len(msg.data)
-                elsewhere = reference(msg.data)
-                loaded += elsewhere.bytes if elsewhere else len(msg.data)
-        return sizes, sequence
+        return sizes
 
     async def _delete(self, key: str) -> bool:
         """Whether it is gone."""

@@ -54,11 +54,11 @@ class Bucket:
         await self.js.publish(subjects.CANCELLED, b"{}", headers={"Nats-Msg-Id": terminal_id(name, state.run)})
         return await self.store.save(state, 0)
 
-    async def fill(self) -> str:
-        """Returns the name of the first."""
-        first = f"t{self._count}"
+    async def fill(self, tenant: str = "") -> str:
+        """Returns the name of the first. `tenant`: with the dot behind it."""
+        first = f"{tenant}t{self._count}"
         while fullness(await self.js.stream_info(subjects.STATES)) < 0.75:
-            await self.save(f"t{self._count}")
+            await self.save(f"{tenant}t{self._count}")
         return first
 
 
@@ -136,6 +136,15 @@ async def test_many_go_by_few_readings_of_the_events(small: Bucket) -> None:
     assert await StatesRoom(small.js, small.store, small.outbox).make()
     assert await small.store.load(first) is None
     assert len([msg for msg in readings if subjects.DELIBERATIONS in msg.subject]) <= 2
+
+
+async def test_a_tenant_pushes_out_its_own_results(small: Bucket) -> None:
+    """Though another one's are older: that one has less than its share of the bucket."""
+    for name in ("light.old", "heavy.old"):
+        await small.save(name)
+    await small.fill("heavy.")
+    assert await StatesRoom(small.js, small.store, small.outbox).make()
+    assert [name for name in ("light.old", "heavy.old") if await small.store.load(name) is None] == ["heavy.old"]
 
 
 async def test_one_whose_publisher_is_silent_holds_up_no_other(small: Bucket) -> None:
