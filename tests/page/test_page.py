@@ -1,5 +1,6 @@
 """The page in a real Chromium: true to the streams, readable at every width, and nothing that a model wrote escapes."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fleet.cli.report.words import reason
 from fleet.page.files import STATIC
 from tests.e2e.conftest import start, stop
 from tests.e2e.stub import StubModel
@@ -172,3 +174,14 @@ def test_the_short_way_to_headers_reads_what_the_long_one_reads(source: Path) ->
     """It takes nats.js's bytes from where this version of it has them, and never its objects."""
     (source / "headers.mjs").write_text(HEADERS)
     run(source, "node", "headers.mjs")
+
+
+def test_reasons_are_read_as_the_reports_read_them(source: Path) -> None:
+    """Without the escapes of their Markdown; what is code stays as it is."""
+    texts = (r"`a_b` and a\_b, 3 \* 4", r"`a\*b\_` and ``c\*`d``", r"\\_ C:\new \(x\) ` \_", "plain")
+    (source / "reasons.mjs").write_text(
+        'import { meant } from "./src/visible.js";\n'
+        "for (const [text, read] of JSON.parse(process.argv[2]))\n"
+        "  if (meant(text) !== read) throw new Error(`${text}: ${meant(text)}`);\n"
+    )
+    run(source, "node", "reasons.mjs", json.dumps([(text, reason(text)) for text in texts]))

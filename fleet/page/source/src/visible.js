@@ -11,3 +11,9 @@ export function visible(text) {
       return code <= 0x9f ? `\\x${code.toString(16).padStart(2, "0")}` : `‹U+${code.toString(16).toUpperCase().padStart(4, "0")}›`;
     });
 }
+
+const ESCAPES = /(?<code>(?<ticks>`+)(?!`).+?(?<!`)\k<ticks>(?!`))|\\\\|\\(?<sign>[_*#~<>])/gsu;
+
+// What a model gave as a reason. It writes Markdown: its `\_` and `\*` mean `_` and `*`, but not in code.
+// The same rule as fleet/cli/report/words.py.
+export const meant = (text) => visible(String(text ?? "").replace(ESCAPES, (found, ...groups) => groups.at(-1).sign ?? found));

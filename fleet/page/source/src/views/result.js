@@ -2,7 +2,7 @@
 import { diffWordsWithSpace } from "diff";
 import { html } from "../html.js";
 import { degradedBecause, reason } from "../reasons.js";
-import { visible } from "../visible.js";
+import { meant, visible } from "../visible.js";
 import { Grid } from "./grid.js";
 import { Matrix } from "./scores.js";
 import { count, money, phaseName, points, rewarded, verdict } from "../words.js";
@@ -44,7 +44,7 @@ function Choices({ result }) {
   return html`<section><h2>Who chose what</h2>
     ${selection && html`<p>${visible(selection.chooser_id)} ${visible(chosen)}.</p>`}
     ${comparisons.length > 0 && html`<${Grid} label="Choices" head=${["Reviewer", "Asked in", "Shown in this order", "Chosen", "Why"]}>
-      ${comparisons.map((each, index) => html`<tr key=${index}><td>${visible(each.reviewer_id)}</td><td>${phaseName(each.phase)}</td><td>${visible(each.order.join(", "))}</td><td>${visible(each.chosen)}</td><td>${visible(each.rationale)}</td></tr>`)}</${Grid}>`}</section>`;
+      ${comparisons.map((each, index) => html`<tr key=${index}><td>${visible(each.reviewer_id)}</td><td>${phaseName(each.phase)}</td><td>${visible(each.order.join(", "))}</td><td>${visible(each.chosen)}</td><td>${meant(each.rationale)}</td></tr>`)}</${Grid}>`}</section>`;
 }
 
 function Rounds({ rounds }) {
@@ -66,7 +66,7 @@ function Proposal({ each, open }) {
     <summary>${each.rank}. ${visible(each.agent_id)}, ${visible(each.role)}${each.score != null ? `, ${points(each.score)} points` : ""}</summary>
     <pre class="text" tabindex="0">${visible(each.proposal.content)}</pre>
     ${each.proposal.truncated && html`<p class="bad">This text was cut off.</p>`}
-    ${(each.declined ?? []).map((declined) => html`<p>Round ${declined.round}: kept its text. ${visible(declined.reason)}</p>`)}
+    ${(each.declined ?? []).map((declined) => html`<p>Round ${declined.round}: kept its text. ${meant(declined.reason)}</p>`)}
     <${Checks} checks=${each.checks ?? {}} penalty=${each.penalty} />
     ${each.reviews.filter((review) => review.reward).map((review) => html`<p class="why">${visible(review.reviewer_id)} (${visible(review.reward.model)}) ${rewarded(review.reward)}${review.score != null ? `, which comes to ${points(review.score)} points` : ", which says nothing here"}.</p>`)}
     ${critiques.map(
@@ -87,7 +87,7 @@ function Checks({ checks, penalty }) {
     ${idle.length > 0 && html`<li class="why">Had nothing to check: ${visible(idle.join(", "))}${idle.flatMap((name) => checks[name].findings).map((finding) => `; ${visible(finding)}`)}</li>`}</ul></section>`;
 }
 
-const Points = ({ name, points: said }) => said.length > 0 && html`<p class="why">${name}</p><ul>${said.map((point) => html`<li>${visible(point)}</li>`)}</ul>`;
+const Points = ({ name, points: said }) => said.length > 0 && html`<p class="why">${name}</p><ul>${said.map((point) => html`<li>${meant(point)}</li>`)}</ul>`;
 
 function Difference({ before, after }) {
   if (!before || !after) return html`<p>One of the two texts is not stored.</p>`;

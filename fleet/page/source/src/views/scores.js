@@ -1,7 +1,7 @@
 // Reviewers and authors: the matrix of scores.
 import { useState } from "preact/hooks";
 import { html } from "../html.js";
-import { visible } from "../visible.js";
+import { meant, visible } from "../visible.js";
 import { points, rewarded } from "../words.js";
 
 // Who gave whom how many points, by criterion: rows are reviewers, columns authors. Of the verdict, or of a round's critiques.
@@ -28,7 +28,7 @@ export function Matrix({ results }) {
     <tbody>${reviewers.map(
       (reviewer) => html`<tr><th scope="row">${visible(reviewer)}</th>${authors.map((author) => {
         const review = shown.findLast((each) => each.reviewer_id === reviewer && each.author === author);
-        return html`<td class="n">${review ? html`${review.score != null && html`<strong>${points(review.score)}</strong>`}${review.adjusted != null && html`<span class="criterion">counts as ${points(review.adjusted)}</span>`}${review.reward && html`<span class="criterion">${rewarded(review.reward)}</span>`}${review.criteria.map(([name, score, why]) => html`<span class="criterion" title=${why ? visible(why) : null}>${visible(name)} ${points(score)}</span>`)}` : "–"}</td>`;
+        return html`<td class="n">${review ? html`${review.score != null && html`<strong>${points(review.score)}</strong>`}${review.adjusted != null && html`<span class="criterion">counts as ${points(review.adjusted)}</span>`}${review.reward && html`<span class="criterion">${rewarded(review.reward)}</span>`}${review.criteria.map(([name, score, why]) => html`<span class="criterion" title=${why ? meant(why) : null}>${visible(name)} ${points(score)}</span>`)}` : "–"}</td>`;
       })}</tr>`,
     )}</tbody></table></div>
     ${shown.some((each) => each.reward) && html`<p class="why">A judge has no scale: what it gives says something only beside what it gives the others, so its points are put on the scale of the reviewers.</p>`}
@@ -45,6 +45,6 @@ function Rationales({ reviews }) {
   const said = reviews.filter((review) => review.criteria.some(([, , why]) => why));
   if (said.length === 0) return null;
   return html`<details><summary>The reasons for these scores</summary>${said.map(
-    (review) => html`<h3>${visible(review.reviewer_id)} on ${visible(review.author)}</h3><ul>${review.criteria.map(([name, score, why]) => html`<li>${visible(name)} ${points(score)}: ${visible(why)}</li>`)}</ul>`,
+    (review) => html`<h3>${visible(review.reviewer_id)} on ${visible(review.author)}</h3><ul>${review.criteria.map(([name, score, why]) => html`<li>${visible(name)} ${points(score)}: ${meant(why)}</li>`)}</ul>`,
   )}</details>`;
 }
