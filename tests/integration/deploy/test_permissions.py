@@ -25,9 +25,9 @@ from fleet import config, subjects
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
 from fleet.jetstream.streams import BUCKETS
-from fleet.local.ports import free_port
 from fleet.tenants.limits import Tenant
 from fleet.tenants.names import TEXT, subject_of, tokens_on
+from tests.support.nats.servers import free_ports
 from tests.support.repository.deploy import NATS, PASSWORDS
 from tests.support.waiting import WITHIN_S, until
 from workers.calls.shared_limits import SharedLedger
@@ -156,7 +156,7 @@ def start(*arguments: str, **environ: str) -> subprocess.Popen[bytes]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A server with the shipped permissions; its port."""
     folder = tmp_path_factory.mktemp("nats")
-    port = free_port()
+    (port,) = free_ports(1)
     file = folder / "nats.conf"
     permissions = os.path.relpath(NATS / "permissions.conf", folder)  # includes are relative, always
     file.write_text(f'jetstream {{ store_dir: "{folder}" }}\ninclude "{permissions}"\n')
@@ -470,7 +470,7 @@ async def test_service_is_found_and_answers(server: int) -> None:
 
 async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
     """The shipped file, with other addresses: they find each other with the route's password, and keep three copies."""
-    ports = [(free_port(), free_port()) for _ in range(3)]
+    ports = [tuple(free_ports(2)) for _ in range(3)]
     text = (NATS / "nats-cluster.conf").read_text()
     routes = {f"NATS_ROUTE_{n}": f"nats://route:proute@127.0.0.1:{route}" for n, (_, route) in enumerate(ports)}
     for included in ("accounts.conf", "permissions.conf"):
@@ -492,8 +492,9 @@ async def test_three_servers_make_a_cluster(tmp_path: Path) -> None:
             refused = (nats.js.errors.APIError, nats.errors.Error)
             await until(lambda: js.add_stream(wanted), pause_s=0.2, not_yet=refused)
             stream = await js.stream_info(subjects.DELIBERATIONS)
-            await js.create_key_value(KeyValueConfig(bucket=subjects.BUCKET, replicas=3))
-            await js.publish(subjects.COMPLETED, b"{}")
+            bucket = KeyValueConfig(bucket=subjects.BUCKET, replicas=3)
+            await until(lambda: js.create_key_value(bucket), pause_s=0.2, not_yet=refused)
+            await until(lambda: js.publish(subjects.COMPLETED, b"{}"), pause_s=0.2, not_yet=refused)
         assert stream.cluster is not None
         assert len(stream.cluster.replicas or []) == 2
     finally:
