@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -161,10 +162,7 @@ async def _stay_up(fleet: "LocalFleet", json_output: bool, *, paced: bool) -> No
         else:
             _say_where(screen, fleet)
             if fleet.model == "simulated" and not paced:
-                say(
-                    "\nSimulated answers come at once. To watch a council at work, start it by:\n"
-                    f"  {own_name()} up --tokens-per-second {WATCHABLE_PACE}"
-                )
+                say(f"\nSimulated answers come at once. To watch a council at work:\n  {slower(fleet.data_dir)}")
         for each in silent:
             say(each, stderr=True)
         await fleet.defect()
@@ -197,6 +195,16 @@ def models_from(settings: Settings) -> str:
     return " and ".join(name for name, servers in sources if servers)
 
 
+def slower(data_dir: Path) -> str:
+    """The command that starts this fleet with a simulated model that can be watched."""
+    return f"{own_name()} up{_elsewhere(data_dir)} --tokens-per-second {WATCHABLE_PACE}"
+
+
+def _elsewhere(data_dir: Path) -> str:
+    """How commands find it."""
+    return "" if data_dir == options.DATA_DIR else f" --data-dir {data_dir}"
+
+
 def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
     from rich.table import Table
 
@@ -223,7 +231,7 @@ def _say_where(screen: "Console", fleet: "LocalFleet") -> None:
         table.add_row("  page", fleet.page.url, "open it in a browser")
     table.add_row("  data", str(fleet.data_dir.absolute()), "survives restarts")
     table.add_row("  logs", str(fleet.logs.absolute()), "one file each; `fleet up -v` shows them here")
-    elsewhere = "" if fleet.data_dir == options.DATA_DIR else f" --data-dir {fleet.data_dir}"
+    elsewhere = _elsewhere(fleet.data_dir)
     screen.print("[bold green]The fleet is up.[/bold green] Ctrl-C stops it.\n")
     screen.print(table)
     screen.print("\nTry, in another terminal:")

@@ -1,10 +1,13 @@
 """What `fleet up` says of where things come from, and what it makes of its options."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
+from fleet.cli import options
 from fleet.cli.app import app
-from fleet.cli.run import models_from, pace
+from fleet.cli.run import models_from, pace, slower
 from fleet.config import Settings
 from fleet.model_servers import EndpointConfig
 from workers.simulator.server import parse_arguments
@@ -46,3 +49,9 @@ def test_simulator_explains_its_settings(capsys: pytest.CaptureFixture[str]) -> 
         parse_arguments(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "pace of each answer; 0: as fast as it goes; default: 0.0" in shown
+
+
+def test_the_way_to_watch_starts_the_same_fleet() -> None:
+    """With its data, wherever it lies."""
+    assert slower(options.DATA_DIR).endswith(" up --tokens-per-second 40")
+    assert slower(Path("/data")).endswith(" up --data-dir /data --tokens-per-second 40")
