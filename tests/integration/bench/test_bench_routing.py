@@ -1,5 +1,7 @@
 """`fleet bench routing`: that it measures something, and that counts which no machine disturbs hold."""
 
+import pytest
+
 from fleet.bench.routing import measure
 from fleet.bench.routing.councils import Servers
 from fleet.bench.routing.waiting import waits
@@ -17,6 +19,7 @@ async def test_councils_find_their_prefixes_and_load_is_even() -> None:
         assert sum(len(places) == 1 for places in servers.places().values()) >= 9
 
 
+@pytest.mark.slow
 async def test_where_a_server_is_lost_only_its_councils_move() -> None:
     """And all are answered."""
     moved = await measure.lost(24, lambda _: None)

@@ -57,6 +57,7 @@ async def test_a_suite_is_played_once_and_goes_on(rows: list[Any], ways: list[st
     assert other.exit_code != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [WRITTEN, JUDGED], ids=["written", "judged"])
 async def test_judges_of_the_settings_review_what_is_scored(
     rows: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -30,7 +30,7 @@ async def line_with(process: Process, text: str) -> str:
     pytest.fail(f"it never said {text!r}")
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@some_of(1, "times", [1, 2])
 async def test_ctrl_c_says_how_to_go_on_and_twice_cancels(nats_url: str, times: int) -> None:
     """The id comes first, and the task goes on without the command."""
     async with running(nats_url, lambda call: None) as fleet:

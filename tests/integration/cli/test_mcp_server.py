@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from mcp import Client, StdioServerParameters
 
 from fleet.config import unconfigured
@@ -60,6 +61,7 @@ async def test_an_assistant_asks_and_gets_the_answer(nats_url: str) -> None:
         assert await call(client, "result", task_id="mine") == outcome
 
 
+@pytest.mark.slow
 async def test_what_takes_longer_goes_on_and_can_be_cancelled(nats_url: str) -> None:
     """The caller is not kept waiting; a second cancel is an error in words."""
     async with whole(nats_url, SimulatorConfig(latency_ms=60_000)), assistant(nats_url) as client:
@@ -74,6 +76,7 @@ async def test_what_takes_longer_goes_on_and_can_be_cancelled(nats_url: str) -> 
         assert (again.is_error, "ended" in str(again.content)) == (True, True)
 
 
+@pytest.mark.slow
 async def test_errors_are_sentences(nats_url: str) -> None:
     """A bad request, an unknown task, no fleet: for the model to read."""
     async with whole(nats_url), assistant(nats_url) as client:

@@ -130,8 +130,8 @@ META = f"$O.{subjects.TEXTS}.M.>"
 CHUNKS = f"$O.{subjects.TEXTS}.C.>"
 
 
-@pytest.mark.parametrize(
-    "filters", [{}, {"filter_subject": CHUNKS}, {"filter_subjects": [META, CHUNKS]}, {"filter_subjects": [CHUNKS]}]
+@some_of(
+    1, "filters", [{}, {"filter_subject": CHUNKS}, {"filter_subjects": [META, CHUNKS]}, {"filter_subjects": [CHUNKS]}]
 )
 async def test_a_list_of_texts_is_no_way_to_their_chunks(scene: Scene, filters: dict[str, Any]) -> None:
     """A consumer whose subject says that it takes names only takes nothing else."""
@@ -145,7 +145,7 @@ async def test_a_list_of_texts_is_no_way_to_their_chunks(scene: Scene, filters: 
     assert "error" in reply
 
 
-@pytest.mark.parametrize("name", ["client", "worker"])
+@some_of(2, "name", ["client", "worker"])
 @some_of(3, "way", WAYS)
 async def test_texts_are_delivered_nowhere(scene: Scene, name: str, way: str) -> None:
     """Their chunks hold what a client or a model wrote: only answers that wrap them are to be had."""
@@ -179,7 +179,7 @@ LISTENING = {
 }
 
 
-@pytest.mark.parametrize("stream", [subjects.STATES, subjects.DELIBERATIONS])
+@some_of(2, "stream", [subjects.STATES, subjects.DELIBERATIONS])
 @some_of(4, "where", LISTENING)
 async def test_a_consumer_of_a_client_tells_the_fleet_nothing(scene: Scene, where: str, stream: str) -> None:
     """It may have copies of a stream delivered to any subject: the state of a task has `task_id`, as a stop has."""
@@ -202,7 +202,8 @@ async def test_a_consumer_tells_nothing_to_or_for_a_tenant(scene: Scene, verb: s
     await scene.unharmed()
 
 
-@pytest.mark.parametrize(
+@some_of(
+    2,
     "reply",
     [*(subject for where, (subject, _) in LISTENING.items() if where != "dead letters"), subjects.AGENT_COMPLETED],
 )
@@ -218,7 +219,7 @@ async def test_a_stored_message_that_is_sent_there_tells_nothing(scene: Scene, r
     await scene.unharmed()
 
 
-@pytest.mark.parametrize("asked", [subjects.RESULT, subjects.CANCEL, subjects.ASK, f"$SRV.PING.{subjects.SERVICE}"])
+@some_of(2, "asked", [subjects.RESULT, subjects.CANCEL, subjects.ASK, f"$SRV.PING.{subjects.SERVICE}"])
 @some_of(
     4,
     "reply",

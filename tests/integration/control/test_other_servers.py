@@ -20,6 +20,7 @@ from tests.support.client import commands
 from tests.support.fleets.control_plane import client_on, running, without_workers
 from tests.support.nats import servers
 from tests.support.nats.servers import HOST, Server, free_ports
+from tests.support.variants import some_of
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -46,7 +47,7 @@ SERVERS: Mapping[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@some_of(1, "name", SERVERS)
 async def test_a_deliberation_completes(tmp_path: Path, name: str) -> None:
     """One that began before a restart, too. A deadline that falls due while NATS is away ends its task afterwards."""
     settings: dict[str, Any] = {}

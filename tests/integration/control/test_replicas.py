@@ -111,6 +111,7 @@ class Load:
             self.wrong.append((task_id, code, reply))
 
 
+@pytest.mark.slow
 async def test_two_of_each_share_the_work(tmp_path: Path) -> None:
     """NATS gave some of the requests, and of the responses, to each of them."""
     async with replicas(tmp_path) as (server, _, fleet):

@@ -21,6 +21,7 @@ from fleet.config import unconfigured
 from fleet.local.nats_server import find_server
 from tests.support.fleets.unlaunched import STALE_S
 from tests.support.nats.servers import HOST, Server, free_ports
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until
 
 pytestmark = pytest.mark.usefixtures("nats_binary")
@@ -93,6 +94,7 @@ def ready(body: dict[str, Any]) -> bool:
     return bool(body["ready"])
 
 
+@pytest.mark.slow
 async def test_a_dispatcher_that_cannot_launch_is_alive_and_not_ready(nats_url: str, tmp_path: Path) -> None:
     """For longer than a heartbeat may be old."""
     async with started(UNLAUNCHED, nats_url, tmp_path) as dispatcher:
@@ -136,6 +138,7 @@ async def test_who_is_started_before_nats_can_be_ended(tmp_path: Path) -> None:
         await collector.drained()
 
 
+@pytest.mark.slow
 async def test_a_server_without_jetstream_and_one_that_lets_nobody_in_are_waited_for(tmp_path: Path) -> None:
     """Until one comes that has it."""
     server = Server("last", tmp_path / "nats")
@@ -165,7 +168,7 @@ async def bare(port: int, *arguments: str) -> AsyncIterator[None]:
         await process.wait()
 
 
-@pytest.mark.parametrize("given", ["taken", "tcp://10.0.0.1:9464"])
+@some_of(1, "given", ["taken", "tcp://10.0.0.1:9464"])
 async def test_a_health_port_that_cannot_be_had_ends_the_process(given: str, tmp_path: Path) -> None:
     """One line that names the setting and the port, exit status 2; NATS need not be there."""
     with socket.socket() as taken:

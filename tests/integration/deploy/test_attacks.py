@@ -93,7 +93,7 @@ BODIES = {
 }
 
 
-@some_of(8, "name", BODIES)
+@some_of(4, "name", BODIES)
 async def test_a_hostile_request_is_answered_and_stops_nobody(tmp_path: Path, name: str) -> None:
     """By an end of its own, or a rejection; others are served meanwhile."""
     async with attacked(tmp_path) as (fleet, _):
@@ -104,7 +104,8 @@ async def test_a_hostile_request_is_answered_and_stops_nobody(tmp_path: Path, na
         json.loads(reply.data)
 
 
-@pytest.mark.parametrize(
+@some_of(
+    2,
     "headers",
     [
         {"Nats-Rollup": "all"},
@@ -211,7 +212,7 @@ async def test_a_viewer_sees_and_does_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("user", ["client", "viewer"])
-@pytest.mark.parametrize("target", [subjects.DELIVER_CONTROL, subjects.DELIVER_RESPONSES, subjects.DELIVER_REQUESTS])
+@some_of(2, "target", [subjects.DELIVER_CONTROL, subjects.DELIVER_RESPONSES, subjects.DELIVER_REQUESTS])
 async def test_copies_of_events_are_no_work(tmp_path: Path, user: str, target: str) -> None:
     """A consumer may deliver where the fleet listens: what it brings is not from the stream that is read there."""
     async with attacked(tmp_path, SLOW) as (fleet, users), users.connected(user) as (nc, _):

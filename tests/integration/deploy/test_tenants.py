@@ -25,6 +25,7 @@ from tests.support.fleets.tenants import A, B, shared
 from tests.support.fleets.whole_fleet import whole
 from tests.support.nats import natscli
 from tests.support.nats.permitted import TENANTS, permitted, settle
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until
 from tests.support.workers.fake_control_plane import SLOW
 from workers.simulator.server import SimulatorConfig
@@ -145,7 +146,7 @@ async def test_a_tenant_uses_the_subjects_of_every_client(tmp_path: Path, tenant
         assert stage.refused[tenant] == []
 
 
-@pytest.mark.parametrize("tenant", [A, DEFAULT_TENANT])
+@some_of(1, "tenant", [A, DEFAULT_TENANT])
 async def test_the_clients_for_python_and_of_nats_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tenant: str
 ) -> None:
@@ -213,7 +214,7 @@ async def test_a_full_queue_is_one_tenants_own(tmp_path: Path) -> None:
         assert "error" not in json.loads((await b.request(subjects.REQUESTED, b"{}")).data)
 
 
-@pytest.mark.parametrize(("tenant", "other"), [(A, B), (A, DEFAULT_TENANT), (DEFAULT_TENANT, A)])
+@some_of(1, ("tenant", "other"), [(A, B), (A, DEFAULT_TENANT), (DEFAULT_TENANT, A)])
 async def test_a_long_result_is_whole_for_its_tenant_only(tmp_path: Path, tenant: str, other: str) -> None:
     """Texts that do not fit a message: its own client reads them, and for the other tenant they do not exist."""
     async with shared(tmp_path, SimulatorConfig(answer_tokens=12_000), more="max_payload: 64KB") as stage:
@@ -301,7 +302,7 @@ async def test_nobody_reads_follows_or_cancels_anothers_task(tmp_path: Path, att
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("verb", [subjects.REQUESTED, subjects.ASK, subjects.FOLLOW, subjects.RESULT, subjects.CANCEL])
+@some_of(3, "verb", [subjects.REQUESTED, subjects.ASK, subjects.FOLLOW, subjects.RESULT, subjects.CANCEL])
 async def test_the_fleets_subjects_of_another_tenant_do_not_exist(
     tmp_path: Path, attacker: str, victim: str, verb: str
 ) -> None:

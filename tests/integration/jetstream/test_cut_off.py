@@ -66,6 +66,7 @@ async def test_who_asks_in_vain_goes_to_a_server_that_has_a_cluster(cluster: lis
     await nc.close()
 
 
+@pytest.mark.slow
 async def test_who_knows_one_name_connects_anew(cluster: list[Server]) -> None:
     """It may stand for all of them, as that of a Service does."""
     nc = await connect(load({"NATS_URL": cluster[0].url}), "test")

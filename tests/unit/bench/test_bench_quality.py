@@ -129,6 +129,7 @@ def test_one_obedient_reader_of_four_helps_an_injection_less_than_by_the_mean() 
     assert 1 / 5 < wins.value <= wins.more["raw_mean"]
 
 
+@pytest.mark.slow
 def test_a_reward_model_is_judged_on_the_same_judgements() -> None:
     """It changes no text and no other score; one that sees the truth finds the best more often than noisy judges do."""
     setting = Setting(replace(FAIR, noise_sd=3.0, reward_sd=0.0), 3, seed=1)

@@ -94,6 +94,7 @@ async def test_a_result_whose_state_is_gone_runs_again(nats_url: str) -> None:
         assert (await ask(fleet, "second"))["cached_from"] is None
 
 
+@pytest.mark.slow
 async def test_a_long_result_is_read_by_reference_and_run_again_once_that_is_gone(tmp_path: Path) -> None:
     """Each task that it answers stores what it refers to under its own name."""
     text = "A long text. " * 60_000

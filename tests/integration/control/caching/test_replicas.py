@@ -69,7 +69,7 @@ async def test_a_hundred_equal_questions_run_once_on_two_of_each(tmp_path: Path)
 
 
 @some_of(
-    2,
+    1,
     ("dies", "at"),
     [
         ("dispatcher", "delivery.received:3"),

@@ -187,7 +187,7 @@ async def test_states_that_are_purged_and_filled_in_again_go_on(nats_url: str, b
             await ends(fleet, *RUNNING)
 
 
-@pytest.mark.parametrize("done", ["purged", "set back", "deleted by their keys"])
+@some_of(1, "done", ["purged", "set back", "deleted by their keys"])
 async def test_an_end_that_was_told_long_ago_is_told_once(
     nats_url: str, by_hand: Nats, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: str
 ) -> None:

@@ -57,7 +57,7 @@ async def completes(fleet: Fleet, **body: Any) -> dict[str, Any]:
     return await fleet.inbox.next(subjects.COMPLETED, task_id=await fleet.request(rounds=0, **body))
 
 
-@pytest.mark.parametrize(("stream", "durable"), DURABLES)
+@some_of(1, ("stream", "durable"), DURABLES)
 async def test_a_durable_that_is_deleted_is_declared_again_and_delivers(
     nats_url: str, stream: str, durable: str
 ) -> None:

@@ -24,6 +24,7 @@ from fleet.tenants.names import requests_of
 from fleet.times import rfc3339
 from tests.support.fleets.tenants import A, B, Stage, shared
 from tests.support.nats.permitted import TENANTS, permitted, settle
+from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S
 from workers.simulator.server import SimulatorConfig
 
@@ -85,7 +86,8 @@ async def test_a_spent_budget_rejects_and_what_runs_finishes(tmp_path: Path) -> 
             assert (await operator.jetstream().stream_info(subjects.DEAD_LETTERS)).state.messages == 0
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     ("models", "options", "path"),
     [
         (("fast",), {"models": ["big"]}, "$.options.models"),

@@ -21,6 +21,7 @@ from fleet.messages import encode
 from tests.support import agents
 from tests.support.council import begin, calls
 from tests.support.fleets.control_plane import running
+from tests.support.variants import some_of
 
 FILLER = {
     subjects.DELIBERATION_CONTROL: "control.cancel",
@@ -122,7 +123,8 @@ async def test_a_client_is_told_when_no_more_requests_can_wait(nats_url: str) ->
         assert (code, "maximum bytes exceeded" in reply["error"]) == ("503", True)
 
 
-@pytest.mark.parametrize(
+@some_of(
+    1,
     "stream",
     [subjects.DELIBERATIONS, subjects.AGENT_RESPONSES, subjects.AGENT_PROGRESS_STREAM, subjects.DEAD_LETTERS],
 )

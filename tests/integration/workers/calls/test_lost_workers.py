@@ -75,6 +75,7 @@ async def test_an_error_of_ours_is_answered_the_second_time(plane: Plane, monkey
     assert "ZeroDivisionError" in body["error"]
 
 
+@pytest.mark.slow
 async def test_an_answer_that_cannot_be_checked_in_time_fails_its_call_alone(plane: Plane) -> None:
     """Other calls are answered meanwhile, and the model is not asked again."""
     await plane.put_state()

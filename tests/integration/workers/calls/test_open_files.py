@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from fleet import subjects
+from tests.support.variants import some_of
 from tests.support.workers.fake_control_plane import Plane, request, worker_process
 from workers.calls.open_files import OTHERS, PER_CALL
 from workers.simulator.server import Simulator, SimulatorConfig
@@ -13,7 +12,7 @@ CALLS = 200
 ROOM = 40
 
 
-@pytest.mark.parametrize(("hard", "at_once"), [(OTHERS + ROOM * PER_CALL, ROOM), (4096, CALLS)])
+@some_of(1, ("hard", "at_once"), [(OTHERS + ROOM * PER_CALL, ROOM), (4096, CALLS)])
 async def test_calls_that_have_no_room_wait_and_none_fails(
     plane: Plane, tmp_path: Path, hard: int, at_once: int
 ) -> None:

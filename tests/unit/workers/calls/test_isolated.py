@@ -119,6 +119,7 @@ async def test_judged_elsewhere_is_judged_alike(isolated: IsolatedChecks) -> Non
     assert (chosen and chosen.author_id) == "agent-dev-002"
 
 
+@pytest.mark.slow
 async def test_a_part_of_the_checks_that_runs_out_hides_no_other(
     isolated: IsolatedChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.errors import AgentCallError
@@ -73,6 +73,7 @@ def test_reasoning_is_kept_apart_from_content() -> None:
         ),
     ],
 )
+@settings(max_examples=25)
 @given(data=st.data())
 def test_thoughts_in_the_text_are_split_off(data: st.DataObject, said: str, thought: str, answered: str) -> None:
     """However the text comes in pieces, and whether the tag is opened or the template has done so."""
