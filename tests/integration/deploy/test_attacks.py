@@ -352,6 +352,7 @@ async def test_a_broken_worker_takes_no_text_away(tmp_path: Path) -> None:
             assert await ours.get(ref) == long
 
 
+@pytest.mark.slow
 async def test_a_worker_answers_only_the_calls_that_it_was_given(tmp_path: Path) -> None:
     """Whatever it publishes for another worker's call, under its message id or another: the true answer counts."""
     async with attacked(tmp_path, SECONDS) as (fleet, users), users.connected("worker") as (worker, _):

@@ -6,6 +6,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.repository.deploy import DEPLOY
 from tests.support.waiting import WITHIN_S, wait_until
 
@@ -66,6 +68,7 @@ def test_ray_node_that_fails_to_start_is_started_again(tmp_path: Path) -> None:
     assert "ray start has ended with 1: try 3" in said
 
 
+@pytest.mark.slow
 def test_ray_node_that_does_not_start_is_waited_for(tmp_path: Path) -> None:
     """However long the head is away: the driver is left alone, and ends when it is told to."""
     tries = tmp_path / "tries"

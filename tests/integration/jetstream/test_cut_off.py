@@ -50,6 +50,7 @@ async def cut_off(server: Server, cluster: list[Server]) -> None:
     await asyncio.gather(*(other.healthy() for other in others))
 
 
+@pytest.mark.slow
 async def test_who_asks_in_vain_goes_to_a_server_that_has_a_cluster(cluster: list[Server]) -> None:
     """And stays where the others are; who goes on asking is answered."""
     alone = cluster[0]

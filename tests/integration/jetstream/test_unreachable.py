@@ -37,6 +37,7 @@ async def test_a_wrong_password_is_told_from_none(tmp_path: Path) -> None:
             assert who in text
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_away_is_told_from_a_host_that_is_not() -> None:
     """Neither says anything of passwords."""
     with socket.socket() as free:

@@ -15,6 +15,7 @@ from tests.support import agents
 from tests.support.fleets.control_plane import running
 
 
+@pytest.mark.slow
 async def test_a_second_fleet_up_is_refused_while_the_first_one_is_at_work(nats_url: str, tmp_path: Path) -> None:
     """Whoever starts it is told whose fleet it is, and what to do."""
     async with running(nats_url, agents.answer):

@@ -276,6 +276,7 @@ def test_json_is_one_object_with_the_figures(monkeypatch: pytest.MonkeyPatch, tm
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_model_server_that_does_not_answer_is_bad_usage() -> None:
     """Said in one line, before anything is measured."""
     nowhere = ("--vllm-url", "http://127.0.0.1:1", "--tasks", "2", "--max-seconds", "10")

@@ -75,6 +75,7 @@ async def collecting(url: str, port: int) -> AsyncIterator[None]:
         await asyncio.gather(running, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_readiness_names_a_server_that_stores_nothing(tmp_path: Path) -> None:
     """One that is not ours: after its restart all is well."""
     server = Server("n", tmp_path)

@@ -185,6 +185,7 @@ async def test_series_do_not_grow_with_deliberations(nats_url: str) -> None:
         assert lives.sum("fleet_deliberations_total") == 62
 
 
+@pytest.mark.slow
 async def test_gauges_tell_the_whole_fleet(nats_url: str) -> None:
     """What waits and what runs, from every process."""
     async with counted_fleet(nats_url, SimulatorConfig(faults=Faults(hang=1.0))) as (fleet, lives):
