@@ -34,7 +34,7 @@ class Client:
         self.nc = nc
         self.open_calls: list[Any] = []
         self.answers = False
-        self.events: list[str] = []
+        self.events: list[tuple[str, str]] = []
 
     async def request(self, count: int) -> None:
         for _ in range(count):
@@ -42,7 +42,7 @@ class Client:
             await self.nc.request(subject_of(TENANT, subjects.REQUESTED), body, timeout=WITHIN_S)
 
     async def hear(self, msg: Any) -> None:
-        self.events.append(msg.subject)
+        self.events.append((msg.subject, json.loads(msg.data)["task_id"]))
 
     def respond(self, call: Any) -> Any:
         if self.answers:
@@ -58,11 +58,12 @@ class Client:
 
     @property
     def begun(self) -> int:
-        return self.events.count(subject_of(TENANT, subjects.ACCEPTED))
+        """How many tasks. Where a process dies, it may be told again that one was accepted."""
+        return len({task_id for subject, task_id in self.events if subject == subject_of(TENANT, subjects.ACCEPTED)})
 
     @property
     def ended(self) -> int:
-        return self.events.count(subject_of(TENANT, subjects.COMPLETED))
+        return sum(subject == subject_of(TENANT, subjects.COMPLETED) for subject, _ in self.events)
 
     async def most(self) -> int:
         """Deliberations that were in progress at the same time, by the order of events in their stream."""
