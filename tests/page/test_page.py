@@ -178,7 +178,7 @@ def test_the_short_way_to_headers_reads_what_the_long_one_reads(source: Path) ->
 
 def test_reasons_are_read_as_the_reports_read_them(source: Path) -> None:
     """Without the escapes of their Markdown; what is code stays as it is."""
-    texts = (r"`a_b` and a\_b, 3 \* 4", r"`a\*b\_` and ``c\*`d``", r"\\_ C:\new \(x\) ` \_", "plain")
+    texts = (r"`a_b` and a\_b, 3 \* 4", r"`a\*b\_` and ``c\*`d``", r"\\_ C:\new \(x\) ` \_", r"``a\_`", "plain")
     (source / "reasons.mjs").write_text(
         'import { meant } from "./src/visible.js";\n'
         "for (const [text, read] of JSON.parse(process.argv[2]))\n"

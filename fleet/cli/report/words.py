@@ -38,7 +38,9 @@ COUNCIL: Final = (
     "that a program can find; they run nothing.",
 )
 MOST, MANY, HALF = 0.9, 0.7, 0.5
-_ESCAPES = re.compile(r"(?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|\\\\|\\(?P<sign>[_*#~<>])", re.DOTALL)
+_ESCAPES = re.compile(
+    r"(?P<code>(?<!`)(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))|\\\\|\\(?P<sign>[_*#~<>])", re.DOTALL
+)
 
 
 def agreement(event: DeliberationCompleted) -> str:

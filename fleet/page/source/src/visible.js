@@ -12,7 +12,7 @@ export function visible(text) {
     });
 }
 
-const ESCAPES = /(?<code>(?<ticks>`+)(?!`).+?(?<!`)\k<ticks>(?!`))|\\\\|\\(?<sign>[_*#~<>])/gsu;
+const ESCAPES = /(?<code>(?<!`)(?<ticks>`+)(?!`).+?(?<!`)\k<ticks>(?!`))|\\\\|\\(?<sign>[_*#~<>])/gsu;
 
 // What a model gave as a reason. It writes Markdown: its `\_` and `\*` mean `_` and `*`, but not in code.
 // The same rule as fleet/cli/report/words.py.

@@ -282,12 +282,19 @@ def test_a_terminal_shows_no_escapes() -> None:
     assert "\x1b]8" not in shown
 
 
+def test_a_reason_of_nothing_but_backticks_is_read_at_once() -> None:
+    """Each begins no search of its own."""
+    text = " ".join("`" * length for length in range(400))
+    assert reason(text) == text
+
+
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
         (r"`max_in_flight` and max\_in\_flight, 3 \* 4, \#5", "`max_in_flight` and max_in_flight, 3 * 4, #5"),
         (r"the pattern `a\*b\_` and ``c\*`d`` stay", r"the pattern `a\*b\_` and ``c\*`d`` stay"),
         (r"\\_ C:\new \(x\) \d+ ` \_", r"\\_ C:\new \(x\) \d+ ` _"),
+        (r"no code: ``a\_`", "no code: ``a_`"),
     ],
 )
 def test_escapes_of_a_models_markdown_are_no_part_of_its_reason(written: str, shown: str) -> None:
