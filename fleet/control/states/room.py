@@ -28,7 +28,7 @@ from fleet.jetstream.declaring.capacity import HOLD_AT, fullness
 from fleet.jetstream.history import events
 from fleet.jetstream.payloads import reference
 from fleet.limits.streams import MIB
-from fleet.tenants.names import name_of
+from fleet.tenants.names import is_key, name_of
 from fleet.times import from_rfc3339
 
 log = structlog.get_logger(__name__)
@@ -49,14 +49,14 @@ class Bucket:
     """What lies in it, by tenant, oldest first.
 
     `sizes`: (key, bytes) of each value, of which `to_free` bytes should go. No bytes: the mark of a key that somebody
-    has deleted.
+    has deleted. What is under another key is no state.
     """
 
     def __init__(self, sizes: Iterable[tuple[str, int]], to_free: float) -> None:
         self._states: dict[str, deque[tuple[str, int]]] = {}
         self._bytes: Counter[str] = Counter()
         for key, size in sizes:
-            if size:
+            if size and is_key(key):
                 tenant = name_of(key).tenant
                 self._states.setdefault(tenant, deque()).append((key, size))
                 self._bytes[tenant] += size
@@ -110,11 +110,12 @@ class StatesRoom:
         info = await self._js.stream_info(subjects.STATES)
         if (before := fullness(info)) < ROOM_AT:
             return True
-        most, deleted = info.config.max_bytes or 0, 0
-        bucket = Bucket(await self._sizes(), info.state.bytes - ENOUGH_AT * most)
-        while sizes := await self._next(bucket):
-            gone = await asyncio.gather(*map(self._delete, sizes))
-            for key, size in compress(sizes.items(), gone):
+        sizes, deleted = await self._sizes(), 0
+        info = await self._js.stream_info(subjects.STATES)  # again: what went while they were read is room already
+        bucket = Bucket(sizes, info.state.bytes - ENOUGH_AT * (info.config.max_bytes or 0))
+        while some := await self._next(bucket):
+            gone = await asyncio.gather(*map(self._delete, some))
+            for key, size in compress(some.items(), gone):
                 bucket.remove(key, size)
             deleted += sum(gone)
         if deleted:
@@ -138,6 +139,7 @@ class StatesRoom:
             try:
                 msg = await self._js.get_last_msg(subjects.STATES, f"{_KEYS}{key}", direct=True)
             except NotFoundError:
+                bucket.remove(key, size)
                 continue
             sizes[key] = size
             elsewhere = reference(msg.data or b"")
@@ -150,7 +152,9 @@ class StatesRoom:
         """Whether it is gone."""
         try:
             stored = await self._store.load(key)
-            if stored is None or not await self._may_go(stored):
+            if stored is None:
+                return True
+            if not await self._may_go(stored):
                 return False
         except (UnreadableState, NewerState, EventInFlight):
             return False

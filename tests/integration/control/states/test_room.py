@@ -147,6 +147,25 @@ async def test_a_tenant_pushes_out_its_own_results(small: Bucket) -> None:
     assert [name for name in ("light.old", "heavy.old") if await small.store.load(name) is None] == ["heavy.old"]
 
 
+@pytest.mark.parametrize("overtaken", ["_sizes", "_next"])
+async def test_several_at_once_delete_no_more_than_one(
+    small: Bucket, overtaken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another one deletes once the sizes are read, or before the next ones are looked at, is room."""
+    await small.fill()
+    one, other = (StatesRoom(small.js, small.store, small.outbox) for _ in range(2))
+    whole = getattr(one, overtaken)
+
+    async def late(*given: Any) -> Any:
+        found = await whole(*given) if overtaken == "_sizes" else None
+        assert await other.make()
+        return found or await whole(*given)
+
+    monkeypatch.setattr(one, overtaken, late)
+    assert await one.make()
+    assert fullness(await small.js.stream_info(subjects.STATES)) > room.ENOUGH_AT - 0.05
+
+
 async def test_one_whose_publisher_is_silent_holds_up_no_other(small: Bucket) -> None:
     """It is kept: its end may still arrive."""
     await small.nc.subscribe(subjects.instance_of("silent"))
