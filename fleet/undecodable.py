@@ -21,7 +21,13 @@ _WORDS = {
     "Invalid \\uXXXX escape": r"\u needs four hexadecimal digits",
     "Extra data": "something follows after the end",
 }
+_HALF = "one half of a surrogate pair stands alone"
+_TOO_DEEP = "it is nested too deeply"
 _BYTE = re.compile(r"^(?:JSON is malformed: )?(?P<what>.*?)(?: \(byte (?P<at>\d+)\))?$", re.DOTALL)
+
+
+class _NoValue(ValueError):
+    pass
 
 
 def why_undecodable(error: Exception, data: bytes | str) -> str:
@@ -30,9 +36,9 @@ def why_undecodable(error: Exception, data: bytes | str) -> str:
     if isinstance(error, msgspec.ValidationError):
         return str(error)
     if isinstance(error, RecursionError):
-        return "not JSON: it is nested too deeply"
+        return f"not JSON: {_TOO_DEEP}"
     if isinstance(error, UnicodeEncodeError):
-        return "not JSON: one half of a surrogate pair stands alone"
+        return f"not JSON: {_HALF}"
     body = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     try:
         text = body.decode()
@@ -50,15 +56,22 @@ def in_words(error: json.JSONDecodeError) -> str:
 def _fault_in(text: str) -> str:
     """Empty if `json` finds none."""
     try:
-        json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return _HALF
     except json.JSONDecodeError as error:
         if text.startswith("\ufeff"):
             return "it begins with a byte order mark; save it without one"
         if error.pos >= len(text.rstrip()):
             return f"it ends too early, in {_place(text[: error.pos])}"
         return f"{in_words(error)}, in {_place(text[: error.pos])}"
-    except (ValueError, RecursionError) as error:
+    except _NoValue as error:
         return str(error)
+    except RecursionError:
+        return _TOO_DEEP
+    except ValueError:  # Python reads no longer ones
+        return "a number has too many digits"
     return ""
 
 
@@ -71,7 +84,7 @@ def _as_told(error: Exception, body: bytes) -> str:
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no value of JSON")
+    raise _NoValue(f"{constant} is no value of JSON")
 
 
 def _place(before: str) -> str:

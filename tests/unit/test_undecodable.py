@@ -41,6 +41,7 @@ def of(data: bytes) -> str:
         (b'{"x": "a\n"}', r"not JSON: a string holds a line end or a control character: write \n and its like, in"),
         (b'{"x": "a', 'not JSON: the string that begins there has no closing `"`, in line 1, column 7'),
         (b'{"count": NaN}', "not JSON: NaN is no value of JSON"),
+        (b'{"text": "\\ud800"}', "not JSON: one half of a surrogate pair stands alone"),
         (b'\xef\xbb\xbf{"count": 1}', "not JSON: it begins with a byte order mark; save it without one"),
         (b'{"text":\n "\xe4"}', "not UTF-8: byte 0xe4 in line 2, column 3; encode it as UTF-8"),
         (b"\xff\xfe", "not UTF-8: byte 0xff in line 1, column 1; encode it as UTF-8"),
@@ -63,6 +64,14 @@ def test_texts_of_pythons_own_parser_are_told_likewise() -> None:
     with pytest.raises(json.JSONDecodeError) as caught:
         json.loads('{"a": }')
     assert why_undecodable(caught.value, '{"a": }') == "not JSON: a value is expected, in line 1, column 7"
+
+
+def test_a_number_that_python_does_not_read_is_told_without_pythons_advice() -> None:
+    """A model, or whoever writes a request, cannot set how long a number it reads."""
+    text = f'{{"a": {"1" * 5000}}}'
+    with pytest.raises(ValueError, match="set_int_max_str_digits") as caught:
+        json.loads(text)
+    assert why_undecodable(caught.value, text) == "not JSON: a number has too many digits"
 
 
 @pytest.mark.parametrize(
