@@ -228,8 +228,9 @@ class Admission:
             meanwhile.cancel()
 
     async def _let_in_without_limit(self, in_progress: Callable[[], Awaitable[int]]) -> None:
-        """Of tenants with a limit nobody: a count does not hold what is about to be recorded."""
-        while True:
+        """Of tenants with a limit nobody: a count does not hold what is about to be recorded. It ends with that, also
+        where a count takes the cancellation for its own, as `asyncio.wait_for` of Python 3.11 may."""
+        while self._beginning:
             await asyncio.sleep(LOOK_EVERY_S)
             if any(self._limit_of(held.tenant) is None for held in self._held):
                 self._turn_until = 0.0

@@ -150,6 +150,15 @@ def test_a_file_that_cannot_be_read_is_told_with_its_place(rows: list[Any], says
         own.load(written(tmp_path / "mine.jsonl", *rows))
 
 
+def test_what_is_no_json_is_told_with_the_line_of_the_file(tmp_path: Path) -> None:
+    """And with no other line."""
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "?", "answer": "1"}\n{"prompt": x}\n')
+    with pytest.raises(ConfigError) as refused:
+        own.load(path)
+    assert str(refused.value) == f"{path}, line 2: not JSON: a value is expected, in column 12"
+
+
 HEAD = Head(suite="own", sha256="a", seed=1, max_tokens=100, agents={"single": 1.0})
 
 

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -362,6 +362,31 @@ async def test_nobody_without_a_limit_waits_for_what_another_tenant_records(monk
         await fleet.until(2)
         assert (fleet.let_in, fleet.turn.taken) == ([2, 4], True)
         stuck.set_result(None)
+        await fleet.until(3)
+
+
+async def test_a_count_that_is_not_cancelled_ends_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 returns an answer that comes at this very moment, and forgets that somebody cancelled."""
+    monkeypatch.setattr(admission, "ROOM_VALID_S", 0.0)
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
+    stuck: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    counting = asyncio.Event()
+
+    async def count() -> int:
+        if fleet.let_in and not stuck.done():
+            counting.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        return 0
+
+    fleet.admission.submit(Request(), lambda: (fleet.let_in.append(0), stuck)[1], "few", 1.0)
+    fleet.count = count  # type: ignore[method-assign]
+    async with running(fleet):
+        await fleet.until(1)
+        fleet.submit(1, "many", 1.0)
+        await counting.wait()
+        stuck.set_result(None)
+        fleet.submit(2, "few", 1.0)
         await fleet.until(3)
 
 

@@ -61,7 +61,8 @@ def rows_of(path: Path, known: Sequence[str] = (), also: str | None = None) -> t
         try:
             row = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}, line {number}: {why_undecodable(error, line)}") from None
+            why = why_undecodable(error, line).replace("in line 1, column", "in column")
+            raise ConfigError(f"{path}, line {number}: {why}") from None
         if not isinstance(row, dict):
             raise ConfigError(f"{path}, line {number}: no object")
         rows.append(row)
