@@ -100,7 +100,7 @@ async def last_end(caller: Caller, key: str) -> dict[str, Any] | None:
             accepted = await _event(caller, place.accepted)
             if accepted["accepted_at"] > event["completed_at"]:
                 return None
-    except (nats.js.errors.NotFoundError, MissingText, KeyError, *UNDECODABLE):
+    except (nats.js.errors.NotFoundError, MissingText, KeyError, TypeError, *UNDECODABLE):
         return None
     return event
 

@@ -26,9 +26,11 @@ from fleet.client.fleet import Fleet, addressed
 from fleet.client.listing import last_end
 from fleet.config import Settings
 from fleet.errors import FleetError
+from fleet.jetstream.lasting import Connection
 from fleet.jetstream.lifetimes import LONGEST_DELIBERATION_S
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import (
+    UNDECODABLE,
     AgentCompleted,
     AgentFailed,
     AgentProgress,
@@ -61,11 +63,15 @@ CALL_EVENTS: dict[str, type[CallEvent]] = {
 async def session(settings: Settings) -> AsyncIterator["Session"]:
     """Connected inside. Whatever NATS raises, or refuses, there leaves as a `FleetError` that says what to do."""
     async with connected(settings, "fleet-cli") as nc:
-        yield Session(nc)
+        yield Session(nc, settings)
 
 
 class Session(Fleet):
     """The client, and what the commands need besides: bodies as they are, and what agents report while they work."""
+
+    def __init__(self, nc: Connection, settings: Settings) -> None:
+        super().__init__(nc)
+        self._settings = settings
 
     async def submit_body(self, body: dict[str, Any]) -> Ticket:
         """`submit`. Raises `BadRequest` for a request that the fleet would reject, as far as can be told from here."""
@@ -153,10 +159,13 @@ class Session(Fleet):
         """
         body = await self.result_body(task_id, wait_s)
         if decode(body, ResultReply).status == "UNKNOWN" and is_key(task_id) and not await is_tenants(self.nc):
-            event = await last_end(self, task_id)
-            if event is not None:
-                result = terminal_event(encode(event))
-                return encode(ResultReply(task_id=result.task_id, status=status_of(result), result=result)), True
+            # By a connection of its own: whoever may not read events has heard all that there is.
+            with suppress(FleetError, *UNDECODABLE):
+                async with session(self._settings) as apart:
+                    event = await last_end(apart, task_id)
+                if event is not None:
+                    result = terminal_event(encode(event))
+                    return encode(ResultReply(task_id=result.task_id, status=status_of(result), result=result)), True
         return body, False
 
 

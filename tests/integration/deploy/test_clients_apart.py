@@ -17,6 +17,7 @@ from fleet.client import connect
 from fleet.config import load
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
+from tests.support.client import commands
 from tests.support.client.following import Follower, steps
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
@@ -110,6 +111,16 @@ async def test_the_client_for_python_works(tmp_path: Path, monkeypatch: pytest.M
         async with connect() as client:
             result = await client.ask("Design it", agents=2)
             assert len(result.results) == 2
+
+
+async def test_commands_say_of_an_unknown_task_that_nobody_knows_it(tmp_path: Path) -> None:
+    """Though this user may not read events, which might tell of it."""
+    async with fleet_with_clients_apart(tmp_path) as (_, users):
+        at = ["--nats-url", users.url("client")]
+        code, out, _err = await commands.fleet("result", "nobody", "--json", *at)
+        assert (code, json.loads(out)["status"]) == (2, "UNKNOWN")
+        code, _out, err = await commands.fleet("report", "nobody", *at)
+        assert (code, "nobody knows a task" in err) == (2, True)
 
 
 async def test_the_command_line_of_nats_works(tmp_path: Path) -> None:
