@@ -126,10 +126,15 @@ class Fleet(Caller):
                 yield event
 
     async def cancel(self, task: str | Ticket, reason: str | None = None) -> CancelReply:
-        """Returns once the task has ended as cancelled. Raises `ServiceError`: 404 unknown, 409 already ended."""
+        """Returns once the task has ended as cancelled. Raises `BadRequest` for what is no id, and `ServiceError`: 404
+        unknown, 409 already ended.
+        """
         subject, task_id = addressed(subjects.CANCEL, _id(task))
         question = {"task_id": task_id, "reason": reason}
-        return decode(await self.request(subject, encode(question), within_s=REPLY_WITHIN_S), CancelReply)
+        try:
+            return decode(await self.request(subject, encode(question), within_s=REPLY_WITHIN_S), CancelReply)
+        except ServiceError as error:
+            raise (rejected(error) if error.code == 400 else error) from None
 
     async def deliberations(
         self, *statuses: Status, tenant: str | None = None, limit: int | None = 50

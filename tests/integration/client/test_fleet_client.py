@@ -104,6 +104,10 @@ async def test_errors_say_what_to_do(fleet: Fleet) -> None:
     assert unknown.value.code == 404
     with pytest.raises(BadRequest, match=r"\$\.task_id"):
         await fleet.result("no id")
+    with pytest.raises(BadRequest, match=r"\$\.task_id"):
+        await fleet.cancel("no id")
+    with pytest.raises(BadRequest, match=r"\$\.task_id"):
+        await anext(fleet.watch("no id"))
 
 
 async def test_no_server_is_unreachable() -> None:
