@@ -155,10 +155,11 @@ class Session(Fleet):
 
     async def stored_body(self, task_id: str, wait_s: float = 0) -> tuple[bytes, bool]:
         """`result_body`; of a task that the fleet does not know any more, what its event says, and True. Its id is free
-        again, so that nobody who asks may be answered with this.
+        again, so that nobody who asks may be answered with this. Whoever waits may wait for what was just submitted.
         """
         body = await self.result_body(task_id, wait_s)
-        if decode(body, ResultReply).status == "UNKNOWN" and is_key(task_id) and not await is_tenants(self.nc):
+        gone = not wait_s and decode(body, ResultReply).status == "UNKNOWN" and is_key(task_id)
+        if gone and not await is_tenants(self.nc):
             # By a connection of its own: whoever may not read events has heard all that there is.
             with suppress(FleetError, *UNDECODABLE):
                 async with session(self._settings) as apart:

@@ -98,6 +98,7 @@ async def test_what_the_list_shows_can_be_read(fleet: Fleet, users: Users, name:
         code, out, err = await commands.fleet("report", "late", *at)
         assert (code, "There is no verdict" in out, "no longer stored" in err) == (0, True, True)
         assert (await commands.fleet("result", "nobody", *at))[0] == 2
+        assert (await commands.fleet("result", "late", "--wait", "0.1", *at))[0] == 2  # for one that is to come
         accepted = {"task_id": "late", "accepted_at": "2999-01-01T00:00:00.000Z"}
         async with users.connected("control") as (control, _):
             sent = headers(subjects.ACCEPTED, "late.later", "/fleet/dispatcher", "late", "00-a-b-01")
