@@ -1,6 +1,7 @@
 """Runs the commands that start the whole fleet, or one component."""
 
 import os
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -202,7 +203,7 @@ def slower(data_dir: Path) -> str:
 
 def _elsewhere(data_dir: Path) -> str:
     """How commands find it."""
-    return "" if data_dir == options.DATA_DIR else f" --data-dir {data_dir}"
+    return "" if data_dir == options.DATA_DIR else f" --data-dir {shlex.quote(str(data_dir))}"
 
 
 def _say_where(screen: "Console", fleet: "LocalFleet") -> None:

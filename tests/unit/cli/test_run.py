@@ -55,3 +55,4 @@ def test_the_way_to_watch_starts_the_same_fleet() -> None:
     """With its data, wherever it lies."""
     assert slower(options.DATA_DIR).endswith(" up --tokens-per-second 40")
     assert slower(Path("/data")).endswith(" up --data-dir /data --tokens-per-second 40")
+    assert slower(Path("/my data")).endswith(" up --data-dir '/my data' --tokens-per-second 40")
