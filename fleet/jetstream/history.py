@@ -57,7 +57,12 @@ async def events(
     sub = await js.pull_subscribe_bind(consumer.name, stream=stream)
     try:
         while left > 0:
-            batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
+            try:
+                batch = await sub.fetch(min(left, BATCH), timeout=FETCH_WITHIN_S)
+            except TimeoutError:
+                if (await js.consumer_info(stream, consumer.name)).num_pending:
+                    raise
+                break  # what was left has been deleted meanwhile
             left -= len(batch)
             for msg in batch:
                 if any(subjects.covers(pattern, msg.subject) for pattern in subjects_) and not is_copy(msg):
