@@ -38,7 +38,7 @@ from tests.kubernetes.cluster import (
 from tests.support.client.asking import Asking
 
 pytestmark = pytest.mark.timeout(1800)
-LOWEST, HIGHEST = 2, 6
+LOWEST, HIGHEST = 2, 8
 FIXED, POOL = "count = 4\ncalls_per_worker = 256\n", f"min = {LOWEST}\nmax = {HIGHEST}\ncalls_per_worker = 2\n"
 CPUS_OF_A_NODE = 2
 NODE_COMES_AFTER_S = 150
@@ -97,6 +97,7 @@ def test_workers_come_when_their_node_does(tmp_path: Path) -> None:
         until(lambda: len(workers()) == LOWEST, "not as many workers as there are at least")
         before, killed, present = restarts(), probe_restarts(), len(pods(WORKERS))
         room = present * CPUS_OF_A_NODE
+        assert room < HIGHEST, f"{present} pods have room for all"
         fewer = [f"{answer} of {HIGHEST} workers answer" for answer in range(1, room + 1)]
         with Asking(ask, at_once=ASKED_AT_ONCE) as asking:
             with no_room():
