@@ -21,6 +21,7 @@ _WORDS = {
     "Invalid \\uXXXX escape": r"\u needs four hexadecimal digits",
     "Extra data": "something follows after the end",
 }
+"""What `json` says, letter by letter -> in plain words."""
 _HALF = "one half of a surrogate pair stands alone"
 _TOO_DEEP = "it is nested too deeply"
 _BYTE = re.compile(r"^(?:JSON is malformed: )?(?P<what>.*?)(?: \(byte (?P<at>\d+)\))?$", re.DOTALL)

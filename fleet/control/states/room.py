@@ -12,6 +12,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
+from heapq import heapify, heappop, heappush
 from itertools import compress
 
 import structlog
@@ -71,19 +72,16 @@ class Bucket:
 
     def oldest(self) -> Iterator[tuple[str, int]]:
         """Whose deletion would make room, as if each one were deleted. None of them is named twice."""
-        left = Counter(self._bytes)
-        while left.total() > self._enough:
-            over = [tenant for tenant, states in self._states.items() if states and left[tenant] > self._share]
-            if not over:
-                return
-            tenant = max(over, key=lambda name: left[name])
+        total, share = self._bytes.total(), self._enough / max(1, len(self._states))
+        most = [(-self._bytes[tenant], tenant) for tenant, states in self._states.items() if states]
+        heapify(most)
+        while total > self._enough and most and -most[0][0] > share:
+            less, tenant = heappop(most)
             key, size = self._states[tenant].popleft()
-            left[tenant] -= size
+            total -= size
+            if self._states[tenant]:
+                heappush(most, (less + size, tenant))
             yield key, size
-
-    @property
-    def _share(self) -> float:
-        return self._enough / len(self._states)
 
 
 class StatesRoom:

@@ -13,10 +13,11 @@ import pytest
 
 from fleet import subjects
 from fleet.config import Settings
-from fleet.control.turns import Turns
+from fleet.control.turns import LOST_AFTER_S, Turns
 from fleet.jetstream import topology
 from fleet.tenants.names import of_all, subject_of
 from tests.support import agents
+from tests.support.clock import Clock
 from tests.support.fleets.processes import Component
 from tests.support.nats import servers
 from tests.support.waiting import WITHIN_S, until
@@ -141,7 +142,8 @@ async def test_a_turn_in_a_bucket_that_was_made_anew_is_not_taken_for_an_old_one
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may stand under the revision that was seen long ago, before NATS was started again."""
-    monkeypatch.setattr("fleet.control.turns.LOST_AFTER_S", 0.05)
+    clock = Clock()
+    monkeypatch.setattr("fleet.control.turns.time", clock)
     nc = await nats.connect(nats_url)
     js = nc.jetstream()
     await topology.declare(js, Settings(nats_url=nats_url))
@@ -151,6 +153,6 @@ async def test_a_turn_in_a_bucket_that_was_made_anew_is_not_taken_for_an_old_one
     await topology.declare(js, Settings(nats_url=nats_url))
     assert await third.take()
     assert third._revision == one._revision
-    await asyncio.sleep(0.05)
+    clock.now += LOST_AFTER_S
     assert not await other.take()
     await nc.close()
