@@ -1,6 +1,7 @@
 """Makes the event loop that everything runs on; waits for several tasks, ends them, and logs those that fail."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ from fleet.logger import Logger
 log = Logger(__name__)
 
 CANCEL_TRIES, CANCEL_PAUSE_S = 5, 0.5
+GARBAGE_AFTER, OLDER_AFTER = 20_000, 20
+"""New objects until those without a reference from outside are looked for, and so many looks until one at the older."""
 
 
 def fast_loop() -> asyncio.AbstractEventLoop:
@@ -21,6 +24,14 @@ def fast_loop() -> asyncio.AbstractEventLoop:
         loop = uvloop.new_event_loop()
     loop.set_exception_handler(_report)
     return loop
+
+
+def settle() -> None:
+    """To be called once a process is ready. Python's look for cycles cost up to a third of a busy process: what is
+    there by now stays, and is not looked at again; what comes is looked at less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER, OLDER_AFTER, OLDER_AFTER)
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

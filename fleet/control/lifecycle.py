@@ -25,6 +25,7 @@ from fleet.control.runner import Runner
 from fleet.control.scaling.expected_work import ExpectedWork
 from fleet.control.telemetry.metering import Meter
 from fleet.errors import Unreachable
+from fleet.event_loop import settle
 from fleet.jetstream.connection import OUTAGES, connect, disconnect
 from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import CONTROL_INBOX
@@ -75,6 +76,7 @@ class Lifecycle:
             async def start() -> None:
                 await self._start(parts, begun)
                 await then()
+                settle()
 
             try:
                 await self._background.run(start)

@@ -77,7 +77,7 @@ def _end(state: Deliberation, status: Status, event: TerminalEvent) -> Deliberat
 def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     failures = _failures(state)
     missing = tuple(agent for agent in state.agents if agent not in state.candidates)
-    final, judged = final_standings(state), judges_scores(state)
+    final, judged, same = final_standings(state), judges_scores(state), copies(state)
     results = tuple(
         RankedResult(
             rank=place,
@@ -94,7 +94,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             votes=final.votes.get(agent),
             declined=state.candidates[agent].declined,
             earlier=state.candidates[agent].earlier,
-            same_as=copies(state).get(agent),
+            same_as=same.get(agent),
         )
         for place, agent in enumerate(final.order, start=1)
     )

@@ -26,7 +26,7 @@ _BLANKS = " \t\r\n\v\f"
 _VALID_NAMES = frozenset(
     {
         *("Nats-Msg-Id", "Nats-Schedule", "Nats-Schedule-Target", "Nats-Expected-Last-Subject-Sequence"),
-        *("traceparent", "Task-Id", "Call-Token", "content-type"),
+        *("traceparent", "Task-Id", "Task-Summary", "Call-Token", "content-type"),
         *("ce-id", "ce-source", "ce-type", "ce-subject", "ce-specversion", "ce-datacontenttype", "ce-time"),
     }
 )

@@ -1,12 +1,13 @@
 """How tasks end on the event loop, and who hears of it."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Iterator
 
 import pytest
 from structlog.testing import capture_logs
 
-from fleet.event_loop import all_of, end, fast_loop, log_failure
+from fleet.event_loop import all_of, end, fast_loop, log_failure, settle
 from tests.support.tasks import drops_one_cancellation
 from tests.support.waiting import WITHIN_S
 
@@ -91,3 +92,16 @@ def test_of_what_nobody_awaits_errors_are_reported(
     with asyncio.Runner(loop_factory=fast_loop) as runner:
         runner.run(leaves_it())
     assert len(caplog.records) == reported
+
+
+def test_what_is_there_once_a_process_is_ready_is_not_looked_at_again() -> None:
+    """Python's look for cycles goes through what came later alone, and less often."""
+    thresholds, here = gc.get_threshold(), [[]]
+    try:
+        settle()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] > thresholds[0]
+        assert not any(each is here for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)

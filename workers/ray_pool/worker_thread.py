@@ -10,7 +10,7 @@ import structlog
 
 from fleet.config import Settings
 from fleet.errors import Unreachable
-from fleet.event_loop import fast_loop
+from fleet.event_loop import fast_loop, settle
 from fleet.messages.workers import WorkerStatus
 from workers.calls.worker import AgentWorker
 
@@ -72,6 +72,7 @@ class WorkerThread:
             worker = await stack.enter_async_context(AgentWorker.open(self._settings, self._name))
             worker.ended.add_done_callback(self._on_end)
             self._running = worker, stack.pop_all()  # here: one that is ready as the time is over is not lost
+        settle()
 
     async def _stop(self, worker: AgentWorker, stack: AsyncExitStack, grace_s: float) -> None:
         async with stack:
