@@ -9,13 +9,14 @@ delivers no more than the consumer's `max_ack_pending`.
 
 Where there are tenants, their shares decide who is next (`fleet.tenants.sharing`); each may have a limit of its own.
 That holds for all dispatchers together: requests of such a tenant are admitted only while it is this dispatcher's turn
-(`fleet.control.turns`), by a count that was made since.
+(`fleet.control.turns`), by a count that was made since. Fewer begin while one tenant's slow down those of another one
+that asks for little (`fleet.tenants.window`).
 """
 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -32,8 +33,9 @@ from fleet.messages import UNDECODABLE, EndSummary, decode
 from fleet.messages.end_summary import HEADER
 from fleet.observability.retries import again
 from fleet.tenants.limits import Tenant
-from fleet.tenants.names import DEFAULT_TENANT, subject_of, tenant_of
+from fleet.tenants.names import key_of_event, name_of, subject_of, tenant_of
 from fleet.tenants.sharing import Shares
+from fleet.tenants.window import Took, Window
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,12 @@ TOLD_EVERY_S = 10.0
 """How often a log says that there is no turn to be had."""
 LATE = "DeadlineExceeded"
 """The error of a call that the deadline has cut off."""
+
+
+def _took(summary: EndSummary) -> Took | None:
+    if summary.status != "COMPLETED" or summary.cached_from is not None or summary.overhead_ms is None:
+        return None
+    return Took(summary.duration_ms, summary.overhead_ms, summary.usage.calls)
 
 
 class Holdable(Protocol):
@@ -71,6 +79,7 @@ Admit = Callable[[], asyncio.Future[None]]
 class _Held:
     """A request that waits here. `expected`: tokens, for tenants. `urgency`: a higher one goes first."""
 
+    key: str
     delivery: Holdable
     admit: Admit
     tenant: str
@@ -85,7 +94,8 @@ class Admission:
     def __init__(self, limit: int, tenants: Mapping[str, Tenant] | None = None) -> None:
         self._limit = limit
         self._tenants = tenants or {}
-        self._shares = Shares({name: tenant.weight for name, tenant in self._tenants.items()})
+        weights = {name: tenant.weight for name, tenant in self._tenants.items()}
+        self._shares, self._window = Shares(weights), Window(weights)
         self._open: Counter[str] = Counter()
         self._room = 0
         self._valid_until = self._turn_until = 0.0
@@ -100,43 +110,47 @@ class Admission:
         """Requests that wait here for room."""
         return len(self._held)
 
-    def submit(
-        self,
-        delivery: Holdable,
-        admit: Admit,
-        tenant: str = DEFAULT_TENANT,
-        expected: float = 0.0,
-        urgency: int = 0,
-    ) -> None:
-        """Calls `admit` as soon as there is room, and it is this one's turn."""
+    def submit(self, key: str, delivery: Holdable, admit: Admit, expected: float = 0.0, urgency: int = 0) -> None:
+        """Calls `admit` as soon as there is room, and it is this one's turn. `key`: of its task."""
         place = next((place for place, held in enumerate(self._held) if held.urgency < urgency), len(self._held))
-        self._held.insert(place, _Held(delivery, admit, tenant, expected, urgency))
+        self._held.insert(place, _Held(key, delivery, admit, name_of(key).tenant, expected, urgency))
         if time.monotonic() < self._valid_until:
             self._let_in()
         if self._held:
             self._wake.set()
 
-    def see(self, open_: Mapping[str, int]) -> None:
-        """How many deliberations of each tenant have not ended, as the last look has found."""
-        self._open = Counter(open_)
+    def see(self, running: Collection[str]) -> None:
+        """The keys of the deliberations that have not ended, as the last look has found."""
+        self._open = Counter(name_of(key).tenant for key in running)
+        self._window.keep(running, time.monotonic() - CONTROL_ACK_WAIT_S)
 
     async def on_end(self, msg: Msg) -> None:
         """A terminal event, of whatever dispatcher's deliberation: its header tells what was used."""
         if not published(msg, *(subject_of(tenant_of(msg.subject), subject) for subject in subjects.TERMINAL)):
             return
+        tenant = tenant_of(msg.subject)
         with suppress(*UNDECODABLE):
             summary = decode(str((msg.headers or {}).get(HEADER, "")).encode(), EndSummary)
-            if summary.cached_from is not None:
-                return  # it used nothing, and says nothing of what others use
-            complete = summary.status in ("COMPLETED", "FAILED") and LATE not in summary.failures
-            tokens, ms = summary.usage.total, summary.duration_ms
-            self._shares.ended(tenant_of(msg.subject), tokens, ms, complete=complete)
+            if summary.cached_from is None:  # else it used nothing, and says nothing of what others use
+                complete = summary.status in ("COMPLETED", "FAILED") and LATE not in summary.failures
+                self._shares.ended(tenant, summary.usage.total, summary.duration_ms, complete=complete)
+            self._window.ended(
+                tenant,
+                key_of_event(msg.subject, msg.headers),
+                _took(summary),
+                {held.tenant for held in self._held},
+                time.monotonic(),
+            )
+        if time.monotonic() < self._valid_until:
+            self._let_in()
 
     def _let_in(self) -> None:
         while self._room > 0 and (held := self._next()) is not None:
             self._held.remove(held)
             self._room -= 1
             self._open[held.tenant] += 1
+            if self._tenants:  # else nobody hears of ends
+                self._window.begun(held.tenant, held.key, time.monotonic())
             begun = held.admit()
             if self._limit_of(held.tenant) is not None:
                 self._beginning.add(begun)
@@ -147,8 +161,10 @@ class Admission:
             return self._held[0] if self._held else None
         first: dict[str, _Held] = {}
         for held in self._held:
-            if held.tenant not in first and self._may_begin(held.tenant):
-                first[held.tenant] = held
+            first.setdefault(held.tenant, held)
+        now = time.monotonic()
+        may = [name for name in first if self._may_begin(name) and self._window.admits(name, first, now)]
+        first = {name: first[name] for name in may}
         if not first:
             return None
         return first[self._shares.next({name: held.expected for name, held in first.items()}, self._open)]

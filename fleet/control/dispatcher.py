@@ -1,7 +1,6 @@
 """Runs the dispatcher: validates and records `deliberation.requested`, and starts the workers."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -46,7 +45,7 @@ from fleet.requests.by_reference import whole_request
 from fleet.requests.parse import parse_request
 from fleet.requests.task import Task
 from fleet.requests.tolerance import ignored_fields
-from fleet.tenants.names import key_of, name_of, of_all
+from fleet.tenants.names import key_of, of_all
 
 log = structlog.get_logger(__name__)
 
@@ -188,7 +187,7 @@ class Dispatcher:
         else:
             expected = expected_tokens(task) if self._tenants else 0.0
             begin = partial(self._begin, key, task, message, admit)
-            self._admission.submit(delivery, begin, message.tenant, expected, PRIORITIES.index(task.priority))
+            self._admission.submit(key, delivery, begin, expected, PRIORITIES.index(task.priority))
 
     def _begin(self, key: str, task: Task, message: IncomingMessage, admit: Admit) -> asyncio.Future[None]:
         """While it waited its budget may have been spent, or its task have ended."""
@@ -238,7 +237,7 @@ class Dispatcher:
         in_work = tuple(self._component.runner.in_work)
         running = await running_tasks(self._component.js)
         if self._tenants:
-            self._admission.see(Counter(name_of(key).tenant for key in {*in_work, *running}))
+            self._admission.see({*in_work, *running})
         return len(in_work) + len(running)
 
     async def _reject(self, message: IncomingMessage, error: BadRequest) -> None:

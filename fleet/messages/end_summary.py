@@ -27,11 +27,12 @@ MAX_CORRELATION_BYTES: Final = 256
 class EndSummary(Message, frozen=True, kw_only=True):
     """How a deliberation ended. `question`, `error`: their beginning, in one line. `failures`: calls that ended in
     error, by error type. `missing`: agents without a proposal. `correlation`: empty where it is long. `score` and
-    `p_best` are the winner's.
+    `p_best` are the winner's. `overhead_ms`: its time, less that of the longest call of each phase.
     """
 
     status: Status
     duration_ms: int
+    overhead_ms: int | None = None
     usage: TotalUsage
     cost: float | None = None
     tenant: str = DEFAULT_TENANT
@@ -49,8 +50,8 @@ class EndSummary(Message, frozen=True, kw_only=True):
     correlation: dict[str, str] = {}
 
 
-def summary_of(event: TerminalEvent) -> EndSummary:
-    """The same facts as the event has."""
+def summary_of(event: TerminalEvent, overhead_ms: int | None = None) -> EndSummary:
+    """The same facts as the event has, and its overhead."""
     facts: dict[str, Any] = {}
     if isinstance(event, DeliberationCompleted):
         first = event.results[0]
@@ -69,6 +70,7 @@ def summary_of(event: TerminalEvent) -> EndSummary:
     return EndSummary(
         status=status_of(event),
         duration_ms=event.duration_ms,
+        overhead_ms=overhead_ms,
         usage=event.usage,
         cost=event.cost,
         tenant=event.tenant,
@@ -77,9 +79,9 @@ def summary_of(event: TerminalEvent) -> EndSummary:
     )
 
 
-def header_of(event: TerminalEvent) -> dict[str, str]:
+def header_of(event: TerminalEvent, overhead_ms: int | None = None) -> dict[str, str]:
     """As one line of ASCII: headers are not UTF-8 everywhere."""
-    text = msgspec.json.encode(summary_of(event)).decode()
+    text = msgspec.json.encode(summary_of(event, overhead_ms)).decode()
     return {HEADER: "".join(char if char.isascii() and char.isprintable() else _escaped(char) for char in text)}
 
 

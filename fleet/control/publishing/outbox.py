@@ -16,7 +16,7 @@ from fleet.control.publishing.large_events import fitting
 from fleet.control.publishing.terminal_events import SUBJECTS, TerminalEvents
 from fleet.control.publishing.token_counters import TokenCounters
 from fleet.control.states.cancelled import CancelledStates
-from fleet.control.telemetry.metering import Meter
+from fleet.control.telemetry.metering import Meter, overhead_ms
 from fleet.crashpoints import reach
 from fleet.deliberation.events import (
     Announce,
@@ -246,7 +246,7 @@ class Outbox:
             raise EventInFlight(state.task_id, f"{state.written_by or 'nobody'} may publish it, not this connection")
         msg_id = terminal_id(state.task_id, state.run)
         trace, status = root_context(state), status_of(event)
-        await self._tell(SUBJECTS[status], body, msg_id, state.name, trace, header_of(event))
+        await self._tell(SUBJECTS[status], body, msg_id, state.name, trace, header_of(event, overhead_ms(state)))
         self._terminal_events.took_one()
         facts = {"status": status, "duration_ms": event.duration_ms, "trace_id": trace.trace_id}
         log.info("deliberation.ended", task_id=state.task_id, **facts)

@@ -13,6 +13,7 @@ from tests.support.fleets.control_plane import Fleet, client_on
 from workers.simulator.server import Simulator, SimulatorConfig
 
 ROLE = RoleProfile(persona="You are a developer.", max_tokens=20_000)
+WORKERS = Workers(ack_wait_s=3, calls_per_worker=32)
 
 
 @asynccontextmanager
@@ -24,6 +25,7 @@ async def whole(
     worker_url: str | None = None,
     client_url: str | None = None,
     role: RoleProfile = ROLE,
+    workers: Workers = WORKERS,
     **more: Any,
 ) -> AsyncIterator[Fleet]:
     """`nats_url` may name several servers; the others are for users of their own; `more` are further settings. The
@@ -35,7 +37,7 @@ async def whole(
             vllm_urls=(simulator.url,),
             roles={"DEV": role},
             limits=limits or Limits(),
-            workers=Workers(ack_wait_s=3, calls_per_worker=32),
+            workers=workers,
             **more,
         )
         worker = structs.replace(settings, nats_url=worker_url or nats_url)

@@ -15,6 +15,7 @@ from fleet.messages import EndSummary
 from fleet.messages.end_summary import HEADER
 from fleet.messages.usage import TotalUsage
 from fleet.tenants.limits import Tenant
+from fleet.tenants.names import key_of
 from tests.support.waiting import WITHIN_S, until
 
 
@@ -88,7 +89,7 @@ class Fleet:
             self.most = max(self.most, self.in_progress)
             return recorded()
 
-        self.admission.submit(request, admit, tenant, expected, urgency)
+        self.admission.submit(key_of(tenant, f"n{number}"), request, admit, expected, urgency)
         return request
 
     async def until(self, count: int) -> None:
@@ -221,6 +222,38 @@ async def test_what_came_from_the_cache_says_nothing_of_what_others_use() -> Non
     assert [number % 2 for number in fleet.let_in] == [0, 1] * 4
 
 
+async def completed(fleet: Fleet, tenant: str, number: int, duration_ms: int, overhead_ms: int) -> None:
+    usage = TotalUsage(completion_tokens=100, calls=3)
+    summary = EndSummary(status="COMPLETED", duration_ms=duration_ms, overhead_ms=overhead_ms, usage=usage)
+    headers = {HEADER: msgspec.json.encode(summary).decode(), "Task-Id": f"n{number}"}
+    subject = f"tenant.{tenant}.deliberation.completed"
+    await fleet.admission.on_end(Msg(_client=Client(), subject=subject, headers=headers))
+
+
+async def test_where_one_tenants_deliberations_slow_down_those_of_another_one_fewer_begin() -> None:
+    """One more with each that ends, and at once. Who asks for little waits for none of them."""
+    fleet = Fleet(limit=1000, tenants={"heavy": Tenant(), "light": Tenant()})
+    async with running(fleet):
+        for number in range(4):
+            fleet.submit(number, "light")
+            await fleet.until(number + 1)
+            await completed(fleet, "light", number, 10, 5)
+        for number in range(10, 26):
+            fleet.submit(number, "heavy")
+        fleet.submit(4, "light")
+        await fleet.until(21)
+        await completed(fleet, "light", 4, 100, 95)  # half of sixteen may be in progress now
+        for number in range(30, 40):
+            fleet.submit(number, "heavy")
+        for number in range(10, 17):
+            await completed(fleet, "heavy", number, 100, 95)
+        assert (len(fleet.let_in), fleet.admission.held) == (21, 10)
+        await completed(fleet, "heavy", 17, 100, 95)
+        assert fleet.let_in[21:] == [30]
+        fleet.submit(5, "light")
+        assert fleet.let_in[21:] == [30, 5]
+
+
 async def test_a_tenant_has_a_limit_of_its_own() -> None:
     """Its further requests wait, and nobody waits for them."""
     fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
@@ -286,7 +319,7 @@ class Dispatchers:
             self.most = max(self.most, len(self.recording) + len(self.open))
             return self.recording[number]
 
-        self.admissions[dispatcher].submit(Request(), admit, "few", 1.0)
+        self.admissions[dispatcher].submit(f"few.n{number}", Request(), admit, 1.0)
 
     def record(self) -> None:
         for number, done in self.recording.items():
@@ -302,7 +335,7 @@ class Dispatchers:
         async def look(admission: Admission) -> int:
             seen = len(self.open)
             await asyncio.sleep(0)
-            admission.see({"few": seen})
+            admission.see([f"few.n{number}" for number in range(seen)])
             return seen
 
         tasks = [asyncio.create_task(each.run(partial(look, each), self.turn)) for each in self.admissions]
@@ -352,7 +385,7 @@ async def test_nobody_without_a_limit_waits_for_what_another_tenant_records(monk
     fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=2), "many": Tenant()})
     stuck: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     begun: list[int] = []
-    fleet.admission.submit(Request(), lambda: (begun.append(1), stuck)[1], "few", 1.0)
+    fleet.admission.submit("few.n1", Request(), lambda: (begun.append(1), stuck)[1], 1.0)
     async with running(fleet):
         await until(lambda: begun == [1])
         fleet.submit(2, "many", 1.0)
@@ -379,7 +412,7 @@ async def test_a_count_that_is_not_cancelled_ends_nevertheless(monkeypatch: pyte
                 await asyncio.Event().wait()
         return 0
 
-    fleet.admission.submit(Request(), lambda: (fleet.let_in.append(0), stuck)[1], "few", 1.0)
+    fleet.admission.submit("few.n0", Request(), lambda: (fleet.let_in.append(0), stuck)[1], 1.0)
     fleet.count = count  # type: ignore[method-assign]
     async with running(fleet):
         await fleet.until(1)
