@@ -10,11 +10,15 @@ import pathlib
 import re
 import ssl
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 
 PEM = pathlib.Path("/tmp/pem")
 WEIGHTS = {"fleet_calls_ahead": 1, "fleet_requests_waiting": 12}
+EXPECTED, START_S, ARRIVED_IN_S = "fleet_calls_expected_total", 45, 30
+seen: list[tuple[float, float]] = []
+"""When, and how many calls had been expected by then."""
 GROUP = "external.metrics.k8s.io/v1beta1"
 NAME, KIND = "fleet_work_ahead", "ExternalMetricValueList"
 RESOURCE = {"name": NAME, "singularName": "", "namespaced": True, "verbs": ["get"], "kind": KIND}
@@ -22,13 +26,17 @@ RESOURCES = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": GROU
 
 
 def work_ahead(collectors: Sequence[str]) -> int:
-    """The highest of what they tell: each tells the same number."""
+    """The highest of what they tell: each tells the same number. And what arrives, of which each tells its part."""
     pages = [urllib.request.urlopen(f"http://{each}:9464/metrics", timeout=3).read().decode() for each in collectors]
 
     def highest(name: str) -> float:
         return max(float(value) for page in pages for value in re.findall(rf"^{name}(?:{{.*}})? (.*)$", page, re.M))
 
-    return int(sum(weight * highest(name) for name, weight in WEIGHTS.items()))
+    expected = sum(float(value) for page in pages for value in re.findall(rf"^{EXPECTED} (.*)$", page, re.M))
+    now = time.monotonic()
+    seen[:] = [*((when, count) for when, count in seen if when > now - ARRIVED_IN_S), (now, expected)]
+    arriving = max(0.0, expected - seen[0][1]) / ARRIVED_IN_S
+    return int(sum(weight * highest(name) for name, weight in WEIGHTS.items()) + START_S * arriving)
 
 
 class Page(http.server.BaseHTTPRequestHandler):

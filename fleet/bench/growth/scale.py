@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from fleet.bench import report
-from fleet.bench.growth import idle, in_flight, replicas, stored, streams
+from fleet.bench.growth import idle, in_flight, models, replicas, stored, streams
 from fleet.bench.report import Report
 
-PARTS: Final = ("stored", "workers", "in-flight", "idle", "streams")
+PARTS: Final = ("stored", "workers", "in-flight", "idle", "streams", "models")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,5 +57,7 @@ async def _part(part: str, directory: Path, sizes: Sizes, note: report.Note) -> 
             return await idle.measure(directory, sizes.starts, sizes.idle_s, noted)
         case "streams":
             return await streams.measure(directory, sizes.deliberations, noted)
+        case "models":
+            return models.measure(sizes.turns, models.HOURS, noted)
         case _:
             raise ValueError(part)

@@ -22,6 +22,7 @@ class Part(StrEnum):
     IN_FLIGHT = "in-flight"
     IDLE = "idle"
     STREAMS = "streams"
+    MODELS = "models"
 
 
 def scale(
@@ -51,6 +52,8 @@ def scale(
     them; and a second dispatcher and collector. in-flight: memory of 10,000
     deliberations that wait for a model. idle: time until ready, and CPU while
     nothing is asked. streams: what each stream takes of a council, and keeps.
+    models: how long calls wait while copies of a model server come and go, by
+    the calls that are coming and by open ones; in simulated time.
     Ten to fifteen minutes, and 2 GB in the directory for temporary files.
 
     [dim]Example:[/dim]  fleet bench scale --part idle --json

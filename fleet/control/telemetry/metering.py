@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet.config import Settings
-from fleet.control.scaling.expected_work import ExpectedWork
+from fleet.control.scaling.expected_work import ExpectedWork, calls_left
 from fleet.control.states.saves import AppliedEvent
 from fleet.deliberation.events import DeadlinePassed, Requested, Responded, ResultFound, ResultMissing
 from fleet.deliberation.state import Deliberation
@@ -50,6 +50,7 @@ class Meter:
                     self.metrics["fleet_deliberations_accepted_total"].at(role, after.name.tenant).inc()
                     if requested.answer is not None:
                         self._looked("hit", after)
+                    self._expected(one.after)
                 case ResultFound():
                     self._looked("shared", after)
                 case ResultMissing():
@@ -59,6 +60,11 @@ class Meter:
             self._end(after, after.result)
         if self.ahead is not None:
             self.ahead.note(after)
+
+    def _expected(self, accepted: Deliberation) -> None:
+        if not accepted.ended:
+            calls = calls_left(accepted, self.ahead.later_rounds if self.ahead is not None else 1.0)
+            self.metrics["fleet_calls_expected_total"].at().inc(sum(calls.values()))
 
     def _looked(self, outcome: str, state: Deliberation) -> None:
         self.metrics["fleet_cache_total"].at(outcome, state.name.tenant).inc()

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from fleet.bench.growth import replicas, stored
+from fleet.bench.growth import models, replicas, stored
+from fleet.bench.growth.autoscaler import Autoscaler
 from fleet.bench.growth.copies import Pattern, StoredMessage
 from fleet.bench.growth.scale import PARTS
 from fleet.bench.speed import progress
@@ -109,3 +110,60 @@ def test_progress_costs_what_it_takes_beyond_silence() -> None:
     assert figures["cpu_8_watchers_vs_none"].ratio == pytest.approx(1.5)
     # 10 % of a core are 0.1 s in a second with 320 events.
     assert figures["cpu_streaming_vs_silent"].more["cpu_us_per_event"] == pytest.approx(312.5)
+
+
+def test_an_autoscaler_grows_in_steps_and_shrinks_after_its_window() -> None:
+    """Four at once, or as many again, every 15 s; fewer once it was too many in all of the window."""
+    scaler, count, sizes = Autoscaler(most=16, window_s=60.0), 1, []
+    for look, wanted in enumerate([20, 20, 20, 1, 9, 1, 1, 1, 1, 1, 0]):
+        count = scaler.size(15.0 * look, count, wanted)
+        sizes.append(count)
+    assert sizes == [5, 10, 16, 16, 16, 16, 16, 9, 9, 1, 1]
+
+
+def test_bursts_are_the_same_for_everybody() -> None:
+    """And calls take what they take on average: the spread does not make them longer."""
+    councils = models.bursts(1, 2.0)
+    assert councils == models.bursts(1, 2.0) != models.bursts(2, 2.0)
+    first = [took for council in councils for took in council.phases[0]]
+    assert sum(first) / len(first) == pytest.approx(models.CALL_S["propose"], rel=0.05)
+    assert {council.calls_from(0) % council.agents for council in councils} == {0}
+
+
+def test_servers_that_are_enough_from_the_start_make_nobody_wait() -> None:
+    """And cost what their calls take; one that is never joined by another makes all wait."""
+    councils = [models.Council(float(at), 8, [[10.0] * 8, [5.0] * 8]) for at in range(0, 400, 40)]
+    enough = models.Simulation(councils, lambda _: 1.0, 60.0).run()
+    assert enough.waited_p95_s == 0.0
+    assert enough.server_hours == pytest.approx(375.0 / 3600, abs=models.LOOK_EVERY_S / 3600)
+    crowd = [models.Council(0.0, 8, [[10.0] * 8]) for _ in range(12)]
+    alone = models.Simulation(crowd, lambda _: 1.0, 60.0).run()
+    assert alone.waited_p95_s == 20.0
+    grown = models.Simulation(crowd, lambda _: 3.0, 60.0).run()
+    assert grown.waited_p95_s == 20.0, "they come too late for this crowd"
+
+
+def test_what_is_coming_counts_phases_to_come_and_what_arrives() -> None:
+    looks: list[models.Work] = []
+
+    def noted(work: models.Work) -> float:
+        looks.append(work)
+        return 1.0
+
+    models.Simulation([models.Council(1.0, 4, [[20.0] * 4, [5.0] * 4])], noted, 60.0).run()
+    assert looks[:3] == [
+        models.Work(0, 0, 0.0),
+        models.Work(4, 8, 8 / models.ARRIVED_IN_S),
+        models.Work(0, 0, 8 / models.ARRIVED_IN_S),
+    ]
+    assert models.coming(models.Work(0, 300, 0.0)) == models.coming(models.Work(0, 0, 300 / models.ARRIVALS_S))
+
+
+def test_the_usual_way_is_given_as_many_servers() -> None:
+    """The cheapest share of seats that is not cheaper than what it is held against."""
+    dear = models.usual_at_the_price([1], 1.0, 3.0, 300.0)[0].server_hours
+    cheap = models.usual_at_the_price([1], 1.0, 2.0, 300.0)[0].server_hours
+    assert 2.0 <= cheap < 3.0 <= dear
+    figures = models.measure(2, 0.5, lambda _: None).figures
+    assert {name for name in figures if figures[name].value} == set(figures)
+    assert figures["server_hours_vs_usual"].ratio == pytest.approx(1.0, abs=0.25)

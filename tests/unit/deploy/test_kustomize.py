@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
+from fleet.bench.growth import models
 from fleet.local.nats_server import find_server
 from fleet.observability.metrics import METRICS
 from tests.support.repository.deploy import (
@@ -144,11 +145,12 @@ def test_models_are_scaled_by_what_is_coming(name: str, tmp_path: Path) -> None:
     assert spec["scaleTargetRef"]["name"] == "vllm"
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] >= SLOW_START_S
     assert start_s >= SLOW_START_S, "a start that is slower is killed"
-    gauges = {metric.name for metric in METRICS if metric.kind == "gauge"}
-    used = set(re.findall(r"max\((fleet_\w+)\)", text))
-    assert used == {"fleet_calls_ahead", "fleet_requests_waiting"}
-    assert used <= gauges
-    assert "sum(" not in text
+    kinds = {metric.name: metric.kind for metric in METRICS}
+    used = re.findall(r"(max|sum)\((?:rate\()?(fleet_\w+)", text)
+    assert {name for _, name in used} == {"fleet_calls_ahead", "fleet_requests_waiting", "fleet_calls_expected_total"}
+    assert all(how == ("max" if kinds[name] == "gauge" else "sum") for how, name in used)
+    ((seconds, within),) = re.findall(r"(\d+) \* sum\(rate\(\w+\[(\d+)s\]\)\)", text)
+    assert (float(seconds), float(within)) == (models.ARRIVALS_S, models.ARRIVED_IN_S), "not what was simulated"
 
 
 def test_simulator_needs_no_gpu() -> None:

@@ -59,6 +59,7 @@ async def test_replicas_count_each_fact_once_whatever_comes_again() -> None:
                 await deliver(runner, f"A:{asked}:{number}", responded(call), redelivered=True)
     registries = [each.metrics.registry for each in meters]
     assert total(registries, "fleet_deliberations_accepted_total") == 1
+    assert total(registries, "fleet_calls_expected_total") == 4
     assert total(registries, "fleet_deliberations_total", status="COMPLETED", role="DEV", degraded="false") == 1
     assert total(registries, "fleet_calls_total", outcome="completed") == asked == 4
     assert total(registries, "fleet_tokens_total", kind="prompt") == 5 * asked
