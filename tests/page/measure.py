@@ -9,15 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import nats
-import psutil
 from playwright.async_api import Page, async_playwright
+from psutil import NoSuchProcess
 
 from fleet import subjects
 from fleet.clock import now_ms
@@ -30,7 +30,7 @@ from fleet.messages.end_summary import HEADER, EndSummary
 from fleet.messages.headers import headers
 from fleet.page.server import serving
 from fleet.times import rfc3339
-from tests.page.conftest import need
+from tests.page.processes import browsing, chromium, most_mb, renderers, unshared_mb, used_s
 
 CALLS = 64
 A_SECOND = 5
@@ -39,6 +39,8 @@ MINUTE_S = 60.0
 LISTED = 5_000
 OPENINGS = 5
 AFTER_A_FRAME_S = 0.5
+LATE_S = 20.0
+"""A page that is opened after ten minutes has read them by then."""
 STILL_ACCEPTED = 200
 """So many accepted in the last hours: the page reads no older acceptances."""
 TASK = "measured"
@@ -170,22 +172,6 @@ async def fill(nc: Any, listed: int = LISTED, result_bytes: int = 20_000) -> Non
     await asyncio.gather(*pending)
 
 
-def chromium() -> str:
-    """Where it is."""
-    return need("chromium", "chromium-browser", "google-chrome")
-
-
-def renderers(browser_pid: int) -> list[psutil.Process]:
-    """Chromium's own processes that draw pages."""
-    children = psutil.Process(browser_pid).children(recursive=True)
-    return [each for each in children if "--type=renderer" in each.cmdline()]
-
-
-def used_s(processes: list[psutil.Process]) -> float:
-    """Of processor time."""
-    return float(sum(sum(each.cpu_times()[:2]) for each in processes))
-
-
 async def painting(page: Page, nc: Any, seconds: float) -> dict[str, Any]:
     """How long from publishing to painting."""
     await write(nc, 1 / A_SECOND)
@@ -199,25 +185,34 @@ async def painting(page: Page, nc: Any, seconds: float) -> dict[str, Any]:
 
 
 async def burden(url: str, nc: Any, seconds: float, directory: Path) -> dict[str, Any]:
-    """What a page takes of processor and memory while all write, minute by minute, in a browser without a test tool."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory / 'profile'}"]
-    browser = await asyncio.create_subprocess_exec(
-        chromium(), *options, url, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
+    """What a page takes of processor, and at most of memory, while all write, minute by minute."""
+    async with browsing(url, directory / "early") as browser_pid:
         await write(nc, 5)
-        processes, cores, memory = renderers(browser.pid), [], []
-        if not processes:
+        if not (processes := {each: used_s(each) for each in renderers(browser_pid)}):
             raise RuntimeError("the browser has no page yet, so nothing would be measured")
+        await write(nc, 5)
+        page, *others = sorted(processes, key=lambda each: processes[each] - used_s(each))  # the page's is the busiest
+        cores, memory = [], []
         for number in range(ceil(seconds / MINUTE_S)):
-            before, begin = used_s(processes), time.monotonic()
-            await write(nc, min(MINUTE_S, seconds - number * MINUTE_S))
-            cores.append(round((used_s(processes) - before) / (time.monotonic() - begin), 3))
-            memory.append(round(sum(each.memory_full_info().uss for each in processes) / 1e6))
-        return {"seconds": round(seconds), "cores": cores, "unshared_mb": memory}
-    finally:
-        browser.terminate()
-        await browser.wait()
+            before, begin = used_s(page), time.monotonic()
+            lasts_s = min(MINUTE_S, seconds - number * MINUTE_S)
+            most, _ = await asyncio.gather(most_mb(page, lasts_s), write(nc, lasts_s))
+            cores.append(round((used_s(page) - before) / (time.monotonic() - begin), 3))
+            memory.append(most)
+        own = [round(unshared_mb(each)) for each in others]
+    return {"seconds": round(seconds), "cores": cores, "unshared_mb": memory, "chromiums_own_mb": own}
+
+
+async def lateness(url: str, nc: Any, directory: Path) -> dict[str, Any]:
+    """What a page takes at most that is opened now, and reads all that was written."""
+    written = (await nc.jetstream().stream_info(subjects.AGENT_PROGRESS_STREAM)).state.messages
+    async with browsing(url, directory / "late") as browser_pid:
+        end, most = time.monotonic() + LATE_S, 0.0
+        while time.monotonic() < end:
+            await asyncio.sleep(0.2)
+            with suppress(NoSuchProcess):
+                most = max(most, *map(unshared_mb, renderers(browser_pid)), 0.0)
+    return {"messages": written, "unshared_mb": round(most)}
 
 
 async def opening(browser: Any, url: str) -> tuple[Page, dict[str, Any]]:
@@ -255,6 +250,7 @@ async def main(seconds: float) -> None:
             tell("publish to painted", await painting(page, nc, min(seconds, 60)))
             await page.close()
             tell("burden", await burden(task, nc, seconds, Path(directory)))
+            tell("late", await lateness(task, nc, Path(directory)))
             await fill(nc)
             for _ in range(OPENINGS):
                 await page.close()

@@ -45,6 +45,65 @@ for (const name of [...Object.keys(written), "Task", "Absent"]) {
   assert.equal(long(name), short(name));
 }
 """
+KEPT = """
+import assert from "node:assert";
+import { PIECE, Task } from "./src/task.js";
+
+globalThis.requestAnimationFrame = () => {};
+const told = {};
+const nothing = () => () => {};
+const link = {
+  reconnected: nothing,
+  hear: nothing,
+  follow: (stream, subject, tell) => ((told[subject] = tell), nothing),
+  result: async () => ({ status: "IN_PROGRESS" }),
+  stored: async () => null,
+  whole: async (body) => body,
+};
+const task = new Task(link, "t-1");
+while (!told["agent.response.completed"]) await new Promise(setImmediate);
+
+const messages = [];
+function tell(kind, agent, more) {
+  const call = { task_id: "t-1", agent_id: `agent-${agent}`, phase: "propose", round: 0, attempt: 1 };
+  const said = { ...call, timestamp: "2026-11-30T13:00:00.000Z", ...more };
+  const msg = { headers: new Map([["Task-Id", said.task_id]]), json: () => said };
+  messages.push(new WeakRef(msg), new WeakRef(said));
+  told[`agent.response.${kind}`](msg);
+}
+const write = (times, more) => {
+  for (let number = 0; number < times; number += 1)
+    for (let agent = 0; agent < 64; agent += 1)
+      tell("progress", agent, { text_delta: `word ${number} `, tokens: number, ...more });
+};
+// All that can be reached from the calls, without the pieces of their texts.
+function others(value) {
+  if (typeof value !== "object" || value === null) return 1;
+  const entries = value instanceof Map ? [...value] : Object.entries(value);
+  return entries.reduce((sum, [name, each]) => sum + (name === "pieces" ? 0 : others(each)), 1);
+}
+const texts = () => [...task.calls.values()].map(({ pieces }) => pieces.join(""));
+const words = (times) => Array.from({ length: times }, (_, number) => `word ${number} `).join("");
+
+write(10);
+const atFirst = others(task.calls);
+write(990, { attempt: 1 });
+write(5, { task_id: "t-2", agent_id: "another" });
+assert.equal(task.calls.size, 64);
+assert.equal(others(task.calls), atFirst);
+assert.ok(texts().every((text) => text === words(10) + words(990)));
+for (const { pieces } of task.calls.values()) assert.ok(pieces.length <= Math.ceil(pieces.join("").length / PIECE));
+write(3, { attempt: 2 });
+write(3, { attempt: 1 });
+assert.ok(texts().every((text) => text === words(3)));
+tell("completed", 0, { attempt: 2, duration_ms: 1, proposal: { content: "whole" } });
+await new Promise(setImmediate);
+assert.deepEqual(task.calls.values().next().value.pieces, ["whole"]);
+await new Promise(setImmediate);
+gc();
+assert.equal(messages.filter((each) => each.deref()).length, 0);
+task.close();
+"""
 
 
 @asynccontextmanager
@@ -174,6 +233,12 @@ def test_the_short_way_to_headers_reads_what_the_long_one_reads(source: Path) ->
     """It takes nats.js's bytes from where this version of it has them, and never its objects."""
     (source / "headers.mjs").write_text(HEADERS)
     run(source, "node", "headers.mjs")
+
+
+def test_of_what_calls_write_their_text_is_kept_and_no_message(source: Path) -> None:
+    """Once, in few pieces, of the last attempt, and of this deliberation alone; an answer takes its place."""
+    (source / "kept.mjs").write_text(KEPT)
+    run(source, "node", "--expose-gc", "kept.mjs")
 
 
 def test_reasons_are_read_as_the_reports_read_them(source: Path) -> None:

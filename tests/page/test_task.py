@@ -160,3 +160,22 @@ async def test_a_long_text_that_grows_is_drawn_in_part_and_kept_once(browser: An
         text = await words.text_content()
         assert [text.count(f"part {number} ") for number in range(60)] == [1] * 60
         await page.close()
+
+
+async def test_calls_out_of_sight_are_not_drawn_and_are_there(browser: Any, tmp_path: Path) -> None:
+    """The browser arranges none of them again while they write. Who searches for one is taken to it."""
+    drawn = """() => [...document.querySelectorAll(".call .who")]
+        .filter((each) => each.checkVisibility({ contentVisibilityAuto: true })).map((each) => each.textContent)"""
+    first, last = "agent-dev-001", f"agent-dev-{measure.CALLS - 1:03}"  # the text of the very last one is shown
+    async with measure.stage(tmp_path) as (url, nc, _):
+        await measure.answer(nc)
+        page = await browser.new_page(viewport={"width": 1280, "height": 400})
+        await page.goto(f"{url}/#/task/{measure.TASK}")
+        await page.get_by_role("heading", name=measure.TASK).wait_for()
+        await measure.write(nc, 1.0)  # a word of each call
+        await page.wait_for_function(f"() => (({drawn})()).includes('{first}')")
+        await page.wait_for_function(f"() => document.querySelectorAll('.call').length === {measure.CALLS}")
+        await page.wait_for_function(f"() => !(({drawn})()).includes('{last}')")
+        assert await page.evaluate(f"find('{last}')")
+        await page.wait_for_function(f"() => (({drawn})()).includes('{last}')")
+        await page.close()
