@@ -235,6 +235,21 @@ def test_the_short_way_to_headers_reads_what_the_long_one_reads(source: Path) ->
     run(source, "node", "headers.mjs")
 
 
+def test_of_two_messages_of_one_millisecond_the_first_is_known(source: Path) -> None:
+    """NATS leaves out zeros at the end of a time."""
+    (source / "moments.mjs").write_text(
+        'import assert from "node:assert";\n'
+        'import { Link } from "./src/nats.js";\n'
+        "const at = async (message) => (await Link.prototype.stored.call({ api: async () => ({ message }) })).at;\n"
+        'const times = ["13:00:00Z", "13:00:00.1234Z", "13:00:00.123456Z", "13:00:00.124Z", "13:00:01.000000009Z"];\n'
+        "const moments = [];\n"
+        "for (const each of times) moments.push(await at({ time: `2026-11-30T${each}`, hdrs: '', data: '' }));\n"
+        "assert.ok(moments.every((each, number) => number === 0 || each > moments[number - 1]), String(moments));\n"
+        'assert.equal(Math.floor(moments[2]), Date.parse("2026-11-30T13:00:00.123Z"));\n'
+    )
+    run(source, "node", "moments.mjs")
+
+
 def test_of_what_calls_write_their_text_is_kept_and_no_message(source: Path) -> None:
     """Once, in few pieces, of the last attempt, and of this deliberation alone; an answer takes its place."""
     (source / "kept.mjs").write_text(KEPT)

@@ -91,7 +91,7 @@ export class Link {
     try {
       const { message } = await this.api(`STREAM.MSG.GET.${stream}`, which);
       const text = (base64) => new TextDecoder().decode(bytes(base64));
-      return { seq: message.seq, subject: message.subject, at: Date.parse(message.time), headers: headersIn(text(message.hdrs)), data: text(message.data) };
+      return { seq: message.seq, subject: message.subject, at: momentOf(message.time), headers: headersIn(text(message.hdrs)), data: text(message.data) };
     } catch (error) {
       if (error.code === NO_MESSAGE) return null;
       throw error;
@@ -191,6 +191,9 @@ export function headersOf(msg) {
     return text.slice(begin, text.indexOf("\r\n", begin)).trim();
   };
 }
+
+// In ms, with their parts: of two messages of one millisecond it says which came first.
+const momentOf = (time) => Date.parse(time) + Number(`0.${/\.\d{3}(\d+)/.exec(time)?.[1] ?? 0}`);
 
 // The first line is the version.
 const headersIn = (block) =>
