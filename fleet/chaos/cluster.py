@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import psutil
 
 from fleet import crashpoints, subjects
@@ -58,8 +59,11 @@ OF_TENANTS = "\n".join(
 
 CONFIG = f"""\
 [workers]
-count = 2
-calls_per_worker = 64
+min = 1
+max = 3
+shrink_after_s = 10
+calls_per_worker = 24
+num_cpus = 0.1
 ack_wait_s = {ACK_WAIT_S}
 stall_timeout_s = 5
 
@@ -67,9 +71,9 @@ stall_timeout_s = 5
 {OF_TENANTS}
 """
 
-WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 2, "raylet": 1, "gcs": 1, "nats": 1}
-"""What runs when nothing is broken."""
-LOOK_S = 0.5
+WHOLE: Final[Mapping[str, int]] = {"dispatcher": 2, "collector": 2, "actor": 1, "raylet": 1, "gcs": 1, "nats": 1}
+"""What runs at least when nothing is broken: there are more actors while there is work for them."""
+LOOK_S, READY_WITHIN_S = 0.5, 2.0
 
 
 class Cluster(Startable):
@@ -137,6 +141,16 @@ class Cluster(Startable):
             if all(running[kind] >= count for kind, count in self._whole.items()) or time.monotonic() > until:
                 return running
             await asyncio.sleep(LOOK_S)
+
+    async def ready(self, kind: str) -> bool:
+        """Whether all dispatchers, or all collectors, say that they are ready."""
+        ports = [port for name, port in self.health_ports.items() if name.startswith(kind)]
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=READY_WITHIN_S)) as http:
+            try:
+                statuses = [(await http.get(f"http://127.0.0.1:{port}/readyz")).status for port in ports]
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                return False
+        return all(status == 200 for status in statuses)
 
     def once(self, name: str, **environ: str) -> Child:
         """The replica `name`, whose next start has `environ`: it must be ended to take effect."""

@@ -13,6 +13,7 @@ from fleet.chaos.cluster import WHOLE
 from fleet.chaos.counters import ACCEPTED, CALLS, ENDED, REJECTIONS, TOKEN_KINDS, TOKENS, Fact, differences, series
 from fleet.chaos.history import Event, History
 from fleet.chaos.recovery import repeated
+from fleet.chaos.tenants.cached import cached_results_are_ones_own
 from fleet.chaos.tenants.invariants import tenants_are_apart, tokens_of_tenants_are_true
 from workers.simulator.chat import digest_of
 
@@ -208,6 +209,7 @@ INVARIANTS: Final[dict[str, Callable[[History], Found]]] = {
     "counters are true": counters_are_true,
     "tenants apart": tenants_are_apart,
     "tokens of tenants are true": tokens_of_tenants_are_true,
+    "cached results are one's own": cached_results_are_ones_own,
     "fleet whole again": fleet_is_whole,
     "memory bounded": memory_is_bounded,
     "no process left": nothing_is_left,

@@ -28,7 +28,8 @@ was published, unless NATS is started again meanwhile."""
 ASK_TIMEOUT_S = 20.0
 TOLD = ("tenant", "task_id", "status", "completed_at")
 """Of a terminal event: what tells it from others, whatever their ids."""
-SHARE_ASKED = 0.1
+SHARE_ASKED, SHARE_CACHED, SHARE_REFRESHED = 0.1, 0.1, 0.1
+"""Of good requests: their clients wait for the result; they may be answered from the cache; of these, they renew it."""
 PAUSE_S = 0.5
 SHARE_AT_MOMENTS = 0.4
 LONG_TASK_CHARACTERS = 38_000
@@ -84,7 +85,7 @@ def requests(
     """`count` good requests spread over `within_s`, a part of them just before one of `moments`, so that these do not
     find the fleet idle; and bad and repeated ones beside them. Tenants use the same ids. Pure.
     """
-    rng, of_tenants = Random(f"{seed}/load"), Random(f"{seed}/tenants")
+    rng, of_tenants, of_cache = (Random(f"{seed}/{what}") for what in ("load", "tenants", "cache"))
     made: list[Request] = []
     counts: Counter[str] = Counter()
 
@@ -101,6 +102,8 @@ def requests(
             at_s = max(0.0, rng.choice(moments) - rng.uniform(0.0, 1.0))
         task_id = f"chaos-{seed}-{number}" if rng.random() < 0.6 else None
         body = _body(rng, index, task_id, timeout_s, large)
+        if of_cache.random() < SHARE_CACHED:
+            body |= _question(of_cache)
         cancel = rng.uniform(0.05, 3.0) if rng.random() < 0.1 else None
         add(at_s, "good", _encode(body), task_id, cancel_after_s=cancel, ask=ask)
         if task_id and rng.random() < 0.15:
@@ -136,6 +139,20 @@ def _body(rng: Random, index: int, task_id: str | None, timeout_s: float, large:
     return body | ({"task_id": task_id} if task_id else {})
 
 
+def _question(rng: Random) -> dict[str, Any]:
+    """One of a few that all tenants ask again and again."""
+    cache = "refresh" if rng.random() < SHARE_REFRESHED else "use"
+    text = f"Which {rng.choice(_QUESTIONED)} would you take?"
+    return {
+        "task_description": text,
+        "num_agents": 3,
+        "rounds": 0,
+        "role": "DEV",
+        "options": {"cache": cache, "seed": 7},
+    }
+
+
+_QUESTIONED = ("cache", "scheduler")
 _THINGS = ("a rate limiter", "an outbox", "a cache", "a scheduler", "an audit log", "a job queue")
 _TROUBLES = ("a restart", "a full disk", "a slow peer", "a lost packet", "a clock that jumps", "a burst")
 _OPTIONS: tuple[dict[str, Any], ...] = (

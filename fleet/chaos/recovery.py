@@ -115,7 +115,7 @@ def _over_at(injected: InjectedFault) -> float:
 def _strands_calls(injected: InjectedFault) -> bool:
     """Whether calls may have to be made again because of it: not where it hit the control plane alone."""
     match injected.kind:
-        case "kill" | "term" | "stop" | "partition" | "cut":
+        case "kill" | "term" | "stop" | "roll" | "partition" | "cut":
             return injected.target not in CONTROL_PLANE
         case "crash":
             return injected.target in crashpoints.WORKER

@@ -28,6 +28,8 @@ class Report(Struct, frozen=True, kw_only=True):
     rejected: int
     ended: dict[str, int]
     not_taken: int
+    cached: int
+    """Of those that ended: with a result from the cache."""
     violations: tuple[Violation, ...]
     checked: tuple[str, ...]
     recoveries: tuple[dict[str, Any], ...]
@@ -72,7 +74,8 @@ class Report(Struct, frozen=True, kw_only=True):
         kinds = Counter(injected.kind for injected in self.injected)
         ended = ", ".join(f"{count} {status}" for status, count in sorted(self.ended.items()))
         console.print(
-            f"\n{self.accepted} accepted ({ended}), {self.rejected} rejected, {self.not_taken} not taken by NATS; "
+            f"\n{self.accepted} accepted ({ended}; {self.cached} from the cache), {self.rejected} rejected, "
+            f"{self.not_taken} not taken by NATS; "
             f"{len(self.injected)} faults ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))}) "
             f"in {self.seconds:.0f} s",
             highlight=False,
@@ -96,6 +99,7 @@ def report(
         accepted=len(history.accepted),
         rejected=sum(event.subject == subjects.REJECTED for event in history.events),
         ended=dict(ended),
+        cached=sum(event.terminal and event.body.get("cached_from") is not None for event in history.events),
         not_taken=sum(sent.sequence is None for sent in history.sent),
         violations=violations,
         checked=checked(history),

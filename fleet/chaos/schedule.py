@@ -13,6 +13,7 @@ Kind = Literal[
     "kill",  # SIGKILL
     "term",  # SIGTERM
     "stop",  # SIGSTOP, later SIGCONT
+    "roll",  # SIGTERM to all of a kind, one after the other, as an upgrade does
     "crash",  # at a named point of the code
     "clock",  # a replica whose clock is an hour off
     "partition",  # bytes are held back, then flow again
@@ -28,6 +29,7 @@ Card = tuple[Kind, str]
 """A kind of fault, and its target."""
 
 PROCESSES: Final = ("dispatcher", "collector", "actor", "actors", "raylet", "gcs", "nats")
+ROLLED: Final = ("dispatcher", "collector", "actor")
 MODEL_FAULTS: Final = (
     *("hang", "refuse", "http_429", "http_500", "http_503", "stall", "truncate", "malformed", "empty", "flapping"),
     "stop",
@@ -137,6 +139,7 @@ CATALOGUE: Final[tuple[Card, ...]] = (
     *(("kill", target) for target in PROCESSES),
     *(("term", target) for target in PROCESSES),
     *(("stop", target) for target in PROCESSES),
+    *(("roll", target) for target in ROLLED),
     *(("crash", point) for point in crashpoints.POINTS),
     *(("clock", target) for target in CLOCKS),
     *(("partition", target) for target in (*LINKS, STUCK)),

@@ -11,6 +11,7 @@ HOW: Final[dict[Kind, Callable[[Target, Fault], Awaitable[str]]]] = {
     "kill": process.kill,
     "term": process.term,
     "stop": process.stop,
+    "roll": process.roll,
     "crash": process.crash,
     "clock": process.clock,
     "partition": network.partition,

@@ -17,6 +17,8 @@ from fleet.crashpoints import DISPATCHER, VARIABLE
 from fleet.local.supervisor import Child
 
 REACHED_WITHIN_S = 20.0
+ROLLED_WITHIN_S = 30.0
+"""Something else may be broken meanwhile: then the next one is ended all the same."""
 LOOK_S = 0.1
 MOST_REACHES = 8
 
@@ -38,6 +40,24 @@ async def stop(target: Target, fault: Fault) -> str:
     finally:
         _signal(pids, signal.SIGCONT)
     return _named("SIGSTOP", pids)
+
+
+async def roll(target: Target, fault: Fault) -> str:
+    """SIGTERM to each process of a kind. Dispatchers and collectors: the next one only once all are ready again."""
+    pids = target.cluster.pids(fault.target)
+    for pid in pids:
+        _signal([pid], signal.SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ROLLED_WITHIN_S):
+                await _until_ready_without(target, fault.target, pid)
+    return _named("SIGTERM in turns", pids)
+
+
+async def _until_ready_without(target: Target, kind: str, pid: int) -> None:
+    while pid in await asyncio.to_thread(target.cluster.pids, kind):  # noqa: ASYNC110 (a process has no event)
+        await asyncio.sleep(LOOK_S)
+    while kind != "actor" and not await target.cluster.ready(kind):  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
 
 
 async def crash(target: Target, fault: Fault) -> str:
