@@ -10,7 +10,7 @@ tenant and size had lately is what it takes without a queue. What is more than t
 
 | of a tenant below its share | what happens |
 |---|---|
-| one deliberation took twice as long as it would without waiting | the window falls to half |
+| one deliberation took twice as long as it would without waiting, or longer | the window falls by as much |
 | some took longer by a twelfth | the window falls a little |
 | they took no longer | the window grows |
 | none has ended for `KEPT_S` | there is no window any more |
@@ -30,7 +30,8 @@ UNNOTICED_MS: Final = 3.0
 SOME: Final = 4
 """One deliberation says little: chance makes as much of a difference."""
 FALLS: Final = 0.85
-FALLS_FAR: Final = 0.5
+FALLS_FAR: Final = 0.25
+"""At most: by as much as one that took twice as long, or longer, took longer."""
 GROWS: Final = 0.05
 """The least part by which it grows; else by one."""
 LEAST: Final = 1.0
@@ -76,7 +77,8 @@ class Window:
         if self._size is None or now > self._needed_until:
             self._size = None
             return True
-        return self._count < self._size or len(self._open[tenant]) + 1 <= self._share(tenant, waiting, self._size)
+        share = self._share(tenant, waiting, self._size)
+        return self._count + 1 <= self._size or len(self._open[tenant]) + 1 <= share
 
     def ended(self, tenant: str, key: str, took: Took | None, waiting: Collection[str], now: float) -> None:
         """One of any dispatcher's has ended; None: it did not complete."""
@@ -96,8 +98,8 @@ class Window:
         if not has_little or (count == of_tenant and self._size is None):
             return
         self._needed_until = now + max(KEPT_S, 2 * took.duration_ms / 1000)
-        if _waits(took, self._least_of(size)) > 1.0:
-            self._fall(FALLS_FAR, count, now)
+        if (waits := _waits(took, self._least_of(size))) > 1.0:
+            self._fall(max(FALLS_FAR, 1 / (1 + waits)), count, now)
         elif len(some) == SOME:
             if _waits(mean, self._least_of(size)) > TOO_LONG:
                 self._fall(FALLS, count, now)
