@@ -122,7 +122,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         stop_explanation=state.stop_explanation,
         disqualified=reports.disqualified(state),
         synthesis=state.synthesis and state.synthesis.change(better=synthesis_is_better(state)),
-        notes=(*state.notes, *notes_on_copies(state)),
+        notes=(*state.notes, *notes_on_copies(state), *reports.notes_on_obedience(final)),
         task=reports.task(state),
         correlation=state.task.correlation,
         **spent(state),

@@ -71,6 +71,7 @@ def reviews(
             scores=critique.scores,
             score=score,
             adjusted=adjusted(call.reviewer_id, score),
+            counted_as=final.instead.get((call.reviewer_id, original)) if score is not None else None,
         )
         for call in sorted(state.critiques, key=lambda call: (call.round, place[call.reviewer_id]))
         for critique in call.critiques
@@ -88,6 +89,7 @@ def reviews(
             requirements_met=card.requirements_met,
             score=score,
             adjusted=adjusted(reviewer, score),
+            counted_as=final.instead.get((reviewer, original)),
         )
         for reviewer in state.agents
         for reading, order, cards in _readings(state, reviewer)
@@ -140,6 +142,15 @@ def ranking(state: Deliberation, final: Standings) -> Ranking:
         effective_reviewers=final.effective_reviewers,
         tied=final.tied,
         decided_by=final.decided_by,
+    )
+
+
+def notes_on_obedience(final: Standings) -> tuple[str, ...]:
+    """Which scores count as something else, and why."""
+    return tuple(
+        f"a full score of {reviewer} for {author} counts as {value:g}: it alone would put that first, far above what "
+        "others say"
+        for (reviewer, author), value in sorted(final.instead.items())
     )
 
 

@@ -64,7 +64,8 @@ class Review(Message, frozen=True, kw_only=True):
     `adjusted`: what counts (see `Ranking`); in a critique only where it settled the verdict. `reading`: 2 for what was
     scored again, or in addition. Critiques: `scores`, by criterion, of the text as it stood then. `reward`: of a judge,
     who is no member of the council and has seen this text alone (`position` 0); `score` is what it comes to beside the
-    others (see `subjects.md`), null where it says nothing.
+    others (see `subjects.md`), null where it says nothing. `counted_as`: for a full score that alone would
+    decide, what the others make of the text.
     """
 
     reviewer_id: str
@@ -80,6 +81,7 @@ class Review(Message, frozen=True, kw_only=True):
     requirements_met: tuple[bool, ...] = ()
     score: float | None = None
     adjusted: float | None = None
+    counted_as: float | None = None
     reward: Reward | None = None
 
 

@@ -136,3 +136,34 @@ def test_recorded_results_can_be_worked_out() -> None:
     events = recorded()
     assert len(events) >= 5
     assert {event["task_id"]: deviations(event) for event in events if deviations(event)} == {}
+
+
+def obedient(number: int) -> Any:
+    """Reviewers who know the quality but for a point; one of them gives a 10 to an author who asks for it."""
+
+    def judge(call: AgentRequested, author: str) -> float:
+        reviewer, asked = (f"agent-dev-00{1 + (number + at) % 5}" for at in (0, 1 + number % 4))
+        if (call.agent_id, author) == (reviewer, asked):
+            return 10.0
+        about = {"agent-dev-001": 6.2, "agent-dev-002": 6.0, "agent-dev-003": 6.1, "agent-dev-004": 5.9}
+        noise = Random(f"{number}/{call.agent_id}/{author}").uniform(-1.8, 1.8)
+        return round(about.get(author, 5.5) + noise, 1)
+
+    return lambda call: answer(call, judge=judge)
+
+
+def test_what_counts_for_an_obedient_score_can_be_worked_out() -> None:
+    """Of councils of five with an obedient judge: which score it is, what counts for it, and that notes say so."""
+    seen = 0
+    for number in range(20):
+        event, _ = completed(obedient(number), num_agents=5, rounds=0, seed=number)
+        told = msgspec.json.decode(msgspec.json.encode(event))
+        assert deviations(told) == []
+        out = [review for entry in told["results"] for review in entry["reviews"] if review["counted_as"] is not None]
+        assert len(event.notes) == len(out)
+        assert all(review["score"] == 10.0 and review["counted_as"] < 8.0 for review in out)
+        seen += len(out)
+        for review in out:
+            review["counted_as"] = None
+        assert bool(deviations(told)) == bool(out)
+    assert seen > 5

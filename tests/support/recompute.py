@@ -6,7 +6,7 @@ Nothing of the fleet's own arithmetic is imported. `deviations` names every numb
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import NormalDist, fmean
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 Entry = dict[str, Any]
 POWERS = {2: 0.45, 3: 0.8, 5: 1.1, 8: 1.15, 12: 1.3}
+MOST_ERROR = 1.8
 DIGITS_6, DIGITS_4 = 3e-6, 1.1e-4
 """Half a last digit, and what iterating until nothing moves by 10⁻⁶ leaves open."""
 
@@ -28,6 +29,7 @@ class Row:
     score: float
     place: tuple[int, int]
     same_model: float
+    points: tuple[float, ...] = ()
 
 
 def deviations(event: Entry) -> list[str]:
@@ -76,6 +78,15 @@ def given(event: Entry, review: Entry) -> float | None:
     return mean_of(event, {name: each["score"] for name, each in review["criteria"].items()})
 
 
+def points_of(event: Entry, review: Entry) -> tuple[float, ...]:
+    """What it gave by criterion."""
+    if review["phase"] == "critique":
+        told = review["scores"]
+    else:
+        told = {name: each["score"] for name, each in review["criteria"].items()}
+    return tuple(point for name, point in told.items() if name in weights(event))
+
+
 def rows_of(event: Entry, kept: Any) -> list[Row]:
     """Of the reviews that are `kept`; what a reviewer scored twice is one, the mean, at the first place."""
     model = models_of(event)
@@ -86,7 +97,8 @@ def rows_of(event: Entry, kept: Any) -> list[Row]:
             if score is not None and review.get("reward") is None:
                 reviewer, author = review["reviewer_id"], entry["agent_id"]
                 same = float(model[reviewer] == model[author])
-                row = Row(reviewer, author, score, (review["reading"], review["position"]), same)
+                points = points_of(event, review)
+                row = Row(reviewer, author, score, (review["reading"], review["position"]), same, points)
                 found.setdefault((reviewer, author), []).append(row)
     rows = [_mean(min(rows, key=lambda row: row.place), rows) for rows in found.values()]
     return [*rows, *(row for judge in sorted(rewards_of(event, kept)) for row in _of_judge(event, kept, judge, rows))]
@@ -140,7 +152,9 @@ def pooled(rows: Sequence[Row], same: Mapping[str, str]) -> list[Row]:
 
 
 def _mean(first: Row, rows: Sequence[Row], author: str | None = None) -> Row:
-    return Row(first.reviewer, author or first.author, fmean(row.score for row in rows), first.place, first.same_model)
+    points = tuple(point for row in rows for point in row.points)
+    score = fmean(row.score for row in rows)
+    return Row(first.reviewer, author or first.author, score, first.place, first.same_model, points)
 
 
 def final(review: Entry) -> bool:
@@ -241,6 +255,67 @@ class Adjustment:
         return dict(zip(among, powered / powered.sum(), strict=True))
 
 
+# --- obedience --------------------------------------------------------------------------------------------------------
+
+
+def obedient(
+    rows: Sequence[Row], penalty: Mapping[str, float], faulty: Collection[str]
+) -> dict[tuple[str, str], float]:
+    """The full scores that decide alone and have all the signs of subjects.md, and what counts for them."""
+
+    def leaders(ours: Adjustment) -> set[str]:
+        sound = [author for author in ours.authors if author not in faulty] or ours.authors
+        score = {author: round(max(0.0, ours.scores()[author] - penalty.get(author, 0.0)), 4) for author in sound}
+        return {author for author in sound if round(max(score.values()) - score[author], 4) <= 0.005}
+
+    found = {}
+    for row in rows:
+        others = [other for other in rows if other is not row]
+        told = [other for other in others if other.points]
+        own: dict[str, list[float]] = {}
+        for other in told:
+            own.setdefault(other.reviewer, []).append(other.score)
+        mine, points = own.get(row.reviewer, []), [point for other in told for point in other.points]
+        below = [point for point in points if point < 9.5]
+        readers = sum(other.author == row.author for other in rows)
+        if row.score < 9.9 or not row.points or readers < 4 or len(mine) < 2 or row.score - max(mine) < 1:
+            continue
+        spread = fmean(float(np.var(each, ddof=1)) for each in own.values() if len(each) > 1)
+        if float(np.var(mine, ddof=1)) > 3 * spread or len({round(point) for point in below}) < 5:
+            continue
+        if len(points) - len(below) > 0.1 * len(points) or row.author not in leaders(Adjustment(rows)):
+            continue
+        value = usual(row, rows)
+        ours = Adjustment(counted(rows, {(row.reviewer, row.author): value}))
+        if (
+            row.author not in leaders(ours)
+            and ours.error <= MOST_ERROR
+            and row.score - value > ours.error * readers / 3
+        ):
+            found[row.reviewer, row.author] = value
+    return found
+
+
+def usual(row: Row, rows: Sequence[Row]) -> float:
+    """The score at which the adjusted one is the quality plus what the place does to the others, by bisection."""
+
+    def off(value: float) -> float:
+        ours = Adjustment(counted(rows, {(row.reviewer, row.author): value}))
+        beside = [other for other in rows if other.place == row.place and other is not row]
+        place = [ours.adjusted[other.reviewer, other.author] - ours.quality(other.author) for other in beside]
+        return ours.quality(row.author) + (fmean(place) if place else 0.0) - ours.adjusted[row.reviewer, row.author]
+
+    low, high = -10.0, 20.0
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (middle, high) if off(middle) > 0 else (low, middle)
+    return round(low, 4)
+
+
+def counted(rows: Sequence[Row], instead: Mapping[tuple[str, str], float]) -> list[Row]:
+    return [replace(row, score=instead.get((row.reviewer, row.author), row.score)) for row in rows]
+
+
 # --- the order --------------------------------------------------------------------------------------------------------
 
 
@@ -307,8 +382,11 @@ def _ranking(event: Entry) -> Iterator[str]:
             best = [e["agent_id"] for e in originals if e["penalty"] == order[0]["penalty"]]
             yield from _decided(event, best if len(best) > 1 else [], "text_hash" if len(best) > 1 else "checks")
         case _:
-            yield from _scores(event, originals, same, rows)
-            order = yield from _by_score(event, originals, same, rows)
+            penalty = {entry["agent_id"]: entry["penalty"] for entry in originals}
+            found = obedient(rows, penalty, [entry["agent_id"] for entry in originals if faulty(entry)])
+            kept = counted(rows, (yield from _instead(event, same, found)))
+            yield from _scores(event, originals, same, kept)
+            order = yield from _by_score(event, originals, same, kept)
     behind = [
         e for entry in order for e in (entry, *(c for c in entries if same.get(c["agent_id"]) == entry["agent_id"]))
     ]
@@ -320,6 +398,20 @@ def _ranking(event: Entry) -> Iterator[str]:
     for copy, original in same.items():
         yield from _compare(f"{copy}.score", by_id[copy]["score"], by_id[original]["score"])
         yield from _compare(f"{copy}.p_best", by_id[copy]["p_best"], None)
+
+
+def _instead(event: Entry, same: Mapping[str, str], found: Mapping[tuple[str, str], float]) -> Any:
+    """What counts for a score, as told where that is right."""
+    told = dict(found)
+    for entry in council(event):
+        author = same.get(entry["agent_id"], entry["agent_id"])
+        for review in entry["reviews"]:
+            key, value = (review["reviewer_id"], author), review.get("counted_as")
+            ours = found.get(key) if final(review) and review["score"] is not None else None
+            yield from _compare(f"{author} by {review['reviewer_id']}: counted_as", value, ours, DIGITS_4)
+            if value is not None:
+                told[key] = value
+    return told
 
 
 def _scores(event: Entry, originals: Sequence[Entry], same: Mapping[str, str], rows: Sequence[Row]) -> Iterator[str]:
@@ -473,6 +565,7 @@ def _scores_of_round(event: Entry, number: int) -> Any:
 def _plain(event: Entry, kept: Any) -> tuple[dict[str, float], dict[str, float]]:
     """Scores and Borda points without penalties, each text for itself."""
     rows = rows_of(event, kept)
+    rows = counted(rows, obedient(rows, {}, ()))
     return (Adjustment(rows).scores(), borda(rows)) if rows else ({}, {})
 
 

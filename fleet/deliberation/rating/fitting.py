@@ -12,7 +12,7 @@ residuals, too, are taken less their mean at their place.
   the same way, its variance being taken for `SAME_MODEL`.
 * A score that is more than `CLAMP` error deviations off what the others make of it counts only so far (Huber 1964;
   1.345 loses one twentieth where errors are normal). So one reviewer that judges at random moves little. One that
-  obeys a text still doubles its chance among five agents: what is cut remains in the mean of its place.
+  obeys a text moves more, since what is cut remains in the mean of its place: see `obedience`.
 
 Only `quality` ranks: the mean of the `adjusted` scores. (Many-facet judging, as in Linacre 1989. Panickssery et al.
 2024, arXiv:2404.13076, measured the taste for one's own model.)

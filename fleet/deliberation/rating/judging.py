@@ -17,7 +17,7 @@ from fleet.deliberation.rating.ranking import (
     shortlist,
     with_copies,
 )
-from fleet.deliberation.rating.scoring import Score, card_score, weighted, weights
+from fleet.deliberation.rating.scoring import Score, weighted, weights
 from fleet.deliberation.state import Deliberation
 from fleet.messages import Comparison, Scorecard
 
@@ -38,9 +38,9 @@ def final_scores(state: Deliberation) -> list[Score]:
     scores: list[Score] = []
     for reviewer in state.agents:
         order = shown_order(state, "score", state.round, reviewer) if reviewer in state.scores else ()
-        scores += _scores(state, order, reviewer, _means(state.scores.get(reviewer, ()), rubric))
-        again = _means(state.second_scores.get(reviewer, ()), rubric)
-        scores += _scores(state, state.second_orders.get(reviewer, ()), reviewer, again, reading=2)
+        scores += _scores(state, order, reviewer, _points(state.scores.get(reviewer, ())), rubric)
+        again = _points(state.second_scores.get(reviewer, ()))
+        scores += _scores(state, state.second_orders.get(reviewer, ()), reviewer, again, rubric, reading=2)
     scores = pooled(scores, {})
     return [*scores, *(score for judge in state.judges for score in _of_judge(state, judge.judge_id, scores))]
 
@@ -57,8 +57,9 @@ def _of_judge(state: Deliberation, judge: str, scores: Sequence[Score]) -> list[
     return as_scores(judge, rewards, scores, _models(state))
 
 
-def _means(cards: Sequence[Scorecard], rubric: Mapping[str, float]) -> dict[str, float | None]:
-    return {card.author_id: card_score(card.criteria, rubric) for card in cards}
+def _points(cards: Sequence[Scorecard]) -> dict[str, dict[str, float]]:
+    """Author -> criterion -> score."""
+    return {card.author_id: {name: each.score for name, each in card.criteria.items()} for card in cards}
 
 
 def round_scores(state: Deliberation, round_: int) -> list[Score]:
@@ -68,10 +69,10 @@ def round_scores(state: Deliberation, round_: int) -> list[Score]:
     scores: list[Score] = []
     for reviewer in state.agents:
         critiques = by_reviewer.get(reviewer, ())
-        by_author = {critique.author_id: weighted(critique.scores, rubric) for critique in critiques}
-        if by_author:
+        if critiques:
             order = shown_order(state, "critique", round_, reviewer)
-            scores += _scores(state, order, reviewer, by_author)
+            by_author = {critique.author_id: critique.scores for critique in critiques}
+            scores += _scores(state, order, reviewer, by_author, rubric)
     return scores
 
 
@@ -79,7 +80,8 @@ def _scores(
     state: Deliberation,
     order: Sequence[str],
     reviewer: str,
-    by_author: Mapping[str, float | None],
+    by_author: Mapping[str, Mapping[str, float]],
+    rubric: Mapping[str, float],
     *,
     reading: int = 1,
 ) -> list[Score]:
@@ -96,9 +98,10 @@ def _scores(
             shown=len(order),
             same_model=model == state.candidates[author].proposal.model,
             reading=reading,
+            points=tuple(value for name, value in points.items() if name in rubric),
         )
-        for author, score in by_author.items()
-        if score is not None
+        for author, points in by_author.items()
+        if (score := weighted(points, rubric)) is not None
     ]
 
 
@@ -141,7 +144,12 @@ def pooled(scores: Sequence[Score], same: Mapping[str, str]) -> list[Score]:
     for one in scores:
         together.setdefault((one.reviewer, same.get(one.author, one.author)), []).append(one)
     return [
-        replace(group[0], author=author, score=fsum(one.score for one in group) / len(group))
+        replace(
+            group[0],
+            author=author,
+            score=fsum(one.score for one in group) / len(group),
+            points=tuple(point for one in group for point in one.points),
+        )
         for (_, author), group in together.items()
     ]
 

@@ -14,6 +14,7 @@ from itertools import combinations
 from fleet.deliberation.judges.rewards import ALONE
 from fleet.deliberation.rating.chances import effective_reviewers, p_best
 from fleet.deliberation.rating.fitting import Fit, fit
+from fleet.deliberation.rating.obedience import counted, less_penalty, obeying
 from fleet.deliberation.rating.scoring import Score, borda
 from fleet.messages import Comparison, DecidedBy
 
@@ -26,13 +27,14 @@ MOST_COMPARED = 3
 @dataclass(frozen=True, slots=True)
 class Standings:
     """An order, best first, and what it was computed from. `score` None: not scored. `confidence` None: one agent.
-    `p_best`: only of scored ones, where there are two.
+    `p_best`: only of scored ones, where there are two. `instead`: (reviewer, author) -> what counts for a score.
     """
 
     order: tuple[str, ...]
     score: Mapping[str, float | None]
     penalty: Mapping[str, float]
     fit: Fit = field(default_factory=Fit)
+    instead: Mapping[tuple[str, str], float] = field(default_factory=dict)
     borda: Mapping[str, float] = field(default_factory=dict)
     votes: Mapping[str, int] = field(default_factory=dict)
     tied: tuple[str, ...] = ()
@@ -59,11 +61,12 @@ def by_score(
     """Ranks by adjusted score less penalty, `faulty` ones behind all others. `agents` gives the order of what nobody
     scored; `models`: by reviewer.
     """
-    fitted = fit(scores)
-    points = borda(scores)
+    instead = obeying(scores, penalty, faulty)
+    scores = counted(scores, instead)
+    fitted, points = fit(scores), borda(scores)
     score: dict[str, float | None] = dict.fromkeys(agents)
     for agent, quality in fitted.quality.items():
-        score[agent] = round(max(0.0, min(10.0, quality) - penalty[agent]), 4)
+        score[agent] = less_penalty(quality, penalty[agent])
     scored = {agent: value for agent, value in score.items() if value is not None}
     if not scored:
         confidence = 0.0 if len(agents) > 1 else None
@@ -93,6 +96,7 @@ def by_score(
         score,
         penalty,
         fit=fitted,
+        instead=instead,
         borda=points,
         tied=tied if len(tied) > 1 else (),
         separable=_separable(scores),
@@ -185,7 +189,7 @@ def preferring(standings: Standings, chosen: str, scores: Sequence[Score]) -> St
         order=order,
         decided_by="architect",
         margin=None if first is None or second is None else round(first - second, 4),
-        confidence=_confidence(order, scores),
+        confidence=_confidence(order, counted(scores, standings.instead)),
     )
 
 

@@ -58,6 +58,8 @@ class Score:
     shown: int
     same_model: bool = True
     reading: int = 1
+    points: tuple[float, ...] = ()
+    """What it is the mean of, by criterion; a judge's has none."""
 
     @property
     def level(self) -> float:
