@@ -13,6 +13,7 @@ from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.call_parts import CallParts
 from fleet.control.publishing.fence import PublisherFence
 from fleet.control.publishing.large_events import fitting
+from fleet.control.publishing.schedules import Schedules
 from fleet.control.publishing.terminal_events import SUBJECTS, TerminalEvents
 from fleet.control.publishing.token_counters import TokenCounters
 from fleet.control.states.cancelled import CancelledStates
@@ -81,11 +82,10 @@ class Outbox:
         self._tokens = tokens
         self._meter = meter
         self._fence = fence or PublisherFence(nc)
-        self._nc = nc
-        self._js = js
+        self._nc, self._js = nc, js
         self._texts = texts
         self._parts = CallParts(texts)
-        self._terminal_events = TerminalEvents(js)
+        self._terminal_events, self._schedules = TerminalEvents(js), Schedules(nc, js)
         self._source = f"/fleet/{component}"
 
     @property
@@ -159,7 +159,7 @@ class Outbox:
                 await self._conclude(state, event)
                 reach("outbox.concluded")
             case ClearDeadline():
-                await self._js.purge_stream(subjects.DELIBERATION_CONTROL, subject=subjects.schedule_of(task_id))
+                await self._schedules.take_back(state)
                 if self._cancelled is not None:
                     await self._cancelled.note(state)
             case _:

@@ -10,11 +10,13 @@ import nats.errors
 import pytest
 from msgspec.structs import replace
 from nats.js.api import DiscardPolicy
+from nats.js.errors import NotFoundError
 
 from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import load
 from fleet.control.call_tokens import CallTokens
+from fleet.control.publishing import schedules
 from fleet.control.publishing.outbox import Outbox
 from fleet.control.publishing.terminal_events import publish_end
 from fleet.control.states.store import KeyValueStore
@@ -29,6 +31,7 @@ from fleet.requests.task import Task
 from fleet.times import rfc3339
 from tests.support.agents import answer
 from tests.support.council import run_to_end
+from tests.support.waiting import until
 from workers.calls.publisher import WorkerPublisher
 
 NOW = 1_767_225_600_000
@@ -100,6 +103,36 @@ async def test_a_task_whose_calls_cannot_be_stored_has_its_deadline_nevertheless
     await js.update_stream(requests)
     await outbox(nc).publish(begun.state, begun.outbox)
     assert (await js.stream_info(subjects.AGENT_REQUESTS)).state.messages == 3
+
+
+async def test_a_deadline_that_is_stored_after_the_end_is_taken_back(nc: Any) -> None:
+    """A call that is answered at once ends its task before the dispatcher has its deadline stored: it would keep a
+    place among the deliberations in progress until it is due."""
+    state = ended()
+    collector = outbox(nc)
+    await collector.publish(state.change(written_by=collector.instance), due(state))
+    await outbox(nc).set_deadline(state, rfc3339(now_ms() + 3_600_000), "t-1.deadline")
+    await until(lambda: schedule_is_gone(nc))
+
+
+async def test_the_deadline_of_another_request_of_that_id_is_left(nc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever deletes a state may use its id again."""
+    monkeypatch.setattr(schedules, "AGAIN_AFTER_S", (0.01,) * 10_000)  # until it is there
+    state = ended()
+    looking = schedules.Schedules(nc, nc.jetstream())
+    await looking.take_back(state)
+    await outbox(nc).set_deadline(state.change(run="another"), rfc3339(now_ms() + 3_600_000), "t-1.deadline.another")
+    await until(lambda: not looking.busy)
+    assert not await schedule_is_gone(nc)
+
+
+async def schedule_is_gone(nc: Any) -> bool:
+    """Of the task `t-1`."""
+    try:
+        await nc.jetstream().get_last_msg(subjects.DELIBERATION_CONTROL, subjects.schedule_of("t-1"))
+    except NotFoundError:
+        return True
+    return False
 
 
 async def test_terminal_event_is_found_whatever_the_clock_of_who_decided_it(nc: Any) -> None:
