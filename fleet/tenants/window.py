@@ -15,12 +15,16 @@ tenant and size had lately is what it takes without a queue. What is more than t
 | they took no longer | the window grows |
 | none has ended for `KEPT_S` | there is no window any more |
 
-While there is a window so many deliberations are in progress, and of each tenant at least its share of them. Whoever is
-alone has no window. Where models take most of the time, waiting is no matter, and there is none either.
+While there is a window so many deliberations are in progress, and of each tenant at least its share of them. It does
+not fall below a part of what the fleet carries: where six are in progress and each takes twice its time, three keep it
+as busy. Whoever is alone has no window. Where models take most of the time, waiting is no matter, and there is none
+either.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping
+from math import inf, sqrt
+from statistics import stdev
 from typing import Final, NamedTuple
 
 TOO_LONG: Final = 0.08
@@ -29,16 +33,21 @@ UNNOTICED_MS: Final = 3.0
 """Times are told in milliseconds, and differ by as much where nobody waits."""
 SOME: Final = 4
 """One deliberation says little: chance makes as much of a difference."""
+SURELY: Final = 1.0
+"""Spreads by which some must differ: the least of many is less than usual by chance, and one of many is more."""
 FALLS: Final = 0.85
 FALLS_FAR: Final = 0.25
 """At most: by as much as one that took twice as long, or longer, took longer."""
 GROWS: Final = 0.05
 """The least part by which it grows; else by one."""
 LEAST: Final = 1.0
+CARRIED: Final = 0.7
+"""Of what the fleet carries without a queue, at least so much is in progress: nobody waits for no time at the price of
+models that have nothing to do."""
 KEPT_S: Final = 3.0
 """Or for twice the time of the last one: who asks one question after the other may think for as long."""
 REMEMBERED_S: Final = 900.0
-"""A least overhead counts for once to twice as long."""
+"""A least overhead, and the most that was carried, count for once to twice as long."""
 
 
 class Took(NamedTuple):
@@ -49,27 +58,44 @@ class Took(NamedTuple):
     calls: int
 
 
+class Usual(NamedTuple):
+    """Overheads of some deliberations: their mean, and by how much one differs from it."""
+
+    ms: float
+    spread_ms: float
+
+
+class _Begun(NamedTuple):
+    """When, and how many were in progress from then on."""
+
+    at: float
+    beside: int
+
+
 class Window:
     """Of one dispatcher, over what it has admitted itself: several come to windows of their own."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights
-        self._open: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        self._open: defaultdict[str, dict[str, _Begun]] = defaultdict(dict)
         self._size: float | None = None
         self._fell_at = self._needed_until = float("-inf")
         self._some: defaultdict[tuple[str, int], list[Took]] = defaultdict(list)
-        self._least: dict[tuple[str, int], float] = {}
-        self._least_before: dict[tuple[str, int], float] = {}
+        self._carried: deque[float] = deque(maxlen=SOME)
+        """As the last ones that waited for others tell it."""
+        self._least: dict[tuple[str, int], Usual] = {}
+        self._least_before: dict[tuple[str, int], Usual] = {}
+        self._most_carried = self._most_carried_before = 0.0
         self._least_since = float("-inf")
 
     def begun(self, tenant: str, key: str, now: float) -> None:
         """A deliberation was admitted."""
-        self._open[tenant][key] = now
+        self._open[tenant][key] = _Begun(now, self._count + 1)
 
     def keep(self, running: Collection[str], before: float) -> None:
         """Forgets those that began `before` and do not run: their ends were not heard."""
         for begun in self._open.values():
-            for key in [key for key, at in begun.items() if at < before and key not in running]:
+            for key in [key for key, one in begun.items() if one.at < before and key not in running]:
                 del begun[key]
 
     def admits(self, tenant: str, waiting: Collection[str], now: float) -> bool:
@@ -84,7 +110,7 @@ class Window:
         """One of any dispatcher's has ended; None: it did not complete."""
         count, of_tenant = self._count, len(self._open[tenant])
         has_little = tenant not in waiting and of_tenant <= self._share(tenant, waiting, self._size or count)
-        self._open[tenant].pop(key, None)
+        begun = self._open[tenant].pop(key, None)
         if took is None or now - took.duration_ms / 1000 <= self._fell_at:  # it began in another window
             return
         self._forget(now)
@@ -94,21 +120,29 @@ class Window:
         mean = Took(*(sum(values) / len(some) for values in zip(*some, strict=True)))
         if len(some) == SOME:
             del self._some[size]
-            self._least[size] = min(mean.overhead_ms, self._least.get(size, mean.overhead_ms))
+            usual = Usual(mean.overhead_ms, stdev(each.overhead_ms for each in some))
+            self._least[size] = min(usual, self._least.get(size, usual))
         if not has_little or (count == of_tenant and self._size is None):
             return
         self._needed_until = now + max(KEPT_S, 2 * took.duration_ms / 1000)
-        if (waits := _waits(took, self._least_of(size))) > 1.0:
+        least = self._least_of(size)
+        waits = _waits(took, least.ms + SURELY * least.spread_ms)
+        if begun is not None:
+            self._carried.append(min(count, begun.beside) / (1 + waits))
+            if len(self._carried) == SOME:
+                self._most_carried = max(self._most_carried, sum(self._carried) / SOME)
+        if waits > 1.0:
             self._fall(max(FALLS_FAR, 1 / (1 + waits)), count, now)
         elif len(some) == SOME:
-            if _waits(mean, self._least_of(size)) > TOO_LONG:
+            if _waits(mean, least.ms + SURELY * least.spread_ms / sqrt(SOME)) > TOO_LONG:
                 self._fall(FALLS, count, now)
             elif self._size is not None:
                 grown = self._size + max(1.0, GROWS * self._size)
                 self._size = min(grown, max(self._size, 2.0 * count))
 
     def _fall(self, to: float, count: int, now: float) -> None:
-        self._size = max(LEAST, to * min(count, self._size or count))
+        least = max(LEAST, CARRIED * max(self._most_carried, self._most_carried_before))
+        self._size = max(least, to * min(count, self._size or count))
         self._fell_at = now
         self._some.clear()
 
@@ -125,10 +159,12 @@ class Window:
     def _forget(self, now: float) -> None:
         if now - self._least_since > REMEMBERED_S:
             self._least_before, self._least, self._least_since = self._least, {}, now
+            self._most_carried_before, self._most_carried = self._most_carried, 0.0
             self._some.clear()
 
-    def _least_of(self, size: tuple[str, int]) -> float:
-        return min(times[size] for times in ({size: float("inf")}, self._least_before, self._least) if size in times)
+    def _least_of(self, size: tuple[str, int]) -> Usual:
+        found = [times[size] for times in (self._least_before, self._least) if size in times]
+        return min(found, default=Usual(inf, 0.0))
 
 
 def _waits(took: Took, least_ms: float) -> float:
