@@ -214,10 +214,11 @@ class Broker(NatsBroker):
         self._handlers.append((subscriber, handle))
 
     async def start(self) -> None:
-        """As FastStream's. What it would do for each message is not needed here: they go to the handlers directly."""
+        """As FastStream's, past what it would do for each message; and until NATS knows of the subscriptions."""
         await super().start()
         for subscriber, handle in self._handlers:
             deliver_to(subscriber.subscription, handle)
+        await self.connection.flush()
 
     async def drain(self) -> None:
         """Takes nothing new, and hands what NATS has sent already to the handlers.

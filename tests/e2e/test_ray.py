@@ -85,10 +85,10 @@ async def test_a_local_fleet_hands_its_credentials_to_its_workers(tmp_path: Path
 
 
 @asynccontextmanager
-async def running(*module: str, **env: str) -> AsyncIterator[Any]:
+async def running(*module: str, stderr: Any = None, **env: str) -> AsyncIterator[Any]:
     """A process that has printed its first line; killed at the end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *module), stdout=asyncio.subprocess.PIPE, env=environment(**env)
+        *(sys.executable, "-m", *module), stdout=asyncio.subprocess.PIPE, stderr=stderr, env=environment(**env)
     )
     try:
         assert process.stdout is not None
@@ -253,6 +253,19 @@ async def test_a_local_ray_ends_with_the_process_that_watches_it(tmp_path: Path)
         assert len(parts) == 2
         head.kill()
         await until(lambda: not set(parts) & set(psutil.pids()))
+
+
+async def test_a_local_ray_ends_whose_control_service_listens_no_more(tmp_path: Path) -> None:
+    """Told to end, it hangs: the raylet and its workers would follow after a minute, and be started again only then."""
+    said = tmp_path / "said"
+    with said.open("wb") as stderr:
+        async with running("fleet.local.ray_head", str(tmp_path), str(free_port()), stderr=stderr) as head:
+            (control,) = family(head.pid, "gcs_server")
+            psutil.Process(control).terminate()
+            async with asyncio.timeout(WITHIN_S):
+                assert await head.wait() == 1
+            assert not psutil.pid_exists(control)
+    assert said.read_text().splitlines()[-1] == "Ray's control service listens no more"
 
 
 def parts_of(pid: int) -> set[str]:
