@@ -53,7 +53,7 @@ LATE = "DeadlineExceeded"
 def _took(summary: EndSummary) -> Took | None:
     if summary.status != "COMPLETED" or summary.cached_from is not None or summary.overhead_ms is None:
         return None
-    return Took(summary.duration_ms, summary.overhead_ms, summary.usage.calls)
+    return Took(summary.duration_ms, summary.overhead_ms, summary.usage.calls, summary.agents or 0)
 
 
 class Holdable(Protocol):

@@ -51,11 +51,13 @@ REMEMBERED_S: Final = 900.0
 
 
 class Took(NamedTuple):
-    """What a completed deliberation took. `calls`: with the tenant, its size."""
+    """What a completed deliberation took. `calls` and `agents`: with the tenant, its size. As many calls of fewer
+    agents are more phases, one after the other."""
 
     duration_ms: float
     overhead_ms: float
     calls: int
+    agents: int
 
 
 class Usual(NamedTuple):
@@ -72,6 +74,9 @@ class _Begun(NamedTuple):
     beside: int
 
 
+_Size = tuple[str, int, int]
+
+
 class Window:
     """Of one dispatcher, over what it has admitted itself: several come to windows of their own."""
 
@@ -80,11 +85,11 @@ class Window:
         self._open: defaultdict[str, dict[str, _Begun]] = defaultdict(dict)
         self._size: float | None = None
         self._fell_at = self._needed_until = float("-inf")
-        self._some: defaultdict[tuple[str, int], list[Took]] = defaultdict(list)
+        self._some: defaultdict[_Size, list[Took]] = defaultdict(list)
         self._carried: deque[float] = deque(maxlen=SOME)
         """As the last ones that waited for others tell it."""
-        self._least: dict[tuple[str, int], Usual] = {}
-        self._least_before: dict[tuple[str, int], Usual] = {}
+        self._least: dict[_Size, Usual] = {}
+        self._least_before: dict[_Size, Usual] = {}
         self._most_carried = self._most_carried_before = 0.0
         self._least_since = float("-inf")
 
@@ -114,7 +119,7 @@ class Window:
         if took is None or now - took.duration_ms / 1000 <= self._fell_at:  # it began in another window
             return
         self._forget(now)
-        size = (tenant, took.calls)
+        size = (tenant, took.calls, took.agents)
         some = self._some[size]
         some.append(took)
         mean = Took(*(sum(values) / len(some) for values in zip(*some, strict=True)))
@@ -162,7 +167,7 @@ class Window:
             self._most_carried_before, self._most_carried = self._most_carried, 0.0
             self._some.clear()
 
-    def _least_of(self, size: tuple[str, int]) -> Usual:
+    def _least_of(self, size: _Size) -> Usual:
         found = [times[size] for times in (self._least_before, self._least) if size in times]
         return min(found, default=Usual(inf, 0.0))
 

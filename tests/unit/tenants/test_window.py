@@ -9,7 +9,7 @@ import pytest
 
 from fleet.tenants.window import KEPT_S, LEAST, REMEMBERED_S, Took, Window
 
-CALLS = 3
+CALLS = AGENTS = 3
 ALONE_MS = 10.0
 
 
@@ -57,7 +57,7 @@ class Fleet:
         self.took_ms.setdefault(tenant, []).append(duration_ms)
         self.ended[tenant] += 1
         held = [name for name, keys in self.waiting.items() if keys]
-        self.window.ended(tenant, key, Took(duration_ms, duration_ms - self.model_ms, CALLS), held, self.now)
+        self.window.ended(tenant, key, Took(duration_ms, duration_ms - self.model_ms, CALLS, AGENTS), held, self.now)
         return tenant
 
     def run(self, in_flight: dict[str, int], ends: int, of: str = "light") -> list[float]:
@@ -219,5 +219,21 @@ def test_a_time_that_is_long_ago_says_nothing() -> None:
             now += 1.1 * REMEMBERED_S / 8
             window.begun("heavy", "heavy.1", now)
             window.begun("light", f"light.{number}", now)
-            window.ended("light", f"light.{number}", Took(overhead_ms, overhead_ms, CALLS), (), now)
+            window.ended("light", f"light.{number}", Took(overhead_ms, overhead_ms, CALLS, AGENTS), (), now)
     assert begins(window, "heavy", now) > 0
+
+
+@pytest.mark.parametrize(("agents", "is_window"), [(16, True), (2, False)])
+def test_as_many_calls_in_more_phases_take_longer_and_have_not_waited(agents: int, is_window: bool) -> None:
+    """Sixteen agents of one phase, then two agents with rounds: 16 calls each. The latter pass through the steps more
+    often. That slows nobody down, and is none of the other one's fault."""
+    window, now = Window({}), 0.0
+    for number in range(12):
+        window.begun("heavy", f"heavy.{number}", now)
+    for number in range(16):
+        first = number < 8
+        window.begun("light", f"light.{number}", now)
+        now += 0.1
+        took = Took(100.0, 20.0 if first else 60.0, 16, 16 if first else agents)
+        window.ended("light", f"light.{number}", took, (), now)
+    assert (window._size is not None) == is_window
