@@ -31,6 +31,10 @@ _FORMATS = {
 }
 
 
+_MOST = 10_000
+"""Values in one instance; a hundred characters count for one. No model writes as much."""
+
+
 class UnsupportedSchema(ValueError):
     """No instance can be made: the schema contradicts itself, or says something not understood here."""
 
@@ -54,10 +58,17 @@ class _InstanceBuilder:
         self._best = best
         self._rng = rng
         self._sentences = sentences(words, rng)
+        self._made = 0.0
+
+    def _count(self, values: float) -> None:
+        self._made += values
+        if self._made > _MOST:
+            raise UnsupportedSchema(f"it asks for more than {_MOST:,} values")
 
     def make(self, schema: Schema | bool, depth: int, *, largest: bool = False) -> Any:
         if schema is False or depth > _TOO_DEEP:
             raise UnsupportedSchema("nothing is allowed here" if schema is False else "endless recursion")
+        self._count(1)
         if schema is True:
             return self._text({})
         schema = self._flatten(schema, depth)
@@ -122,6 +133,7 @@ class _InstanceBuilder:
         required: Sequence[str] = schema.get("required", ())
         others: Schema | bool = schema.get("additionalProperties", True)
         fewest, most = schema.get("minProperties", 0), schema.get("maxProperties", math.inf)
+        self._count(fewest)
         optional = [name for name in properties if name not in required]
         if depth > _SHALLOW:
             optional = optional[: max(0, fewest - len(required))]
@@ -144,6 +156,7 @@ class _InstanceBuilder:
         fewest, most = schema.get("minItems", 0), schema.get("maxItems", math.inf)
         if fewest > most:
             raise UnsupportedSchema("minItems is more than maxItems")
+        self._count(fewest)
         length = max(fewest, len(first))
         if depth <= _SHALLOW and rest is not False:
             length = max(1, length) + self._rng.randrange(3)
@@ -166,9 +179,10 @@ class _InstanceBuilder:
         fewest, most = schema.get("minLength", 0), schema.get("maxLength", math.inf)
         if fewest > most:
             raise UnsupportedSchema("minLength is more than maxLength")
+        self._count(fewest / 100)
         text = _FORMATS.get(schema.get("format", "")) or f"{MARK} {next(self._sentences)}"
         while len(text) < fewest:
-            text = f"{text} {' '.join(islice(self._sentences, 1 + fewest // 100))}"
+            text = f"{text} {' '.join(islice(self._sentences, 1 + int(fewest) // 100))}"
         if len(text) > most:
             text = text[: int(most)]
         pattern = schema.get("pattern")

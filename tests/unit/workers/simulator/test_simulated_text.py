@@ -223,6 +223,20 @@ class TestJson:
         with pytest.raises(UnsupportedSchema):
             instance(schema, WORDS, dice(0))
 
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"type": "string", "minLength": 1_000_000_000},
+            {"type": "string", "minLength": 1e308},
+            {"type": "object", "minProperties": 1_000_000_000},
+            {"type": "array", "minItems": 1_000, "items": {"type": "array", "minItems": 1_000}},
+        ],
+    )
+    def test_a_schema_that_asks_for_more_than_a_model_writes_is_refused(self, schema: Schema) -> None:
+        """It would keep the simulator busy for all others, and fill the memory."""
+        with pytest.raises(UnsupportedSchema, match="more than"):
+            instance(schema, WORDS, dice(0))
+
 
 class TestFaults:
     def test_no_faults_are_drawn_by_default(self) -> None:
