@@ -138,7 +138,7 @@ class _Child:
             await sink.drain()
             length = int.from_bytes(await source.readexactly(8), "big")
             return await source.readexactly(length) if length <= MAX_REPLY_BYTES else None
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, RuntimeError, asyncio.IncompleteReadError):  # uvloop's word for a pipe that is closed
             return None
 
     async def kill(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
+from fleet.event_loop import fast_loop
 from fleet.killable import Exhausted, JobFailed, Processes
 from tests.support.variants import some_of
 from tests.support.waiting import until
@@ -102,6 +103,21 @@ async def test_a_process_that_ended_between_two_jobs_costs_none_of_them(processe
     first = await processes.run(f"{JOBS}:who", cpu_s=5)
     os.kill(first, signal.SIGKILL)
     assert await processes.run(f"{JOBS}:who", cpu_s=5) != first
+
+
+def test_it_is_noticed_on_the_loop_of_the_components_too() -> None:
+    """Its pipes are known to be closed there: uvloop raises an error of its own."""
+
+    async def two_jobs() -> None:
+        processes = Processes(most=1)
+        first = await processes.run(f"{JOBS}:who", cpu_s=5)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: processes._idle[0]._process.returncode is not None)
+        assert await processes.run(f"{JOBS}:who", cpu_s=5) != first
+        await processes.close()
+
+    with asyncio.Runner(loop_factory=fast_loop) as runner:
+        runner.run(two_jobs())
 
 
 async def test_a_cancelled_job_is_killed(processes: Processes) -> None:
