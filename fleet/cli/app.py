@@ -21,7 +21,10 @@ from fleet.errors import BadRequest, ConfigError, FleetError, Unreachable
 from fleet.exits import Exit
 from fleet.observability.visible import visible
 
-EPILOG = "Exit status: 0 done · 1 the deliberation failed or was cancelled · 2 bad usage or bad request · 3 no NATS."
+EPILOG = (
+    "Exit status: 0 done · 1 the deliberation failed or was cancelled · 2 bad usage or bad request, or nobody knows "
+    "the task · 3 no NATS · 4 it has not ended yet · 130 interrupted."
+)
 
 
 def _print_version(wanted: bool) -> None:

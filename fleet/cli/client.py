@@ -215,7 +215,8 @@ async def _cancel(settings: Settings, task_id: str, reason: str | None, json_out
             if json_output and error.body:
                 print_json(error.body)
                 raise typer.Exit(Exit.BAD_REQUEST) from None
-            raise BadRequest("cancel", "$.task_id", f"{task_id} was not cancelled: {error}") from None
+            why = "nothing to cancel" if error.code in (404, 409) else f"{task_id} was not cancelled"
+            raise BadRequest("cancel", "$.task_id", f"{why}: {error}") from None
     if json_output:
         print_json(to_builtins(reply))
     else:

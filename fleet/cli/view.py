@@ -142,9 +142,13 @@ class Board:
         return Group(table, Text(f"{elapsed:.0f} s", style="dim"))
 
 
+def in_round(phase: str, number: int) -> str:
+    return f"{phase} {number}" if phase in ("critique", "revise") else phase
+
+
 def describe(event: CallEvent) -> str:
     """`critique 2`: phase, and round where there is one."""
-    name = f"{event.phase} {event.round}" if event.phase in ("critique", "revise") else event.phase
+    name = in_round(event.phase, event.round)
     name = f"{name} on trial" if event.shadow else name
     return f"{name} (try {event.attempt})" if event.attempt > 1 else name
 

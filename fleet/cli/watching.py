@@ -17,6 +17,7 @@ from rich.console import Console
 from fleet import subjects
 from fleet.cli.output import console, literal, print_json, say
 from fleet.cli.verdict import count
+from fleet.cli.view import in_round
 from fleet.client.connection import has_streams_elsewhere, is_tenants
 from fleet.client.session import Session, session
 from fleet.config import Settings
@@ -214,7 +215,7 @@ def _line(event: Event) -> str:
     fields: dict[str, Any] = {
         name: literal(value) if isinstance(value, str) else value for name, value in event.fields.items()
     }
-    call = f"{fields.get('agent_id')}  {fields.get('phase')} {fields.get('round')}"
+    call = f"{fields.get('agent_id')}  {in_round(str(fields.get('phase')), fields.get('round', 0))}"
     match event.subject:
         case subjects.AGENT_PROGRESS:
             text = " ".join(str(fields["text_delta"]).split())

@@ -55,7 +55,7 @@ def _lead(event: DeliberationCompleted) -> Iterator[Block]:
     yield Prose(
         f"{agents} (language models, each on its own) proposed an answer, "
         f"went through {count(event.rounds_run, 'round')} of mutual review, and were ranked. It took {seconds}, "
-        f"and ended at {event.completed_at}. Its name is {event.task_id}."
+        f"and ended on {event.completed_at[:10]} at {event.completed_at[11:19]} UTC. Its name is {event.task_id}."
     )
     yield Prose(f"Result: {first(event)}. {agreement(event)}")
     if event.cached_from is not None:

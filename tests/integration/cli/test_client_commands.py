@@ -40,6 +40,8 @@ async def test_watch_tells_a_client_the_whole_course(fleet: Fleet, users: Users)
     # A quick answer may be stored before the acceptance is.
     assert (told.count(subjects.ACCEPTED), told[-1]) == (1, subjects.COMPLETED)
     assert told.count(subjects.AGENT_COMPLETED) == 4
+    _, out, _ = await commands.fleet("watch", "seen", "--nats-url", users.url("client"))
+    assert ("  propose  done" in out, "  score  done" in out) == (True, True)
 
 
 @pytest.mark.parametrize("verb", ["result", "report", "watch", "cancel"])

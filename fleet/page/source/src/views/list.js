@@ -89,7 +89,7 @@ function Ended({ rows, all }) {
 }
 
 function Name({ row }) {
-  const more = [row.role, row.agents && `${row.agents} agents`, row.tenant !== "default" && row.tenant].filter(Boolean);
+  const more = [row.role, row.agents && `${row.agents} ${row.agents === 1 ? "agent" : "agents"}`, row.tenant !== "default" && row.tenant].filter(Boolean);
   return html`<td class="name"><a href=${`#/task/${encodeURIComponent(row.key)}`}>${visible(row.id)}</a>
     ${row.question && html`<span class="why line">${visible(row.question).slice(0, 120)}</span>`}
     ${more.length > 0 && html`<span class="why line">${visible(more.join(" · "))}</span>`}</td>`;

@@ -52,7 +52,7 @@ function Asked({ task }) {
   const { rubric, requirements = [] } = task.constraints ?? {};
   const criteria = typeof rubric === "object" && rubric ? Object.entries(rubric).map(([name, weight]) => `${name} ${weight}`).join(", ") : rubric;
   const about = Object.entries(task.correlation ?? {}).map(([name, value]) => `${name}: ${value}`);
-  return html`<p class="why">${visible([`${task.num_agents} agents of ${task.role}`, `${task.rounds} ${task.rounds === 1 ? "round" : "rounds"} asked for`, criteria && `scored by ${criteria}`, ...about].filter(Boolean).join(" · "))}</p>
+  return html`<p class="why">${visible([`${task.num_agents} ${task.num_agents === 1 ? "agent" : "agents"} of ${task.role}`, `${task.rounds} ${task.rounds === 1 ? "round" : "rounds"} asked for`, criteria && `scored by ${criteria}`, ...about].filter(Boolean).join(" · "))}</p>
     ${requirements.length > 0 && html`<ol class="why">${requirements.map((each) => html`<li>${visible(each)}</li>`)}</ol>`}`;
 }
 
