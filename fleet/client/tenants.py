@@ -14,13 +14,14 @@ from fleet.tenants.names import DEFAULT_TENANT, name_of
 
 class TenantUse(Struct, frozen=True, kw_only=True):
     """`waiting`: requests that nobody has recorded yet; `in_flight`: deliberations that have not ended; `used_today`:
-    tokens of those that ended since midnight (UTC). What the settings say stands beside: null where they set no limit.
+    tokens of those that ended since midnight (UTC), null where there is the default tenant alone, whose tokens nobody
+    counts then. What the settings say stands beside: null where they set no limit.
     """
 
     tenant: str
     waiting: int
     in_flight: int
-    used_today: int
+    used_today: int | None
     weight: float = 1.0
     max_in_flight: int | None = None
     max_waiting: int | None = None
@@ -48,7 +49,7 @@ async def uses(caller: Caller) -> list[TenantUse]:
             tenant=tenant,
             waiting=waiting,
             in_flight=running[tenant],
-            used_today=tokens,
+            used_today=tokens if others else None,
             **structs.asdict(read_metadata(metadata or {}) or Tenant()),
         )
         for (tenant, waiting, metadata), tokens in zip(streams, used, strict=True)

@@ -54,7 +54,7 @@ def table(listed: Sequence["TenantUse"]) -> "Table":
     for each in listed:
         most = f" of {each.max_waiting:,}" if each.max_waiting else ""
         budget = f" of {each.tokens_per_day:,}" if each.tokens_per_day else ""
-        used = f"{each.used_today:,}{budget}"
+        used = "–" if each.used_today is None else f"{each.used_today:,}{budget}"
         room = f" of {each.max_in_flight:,}" if each.max_in_flight else ""
         numbers = (f"{each.weight:g}", f"{each.in_flight:,}{room}", f"{each.waiting:,}{most}", used)
         shown.add_row(literal(each.tenant), *numbers)

@@ -109,7 +109,7 @@ async def test_tenants_are_listed_with_what_waits_and_runs(tmp_path: Path, user:
         listed = [json.loads(line) for line in out.splitlines()]
         assert status == Exit.DONE, err
         assert [(each["tenant"], each["max_waiting"]) for each in listed] == [("default", None), (A, 7), (B, None)]
-        assert {(each["waiting"], each["in_flight"]) for each in listed} == {(0, 0)}
+        assert {(each["waiting"], each["in_flight"], each["used_today"]) for each in listed} == {(0, 0, 0)}
         status, out, _ = await commands.fleet("tenants", "--nats-url", stage.users.url(user))
         assert (status, "0 of 7" in out) == (Exit.DONE, True)
 

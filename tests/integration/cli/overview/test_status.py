@@ -33,3 +33,12 @@ async def test_where_no_fleet_is_it_says_so(nats_url: str) -> None:
     """In a sentence."""
     code, _, err = await commands.fleet("status", "--nats-url", nats_url)
     assert (code, "no fleet does" in err) == (3, True)
+
+
+async def test_what_nobody_counts_is_no_zero(nats_url: str) -> None:
+    """Without tenants no tokens are counted."""
+    async with running(nats_url, lambda call: None):
+        _, out, err = await commands.fleet("tenants", "--json", "--nats-url", nats_url)
+        assert (json.loads(out)["used_today"], err) == (None, "")
+        code, out, _ = await commands.fleet("tenants", "--nats-url", nats_url)
+        assert (code, out.split()[-1]) == (0, "–")

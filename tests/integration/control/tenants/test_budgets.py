@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("nats_binary")
 POINTS = ("runner.saved", "outbox.stopped", "outbox.counted", "outbox.concluded", "runner.published")
 
 
-async def used(stage: Stage) -> dict[str, int]:
+async def used(stage: Stage) -> dict[str, int | None]:
     async with session(load({"NATS_URL": stage.users.url("viewer")})) as fleet:
         return {each.tenant: each.used_today for each in await uses(fleet)}
 
