@@ -26,6 +26,10 @@ RAY: Final = ("raylet", "gcs")
 RAY_FALLS_WITHIN_S = 15.0
 """After one of these has died: the local head is started again, and takes its actors with it."""
 
+PUBLISHED_AGAIN_WITHIN_S = 6.0
+"""After NATS has come back: what was published as it died is given up by then, and published again. Of one that was
+killed it may be stored already, and not be known for the same."""
+
 _CONSUMER = {"dispatcher": subjects.DISPATCHER, "collector": subjects.COLLECTOR}
 
 
@@ -109,6 +113,8 @@ def _was_stranded(attempts: Sequence[ModelCall], injected: Sequence[InjectedFaul
 
 def _over_at(injected: InjectedFault) -> float:
     over_at = max(injected.ended, injected.ready_at or 0.0)
+    if injected.target == "nats":
+        return over_at + PUBLISHED_AGAIN_WITHIN_S
     return over_at + RAY_FALLS_WITHIN_S if injected.target in RAY else over_at
 
 

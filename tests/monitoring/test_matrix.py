@@ -56,6 +56,7 @@ FIRES_NONE: dict[Card, str] = {
     ("malformed", subjects.AGENT_FAILED): "so does one that is no message",
     ("full", subjects.DELIBERATION_REQUESTS): "requests are taken out as fast as they come",
     ("term", "collector"): "it hands back what it has, and is started again",
+    ("roll", "actor"): "the same: it hands back its calls",
     ("delete", subjects.COLLECTOR): "it is declared again within seconds",
     ("full", subjects.AGENT_RESPONSES): "workers try again until there is room",
     ("kill", "collector"): "it is started again",

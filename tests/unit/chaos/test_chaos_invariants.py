@@ -255,6 +255,19 @@ def test_work_repeated_without_need_is_seen() -> None:
     assert after("kill", "collector", 1.5) == after("crash", "runner.saved", 1.5) == {"repeated work bounded"}
 
 
+@pytest.mark.parametrize(("ready_at", "expected"), [(5.0, set()), (3.0, {"repeated work bounded"})])
+def test_what_was_published_as_nats_died_may_be_stored_twice(ready_at: float, expected: set[str]) -> None:
+    """Its publisher gives it up after some seconds, and publishes it again."""
+    calls = tuple(
+        ModelCall(
+            request_id=f"t.0.propose.b.{n}", started=10.0, ended=11.0, outcome="completed", digest=digest_of(TEXT)
+        )
+        for n in (1, 1001)
+    )
+    kill = InjectedFault(number=0, kind="kill", target="nats", began=2.0, ended=2.5, ready_at=ready_at, what="")
+    assert broken(history(calls=calls, injected=(kill,))) == expected
+
+
 def test_a_call_is_in_flight_until_it_is_answered() -> None:
     """Also while its answers are of no use: it is asked again and again, and then something breaks."""
     calls = tuple(
