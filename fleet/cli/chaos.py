@@ -65,10 +65,10 @@ def chaos(
     Starts a fleet on this machine (two dispatchers, two collectors, two to four
     workers, a simulated vLLM), keeps a seeded load of three tenants on it, and
     injects faults on a seeded schedule: processes killed, stopped, ended in
-    turns, crashed at the worst moment; links silent or cut; the model server failing; messages
-    forged, repeated, malformed; streams deleted or full. Then the record of it
-    all is checked. Exit status 0 only if every invariant holds. 200 faults take
-    about half an hour.
+    turns, crashed at the worst moment; links silent or cut; the model server
+    failing; messages forged, repeated, malformed; streams deleted or full. Then
+    the record of it all is checked. Exit status 0 only if every invariant
+    holds. 200 faults take about half an hour.
 
     [dim]Example:[/dim]  fleet chaos --deliberations 2000 --faults 200 --seed 7
     """

@@ -143,11 +143,12 @@ class Board:
 
 
 def in_round(phase: str, number: int) -> str:
+    """The phase, with its round where it has one."""
     return f"{phase} {number}" if phase in ("critique", "revise") else phase
 
 
 def describe(event: CallEvent) -> str:
-    """`critique 2`: phase, and round where there is one."""
+    """`critique 2`, and which try it is."""
     name = in_round(event.phase, event.round)
     name = f"{name} on trial" if event.shadow else name
     return f"{name} (try {event.attempt})" if event.attempt > 1 else name
