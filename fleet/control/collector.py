@@ -13,7 +13,7 @@ from fleet.config import Settings
 from fleet.control.caching.lookup import ResultCache
 from fleet.control.call_tokens import CallTokens
 from fleet.control.component import Component
-from fleet.control.intake import Broker, IncomingMessage, JetStreamDelivery, Subscription, reason_of
+from fleet.control.intake import Broker, IncomingMessage, JetStreamDelivery, Subscription
 from fleet.control.items import Item
 from fleet.control.lifecycle import DRAIN_S, Lifecycle
 from fleet.control.runner import Runner
@@ -26,6 +26,7 @@ from fleet.jetstream.payloads import Texts
 from fleet.logger import Seldom
 from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, LookRequest, decode, decoder
 from fleet.observability.metrics import Metrics
+from fleet.undecodable import why_undecodable
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +64,7 @@ class Collector:
             response: AgentResponse = decoder(AgentResponse).decode(body)
             genuine = await self._tokens.fits(response, message.call_token)
         except UNDECODABLE as error:
-            await message.delivery.give_up(reason_of(error, message.body))
+            await message.delivery.give_up(_reason_of(error, message.body))
             return
         except Exception as error:  # its text is not to be had
             await message.delivery.retry_later(error)
@@ -96,7 +97,7 @@ class Collector:
                 cancel = decode(message.body, CancelRequest)
                 self._submit(cancel.task_id, CancelAsked(cancel.reason or "cancelled by request", now_ms()), message)
         except UNDECODABLE as error:
-            await message.delivery.give_up(reason_of(error, message.body))
+            await message.delivery.give_up(_reason_of(error, message.body))
 
     async def _look(self, request: LookRequest, delivery: JetStreamDelivery) -> None:
         keeping = asyncio.create_task(delivery.keep_on())
@@ -121,6 +122,11 @@ class Collector:
 
     def _submit(self, task_id: str, event: Event, message: IncomingMessage) -> None:
         self._runner.submit(task_id, Item(event, message.delivery))
+
+
+def _reason_of(error: Exception, body: bytes) -> str:
+    """Why a body is no such message, in one line."""
+    return f"undecodable: {why_undecodable(error, body)}"
 
 
 async def run(settings: Settings, *, on_ready: Callable[[], None], metrics: Metrics | None = None) -> None:

@@ -30,7 +30,6 @@ from fleet.jetstream.streams import of_consumer
 from fleet.jetstream.topology import MAX_DELIVER
 from fleet.messages.headers import CALL_TOKEN, traceparent_in
 from fleet.tenants.names import DEFAULT_TENANT, tenant_of
-from fleet.undecodable import why_undecodable
 
 log = structlog.get_logger(__name__)
 
@@ -111,18 +110,6 @@ Counted = Callable[[], None]
 class JetStreamDelivery:
     """Acknowledging one message; a message that failed too often becomes a dead letter."""
 
-    __slots__ = (
-        "_dead_letters",
-        "_deliveries",
-        "_msg",
-        "id",
-        "received_at",
-        "redelivered",
-        "run",
-        "sequence",
-        "stream",
-    )
-
     def __init__(self, msg: Msg, dead_letters: DeadLetters) -> None:
         meta = msg.metadata
         self._msg = msg
@@ -137,7 +124,7 @@ class JetStreamDelivery:
 
     async def ack(self) -> None:
         """Tells NATS that the message is handled."""
-        await self._msg.ack()
+        await self._settle(self._msg.ack())
 
     async def keep(self) -> None:
         """Still being worked on: NATS waits for another `ack_wait`."""
@@ -152,7 +139,7 @@ class JetStreamDelivery:
 
     async def hand_back(self) -> None:
         """For another process, at once."""
-        await self._msg.nak()
+        await self._settle(self._msg.nak())
 
     async def retry_later(self, reason: Exception) -> None:
         """Hands it back, for later each time; after the last try it is given up.
@@ -161,20 +148,30 @@ class JetStreamDelivery:
         """
         tries = MAX_DELIVER if isinstance(reason, (*OUTAGES, EventInFlight, StoreConflict)) else POISON_AFTER
         if self._deliveries >= tries:
-            await self.give_up(f"failed {self._deliveries} times, last: {reason!r}")
-            return
-        await self._msg.nak(delay=RETRY_DELAYS_S[min(self._deliveries, len(RETRY_DELAYS_S)) - 1])
+            try:
+                await self.give_up(f"failed {self._deliveries} times, last: {reason!r}")
+                return
+            except OUTAGES as outage:
+                log.warning("message.not_given_up", stream=self.stream, sequence=self.sequence, error=repr(outage))
+        await self._settle(self._msg.nak(delay=RETRY_DELAYS_S[min(self._deliveries, len(RETRY_DELAYS_S)) - 1]))
 
     async def give_up(self, reason: str) -> None:
         """Nobody can handle it: buries it, and publishes the failure that this means for its task."""
         await self._dead_letters.give_up(self._undeliverable(), reason)
-        await self._msg.term()
+        await self._settle(self._msg.term())
 
     async def bury(self, reason: str) -> None:
         """Stores it whole in `DEAD_LETTERS` and takes it off its stream: its failure is published already."""
         await self._dead_letters.store(self._undeliverable(), reason)
         reach("message.buried")
-        await self._msg.term()
+        await self._settle(self._msg.term())
+
+    async def _settle(self, verdict: Awaitable[None]) -> None:
+        """A message of whose verdict NATS does not hear comes again after `ack_wait`."""
+        try:
+            await verdict
+        except OUTAGES as error:
+            log.warning("delivery.not_settled", stream=self.stream, sequence=self.sequence, error=repr(error))
 
     def _undeliverable(self) -> UndeliverableMessage:
         msg = self._msg
@@ -284,6 +281,9 @@ def served_only(
                 await message.delivery.bury("a copy of a stored message, which nobody published")
             else:
                 await handler(message)
+        except OUTAGES as error:
+            log.warning("message.retried", stream=stream, sequence=message.delivery.sequence, error=repr(error))
+            await message.delivery.retry_later(error)
         except Exception:
             log.exception("message.not_handled", stream=stream, sequence=message.delivery.sequence)
             raise
@@ -293,8 +293,3 @@ def served_only(
 
 async def _raw(message: NatsMessage) -> Msg:
     return message.raw_message
-
-
-def reason_of(error: Exception, body: bytes) -> str:
-    """Why a body is no such message, in one line."""
-    return f"undecodable: {why_undecodable(error, body)}"

@@ -15,6 +15,7 @@ from structlog.contextvars import bind_contextvars
 from fleet.clock import now_ms
 from fleet.crashpoints import reach
 from fleet.errors import AgentCallError
+from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import AgentCompleted, AgentRequested, ErrorType, decode
@@ -65,6 +66,8 @@ class MessageHandler:
             outcome = await self._work(lease)
         except asyncio.CancelledError:
             outcome = "ack" if lease.end == "stopped" else "nak"
+        except OUTAGES as error:
+            outcome = _later(lease, error)
         except Exception as error:
             fields = facts(lease.request) if lease.request else {}
             log.exception("agent.internal_error", error_type=type(error).__name__, **fields)
@@ -176,6 +179,8 @@ class MessageHandler:
             if lease.request is None:
                 return await self._give_up(lease.msg, what)
             return await self._fail(lease.request, lease.msg, "InternalError", what)
+        except OUTAGES as outage:
+            return _later(lease, outage)
         except Exception:
             log.exception("agent.internal_error_not_answered")
             return "nak later"
@@ -198,6 +203,12 @@ class MessageHandler:
             return "nak later"
         await self._publisher.dead_letter(msg, reason)
         return "term"
+
+
+def _later(lease: Lease, error: Exception) -> Outcome:
+    """NATS is away, full or too slow: no fault of the call, nor of this code."""
+    log.warning("agent.handed_back", error=repr(error), **(facts(lease.request) if lease.request else {}))
+    return "nak later"
 
 
 def phase_of(msg: Msg) -> TraceContext:

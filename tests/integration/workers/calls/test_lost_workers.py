@@ -5,12 +5,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import nats.errors
 import pytest
+from structlog.testing import capture_logs
 
 from fleet import subjects
 from tests.support.waiting import until
 from tests.support.workers.fake_control_plane import SLOW, Plane, request, settings, worker_process, working
 from workers.calls import responses
+from workers.calls.deliveries import leases
+from workers.calls.publisher import WorkerPublisher
 from workers.calls.worker import AgentWorker
 from workers.simulator.server import Simulator, SimulatorConfig
 
@@ -73,6 +77,33 @@ async def test_an_error_of_ours_is_answered_the_second_time(plane: Plane, monkey
         assert simulator.requests == 2
     assert (body["error_type"], body["retryable"]) == ("InternalError", False)
     assert "ZeroDivisionError" in body["error"]
+
+
+async def test_nats_that_is_too_slow_is_no_error_of_ours(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often: the call is handed back for later each time, with one line and no traceback."""
+    slow = 0
+
+    async def too_slow(publisher: WorkerPublisher, body: bytes) -> bytes:
+        nonlocal slow
+        slow += 1
+        if slow <= 3:
+            raise nats.errors.TimeoutError
+        return body
+
+    await plane.put_state()
+    monkeypatch.setattr(WorkerPublisher, "inline", too_slow)
+    monkeypatch.setattr(leases, "FIRST_DELAY_S", 0.05)
+    async with Simulator(QUICK) as simulator:
+        with capture_logs() as logs:
+            async with working(plane, simulator):
+                await plane.submit(request())
+                await plane.next(subjects.AGENT_COMPLETED)
+                await plane.settled()
+    told = [(line["event"], line["log_level"]) for line in logs if line["event"].startswith("agent.")]
+    assert told[:3] == [("agent.handed_back", "warning")] * 3
+    assert "agent.internal_error" not in dict(told)
+    assert not any("exc_info" in line for line in logs)
+    assert not plane.of(subjects.AGENT_FAILED)
 
 
 @pytest.mark.slow
