@@ -8,6 +8,7 @@ import msgspec
 
 from fleet.errors import ConfigError
 from fleet.model_servers import base_url
+from fleet.undecodable import broken_rule
 
 
 def endpoints(value: str | list[str]) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ READ: Final[Mapping[str, Callable[[Any], Any]]] = {
 
 
 def named(error: str, tables: Mapping[str, Any], kind: type[Any]) -> str:
-    """What msgspec says of a value that is no `kind`, with the name of the entry that is wrong, where it writes `[...]`
+    """Which rule a value breaks that is no `kind`, with the name of the entry that is wrong, where it writes `[...]`
     or says nothing.
     """
     match = re.search(r"`\$\.(\w+)(?:\[\.\.\.\].*)?`$", error)
@@ -78,5 +79,7 @@ def named(error: str, tables: Mapping[str, Any], kind: type[Any]) -> str:
             msgspec.convert({table: {name: entry}}, kind)
         except msgspec.ValidationError as one:
             text = str(one)
-            return text.replace("[...]", f".{name}", 1) if "[...]" in text else f"{text}: {name!r}"
-    return error
+            if "[...]" in text:
+                return broken_rule(text.replace("[...]", f".{name}", 1), kind=kind)
+            return f"{broken_rule(text, kind=kind)}: {name!r}"
+    return broken_rule(error, kind=kind)

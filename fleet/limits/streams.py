@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from fleet import subjects
 from fleet.errors import ConfigError
 from fleet.tenants.names import requests_of
+from fleet.undecodable import broken_rule
 
 MIB: Final = 1024**2
 GIB: Final = 1024**3
@@ -82,7 +83,7 @@ def _converted(values: dict[str, Any]) -> StreamLimits:
     try:
         return msgspec.convert(plain, StreamLimits)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{', '.join(settings.values())}: {error}") from None
+        raise ConfigError(f"{', '.join(settings.values())}: {broken_rule(str(error), kind=StreamLimits)}") from None
 
 
 def _bytes(value: Any, setting: str) -> int:

@@ -9,6 +9,7 @@ from fleet.errors import BadRequest
 from fleet.jetstream.payloads import CLIENTS_OWN, MissingText, Texts
 from fleet.messages import UNDECODABLE, ContentRef, Message, encode
 from fleet.tenants.names import DEFAULT_TENANT, key_of
+from fleet.undecodable import broken_rule
 
 FIELD = "content_ref"
 MOST_BYTES = 8 * 1024 * 1024
@@ -41,9 +42,12 @@ async def whole_request(data: bytes, sequence: int, texts: Texts, tenant: str = 
             raise MissingText(f"the name of a request begins with {own}")
         body = await texts.get(ContentRef(bucket=ref.bucket, name=ref.name, bytes=ref.bytes or 0), MOST_BYTES)
     except (msgspec.ValidationError, MissingText) as error:
+        path, rule = f"$.{FIELD}", str(error)
+        if isinstance(error, msgspec.ValidationError):
+            path, _, rule = broken_rule(rule).replace("$", path, 1).partition(": ")
         task_id = message.get("task_id")
         known_id = task_id if isinstance(task_id, str) else subjects.generated_id(sequence)
-        raise BadRequest("invalid", f"$.{FIELD}", f"$.{FIELD}: {error}", task_id=known_id) from None
+        raise BadRequest("invalid", path, f"{path}: {rule}", task_id=known_id) from None
     stored = _object(body)
     if stored is None:
         return body

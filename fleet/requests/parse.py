@@ -24,7 +24,7 @@ from fleet.requests.fields import (
 from fleet.requests.sizes import too_large
 from fleet.requests.task import DEFAULT_AGENTS, Task
 from fleet.requests.tolerance import with_integers
-from fleet.undecodable import why_undecodable
+from fleet.undecodable import broken_rule, located, why_undecodable
 
 _GENERATED_ID = re.compile(r"d-\d+\Z")
 
@@ -159,10 +159,6 @@ def _task(request: DeliberationRequested) -> Task:
     return Task(task_description=request.task_description, **present)
 
 
-_AT = re.compile(r" - at `(?P<path>[^`]*)`\Z")
-_FIELD = re.compile(r"^Object (?:missing required|contains unknown) field `(?P<field>[^`]*)`")
-
-
 def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
     """msgspec's error as a `BadRequest`, with the fields of the body that can still be read."""
     try:
@@ -170,14 +166,11 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # A wrong field in front of broken JSON: the whole is not JSON.
         return BadRequest("malformed", "$", f"{why_undecodable(error, data)} (at $)")
-    at = _AT.search(problem)
-    path = at["path"] if at else "$"
-    text = problem[: at.start()] if at else problem
-    if "matching regex" in text:  # there is one
-        text = "Expected 1 to 64 letters, digits, `_` or `-`"
-    if field := _FIELD.match(text):
-        path = f"{path}.{field['field']}"
+    path, rule = located(problem)
     path = _with_key(path, body)
+    said = broken_rule(problem, body, DeliberationRequested, path)
+    if "matching regex" in rule:  # there is one
+        said = f"{path}: expected 1 to 64 letters, digits, `_` or `-`"
     readable = body if isinstance(body, dict) else {}
     task_id = readable.get("task_id")
     if task_id is None and isinstance(body, dict):
@@ -187,7 +180,7 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
     return BadRequest(
         "invalid",
         path,
-        f"{path}: {text}",
+        said,
         task_id=task_id if isinstance(task_id, str) else None,
         correlation=correlation if strings else None,
     )

@@ -151,7 +151,7 @@ def everything() -> Iterator[Record]:
             task_id="said",
             code="invalid",
             path="$.num_agents",
-            error="$.num_agents: Expected `int` <= 16",
+            error="$.num_agents: must be at most 16, and is 17",
             stream_sequence=41,
             rejected_at="2026-01-01T00:00:00.000Z",
         )

@@ -263,16 +263,16 @@ def test_an_address_of_ray_that_can_never_be_joined_is_refused(given: str) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[tenants.a]\n[tenants.b]\nweight = 0\n", r"> 0\.0 - at `\$\.tenants\.b\.weight`"),
-        ("[tenants.a]\n[tenants.b]\nweight = -1\n", r"> 0\.0 - at `\$\.tenants\.b\.weight`"),
-        ("[tenants.b]\ntokens_per_day = 0\n", r">= 1 - at `\$\.tenants\.b\.tokens_per_day`"),
-        ("[tenants.a]\n[tenants.b]\nmodels = [1]\n", r"`\$\.tenants\.b\.models\[0\]`"),
-        ("[tenants.a]\n[tenants.b]\nquota = 1\n", r"unknown field `quota` - at `\$\.tenants\.b`"),
-        ("[tenants]\na = {}\nb = 3\n", r"got `int` - at `\$\.tenants\.b`"),
+        ("[tenants.a]\n[tenants.b]\nweight = 0\n", r"\$\.tenants\.b\.weight: must be more than 0$"),
+        ("[tenants.a]\n[tenants.b]\nweight = -1\n", r"\$\.tenants\.b\.weight: must be more than 0$"),
+        ("[tenants.b]\ntokens_per_day = 0\n", r"\$\.tenants\.b\.tokens_per_day: must be at least 1$"),
+        ("[tenants.a]\n[tenants.b]\nmodels = [1]\n", r"\$\.tenants\.b\.models\[0\]: expected a string"),
+        ("[tenants.a]\n[tenants.b]\nquota = 1\n", r"\$\.tenants\.b\.quota: there is no such field$"),
+        ("[tenants]\na = {}\nb = 3\n", r"\$\.tenants\.b: expected an object, got a whole number$"),
         ('[tenants.a]\n[tenants."b.c"]\n', r"'b\.c'$"),
         ('[tenants."a\\n"]\n', r"'a\\n'$"),
         ("[tenants.default]\n", r"'default'$"),
-        ("tenants = 3\n", r"got `int` - at `\$\.tenants`"),
+        ("tenants = 3\n", r"\$\.tenants: expected an object, got a whole number$"),
     ],
 )
 def test_what_is_wrong_with_a_tenant_is_told_by_its_name(tmp_path: Path, text: str, says: str) -> None:
@@ -308,10 +308,10 @@ def test_a_judge_comes_from_the_file(tmp_path: Path) -> None:
     [
         ('endpoint = "rm-1"', 'endpoint = "rm-2"', r"judges\.reward\.endpoint: no \[endpoints\.rm-2\]"),
         ('kind = "vllm"', 'kind = "openai"', r"judges\.reward\.endpoint: .* is of kind openai"),
-        ('kind = "classify"', 'kind = "rerank"', r"Invalid enum value 'rerank'.*judges\.reward\.kind"),
+        ('kind = "classify"', 'kind = "rerank"', r"judges\.reward\.kind: expected one of classify, "),
         ('kind = "classify"', 'kind = "classify"\ntimeout_s = 0', r"judges\.reward\.timeout_s"),
         ('kind = "classify"', 'kind = "classify"\ntimeout_s = inf', r"judges\.reward\.timeout_s"),
-        ('kind = "classify"', 'kind = "classify"\nweight = 2', r"unknown field `weight`.*judges\.reward"),
+        ('kind = "classify"', 'kind = "classify"\nweight = 2', r"judges\.reward\.weight: there is no such field"),
         ("[judges.reward]", '[judges."Re ward"]', "Re ward"),
         ('[endpoints.gpu-1]\nurl = "http://gpu-1:8000"', "", r"judges\.reward\.endpoint: .* no other endpoint is left"),
     ],
@@ -325,12 +325,12 @@ def test_a_judge_that_cannot_be_is_refused_by_name(tmp_path: Path, old: str, new
 
 def test_a_judge_needs_its_kind(tmp_path: Path) -> None:
     """Nobody can guess by which route a server answers."""
-    with pytest.raises(ConfigError, match=r"`kind`.*judges\.reward"):
+    with pytest.raises(ConfigError, match=r"judges\.reward\.kind: must be given"):
         load(file(tmp_path, JUDGE.replace('kind = "classify"', "")))
 
 
 @pytest.mark.parametrize("name", ["count", "min", "max"])
 def test_more_actors_than_a_pool_can_list_are_refused(tmp_path: Path, name: str) -> None:
     """Each has a name, and a list of a thousand million takes all memory."""
-    with pytest.raises(ConfigError, match=rf"<= 10000.*workers\.{name}"):
+    with pytest.raises(ConfigError, match=rf"workers\.{name}: must be at most 10000$"):
         load(file(tmp_path, f"[workers]\n{name} = 1000000000"))

@@ -45,7 +45,7 @@ def of(data: bytes) -> str:
         (b'\xef\xbb\xbf{"count": 1}', "not JSON: it begins with a byte order mark; save it without one"),
         (b'{"text":\n "\xe4"}', "not UTF-8: byte 0xe4 in line 2, column 3; encode it as UTF-8"),
         (b"\xff\xfe", "not UTF-8: byte 0xff in line 1, column 1; encode it as UTF-8"),
-        (b'{"count": "x"}', "Expected `int`, got `str` - at `$.count`"),
+        (b'{"count": "x"}', "$.count: expected a whole number, got a string"),
     ],
 )
 def test_the_place_and_what_is_wrong(data: bytes, said: str) -> None:

@@ -18,11 +18,12 @@ from fleet.errors import AgentCallError
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText
-from fleet.messages import AgentCompleted, AgentRequested, ErrorType, decode
+from fleet.messages import UNDECODABLE, AgentCompleted, AgentRequested, ErrorType, decode
 from fleet.messages.trace_ids import TraceContext, context_of, digest
 from fleet.messages.unreadable import failed_call
 from fleet.observability.spans import Tracer
 from fleet.times import from_rfc3339
+from fleet.undecodable import why_undecodable
 from workers.calls import responses
 from workers.calls.call_names import facts
 from workers.calls.call_spans import call_context, invoke_agent
@@ -167,7 +168,8 @@ class MessageHandler:
             if msg.metadata.num_delivered < TEXT_TRIES:
                 return "nak later"
         log.error("agent.undecodable", sequence=msg.metadata.sequence.stream, error_type=type(error).__name__)
-        return await self._give_up(msg, f"{type(error).__name__}: {error}")
+        words = f"undecodable: {why_undecodable(error, msg.data)}" if isinstance(error, UNDECODABLE) else ""
+        return await self._give_up(msg, words or f"{type(error).__name__}: {error}")
 
     async def _after_defect(self, lease: Lease, error: Exception) -> Outcome:
         """A defect of the worker, perhaps after the model has answered: the second one fails the call, for a third

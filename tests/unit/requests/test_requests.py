@@ -1,6 +1,7 @@
 """Requests: every rule names its field, defaults are filled in, and null means absent."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,12 @@ from fleet.requests.task import Task
 from fleet.requests.tolerance import ignored_fields
 
 ROLES = {"DEV", "QA"}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = ("task_description", "task_id", "role", "num_agents", "rounds", "constraints", "correlation", "options")
 
 
 def parse(**body: Any) -> tuple[str, Task]:
@@ -111,7 +118,37 @@ def test_a_task_id_that_breaks_its_rule_is_told_the_rule() -> None:
     """In words: people send ids with a colon or a space."""
     with pytest.raises(BadRequest) as caught:
         parse(task_id="a:b")
-    assert caught.value.error == "$.task_id: Expected 1 to 64 letters, digits, `_` or `-`"
+    assert caught.value.error == "$.task_id: expected 1 to 64 letters, digits, `_` or `-`"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"num_agents": 17}, "$.num_agents: must be at most 16, and is 17"),
+        ({"num_agents": "3"}, "$.num_agents: expected a whole number or null, got a string"),
+        ({"rounds": True}, "$.rounds: expected a whole number or null, got true"),
+        ({"task_description": ""}, "$.task_description: must have at least 1 character, and has 0"),
+        ({"task_description": ["x"]}, "$.task_description: expected a string, got a list"),
+        ({"constraints": {"rubric": {"b": 1, "a": 0}}}, "$.constraints.rubric.a: must be more than 0, and is 0"),
+        (
+            {"constraints": {"rubric": {str(n): 1 for n in range(21)}}},
+            "$.constraints.rubric: must have at most 20 fields, and has 21",
+        ),
+        ({"constraints": {"requirements": ["x", 1]}}, "$.constraints.requirements[1]: expected a string, got 1"),
+        ({"options": {"roles": []}}, "$.options.roles: must have at least 1 entry, and has 0"),
+        ({"options": {"nonsense": 1}}, "$.options.nonsense: there is no such field"),
+        ({"options": {"cache": "yes"}}, "$.options.cache: expected one of off, refresh, use"),
+        (
+            {"constraints": {"rubric": {"a": {"description": "x"}}}},
+            "$.constraints.rubric.a.weight: must be given, and is missing",
+        ),
+    ],
+)
+def test_a_broken_rule_is_told_in_plain_words(body: dict[str, Any], said: str) -> None:
+    """The field, its bound and what it was, to clients of any language."""
+    with pytest.raises(BadRequest) as caught:
+        parse(**body)
+    assert caught.value.error == said
 
 
 @pytest.mark.parametrize("body", [b"", b" \n"])
@@ -235,14 +272,7 @@ def _parsed_or_rejected(data: bytes) -> None:
         return
     assert rejected.path.startswith("$")
     assert rejected.path in rejected.error
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-FIELDS = ("task_description", "task_id", "role", "num_agents", "rounds", "constraints", "correlation", "options")
+    assert not re.search(r"Expected|Object |Invalid | - at `", rejected.error), "the parser's own words"
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))

@@ -181,7 +181,7 @@ async def test_a_long_answer_arrives_whole(nats_url: str) -> None:
         (b" \n", "400", "bad_request", "empty"),
         (b"\xff", "400", "bad_request", "not UTF-8: byte 0xff in line 1, column 1"),
         (b"{", "400", "bad_request", "it ends too early"),
-        (b"{}", "400", "bad_request", "`prompt`"),
+        (b"{}", "400", "bad_request", "$.prompt: must be given"),
         ({"prompt": " "}, "400", "bad_request", "empty"),
         ({"prompt": "x", "deliberation": 7}, "400", "bad_request", "$.deliberation"),
         ({"prompt": "x", "deliberation": {"content_ref": {"name": "requests/x"}}}, "400", "bad_request", "content_ref"),

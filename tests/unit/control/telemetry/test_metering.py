@@ -157,7 +157,7 @@ def test_reasons_of_dead_letters_are_few() -> None:
         "failed 6 times, last: ValueError()": "failed",
         "a copy of a stored message, which nobody published": "copy",
         "the worker failed twice, the last time with KeyError": "worker",
-        "ValidationError: Object missing required field": "undecodable",
+        "undecodable: $.phase: must be given, and is missing": "undecodable",
     }
     assert {reason: kind_of_letter(reason) for reason in reasons} == reasons
 
