@@ -1,4 +1,4 @@
-"""Shows tables that are one line a row at any width: first columns are left out, then texts are cut."""
+"""Shows tables that are one line a row at any width: columns are left out, which a line below says, and texts cut."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class FittingTable:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str | tuple[str, str]]]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         rows = [[(visible(text), style) for text, style in map(_styled, row)] for row in self.rows]
         whole = [
             max(map(cell_len, (column.name, *(row[at][0] for row in rows)))) for at, column in enumerate(self.columns)
@@ -50,6 +50,8 @@ class FittingTable:
                 *(Text(_cut(row[at][0], width, self.columns[at]), row[at][1]) for at, width in widths.items())
             )
         yield table
+        if left_out := [column.name for at, column in enumerate(self.columns) if at not in widths]:
+            yield Text(f" left out: {', '.join(left_out)} (a wider terminal, or --json, has them)", style="dim")
 
 
 def _styled(cell: str | tuple[str, str]) -> tuple[str, str]:

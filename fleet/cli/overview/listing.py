@@ -80,14 +80,14 @@ def table(summaries: Sequence["Summary"], now: datetime) -> "FittingTable":
     from fleet.messages.end_summary import one_line
 
     columns = (
-        Column("task", least=20, ends_differ=True),
+        Column("task", least=16, ends_differ=True),
         Column("status"),
         Column("since", leaves=4),
         Column("took", right=True, leaves=3),
         Column("tokens", right=True, leaves=2),
         Column("cost", right=True, leaves=1),
-        Column("outcome", least=20),
-        Column("question", least=18),
+        Column("outcome", least=14),
+        Column("question", least=14),
     )
     rows = []
     for each in summaries:
@@ -96,7 +96,7 @@ def table(summaries: Sequence["Summary"], now: datetime) -> "FittingTable":
             (
                 key_of(each.tenant, each.task_id),
                 (each.status, COLOURS.get(each.status, "")),
-                began.astimezone().strftime("%m-%d %H:%M:%S") if began else "–",
+                began.astimezone().strftime("%m-%d %H:%M") if began else "–",
                 _took(each, now),
                 f"{each.tokens:,}" if each.tokens is not None else "–",
                 f"{each.cost:.4f}" if each.cost is not None else "–",
