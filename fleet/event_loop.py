@@ -1,9 +1,10 @@
-"""Makes the event loop that everything runs on; waits for several tasks, ends them, and logs those that fail."""
+"""Makes the event loop that everything runs on; shares work, ends tasks, and logs those that fail."""
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Iterable
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 from fleet.logger import Logger
 
@@ -54,6 +55,42 @@ async def all_of(works: Iterable[Awaitable[Any]], at_once: int = 64) -> None:
     await asyncio.gather(*(in_turn() for _ in range(at_once)))
     if errors:
         raise errors[0]
+
+
+Result = TypeVar("Result")
+
+
+class SharedWork(Generic[Result]):
+    """Work that is done once for all who ask before it begins, one at a time, with a pause in between."""
+
+    def __init__(self, work: Callable[[], Awaitable[Result]], pause_s: float = 0.0) -> None:
+        self._work = work
+        self._pause_s = pause_s
+        self._running = asyncio.Lock()
+        self._next: asyncio.Task[Result] | None = None
+        self._ended_at = float("-inf")
+
+    async def result(self) -> Result:
+        """Raises what the work does. Who is cancelled does not cancel it for the others."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._run())
+            self._next.add_done_callback(_retrieve)
+        return await asyncio.shield(self._next)
+
+    async def _run(self) -> Result:
+        async with self._running:
+            await asyncio.sleep(self._ended_at + self._pause_s - time.monotonic())
+            self._next = None
+            try:
+                return await self._work()
+            finally:
+                self._ended_at = time.monotonic()
+
+
+def _retrieve(work: asyncio.Task[Any]) -> None:
+    """Whoever waited for it may have gone away."""
+    if not work.cancelled():
+        work.exception()
 
 
 async def end(*tasks: asyncio.Task[Any], pause_s: float = CANCEL_PAUSE_S) -> None:

@@ -218,7 +218,8 @@ def sequence_in(task_id: str) -> int | None:
     prefix, _, digits = task_id.partition("-")
     if prefix != "d" or not (digits.isascii() and digits.isdecimal()):
         return None
-    return int(digits[:-_SECOND_DIGITS] if len(digits) > _SECOND_DIGITS else digits)
+    first = digits[:-_SECOND_DIGITS] if len(digits) > _SECOND_DIGITS else digits
+    return int(first) if len(first) <= _SECOND_DIGITS else None
 
 
 def is_task_id(task_id: str) -> bool:

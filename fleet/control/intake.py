@@ -93,8 +93,8 @@ class IncomingMessage:
 
     @property
     def message_id(self) -> str | None:
-        """`Nats-Msg-Id`, as the publisher chose it."""
-        return (self._msg.header or {}).get("Nats-Msg-Id")
+        """`Nats-Msg-Id`, as the publisher chose it. An empty one is none."""
+        return (self._msg.header or {}).get("Nats-Msg-Id") or None
 
     @property
     def call_token(self) -> str:

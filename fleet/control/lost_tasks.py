@@ -1,13 +1,12 @@
 """Finds tasks that were accepted and have not ended, and makes the state of one whose own state is lost."""
 
-import asyncio
-
 from nats.js import JetStreamContext
 
 from fleet.deliberation.events import Requested
 from fleet.deliberation.machine import decide
 from fleet.deliberation.state import Deliberation
 from fleet.errors import UnreadableState
+from fleet.event_loop import SharedWork
 from fleet.jetstream.history import find_unended
 from fleet.jetstream.lifetimes import LONGEST_TASK_S
 from fleet.jetstream.payloads import Texts
@@ -22,21 +21,15 @@ class UnendedTasks:
     def __init__(self, js: JetStreamContext, texts: Texts) -> None:
         self._js = js
         self._texts = texts
-        self._reading = asyncio.Lock()
-        self._next: asyncio.Task[dict[str, DeliberationAccepted]] | None = None
+        self._reading = SharedWork(self._read)
 
     async def find(self) -> dict[str, DeliberationAccepted]:
         """Key -> its acceptance, of every task without a terminal event. Raises what NATS does."""
-        if self._next is None:
-            self._next = asyncio.create_task(self._read())
-            self._next.add_done_callback(_retrieve)
-        return await asyncio.shield(self._next)
+        return await self._reading.result()
 
     async def _read(self) -> dict[str, DeliberationAccepted]:
-        async with self._reading:
-            self._next = None
-            unended = await find_unended(self._js, self._texts, LONGEST_TASK_S)
-            return {accepted.key: accepted for accepted in unended}
+        unended = await find_unended(self._js, self._texts, LONGEST_TASK_S)
+        return {accepted.key: accepted for accepted in unended}
 
 
 def state_for_lost_task(accepted: DeliberationAccepted, at_ms: int, why: UnreadableState | None = None) -> Deliberation:
@@ -66,9 +59,3 @@ def ended_state(accepted: DeliberationAccepted, event: TerminalEvent) -> Deliber
     accepted_ms = from_rfc3339(accepted.accepted_at)
     requested = Requested(accepted.key, task, accepted.stream_sequence, accepted_ms, run=accepted.run)
     return decide(None, requested).state.change(status=status_of(event), result=event)
-
-
-def _retrieve(task: asyncio.Task[dict[str, DeliberationAccepted]]) -> None:
-    """Whoever asked may have gone."""
-    if not task.cancelled():
-        task.exception()

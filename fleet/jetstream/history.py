@@ -13,7 +13,7 @@ from fleet import subjects
 from fleet.jetstream.origin import is_copy
 from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import UNDECODABLE, DeliberationAccepted, DeliberationRejected, decode, of_run
-from fleet.tenants.names import of_all, subject_of, without_tenant
+from fleet.tenants.names import key_of_event, of_all, subject_of, without_tenant
 
 BATCH = 500
 FETCH_WITHIN_S = 5.0
@@ -74,20 +74,25 @@ async def events(
                 await js.delete_consumer(stream, consumer.name)
 
 
-async def find_rejection(
-    js: JetStreamContext, texts: Texts, tenant: str, message_id: str, within_s: float
-) -> bytes | None:
-    """The body of `deliberation.rejected` for a tenant's request with this message id, of the last seconds."""
-    rejected = subject_of(tenant, subjects.REJECTED)
-    async with aclosing(events(js, (rejected,), _ago(within_s))) as messages:
+async def rejections(
+    js: JetStreamContext, texts: Texts, tenant: str, within_s: float
+) -> AsyncGenerator[tuple[DeliberationRejected, bytes], None]:
+    """Each `deliberation.rejected` that a tenant was told in the last seconds, and its body."""
+    async with aclosing(events(js, (subject_of(tenant, subjects.REJECTED),), _ago(within_s))) as messages:
         async for msg in messages:
             try:
                 body = await texts.inline(msg.data)
-                if decode(body, DeliberationRejected).message_id == message_id:
-                    return body
+                yield decode(body, DeliberationRejected), body
             except (MissingText, *UNDECODABLE):
                 continue  # no rejection, whoever published it
-    return None
+
+
+async def accepted_keys(js: JetStreamContext, tenant: str, within_s: float) -> AsyncGenerator[str, None]:
+    """The key of each task of a tenant that was accepted in the last seconds."""
+    accepted = (subject_of(tenant, subjects.ACCEPTED),)
+    async with aclosing(events(js, accepted, _ago(within_s), headers_only=True)) as messages:
+        async for msg in messages:
+            yield key_of_event(msg.subject, msg.header)
 
 
 async def acceptances(js: JetStreamContext, texts: Texts) -> AsyncGenerator[DeliberationAccepted, None]:

@@ -15,7 +15,7 @@ from fleet.logger import Logger, Seldom
 from fleet.tenants.names import PREFIX
 
 log = Logger(__name__)
-_foreign = Seldom()
+_foreign, _not_answered = Seldom(), Seldom()
 
 CONTROL_INBOX, WORKER_INBOX = "_INBOX.control", "_INBOX.worker"
 """Inboxes of their own: who could listen there would learn the next names, and could have answers delivered to them."""
@@ -39,7 +39,9 @@ def delivered(msg: Msg, stream: str, consumer: str, subjects: Collection[str]) -
     try:
         meta = msg.metadata
     except (Error, ValueError, IndexError):
-        log.warning("message.foreign", subject=msg.subject, expected=f"{stream}/{consumer}", bytes=len(msg.data))
+        if (count := _foreign.count(msg.subject)) is not None:
+            expected = f"{stream}/{consumer}"
+            log.warning("message.foreign", subject=msg.subject, expected=expected, bytes=len(msg.data), count=count)
         return False
     genuine = (meta.stream, meta.consumer) == (stream, consumer) and msg.subject in subjects
     came = f"{meta.stream}/{meta.consumer}"
@@ -75,6 +77,6 @@ def is_for_callers(subject: str) -> bool:
 def may_be_answered(reply: str) -> bool:
     """Whether a reply subject is for callers; one that is not is logged."""
     fine = is_for_callers(reply)
-    if not fine:
-        log.warning("request.not_answered", reply=reply)
+    if not fine and (count := _not_answered.count(reply.partition(".")[0])) is not None:
+        log.warning("request.not_answered", reply=reply, count=count)
     return fine

@@ -18,9 +18,10 @@ from nats.micro.request import Request
 from nats.micro.service import Service
 
 from fleet.jetstream.quick_client import QuickClient
-from fleet.logger import Logger
+from fleet.logger import Logger, Seldom
 
 log = Logger(__name__)
+_not_read = Seldom()
 
 logging.getLogger("asyncio").addFilter(lambda record: "eof_received" not in str(record.msg))
 """asyncio says it at the end of each TLS connection that nats-py makes, and means nothing by it."""
@@ -122,7 +123,9 @@ class LastingClient(QuickClient):
         try:
             await super()._process_msg(sid, subject, reply, data, headers)
         except Exception as error:
-            log.warning("nats.message_not_read", subject=subject.decode(errors="replace"), error=repr(error))
+            told = subject.decode(errors="replace")
+            if (count := _not_read.count(told)) is not None:
+                log.warning("nats.message_not_read", subject=told, error=repr(error), count=count)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """`max_payload` is the server's newest. An advertised address is verified by the name that `NATS_URL` gives.

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from fleet.event_loop import all_of, end, fast_loop, log_failure, settle
+from fleet.event_loop import SharedWork, all_of, end, fast_loop, log_failure, settle
 from tests.support.tasks import drops_one_cancellation
 from tests.support.waiting import WITHIN_S
 
@@ -105,3 +105,41 @@ def test_what_is_there_once_a_process_is_ready_is_not_looked_at_again() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+async def test_shared_work_is_done_once_for_all_who_ask_before_it_begins() -> None:
+    """Who comes while it is done gets the next one, and nobody's leaving ends it for the others."""
+    begun, gate = [], asyncio.Event()
+
+    async def work() -> int:
+        begun.append(len(begun) + 1)
+        await gate.wait()
+        return begun[-1]
+
+    shared = SharedWork(work)
+    first = [asyncio.create_task(shared.result()) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    later = [asyncio.create_task(shared.result()) for _ in range(10)]
+    await asyncio.sleep(0)
+    first[0].cancel()
+    gate.set()
+    assert await asyncio.gather(*first[1:], *later) == [1] * 9 + [2] * 10
+
+
+async def test_shared_work_pauses_and_fails_for_all() -> None:
+    """An error is nobody's who has gone away."""
+    begun: list[None] = []
+
+    async def fail() -> None:
+        begun.append(None)
+        raise OSError
+
+    shared = SharedWork(fail, pause_s=0.05)
+    results = await asyncio.gather(*(shared.result() for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [OSError] * 3
+    again = asyncio.create_task(shared.result())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(begun) == 1
+    await asyncio.wait([again])
+    assert (type(again.exception()), len(begun)) == (OSError, 2)

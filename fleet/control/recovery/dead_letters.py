@@ -219,7 +219,7 @@ class DeadLetters:
         """
         named = readable(message.body).get("task_id")
         made = subjects.generated_id(message.sequence)
-        message_id = (message.headers or {}).get("Nats-Msg-Id")
+        message_id = (message.headers or {}).get("Nats-Msg-Id") or None
         second = subjects.second_id(message.sequence, message_id or message.run)
         ids = (named,) if isinstance(named, str) and subjects.is_task_id(named) else (made, second)
         tenant = tenant_of(message.subject)

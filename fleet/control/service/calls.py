@@ -1,5 +1,6 @@
 """Decodes calls of a micro service, refuses bad ones, and hands calls over to another instance."""
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +16,15 @@ from fleet.observability.visible import to_json
 from fleet.tenants.names import key_of, tenant_of
 from fleet.undecodable import why_undecodable
 
+_SEQUENCE = re.compile("[0-9]{1,18}")
 TAKEN_OVER = "Fleet-Taken-Over"
 """Header of a request that another instance began to serve; for `ask`, what it published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A request in its stream. `message_id` is its own: another request may be given the same sequence one day."""
+    """A request in its stream. A sequence is given out again by a stream that was set back, and a message id is its
+    client's, who may use it again, or send an empty one: only the two together tell a request."""
 
     sequence: int
     message_id: str
@@ -85,7 +88,7 @@ def fault(code: int, text: str, **facts: Any) -> ServiceFault:
 def taken_over(request: Request) -> Receipt | None:
     """What another instance says of a request that it began to serve; None for a caller's own."""
     sequence, _, message_id = (request.headers or {}).get(TAKEN_OVER, "").partition(" ")
-    return Receipt(int(sequence), message_id) if sequence.isdecimal() else None
+    return Receipt(int(sequence), message_id) if _SEQUENCE.fullmatch(sequence) else None
 
 
 def key_in(request: Request, task_id: str) -> str:

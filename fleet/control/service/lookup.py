@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
 
 from nats.js.errors import NotFoundError
 
@@ -11,18 +9,17 @@ from fleet import subjects
 from fleet.control.component import Component
 from fleet.control.items import Item, PublishAgain, Ticket
 from fleet.control.service.calls import NO_RECEIPT, Receipt, ServiceFault, fault, task_id_of
+from fleet.control.service.last_hour import LastHour
 from fleet.control.service.waiters import Waiters, request_key
 from fleet.control.service.waiting import WaitingRequests
 from fleet.deliberation.conclusion import spent
 from fleet.deliberation.state import Deliberation
 from fleet.errors import BadRequest, UnreadableState
 from fleet.jetstream.connection import OUTAGES
-from fleet.jetstream.history import events, find_rejection
-from fleet.jetstream.lifetimes import LONGEST_CALL_S
 from fleet.messages import DeliberationRejected, ResultReply, decode
 from fleet.observability.retries import again
 from fleet.requests.by_reference import whole_request
-from fleet.tenants.names import key_of, key_of_event, name_of, requests_of, subject_of
+from fleet.tenants.names import key_of, name_of, requests_of
 
 LOOK_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 0.1, 0.5
 COMPARED_WITHIN_S, COMPARED_PAUSE_S = 5.0, 0.05
@@ -51,6 +48,7 @@ class Lookup:
         self._component = component
         self._waiters = waiters
         self._waiting: dict[str, WaitingRequests] = {}
+        self._history = LastHour(component.js, component.texts)
 
     def waiting(self, tenant: str) -> WaitingRequests:
         """The requests of a tenant that no dispatcher has recorded."""
@@ -102,29 +100,22 @@ class Lookup:
             pass
         return True
 
-    def refuse_rejected(self, tenant: str, message_id: str) -> None:
+    def refuse_rejected(self, tenant: str, receipt: Receipt) -> None:
         """Raises `ServiceFault` for a request whose rejection is known."""
-        if rejection := self._waiters.rejection(tenant, message_id):
+        if rejection := self._waiters.rejection(tenant, receipt):
             body = decode(rejection, DeliberationRejected)
             raise ServiceFault(409 if body.code == "conflict" else 400, body.error, body)
 
-    async def look_for_rejection(self, tenant: str, message_id: str) -> None:
+    async def look_for_rejection(self, tenant: str, receipt: Receipt) -> None:
         """Reads the events of the last hour: only where the event itself may have been missed."""
-        if self._waiters.rejection(tenant, message_id) is None:
-            js, texts = self._component.js, self._component.texts
-            missed = await find_rejection(js, texts, tenant, message_id, LONGEST_CALL_S)
+        if self._waiters.rejection(tenant, receipt) is None:
+            missed = await self._history.rejection(tenant, receipt)
             if missed is not None:
                 self._waiters.note_rejection(missed)
 
     async def was_accepted(self, key: str) -> bool:
         """Whether `deliberation.accepted` of this task stands in the events of the last hour."""
-        since = datetime.now(UTC) - timedelta(seconds=LONGEST_CALL_S)
-        accepted = (subject_of(name_of(key).tenant, subjects.ACCEPTED),)
-        async with aclosing(events(self._component.js, accepted, since, headers_only=True)) as messages:
-            async for msg in messages:
-                if key_of_event(msg.subject, msg.header) == key:
-                    return True
-        return False
+        return await self._history.was_accepted(key)
 
 
 class Submission:
@@ -143,7 +134,7 @@ class Submission:
     @property
     def keys(self) -> tuple[str, str]:
         """What to register a waiter for."""
-        return self.key, request_key(self._tenant, self.receipt.message_id)
+        return self.key, request_key(self._tenant, self.receipt)
 
     async def state_within(self, seconds: float, *, missed: bool) -> Deliberation | None:
         """`state`; None also while NATS does not answer."""
@@ -158,7 +149,7 @@ class Submission:
 
         `missed`: its event may have been missed, so look for what became of the request.
         """
-        self._lookup.refuse_rejected(self._tenant, self.receipt.message_id)
+        self._lookup.refuse_rejected(self._tenant, self.receipt)
         try:
             state = await self._lookup.load(self.key)
         except UnreadableState:
@@ -175,7 +166,7 @@ class Submission:
     def began(self, state: Deliberation) -> bool:
         """Whether the state is that of this very request."""
         if state.run and self.receipt.message_id:
-            return state.message_id == self.receipt.message_id
+            return (state.stream_sequence, state.message_id) == (self.receipt.sequence, self.receipt.message_id)
         return state.stream_sequence == self.receipt.sequence  # from an older version, which tells no more
 
     async def _is_the_same(self) -> bool:
@@ -189,8 +180,8 @@ class Submission:
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(COMPARED_PAUSE_S)
-        await self._lookup.look_for_rejection(self._tenant, self.receipt.message_id)
-        self._lookup.refuse_rejected(self._tenant, self.receipt.message_id)
+        await self._lookup.look_for_rejection(self._tenant, self.receipt)
+        self._lookup.refuse_rejected(self._tenant, self.receipt)
         return self.task_id != subjects.generated_id(self.receipt.sequence)
 
     async def _find_out(self) -> None:
@@ -202,8 +193,8 @@ class Submission:
             return
         if await self._lookup.load(self.key) is not None:
             return  # recorded just now
-        await self._lookup.look_for_rejection(self._tenant, self.receipt.message_id)
-        self._lookup.refuse_rejected(self._tenant, self.receipt.message_id)
+        await self._lookup.look_for_rejection(self._tenant, self.receipt)
+        self._lookup.refuse_rejected(self._tenant, self.receipt)
         # Its state may have been lost: then it fails at its deadline.
         self._accepted = await self._lookup.was_accepted(self.key)
         if not self._accepted:

@@ -8,6 +8,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from fleet import subjects
+from fleet.control.service.calls import Receipt
 from fleet.errors import FleetError
 from fleet.jetstream.connection import OUTAGES
 from fleet.jetstream.origin import published
@@ -20,9 +21,9 @@ RECENT_REJECTIONS = 1024
 TOLD = (*subjects.TERMINAL, subjects.REJECTED)
 
 
-def request_key(tenant: str, message_id: str) -> str:
+def request_key(tenant: str, receipt: Receipt) -> str:
     """Names a request: message ids are a tenant's own. No key of a task has such a character."""
-    return f"#{tenant}#{message_id}"
+    return f"#{tenant}#{receipt.sequence}#{receipt.message_id}"
 
 
 class Closed(Exception):
@@ -76,17 +77,17 @@ class Waiters:
     def note_rejection(self, body: bytes) -> None:
         """Keeps a rejection, from its event or from the stream."""
         rejected = decode(body, DeliberationRejected)
-        if rejected.message_id is None:
+        if not rejected.message_id:
             return  # no instance has published that request
-        request = request_key(rejected.tenant, rejected.message_id)
+        request = request_key(rejected.tenant, Receipt(rejected.stream_sequence, rejected.message_id))
         self._rejected[request] = body
         if len(self._rejected) > RECENT_REJECTIONS:
             del self._rejected[next(iter(self._rejected))]
         self.wake(request)
 
-    def rejection(self, tenant: str, message_id: str) -> bytes | None:
-        """The rejection of the tenant's request with this message id, if it was rejected lately."""
-        return self._rejected.get(request_key(tenant, message_id))
+    def rejection(self, tenant: str, receipt: Receipt) -> bytes | None:
+        """The rejection of the tenant's request, if it was rejected lately."""
+        return self._rejected.get(request_key(tenant, receipt))
 
     def close(self) -> None:
         """Every wait, now and later, raises `Closed`."""

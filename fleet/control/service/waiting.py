@@ -89,7 +89,7 @@ class WaitingRequests:
             rubric=roles[task.role].rubric,
             ignored_fields=ignored_fields(body),
             run=run_of(msg),
-            message_id=sent.get("Nats-Msg-Id"),
+            message_id=sent.get("Nats-Msg-Id") or None,
         )
         delivery = _StandInDelivery(id=f"{self._stream}:{sequence}")
         self._component.runner.submit(key, Item(requested, delivery))

@@ -13,7 +13,9 @@ import structlog
 from nats.aio.client import Client
 
 from fleet import subjects
+from fleet.jetstream import origin
 from fleet.jetstream.origin import WORKER_INBOX, may_be_answered
+from fleet.logger import Seldom
 from fleet.tenants.names import subject_of
 from tests.support.fleets.control_plane import Fleet
 from tests.support.fleets.whole_fleet import whole
@@ -73,7 +75,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path, nats_binary: None) -> AsyncIterator[Scene]:
+async def scene(tmp_path: Path, nats_binary: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    for told in ("_foreign", "_not_answered"):
+        monkeypatch.setattr(origin, told, Seldom())  # a test before may have been told of the same
     async with permitted(tmp_path / "nats") as users:
         with structlog.testing.capture_logs() as logged:
             names = {"worker_url": users.url("worker"), "client_url": users.url("client")}
@@ -293,3 +297,10 @@ async def test_a_pull_takes_calls_from_the_workers_stream_only(scene: Scene) -> 
 def test_callers_are_answered_wherever_they_listen(reply: str) -> None:
     """An inbox prefix of one's own, what NATS makes of a reply that crosses accounts, another instance of the fleet."""
     assert may_be_answered(reply)
+
+
+def test_a_flood_of_what_is_not_answered_is_told_of_seldom() -> None:
+    """Else any client could fill the disk with what the fleet logs."""
+    with structlog.testing.capture_logs() as logged:
+        assert not any(may_be_answered(f"deliberation.{number}") for number in range(1000))
+    assert len(logged) <= 2

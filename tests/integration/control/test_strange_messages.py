@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from fleet import subjects
+from fleet.control.service.calls import TAKEN_OVER
+from fleet.jetstream.history import rejections
 from tests.support import agents
+from tests.support.client.following import Follower
 from tests.support.fleets.control_plane import Fleet, running
 from tests.support.variants import some_of
 from tests.support.waiting import WITHIN_S, until_emptied
@@ -98,6 +102,77 @@ async def test_a_bad_request_with_strange_headers_is_buried_once(nats_url: str, 
         code, done = await fleet.ask(subjects.ASK, {"task_description": "still there?", "num_agents": 1})
         assert (code, done["status"]) == (None, "COMPLETED")
         assert sum(subject == subjects.REJECTED for subject, _, _ in fleet.inbox.events) == 1
+
+
+async def test_a_bad_request_with_an_empty_message_id_stands_in_nobodys_way(nats_url: str) -> None:
+    """Calls that name a task by its id have published no request, so no rejection is theirs."""
+    async with running(nats_url, agents.answer) as fleet:
+        await fleet.ask(subjects.ASK, {"task_id": "t", "task_description": "x", "num_agents": 1})
+        await publish_raw(nats_url, subjects.REQUESTED, {"Nats-Msg-Id": ""}, b"{}")
+        await fleet.inbox.next(subjects.REJECTED, stream_sequence=2)
+        follower = await Follower(fleet).call(b"t")
+        assert [reply["status"] for reply in await follower.rest()] == ["COMPLETED"] * 2
+        assert follower.codes == [None] * 2
+
+
+async def test_a_message_id_that_is_used_again_is_another_request(nats_url: str) -> None:
+    """As of clients that count from 1: NATS remembers an id for two minutes only."""
+    async with running(nats_url, agents.answer) as fleet:
+
+        async def ask(**body: Any) -> tuple[str | None, Any]:
+            await asyncio.sleep(0.3)
+            request = json.dumps({"task_description": "x", "num_agents": 1, **body}).encode()
+            reply = await fleet.nc.request(subjects.ASK, request, timeout=WITHIN_S, headers={"Nats-Msg-Id": "1"})
+            answered = json.loads(reply.data)
+            return (reply.headers or {}).get("Nats-Service-Error-Code"), answered.get("status", answered.get("code"))
+
+        js = fleet.nc.jetstream()
+        config = (await js.stream_info(subjects.DELIBERATION_REQUESTS)).config
+        await js.update_stream(replace(config, duplicate_window=0.1))
+        assert await ask(num_agents=100) == ("400", "invalid")
+        assert await ask() == (None, "COMPLETED")
+        assert await ask(task_id="t") == (None, "COMPLETED")
+        assert await ask(task_id="t", task_description="another") == ("409", "conflict")
+
+
+@pytest.mark.parametrize("taken_over", ["9" * 5000, "9" * 30, "\u0663", "-1"])
+async def test_what_no_instance_has_handed_over_is_a_request_of_its_own(nats_url: str, taken_over: str) -> None:
+    async with running(nats_url, agents.answer) as fleet:
+        body = b'{"task_description": "x", "num_agents": 1}'
+        reply = await fleet.nc.request(subjects.ASK, body, timeout=WITHIN_S, headers={TAKEN_OVER: taken_over})
+        assert json.loads(reply.data)["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("digits", [19, 37, 62])
+async def test_a_sequence_that_no_stream_has_is_nobodys(nats_url: str, digits: int) -> None:
+    async with running(nats_url, agents.answer) as fleet:
+        for subject in (subjects.RESULT, subjects.CANCEL):
+            code, _ = await fleet.ask(subject, b"d-" + b"9" * digits)
+            assert code == "404"
+
+
+async def test_calls_that_want_the_last_hour_read_share_a_reading(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any client can make them in thousands: as if an instance had handed over what no stream has."""
+    readings = []
+
+    def counted(*given: Any) -> Any:
+        readings.append(given)
+        return rejections(*given)
+
+    monkeypatch.setattr("fleet.control.service.last_hour.rejections", counted)
+    monkeypatch.setattr("fleet.control.service.endpoints.POLL_S", 0.1)
+    async with running(nats_url, agents.answer) as fleet:
+
+        async def ask(number: int) -> str | None:
+            body = json.dumps({"task_id": f"t-{number}", "task_description": "x"}).encode()
+            header = {TAKEN_OVER: f"{1000 + number} ask.{number}"}
+            reply = await fleet.nc.request(subjects.ASK, body, timeout=WITHIN_S, headers=header)
+            return (reply.headers or {}).get("Nats-Service-Error-Code")
+
+        assert set(await asyncio.gather(*map(ask, range(100)))) == {"404"}
+        assert len(readings) <= 10
 
 
 async def test_a_forged_call_with_an_endless_id_harms_no_worker(plane: Plane) -> None:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from fleet.config import load
 from fleet.jetstream.connection import connect
@@ -68,6 +69,19 @@ async def test_no_message_from_anyone_makes_a_connection_deaf(nats_server: str, 
             pass
     assert nc.is_connected
     assert nc.stats["reconnects"] == 0
+
+
+async def test_a_flood_of_messages_that_cannot_be_read_is_told_of_seldom(nats_server: str, nc: Connection) -> None:
+    """Else any client could fill the disk with what the fleet logs."""
+    heard: asyncio.Queue[Msg] = asyncio.Queue()
+    await nc.subscribe("said.*", cb=heard.put)
+    await nc.flush()
+    with capture_logs() as logged:
+        strange = [pub(b"said.%d\xff" % number, b"strange") for number in range(500)]
+        await send_raw(nats_server, *strange, pub(b"said.it", b"after"))
+        async with asyncio.timeout(20):
+            assert (await heard.get()).data == b"after"
+    assert 0 < len(logged) < 100
 
 
 async def test_headers_after_a_line_that_cannot_be_read_are_read(nats_server: str, nc: Connection) -> None:
