@@ -140,10 +140,10 @@ async def whole(fleet: Caller, letter: DeadLetter) -> bytes:
     return body
 
 
-async def all_of(js: JetStreamContext) -> AsyncIterator[DeadLetter]:
-    """Yields all dead letters, oldest first."""
+async def all_of(js: JetStreamContext, newest: int | None = None) -> AsyncIterator[DeadLetter]:
+    """Yields all dead letters, oldest first; `newest`: those among the last so many messages of their stream."""
     state = (await js.stream_info(subjects.DEAD_LETTERS)).state
-    sequence = state.first_seq
+    sequence = state.first_seq if newest is None else max(state.first_seq, state.last_seq - newest + 1)
     while sequence <= state.last_seq and state.messages:
         letter = await _at(js, sequence, onwards=True)
         if letter is None:

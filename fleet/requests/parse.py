@@ -36,14 +36,14 @@ def parse_request(data: bytes, sequence: int, roles: Collection[str] | None) -> 
     patterns and schema compile: that takes time.
     """
     if not data.strip():
-        raise BadRequest("malformed", "$", "the body is empty (at $)")
+        raise BadRequest("malformed", "$", "$: the body is empty")
     try:
         check_depth(data)
         request = _decoded(data)
     except msgspec.ValidationError as error:
         raise _explain(data, str(error), sequence) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest("malformed", "$", f"{why_undecodable(error, data)} (at $)") from None
+        raise BadRequest("malformed", "$", f"$: {why_undecodable(error, data)}") from None
 
     if roles is not None:
         request = _with_known_roles(request, roles)
@@ -165,7 +165,7 @@ def _explain(data: bytes, problem: str, sequence: int) -> BadRequest:
         body = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         # A wrong field in front of broken JSON: the whole is not JSON.
-        return BadRequest("malformed", "$", f"{why_undecodable(error, data)} (at $)")
+        return BadRequest("malformed", "$", f"$: {why_undecodable(error, data)}")
     path, rule = located(problem)
     path = _with_key(path, body)
     said = broken_rule(problem, body, DeliberationRequested, path)

@@ -85,7 +85,7 @@ def test_a_request_that_cannot_be_read_is_told_where(tmp_path: Path, body: bytes
     """By the fleet, and by the command line before it is sent."""
     with pytest.raises(BadRequest) as refused:
         parse_request(body, 7, None)
-    assert refused.value.error == f"{said} (at $)"
+    assert refused.value.error == f"$: {said}"
     file = tmp_path / "request.json"
     file.write_bytes(body)
     with pytest.raises(typer.BadParameter) as bad:

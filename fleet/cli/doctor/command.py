@@ -11,7 +11,8 @@ import typer
 
 from fleet import subjects
 from fleet.cli import options
-from fleet.cli.doctor.findings import Finding, show
+from fleet.cli.doctor.dead_letters import letters
+from fleet.cli.doctor.findings import Finding, show, some
 from fleet.cli.doctor.models import model_servers
 from fleet.cli.doctor.permissions import allowed, denied, granted_to
 from fleet.cli.output import print_json
@@ -216,13 +217,13 @@ async def _fleet(nc: Any) -> list[Finding]:
     findings = [
         _served("dispatcher", dispatcher.served, f"{dispatcher.open:,} requests in hand"),
         _served("collector", collector.served, f"{collector.waiting:,} answers wait, {collector.open:,} in hand"),
-        Finding("ok", "service", f"{_some(len(state.instances), 'instance')} answer: {', '.join(state.instances)}")
+        Finding("ok", "service", f"{some(len(state.instances), 'instance')} answer: {', '.join(state.instances)}")
         if state.instances
         else Finding("fail", "service", "no instance answers `ask`, `result` and `cancel`", "start a collector"),
         own_words.asking(workers, state.pool),
         *own_words.findings(state.workers, state.pool),
     ]
-    waits = f"{_some(state.requests, 'request')} not accepted yet"
+    waits = f"{some(state.requests, 'request')} not accepted yet"
     if state.oldest_s > LONG_WAIT_S:
         todo = "as many deliberations run as `max_in_flight` allows, or nobody serves: see the lines above"
         findings.append(Finding("warn", "waiting", f"{waits}, the oldest for {state.oldest_s:,.0f} s", todo))
@@ -232,11 +233,7 @@ async def _fleet(nc: Any) -> list[Finding]:
         todo = "put [tenants.NAME] back into the settings, or delete DELIBERATION_REQUESTS_<NAME>: NATS takes them"
         unread = f"no dispatcher reads requests of {', '.join(state.unserved)}"
         findings.append(Finding("warn", "tenants", unread, todo))
-    if state.dead_letters:
-        letters = f"{_some(state.dead_letters, 'message')} that nobody could handle"
-        findings.append(Finding("warn", "dead letters", letters, "see `fleet deadletter list`; replay or drop them"))
-    else:
-        findings.append(Finding("ok", "dead letters", "none"))
+    findings.append(await letters(nc, state.dead_letters))
     return findings
 
 
@@ -244,10 +241,6 @@ def _served(name: str, served: bool, load: str) -> Finding:
     if served:
         return Finding("ok", name, f"at work, {load}")
     return Finding("fail", name, f"none is at work, {load}", f"start one: `fleet up`, or `fleet {name}`")
-
-
-def _some(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 async def _ray(settings: Settings) -> list[Finding]:

@@ -18,6 +18,11 @@ class Finding:
     todo: str = ""
 
 
+def some(number: int, noun: str) -> str:
+    """`2 messages`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def show(findings: list[Finding]) -> None:
     """As a table, for a person."""
     from rich.table import Table

@@ -46,6 +46,26 @@ async def test_a_fleet_that_serves(nats_url: str, tmp_path: Path) -> None:
         assert found["dead letters"]["found"].startswith("1 message ")
 
 
+async def test_a_request_that_broke_a_rule_is_its_clients_matter(nats_url: str, tmp_path: Path) -> None:
+    """The operator has nothing to do about it; what nobody could handle is a warning beside it."""
+    async with Simulator(SimulatorConfig()) as model, running(nats_url, agents.answer) as fleet:
+        js = fleet.nc.jetstream()
+        for body in (b'{"num_agents": 99}', b"no json"):
+            await js.publish(subjects.REQUESTED, body)
+
+        async def buried() -> bool:
+            return int((await js.stream_info(subjects.DEAD_LETTERS)).state.messages) == 2
+
+        await until(buried)
+        _, found = await doctor(nats_url, tmp_path, VLLM_URL=model.url)
+        told = "2 requests that broke a rule, as their clients were told (`fleet deadletter list`)"
+        assert found["dead letters"] == {"verdict": "ok", "what": "dead letters", "found": told, "todo": ""}
+        await js.publish(f"{subjects.DEADLETTER}.x", b"?")
+        _, found = await doctor(nats_url, tmp_path, VLLM_URL=model.url)
+        assert found["dead letters"]["verdict"] == "warn"
+        assert found["dead letters"]["found"] == f"1 message that nobody could handle, and {told}"
+
+
 async def test_a_fleet_that_would_not_serve(nats_url: str, tmp_path: Path) -> None:
     """Nobody is at work, a request waits, and no model answers: each is named, and the status is 1."""
     async with running(nats_url, agents.answer):

@@ -157,7 +157,7 @@ def test_an_empty_body_is_called_empty(body: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
         parse_request(body, 7, ROLES)
     assert (caught.value.code, caught.value.path) == ("malformed", "$")
-    assert caught.value.error == "the body is empty (at $)"
+    assert caught.value.error == "$: the body is empty"
 
 
 def test_council_has_a_seat_for_each_role_and_model() -> None:
