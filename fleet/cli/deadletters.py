@@ -9,6 +9,7 @@ import typer
 from fleet.cli import options
 from fleet.cli.output import print_json, say, wide_console
 from fleet.local.data_dir import client_settings
+from fleet.tenants.names import DEFAULT_TENANT, without_tenant
 
 app = typer.Typer(
     help="Look at messages nobody could handle, hand them in again, or drop them.",
@@ -21,15 +22,16 @@ Sequence = Annotated[int, typer.Argument(metavar="SEQ", min=1, help="Its number,
 
 @app.command("list")
 def list_(
+    tenant: Annotated[str | None, typer.Option("--tenant", metavar="TENANT", help="Only this tenant's.")] = None,
     data_dir: options.DataDir = options.DATA_DIR,
     nats_url: options.NatsUrl = None,
     json_output: options.Json = False,
 ) -> None:
-    """List them, oldest first.
+    """List them, oldest first: those of all tenants, each with its tenant's name where there are any.
 
     [dim]Example:[/dim]  fleet deadletter list --json | jq .sequence
     """
-    asyncio.run(_list(data_dir, nats_url, json_output))
+    asyncio.run(_list(data_dir, nats_url, tenant, json_output))
 
 
 @app.command()
@@ -77,7 +79,7 @@ def drop(
     asyncio.run(_drop(data_dir, nats_url, sequence, json_output))
 
 
-async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
+async def _list(data_dir: Any, nats_url: str | None, tenant: str | None, json_output: bool) -> None:
     from fleet.cli.overview.fitting import Column, FittingTable
     from fleet.client import dead_letters
     from fleet.client.session import session
@@ -86,6 +88,7 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
         letters = [
             replace(letter, body=await dead_letters.whole(fleet, letter))
             async for letter in dead_letters.all_of(fleet.js)
+            if tenant in (None, letter.tenant)
         ]
     if json_output:
         for letter in letters:
@@ -94,19 +97,22 @@ async def _list(data_dir: Any, nats_url: str | None, json_output: bool) -> None:
     if not letters:
         say("no dead letters")
         return
+    several = any(letter.tenant != DEFAULT_TENANT for letter in letters)
     columns = (
         Column("seq", right=True),
+        *([Column("tenant", least=8)] if several else ()),
         Column("since", leaves=2),
         Column("subject", least=16),
         Column("bytes", right=True, leaves=1),
         Column("replayed"),
-        Column("reason", least=40),
+        Column("reason", least=28),
     )
     rows = [
         (
             str(letter.sequence),
+            *([letter.tenant] if several else ()),
             letter.at,
-            letter.original_subject,
+            without_tenant(letter.original_subject),
             f"{len(letter.body):,}",
             "yes" if letter.replayed else "",
             letter.reason,

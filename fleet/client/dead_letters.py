@@ -18,6 +18,7 @@ from fleet.jetstream.compare_and_set import store_after
 from fleet.jetstream.lifetimes import DUPLICATE_WINDOW_S
 from fleet.jetstream.payloads import MissingText
 from fleet.messages import UNDECODABLE
+from fleet.tenants.names import DEFAULT_TENANT, name_of, tenant_of
 from fleet.times import from_rfc3339, rfc3339
 
 _OWN_HEADERS = "Dead-Letter-"
@@ -50,6 +51,14 @@ class DeadLetter:
         return self.subject.removeprefix(f"{subjects.DEADLETTER}.")
 
     @property
+    def tenant(self) -> str:
+        """Whose it was: as its subject says, and for what goes on inside the fleet the key of its task."""
+        subject = self.original_subject
+        if (tenant := tenant_of(subject)) != DEFAULT_TENANT or subject.startswith("deliberation."):
+            return tenant
+        return name_of(self.headers.get("Task-Id", "")).tenant
+
+    @property
     def was_replayed(self) -> bool:
         """Not where it broke off, as far as is known."""
         return self.replayed is not None and "stream" in self.replayed
@@ -63,6 +72,7 @@ class DeadLetter:
         return {
             "sequence": self.sequence,
             "subject": self.original_subject,
+            "tenant": self.tenant,
             "at": self.at,
             "headers": self.headers,
             "body": self.body.decode(errors="replace"),

@@ -1,6 +1,7 @@
 """`fleet deadletter`, as a person types it, against a real nats-server."""
 
 import json
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fleet.control.call_tokens import CallTokens
 from fleet.control.publishing.outbox import Outbox
 from fleet.jetstream import topology
 from fleet.jetstream.payloads import Texts
+from fleet.tenants.names import subject_of
 from fleet.times import rfc3339
 from tests.support.client import commands
 from tests.support.nats.permitted import permitted
@@ -31,14 +33,16 @@ class Desk:
         self.js = nc.jetstream()
         self._directory = directory
 
-    async def bury(self, body: bytes, max_payload: int | None = None, **headers: str) -> None:
+    async def bury(
+        self, body: bytes, max_payload: int | None = None, subject: str = subjects.REQUESTED, **headers: str
+    ) -> None:
         texts = Texts(self.js, max_payload or self.nc.max_payload)
         await Outbox(self.nc, self.js, texts, "dispatcher", CallTokens(self.js, b"a key")).dead_letter(
-            subjects.REQUESTED,
+            subject,
             body,
             headers,
             stream=subjects.DELIBERATION_REQUESTS,
-            sequence=7,
+            sequence=zlib.crc32(subject.encode()),
             run="",
             reason="it broke",
         )
@@ -78,6 +82,22 @@ async def test_letters_are_listed_and_shown_whole(desk: Desk) -> None:
         status, out, _ = await desk.run(*words)
         assert (status, subjects.REQUESTED in out, "it broke" in out) == (0, True, True)
     assert out.endswith(f"\n\n{BODY.decode()}\n")
+
+
+async def test_each_letter_says_whose_it_is(desk: Desk) -> None:
+    """A tenant's is told by its subject, and a call's by the key of its task; one tenant's can be listed alone."""
+    await desk.bury(BODY)
+    _, out, _ = await desk.run("list")
+    assert "tenant" not in out
+    await desk.bury(BODY, subject=subject_of("team-a", subjects.REQUESTED))
+    await desk.bury(BODY, subject=subjects.AGENT_REQUESTED, **{"Task-Id": "team-b.d-1"})
+    status, out, _ = await desk.run("list", "--json")
+    told = [(letter["sequence"], letter["tenant"]) for letter in map(json.loads, out.splitlines())]
+    assert (status, told) == (0, [(1, "default"), (2, "team-a"), (3, "team-b")])
+    status, out, _ = await desk.run("list")
+    assert (status, "team-a" in out, "team-b" in out) == (0, True, True)
+    assert (await desk.json("list", "--tenant", "team-b"))["sequence"] == 3
+    assert await desk.run("list", "--tenant", "team-c") == (0, "no dead letters\n", "")
 
 
 async def test_replay_hands_a_letter_in_once(desk: Desk) -> None:
