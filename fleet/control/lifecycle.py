@@ -27,6 +27,7 @@ from fleet.control.telemetry.metering import Meter
 from fleet.errors import Unreachable
 from fleet.event_loop import settle
 from fleet.jetstream.connection import OUTAGES, connect, disconnect
+from fleet.jetstream.declaring.permissions import tell_lacking
 from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import CONTROL_INBOX
 from fleet.observability.health import Health, Observation, listen
@@ -117,6 +118,7 @@ class Lifecycle:
             raise
 
     async def _open(self, nc: Connection, parts: Parts, begun: AsyncExitStack) -> None:
+        await tell_lacking(nc, "control")
         component = await open_component(self.settings, self.name, nc, self._created, begun, self.meter)
         broker = Broker(self.settings, f"fleet-{self.name}")
         begun.push_async_callback(broker.close)

@@ -15,6 +15,7 @@ from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.event_loop import end
 from fleet.jetstream import connection
+from fleet.jetstream.declaring.permissions import tell_lacking
 from fleet.jetstream.lasting import Connection
 from fleet.jetstream.origin import WORKER_INBOX, published
 from fleet.jetstream.streams import of_consumer
@@ -180,6 +181,7 @@ class AgentWorker:
         self._tasks.loop("tell status", self._tell_status())
         self._tasks.loop("look at model servers", self._client.watch())
         self._tasks.loop("follow reconnects", self._follow_reconnects())
+        self._tasks.step("look at permissions", tell_lacking(self._nc, "worker"))
         self._tasks.step("wait for the connection's end", self._end_with_connection())
         log.info("worker.started", worker=self._name, calls=self._capacity)
 

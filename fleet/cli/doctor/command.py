@@ -14,11 +14,11 @@ from fleet.cli import options
 from fleet.cli.doctor.dead_letters import letters
 from fleet.cli.doctor.findings import Finding, show, some
 from fleet.cli.doctor.models import model_servers
-from fleet.cli.doctor.permissions import allowed, denied, granted_to
 from fleet.cli.output import print_json
 from fleet.config import Settings, without_userinfo
 from fleet.errors import Unreachable
 from fleet.exits import Exit
+from fleet.jetstream.declaring.permissions import FILE, allowed, denied, granted_to
 from fleet.local.data_dir import client_settings, running_on
 
 LEAST_VERSION = (2, 12, 3)
@@ -194,13 +194,13 @@ def _permissions(granted: dict[str, Any] | None) -> Finding:
     served = [user for user, lines in missing.items() if not lines]
     if served:
         return Finding("ok", "permissions", f"may do all that these users need: {', '.join(served)}")
-    fewest = min(missing.values(), key=len)
+    user, fewest = min(missing.items(), key=lambda each: len(each[1]))
     more = f" and {len(fewest) - SHOWN} more" if len(fewest) > SHOWN else ""
     return Finding(
         "warn",
         "permissions",
-        f"this user may not: {', '.join(fewest[:SHOWN])}{more}",
-        "fine for a client; a component needs them: see deploy/nats/permissions.conf",
+        f"this user lacks, of what `{user}` needs: {', '.join(fewest[:SHOWN])}{more}",
+        f"fine for a client; for `{user}` take these lines from the {FILE} of this version",
     )
 
 

@@ -18,10 +18,10 @@ from fleet import __version__, subjects
 from fleet.cli import options
 from fleet.cli.app import app
 from fleet.cli.bench.scale import Part
-from fleet.cli.doctor.permissions import allowed, denied
 from fleet.client.dead_letters import replayed_headers
 from fleet.config import unconfigured
 from fleet.errors import ConfigError
+from fleet.jetstream.declaring.permissions import allowed, denied
 from fleet.jetstream.rights import rights_of
 from fleet.local.data_dir import (
     DEFAULT_DATA_DIR,

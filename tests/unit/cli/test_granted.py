@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-from fleet.cli.doctor.permissions import granted_to
+from fleet.jetstream.declaring.permissions import granted_to
 
 LEAF_MAY = {"publish": {"deny": ["$JS.API.>"]}}
 
@@ -21,8 +21,11 @@ class Servers:
     def new_inbox(self) -> str:
         return "_INBOX.x"
 
-    async def subscribe(self, _: str, *, cb: Callable[[Any], Awaitable[None]]) -> None:
+    async def subscribe(self, _: str, *, cb: Callable[[Any], Awaitable[None]]) -> "Servers":
         self.hear = cb
+        return self
+
+    async def unsubscribe(self) -> None: ...
 
     async def publish(self, _: str, __: bytes, *, reply: str) -> None:
         for server, data in self.replies:

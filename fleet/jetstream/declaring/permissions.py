@@ -1,4 +1,8 @@
-"""Checks whether NATS lets this user serve as a component, and names what is missing."""
+"""Checks whether NATS lets this user serve as a component, and names what is missing.
+
+A version of the fleet may need more than the last one, and whose server still has the file of that one would see
+timeouts, each of another part.
+"""
 
 import asyncio
 import json
@@ -8,11 +12,23 @@ from typing import Any
 from fleet import subjects
 from fleet.jetstream.rights import COMPONENTS, rights_of
 from fleet.jetstream.streams import User
+from fleet.logger import Logger
+
+log = Logger(__name__)
 
 WITHIN_S = 5.0
+AT_START_WITHIN_S = 1.0
+FILE = "deploy/nats/permissions.conf"
 
 
-async def granted_to(nc: Any) -> dict[str, Any] | None:
+async def tell_lacking(nc: Any, user: User) -> None:
+    """Logs what a component of this kind needs, and its user may not."""
+    granted = await granted_to(nc, AT_START_WITHIN_S)
+    if granted is not None and (lacking := denied(granted)[user]):
+        log.error("permissions.lacking", user=user, lacking=lacking, see=FILE)
+
+
+async def granted_to(nc: Any, within_s: float = WITHIN_S) -> dict[str, Any] | None:
     """What this user may do; None where the server does not say.
 
     Behind a leaf node the server at its other end answers too, and tells what the leaf's own connection may do.
@@ -22,12 +38,13 @@ async def granted_to(nc: Any) -> dict[str, Any] | None:
     replies: asyncio.Queue[Any] = asyncio.Queue()
     inbox = nc.new_inbox()
     try:
-        async with asyncio.timeout(WITHIN_S):
-            await nc.subscribe(inbox, cb=replies.put)
+        async with asyncio.timeout(within_s):
+            subscription = await nc.subscribe(inbox, cb=replies.put)
             await nc.publish("$SYS.REQ.USER.INFO", b"", reply=inbox)
             while True:
                 reply = json.loads((await replies.get()).data)
                 if reply["server"]["id"] == nc.server_id:
+                    await subscription.unsubscribe()
                     return reply["data"].get("permissions") or {}
     except (Error, TimeoutError, ValueError, KeyError):
         return None
