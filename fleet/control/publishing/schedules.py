@@ -42,11 +42,6 @@ class Schedules:
         self._js = js
         self._looking: set[asyncio.Task[None]] = set()
 
-    @property
-    def busy(self) -> bool:
-        """Whether one is looked for again."""
-        return bool(self._looking)
-
     async def take_back(self, state: Deliberation) -> None:
         """Of an ended task. Raises what NATS does."""
         in_time = state.status != "TIMEOUT"  # else it is what has ended the task

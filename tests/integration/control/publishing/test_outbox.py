@@ -1,5 +1,6 @@
 """The outbox on a real nats-server: exactly one terminal event, and what is too large goes by reference."""
 
+import asyncio
 import gc
 import json
 from collections.abc import AsyncIterator
@@ -119,10 +120,10 @@ async def test_the_deadline_of_another_request_of_that_id_is_left(nc: Any, monke
     """Whoever deletes a state may use its id again."""
     monkeypatch.setattr(schedules, "AGAIN_AFTER_S", (0.01,) * 10_000)  # until it is there
     state = ended()
-    looking = schedules.Schedules(nc, nc.jetstream())
-    await looking.take_back(state)
+    await schedules.Schedules(nc, nc.jetstream()).take_back(state)
+    (look,) = [task for task in asyncio.all_tasks() if task.get_name() == "schedule t-1"]
     await outbox(nc).set_deadline(state.change(run="another"), rfc3339(now_ms() + 3_600_000), "t-1.deadline.another")
-    await until(lambda: not looking.busy)
+    await look
     assert not await schedule_is_gone(nc)
 
 
