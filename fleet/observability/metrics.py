@@ -132,7 +132,7 @@ METRICS: Final = (
     Metric("fleet_rounds_saved_total", "counter", "Rounds that were asked for, and not needed"),
     Metric("fleet_rejections_total", "counter", "Requests that were rejected", ("code",), begins=(REJECTIONS,)),
     Metric("fleet_calls_ahead", "gauge", "Calls that running deliberations are expected to make yet"),
-    Metric("fleet_calls_expected_total", "counter", "Calls that deliberations were expected to make, at acceptance"),
+    Metric("fleet_calls_expected_total", "counter", "Calls that deliberations were expected to make, as they began"),
     Metric("fleet_tokens_ahead", "gauge", "Tokens that running deliberations are expected to need yet", ("model",)),
     Metric("fleet_retries_total", "counter", "Steps tried again that NATS did not take or answer", ("what", "error")),
     Metric("fleet_tasks_in_work", "gauge", "Deliberations whose events this process is applying"),

@@ -55,15 +55,17 @@ class Meter:
                     self._looked("shared", after)
                 case ResultMissing():
                     self._looked("refresh" if after.task.cache == "refresh" else "miss", after)
+                    self._expected(one.after)
         self._phases(before, after)
         if after.result is not None:
             self._end(after, after.result)
         if self.ahead is not None:
             self.ahead.note(after)
 
-    def _expected(self, accepted: Deliberation) -> None:
-        if not accepted.ended:
-            calls = calls_left(accepted, self.ahead.later_rounds if self.ahead is not None else 1.0)
+    def _expected(self, begun: Deliberation) -> None:
+        """None yet of one that waits for another's result."""
+        if not begun.ended:
+            calls = calls_left(begun, self.ahead.later_rounds if self.ahead is not None else 1.0)
             self.metrics["fleet_calls_expected_total"].at().inc(sum(calls.values()))
 
     def _looked(self, outcome: str, state: Deliberation) -> None:

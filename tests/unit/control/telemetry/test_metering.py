@@ -174,6 +174,19 @@ def test_a_request_that_waits_for_anothers_result_has_no_calls_left() -> None:
     assert left(decide(waits, ResultMissing(NOW)).state) == left(begin(num_agents=3).state) > 0
 
 
+@pytest.mark.parametrize("cache", ["use", "refresh"])
+async def test_calls_of_a_request_that_waited_in_vain_are_expected_once_it_begins(cache: str) -> None:
+    """And not before: scaling by what arrives must not miss them."""
+    counted, sent = meter(), Sent()
+    runner = make_runner(MemoryStore(), sent, observer=ComponentObserver(counted, None))
+    await deliver(runner, "R:7", replace(requested(num_agents=2, rounds=0, cache=cache), cache_key="k"))
+    registries = [counted.metrics.registry]
+    assert total(registries, "fleet_calls_expected_total") == 0
+    for name in ("L:1", "L:2"):
+        await deliver(runner, name, ResultMissing(NOW))
+    assert total(registries, "fleet_calls_expected_total") == 4
+
+
 def test_calls_that_are_left_fall_to_none() -> None:
     """From what a deliberation costs in calls, one by one, to nothing at its end."""
     decision = begin(num_agents=3, rounds=2, early_stop=False)
