@@ -88,6 +88,7 @@ def result(
     wait: Annotated[
         float, typer.Option("--wait", "-w", min=0, max=300, metavar="SECONDS", help="Wait so long for the end.")
     ] = 0,
+    older: options.Older = False,
     data_dir: options.DataDir = options.DATA_DIR,
     nats_url: options.NatsUrl = None,
     json_output: options.Json = False,
@@ -98,7 +99,7 @@ def result(
 
     [dim]Example:[/dim]  fleet result d-17 --wait 60 --json | jq -r .result.results[0].proposal.content
     """
-    raise typer.Exit(asyncio.run(_result(client_settings(data_dir, nats_url), task_id, wait, json_output)))
+    raise typer.Exit(asyncio.run(_result(client_settings(data_dir, nats_url), task_id, wait, older, json_output)))
 
 
 def cancel(
@@ -169,13 +170,13 @@ async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -
         say(receipt.task_id)
 
 
-async def _result(settings: Settings, task_id: str, wait_s: float, json_output: bool) -> int:
+async def _result(settings: Settings, task_id: str, wait_s: float, older: bool, json_output: bool) -> int:
     from fleet.cli.view import show_outcome
     from fleet.client.session import session
     from fleet.messages import DeliberationCompleted, ResultReply, decode
 
     async with session(settings) as fleet:
-        body, of_event = await fleet.stored_body(task_id, wait_s)
+        body, of_event = await fleet.stored_body(task_id, wait_s, older=older)
         reply = decode(body, ResultReply)
         text = await fleet.winning_text(reply.result) if reply.result and not json_output else None
     if of_event:
@@ -185,14 +186,18 @@ async def _result(settings: Settings, task_id: str, wait_s: float, json_output: 
     elif reply.result:
         show_outcome(console(), reply.result, text)
     elif reply.status == "UNKNOWN":
-        raise BadRequest(
-            "unknown", "$.task_id", f"nobody knows a task {task_id!r}: not accepted yet, no longer stored, or misspelt"
-        )
+        raise unknown(task_id, older)
     else:
         say(_standing(task_id, reply.status, reply.progress))
     if reply.result:
         return Exit.DONE if isinstance(reply.result, DeliberationCompleted) else Exit.FAILED
     return Exit.BAD_REQUEST if reply.status == "UNKNOWN" else Exit.UNFINISHED
+
+
+def unknown(task_id: str, older: bool) -> BadRequest:
+    """`older`: its events were looked for among all."""
+    text = f"nobody knows a task {task_id!r}: not accepted yet, no longer stored, or misspelt"
+    return BadRequest("unknown", "$.task_id", text if older else f"{text} (--older looks through more events)")
 
 
 def _standing(task_id: str, status: str, progress: Any) -> str:

@@ -36,6 +36,7 @@ MaybeTask = Annotated[
     typer.Argument(metavar="TASK", help="What to deliberate on, in plain words; - is standard input."),
 ]
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id, as `fleet submit` printed it.")]
+Older = Annotated[bool, typer.Option("--older", help="Look through all events, not the newest 10,000 alone.")]
 Role = Annotated[
     str | None,
     typer.Option(

@@ -20,6 +20,8 @@ from fleet.times import from_rfc3339, rfc3339
 
 AT_ONCE = 16
 """Bodies that are read at the same time."""
+NEWEST = 10_000
+"""Events that are looked through for one task: some seconds, where all might take minutes."""
 STATUSES: dict[str, tuple[Status, ...]] = {
     subjects.ACCEPTED: ("IN_PROGRESS",),
     subjects.COMPLETED: ("COMPLETED",),
@@ -87,12 +89,15 @@ async def summaries(
     return listed[::-1]
 
 
-async def last_end(caller: Caller, key: str) -> dict[str, Any] | None:
+async def last_end(caller: Caller, key: str, newest: int | None = NEWEST) -> dict[str, Any] | None:
     """The newest terminal event of a task, whether or not its state is still there. None where the stream has none, or
-    a later acceptance.
+    a later acceptance. `newest`: how many events are looked through; None: all.
     """
     try:
-        place = (await _places(caller)).get(key, _Place())
+        start = None
+        if newest is not None:
+            start = max(1, (await caller.js.stream_info(subjects.DELIBERATIONS)).state.last_seq - newest + 1)
+        place = (await _places(caller, start)).get(key, _Place())
         if not place.ended:
             return None
         event = await _event(caller, place.ended)
@@ -105,9 +110,10 @@ async def last_end(caller: Caller, key: str) -> dict[str, Any] | None:
     return event
 
 
-async def _places(caller: Caller) -> dict[str, _Place]:
+async def _places(caller: Caller, start: int | None = None) -> dict[str, _Place]:
     places: dict[str, _Place] = {}
-    async with aclosing(events(caller.js, of_all(*STATUSES), None, headers_only=True, may_delete=False)) as messages:
+    told = events(caller.js, of_all(*STATUSES), None, headers_only=True, may_delete=False, start=start)
+    async with aclosing(told) as messages:
         async for msg in messages:
             key, sequence = key_of_event(msg.subject, msg.headers), msg.metadata.sequence.stream
             subject, place = without_tenant(msg.subject), places.get(key, _Place())

@@ -23,7 +23,7 @@ from fleet.client.connection import (
     terminal_event,
 )
 from fleet.client.fleet import Fleet, addressed
-from fleet.client.listing import last_end
+from fleet.client.listing import NEWEST, last_end
 from fleet.config import Settings
 from fleet.errors import FleetError
 from fleet.jetstream.lasting import Connection
@@ -153,17 +153,18 @@ class Session(Fleet):
                 return error.body
             raise rejected(error) from None
 
-    async def stored_body(self, task_id: str, wait_s: float = 0) -> tuple[bytes, bool]:
+    async def stored_body(self, task_id: str, wait_s: float = 0, *, older: bool = False) -> tuple[bytes, bool]:
         """`result_body`; of a task that the fleet does not know any more, what its event says, and True. Its id is free
         again, so that nobody who asks may be answered with this. Whoever waits may wait for what was just submitted.
+        `older`: all events are looked through, and not the newest alone.
         """
         body = await self.result_body(task_id, wait_s)
-        gone = not wait_s and decode(body, ResultReply).status == "UNKNOWN" and is_key(task_id)
+        gone = (older or not wait_s) and decode(body, ResultReply).status == "UNKNOWN" and is_key(task_id)
         if gone and not await is_tenants(self.nc):
             # By a connection of its own: whoever may not read events has heard all that there is.
             with suppress(FleetError, *UNDECODABLE):
                 async with session(self._settings) as apart:
-                    event = await last_end(apart, task_id)
+                    event = await last_end(apart, task_id, None if older else NEWEST)
                 if event is not None:
                     result = terminal_event(encode(event))
                     return encode(ResultReply(task_id=result.task_id, status=status_of(result), result=result)), True

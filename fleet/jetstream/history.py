@@ -32,20 +32,24 @@ async def events(
     headers_only: bool = False,
     stream: str = subjects.DELIBERATIONS,
     may_delete: bool = True,
+    start: int | None = None,
 ) -> AsyncGenerator[Msg, None]:
-    """The events of the `subjects_`, or patterns, that the stream holds now, oldest first; `since` None: all of them.
+    """The events of the `subjects_`, or patterns, that the stream holds now, oldest first; `since` None: all of them,
+    or those from the sequence `start` on.
 
     It reads by a consumer, which it deletes afterwards, or, where it may not, leaves to end by itself.
 
     Of several subjects NATS 2.15 leaves out what comes before the first message of the last of them, where a consumer
     begins at a time: it is asked for everything then.
     """
+    policy = DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME
     consumer = await js.add_consumer(
         stream,
         ConsumerConfig(
             filter_subject=subjects_[0] if len(subjects_) == 1 else None,
-            deliver_policy=DeliverPolicy.ALL if since is None else DeliverPolicy.BY_START_TIME,
+            deliver_policy=policy if start is None else DeliverPolicy.BY_START_SEQUENCE,
             opt_start_time=since,
+            opt_start_seq=start,
             ack_policy=AckPolicy.NONE,
             headers_only=headers_only,
             mem_storage=True,

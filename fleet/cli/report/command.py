@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, assert_never
 import typer
 
 from fleet.cli import options
-from fleet.cli.client import OF_EVENT
+from fleet.cli.client import OF_EVENT, unknown
 from fleet.cli.output import console, say
 from fleet.config import Settings
-from fleet.errors import BadRequest, FleetError
+from fleet.errors import FleetError
 from fleet.exits import Exit
 from fleet.local.data_dir import client_settings
 from fleet.messages import encode
@@ -42,6 +42,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write there. Default: standard output.")
     ] = None,
+    older: options.Older = False,
     data_dir: options.DataDir = options.DATA_DIR,
     nats_url: options.NatsUrl = None,
     json_output: options.Json = False,
@@ -56,7 +57,7 @@ def report(
     [dim]Example:[/dim]  fleet report d-17 --out d-17.html
     """
     chosen = Format.JSON if json_output else format_ or _OF_SUFFIX.get(out.suffix.lower() if out else "", Format.MD)
-    event = asyncio.run(_end(client_settings(data_dir, nats_url), task_id))
+    event = asyncio.run(_end(client_settings(data_dir, nats_url), task_id, older))
     if event is None:
         say(f"{task_id} has not ended yet: fleet watch {task_id}", stderr=True)
         raise typer.Exit(Exit.UNFINISHED)
@@ -96,20 +97,16 @@ def for_people(text: str) -> "RenderableType":
     return Markdown(text, hyperlinks=False)
 
 
-async def _end(settings: Settings, task_id: str) -> "TerminalEvent | None":
+async def _end(settings: Settings, task_id: str, older: bool) -> "TerminalEvent | None":
     """The terminal event with all its texts; None before it. Raises `BadRequest` for a task that nobody knows."""
     from fleet.client.session import session
     from fleet.messages import ResultReply, decode
 
     async with session(settings) as fleet:
-        body, of_event = await fleet.stored_body(task_id)
+        body, of_event = await fleet.stored_body(task_id, older=older)
         reply = decode(body, ResultReply)
         if reply.status == "UNKNOWN":
-            raise BadRequest(
-                "unknown",
-                "$.task_id",
-                f"nobody knows a task {task_id!r}: not accepted yet, no longer stored, or misspelt",
-            )
+            raise unknown(task_id, older)
         if of_event:
             say(OF_EVENT.format(task_id), stderr=True)
         return None if reply.result is None else await fleet.with_texts(reply.result)

@@ -85,8 +85,11 @@ async def test_report_of_what_has_not_ended(fleet: Fleet, users: Users, name: st
 
 
 @each_user
-async def test_what_the_list_shows_can_be_read(fleet: Fleet, users: Users, name: str) -> None:
-    """Also where the state has gone: from the event, which says so. A later deliberation of the id is not mistaken."""
+async def test_what_the_list_shows_can_be_read(
+    fleet: Fleet, users: Users, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the state has gone: from the event, which says so. A later deliberation of the id is not mistaken.
+    Only the newest events are looked through, unless all are asked for."""
     async with users.connected("operator") as (operator, _):
         bucket = await operator.jetstream().key_value(subjects.BUCKET)
         await bucket.purge("late")
@@ -98,6 +101,16 @@ async def test_what_the_list_shows_can_be_read(fleet: Fleet, users: Users, name:
         code, out, err = await commands.fleet("report", "late", *at)
         assert (code, "There is no verdict" in out, "no longer stored" in err) == (0, True, True)
         assert (await commands.fleet("result", "nobody", *at))[0] == 2
+        for command in ("result", "report"):
+            code, _, err = await commands.fleet(command, "nobody", *at)
+            assert (code, "--older looks through more" in err) == (2, True)
+            code, _, err = await commands.fleet(command, "nobody", "--older", *at)
+            assert (code, "--older" in err) == (2, False)
+        with monkeypatch.context() as patched:
+            patched.setattr("fleet.client.session.NEWEST", 1)
+            async with session(load({"NATS_URL": users.url(name)})) as client:
+                assert not (await client.stored_body("late"))[1]
+                assert (await client.stored_body("late", older=True))[1]
         assert (await commands.fleet("result", "late", "--wait", "0.1", *at))[0] == 2  # for one that is to come
         accepted = {"task_id": "late", "accepted_at": "2999-01-01T00:00:00.000Z"}
         async with users.connected("control") as (control, _):
