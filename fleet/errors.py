@@ -78,6 +78,15 @@ class UnreadableState(FleetError):
         self.may_come = may_come
 
 
+LONGEST_ERROR = 2000
+"""Characters of an error. It stands in state, events and logs, several times, and a model server has written it."""
+
+
+def bounded(text: str) -> str:
+    """The beginning of what is too long for an error, and how long it was."""
+    return text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}… ({len(text)} characters in all)"
+
+
 class AgentCallError(FleetError):
     """One attempt at a model call failed.
 
@@ -87,6 +96,7 @@ class AgentCallError(FleetError):
     def __init__(
         self, error_type: ErrorType, error: str, *, retryable: bool, retry_after_s: float | None = None
     ) -> None:
+        error = bounded(error)
         super().__init__(error)
         self.error_type = error_type
         self.error = error

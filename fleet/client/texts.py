@@ -6,7 +6,7 @@ import nats.errors
 from nats.js.errors import ServiceUnavailableError
 
 from fleet.jetstream.lasting import Connection
-from fleet.jetstream.payloads import MAX_BYTES, MissingText, Texts
+from fleet.jetstream.payloads import MissingText, Texts
 from fleet.messages import ContentRef, encode
 from fleet.tenants.names import TEXT
 
@@ -22,7 +22,7 @@ class ClientTexts(Texts):
         super().__init__(nc.jetstream(timeout=request_timeout_s), lambda: nc.max_payload)
         self._nc = nc
 
-    async def get(self, ref: ContentRef, most_bytes: int = MAX_BYTES) -> bytes:
+    async def get(self, ref: ContentRef, most_bytes: int | None = None) -> bytes:
         """Raises `MissingText`."""
         try:
             return await super().get(ref, most_bytes)

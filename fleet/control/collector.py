@@ -21,10 +21,20 @@ from fleet.control.scaling.sizing import Sizing
 from fleet.control.service.server import Service
 from fleet.control.states.room import StatesRoom
 from fleet.deliberation.events import CancelAsked, DeadlinePassed, Event, Responded
+from fleet.errors import bounded
 from fleet.event_loop import end, log_failure
 from fleet.jetstream.payloads import Texts
 from fleet.logger import Seldom
-from fleet.messages import UNDECODABLE, AgentResponse, CancelRequest, DeadlineReached, LookRequest, decode, decoder
+from fleet.messages import (
+    UNDECODABLE,
+    AgentFailed,
+    AgentResponse,
+    CancelRequest,
+    DeadlineReached,
+    LookRequest,
+    decode,
+    decoder,
+)
 from fleet.observability.metrics import Metrics
 from fleet.undecodable import why_undecodable
 
@@ -63,6 +73,8 @@ class Collector:
             body = await self._texts.inline(message.body)
             response: AgentResponse = decoder(AgentResponse).decode(body)
             genuine = await self._tokens.fits(response, message.call_token)
+            if isinstance(response, AgentFailed):
+                response = response.change(error=bounded(response.error))
         except UNDECODABLE as error:
             await message.delivery.give_up(_reason_of(error, message.body))
             return

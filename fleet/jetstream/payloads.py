@@ -52,6 +52,10 @@ class MissingText(FleetError):
     """A reference to an object that has expired, or was never stored."""
 
 
+class TooLong(MissingText):
+    """A reference to an object that is too long to be read into memory."""
+
+
 class _Object(Message, frozen=True, kw_only=True):
     """What the object store says of an object; chunks lie under its `nuid`."""
 
@@ -127,12 +131,13 @@ class Texts:
             await self._write_meta(object_)
         return ContentRef(bucket=self._store.name, name=unique, bytes=len(body))
 
-    async def get(self, ref: ContentRef, most_bytes: int = MAX_BYTES) -> bytes:
-        """Raises `MissingText`, also for what is longer."""
+    async def get(self, ref: ContentRef, most_bytes: int | None = None) -> bytes:
+        """Raises `MissingText`, and `TooLong` for what is longer."""
+        most_bytes = MAX_BYTES if most_bytes is None else most_bytes
         store = _STORES.get(ref.bucket)
         object_ = await self._find(store, ref.name) if store is not None else None
         if object_ is not None and object_.size > most_bytes:
-            raise MissingText(f"{ref.bucket}/{ref.name} has {object_.size} bytes, more than {most_bytes}")
+            raise TooLong(f"{ref.bucket}/{ref.name} has {object_.size} bytes, more than {most_bytes}")
         body, sequence = bytearray(), 0
         try:
             while store is not None and object_ is not None and len(body) < object_.size:

@@ -67,7 +67,7 @@ def renderers(json: bool, environ: Mapping[str, str]) -> list[Any]:
             structlog.processors.ExceptionRenderer(tracebacks),
             _masked(structlog.processors.JSONRenderer(), mask),
         ]
-    console = structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)
+    console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_plain_traceback)
     return [_shown, _masked(console, mask)]
 
 

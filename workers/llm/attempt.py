@@ -2,20 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
-import aiohttp
 import structlog
 
 from fleet.config import Settings
 from fleet.messages.trace_ids import TraceContext
-from workers.llm.failures import CONNECTION_TYPES, NO_ANSWER, AttemptError, of_client_error
+from workers.llm.failures import CONNECTION_TYPES, NO_ANSWER, AttemptError
 from workers.llm.http import Http
 from workers.llm.reading.answer import StreamedAnswer
-from workers.llm.reading.read_pacing import ReadPacing, Stream
+from workers.llm.reading.read_pacing import ReadPacing
+from workers.llm.reading.response import read_answer
 from workers.llm.reading.silence import Silence
-from workers.llm.reading.sse import SseDecoder
 from workers.llm.requests import ModelRequest, ModelTarget
 from workers.llm.servers import context_window as window
 from workers.llm.servers.dialects import Form, body_of
@@ -24,11 +23,6 @@ from workers.llm.servers.rewards import Rewards
 from workers.llm.servers.search import Route
 
 log = structlog.get_logger(__name__)
-
-AFTER_ALL_S = 0.3
-AFTER_END_S = 0.9
-"""How long a stream whose text has ended may go on: with the counts of tokens, and without them."""
-
 
 Check = Callable[[str], Awaitable[Any]]
 """Turns a text into what was asked for, or raises `AgentCallError` (InvalidAnswer)."""
@@ -165,7 +159,8 @@ class Attempts:
         async with self._http.chat(endpoint, attempt.sent, headers) as response:
             streamed.began = True
             with self._pacing.stream() as stream:
-                await _read(response, streamed, silence, stream, sink, max_tokens)
+                wrote = partial(_wrote, sink, streamed, max_tokens)
+                await read_answer(response, self._http.hiding(endpoint), streamed, silence, stream, wrote)
             if streamed.done:
                 await self._http.read_rest(response)
 
@@ -257,44 +252,5 @@ class Attempts:
         return window.room_by_estimate(tokens, request.max_tokens, limit)
 
 
-async def _read(
-    response: aiohttp.ClientResponse,
-    streamed: StreamedAnswer,
-    silence: Silence,
-    stream: Stream,
-    sink: TextSink,
-    max_tokens: int,
-) -> None:
-    """Until the text has ended, and a little longer for the counts of tokens. Raises `AttemptError`."""
-    decoder = SseDecoder()
-    lost: aiohttp.ClientError | None = None
-    while lost is None:
-        try:
-            chunk = await (_read_after_end(response, streamed) if streamed.finished else response.content.readany())
-        except aiohttp.ClientError as error:
-            chunk, lost = b"", error
-        if not chunk:
-            break
-        pieces = streamed.pieces
-        text = "".join([streamed.take(event) for event in decoder.feed(chunk) if not streamed.done])
-        if streamed.pieces != pieces:
-            silence.broken()
-        if text:
-            sink.wrote(text, streamed.pieces, max_tokens)
-        if streamed.done:
-            return
-        if not streamed.finished:
-            await stream.rest(response, streamed.pieces)
-    text = "".join([streamed.take(event) for event in decoder.finish()])
-    if text:
-        sink.wrote(text, streamed.pieces, max_tokens)
-    if lost is not None and not streamed.finished:
-        raise streamed.cut_off() if streamed.pieces else of_client_error(lost, 0.0)
-
-
-async def _read_after_end(response: aiohttp.ClientResponse, streamed: StreamedAnswer) -> bytes:
-    """What comes within the grace; nothing is the end."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(AFTER_ALL_S if streamed.counts is not None else AFTER_END_S):
-            return await response.content.readany()
-    return b""
+def _wrote(sink: TextSink, streamed: StreamedAnswer, max_tokens: int, text: str) -> None:
+    sink.wrote(text, streamed.pieces, max_tokens)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -94,6 +94,10 @@ class Http:
         error.args = tuple(hide(each) if isinstance(each, str) else each for each in error.args)
         return error
 
+    def hiding(self, endpoint: Endpoint) -> Callable[[str], str]:
+        """Takes the endpoint's secrets out of what its server sends: some repeat them, wherever."""
+        return self._access[endpoint.name].hide
+
     async def close(self) -> None:
         await self._session.close()
 
@@ -145,7 +149,7 @@ class Http:
         """What a route of vLLM beside `/v1` answers, whenever that comes. Raises `AttemptError`."""
         response = await self._send(endpoint, "POST", beside_v1(endpoint.base, path), body, headers)
         try:
-            return _json(path, await _whole(path, response))
+            return _json(path, self._hidden(endpoint, await _whole(path, response)))
         except aiohttp.ClientError as error:
             raise self._failure(error) from None
         finally:
@@ -160,12 +164,15 @@ class Http:
                     data = await _whole(path, response)
                 finally:
                     response.release()
-            return _json(path, data)
+            return _json(path, self._hidden(endpoint, data))
         except TimeoutError:
             text = f"{path}: no answer within {SHORT_REQUEST_S:g} s"
             raise AttemptError("Timeout", text, fault="server", begun=False) from None
         except aiohttp.ClientError as error:
             raise self._failure(error) from None
+
+    def _hidden(self, endpoint: Endpoint, data: bytes) -> bytes:
+        return self.hiding(endpoint)(data.decode("utf-8", "replace")).encode()
 
     async def _send(
         self, endpoint: Endpoint, method: str, url: str, body: Any, headers: dict[str, str]

@@ -5,7 +5,7 @@ from typing import Any
 
 from fleet.errors import AgentCallError
 from workers.llm.attempt import Attempt, Check
-from workers.llm.failures import AttemptError
+from workers.llm.failures import AttemptError, shorten
 from workers.llm.reading.answer import is_blank
 from workers.llm.reading.endings import is_reason
 from workers.llm.requests import ModelRequest
@@ -34,7 +34,7 @@ async def judge(attempt: Attempt, request: ModelRequest, check: Check) -> None:
         content = await _json_among_thoughts(streamed.reasoning, check) or content
     if is_reason(streamed.refusal):
         after = "" if is_blank(content) else f", after {len(content)} characters of text"
-        raise AttemptError("Refused", f"the model refused{after}: {streamed.refusal}", fault="answer")
+        raise AttemptError("Refused", f"the model refused{after}: {shorten(streamed.refusal)}", fault="answer")
     _judge_end(attempt, request, content)
     attempt.content = content
     try:

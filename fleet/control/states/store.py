@@ -15,7 +15,7 @@ from nats.js.errors import (
 from fleet import subjects
 from fleet.deliberation.state import SCHEMA_VERSION, Deliberation
 from fleet.errors import NewerState, StoreConflict, UnreadableState
-from fleet.jetstream.payloads import MissingText, Texts, reference
+from fleet.jetstream.payloads import MissingText, Texts, TooLong, reference
 from fleet.messages import UNDECODABLE, Message, decode, encode
 from fleet.observability.retries import again
 from fleet.tenants.names import is_key
@@ -89,7 +89,8 @@ class KeyValueStore:
             value = await self._texts.inline(entry.value or b"")
             return Stored(_decoded(task_id, value), entry.revision, len(value))
         except MissingText as error:
-            raise UnreadableState(task_id, entry.revision, error, may_come=True) from error
+            may_come = not isinstance(error, TooLong)
+            raise UnreadableState(task_id, entry.revision, error, may_come=may_come) from error
         except UNDECODABLE as error:
             raise UnreadableState(task_id, entry.revision, error) from None
 

@@ -53,10 +53,12 @@ FAILS: dict[str, tuple[str, str, int]] = {
 async def unwatched(event: AgentProgress, number: int, traceparent: str) -> None: ...
 
 
-async def call(server: RawServer, deadline_s: float = 30.0, kind: Kind = "vllm", **more: Any) -> AgentResponse:
+async def call(
+    server: RawServer, deadline_s: float = 30.0, kind: Kind = "vllm", key_file: Path | None = None, **more: Any
+) -> AgentResponse:
     """One agent's proposal, asked of `server` as a worker asks it."""
     settings = Settings(
-        endpoints={"one": EndpointConfig(url=server.url, kind=kind)},
+        endpoints={"one": EndpointConfig(url=server.url, kind=kind, api_key_file=key_file and str(key_file))},
         roles={"DEV": RoleProfile(persona="You are a developer.", max_tokens=1000)},
         workers=Workers(max_attempts=2),
     )

@@ -19,6 +19,10 @@ from workers.llm.refusals import is_page, of_error_object, of_page
 log = structlog.get_logger(__name__)
 
 BYTES_PER_TOKEN = 4
+MOST_CHARACTERS = 16 * 2**20
+"""Of text, thoughts and a refusal together: more than any window holds. What is longer could not be stored."""
+MOST_UNREAD, UNREAD_SHOWN = 10_000, 16
+"""Events that cannot be read, in one response, and those of them that are kept for the error that shows them."""
 _TEXT_FIELDS = re.compile(r'"(?:content|text|delta)"')
 _BLANK = re.compile(r"[\s\u00ad\u115f\u1160\u2800\u3164\uffa0\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\x00]*")
 
@@ -51,6 +55,7 @@ class StreamedAnswer:
         self._splitter = ReasoningSplitter()
         self._odds = DigitOdds()
         self._length = 0
+        self._heard = self._not_read = 0
         self._parts: tuple[int, str, str] | None = None
 
     # --- what has come ----------------------------------------------------------------------------------------------
@@ -140,7 +145,11 @@ class StreamedAnswer:
             may_hold_text = begins_as_json or (_TEXT_FIELDS.search(data) is not None and not is_page(data))
             if may_hold_text and not self.finished:
                 raise malformed(f"an event that cannot be read, and may hold text: {shorten(data)}")
-            self._unread.append(data[:2000])
+            self._not_read += 1
+            if self._not_read > MOST_UNREAD:
+                raise malformed(f"more than {MOST_UNREAD} events that cannot be read: {shorten(self._unread[0])}")
+            if self._not_read <= UNREAD_SHOWN:
+                self._unread.append(data[:2000])
             return ""
         if event.error is not None:
             if self.finished:
@@ -152,9 +161,14 @@ class StreamedAnswer:
         self._by_pieces = self._by_pieces or bool(event.text)
         if event.message is not None:
             self._add_message(event, event.message)
-        self.finish_reason = later(self.finish_reason, event.finish_reason)
-        self.model = self.model or event.model
+        if event.finish_reason is not None:
+            self.finish_reason = later(self.finish_reason, shorten(event.finish_reason))
+        if event.model:
+            self.model = self.model or shorten(event.model)
         self.refusal += event.refusal
+        self._heard += len(event.text) + len(event.thought) + len(event.refusal)
+        if self._heard > MOST_CHARACTERS:
+            raise AttemptError("Truncated", f"more than {MOST_CHARACTERS} characters, without an end", fault="answer")
         self.tool = self.tool or event.tool
         if event.thought:
             self.pieces += 1
@@ -174,8 +188,12 @@ class StreamedAnswer:
 
     def _add_message(self, event: Event, message: Event) -> None:
         """What a message adds to the pieces that came before: nothing, where a server sends both."""
-        told = "".join(self._text) + event.text
-        is_all = message.text.startswith(told) and (len(message.text) > len(told) or event.finish_reason is not None)
+        is_all, told = False, ""
+        if len(message.text) >= self._length + len(event.text):  # else they need not be put together
+            told = "".join(self._text) + event.text
+            is_all = message.text.startswith(told) and (
+                len(message.text) > len(told) or event.finish_reason is not None
+            )
         if is_all:
             event.text += message.text[len(told) :]
         elif not self._by_pieces:

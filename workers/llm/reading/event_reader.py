@@ -72,6 +72,8 @@ class _Chunk(Struct):
     x_groq: Any = None
 
 
+MOST_LINES = 10_000
+"""In what is no event, that are read one by one."""
 _chunks = msgspec.json.Decoder(_Chunk)
 
 
@@ -131,7 +133,7 @@ def _read_loosely(data: str) -> Event:
 def read_many(data: str) -> list[Event]:
     """As `read`; several events in one, parted by line ends, are read one by one."""
     event = read(data)
-    if not event.unread or "\n" not in data.strip():
+    if not event.unread or "\n" not in data.strip() or data.count("\n") > MOST_LINES:
         return [event]
     lines = [line.strip().removeprefix("data:").strip() for line in data.splitlines() if line.strip()]
     events = [read(line) for line in lines if line != "[DONE]"]

@@ -77,12 +77,17 @@ class ReasoningSplitter:
 
     def __init__(self) -> None:
         self._held = ""
+        self._blank: list[str] = []
+        """What came before the first character that can be seen."""
         self._state = "beginning"
 
     def feed(self, piece: str) -> str:
         """The part of the answer that is known to be one now."""
         if self._state == "answer":
             return piece
+        if self._state == "beginning" and not self._held and not piece.strip():
+            self._blank.append(piece)
+            return ""
         self._held += piece
         if self._state == "beginning":
             return self._begin()
@@ -90,7 +95,7 @@ class ReasoningSplitter:
 
     def rest(self) -> str:
         """What was held back at the end, and was no tag after all."""
-        held, self._held = self._held, ""
+        held, self._held = "".join([*self._blank, self._held]), ""
         return held if self._state == "beginning" else ""
 
     def _begin(self) -> str:
@@ -106,14 +111,14 @@ class ReasoningSplitter:
             if len(start) < LONGEST_TAG and not re.search(r"[>\]▷]|\s\s", start):
                 return ""
         self._state = "answer"
-        held, self._held = self._held, ""
+        held, self._held = "".join([*self._blank, self._held]), ""
         return held
 
     def _think(self) -> str:
         if self._state == "after":
-            answer = self._held.lstrip()
+            answer, self._held = self._held.lstrip(), ""
             if answer:
-                self._state, self._held = "answer", ""
+                self._state = "answer"
             return answer
         if closing := CLOSE.search(self._held):
             answer = self._held[closing.end() :].lstrip()

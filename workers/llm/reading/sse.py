@@ -24,6 +24,8 @@ class SseDecoder:
         self._after_cr = False
         self._data: list[bytes] = []
         self._unframed: list[bytes] = []
+        self._held = 0
+        """Bytes of both, line ends included."""
         self._is_error = False
 
     def feed(self, chunk: bytes) -> list[str]:
@@ -71,6 +73,7 @@ class SseDecoder:
             if self._data and _begins_anew(self._data[-1], data):
                 self._end(events)
             self._data.append(data)
+            self._hold(data)
             if data.rstrip() == DONE.encode():
                 self._end(events)
         elif not line:
@@ -81,15 +84,19 @@ class SseDecoder:
                 self._is_error = line[6:].strip().lower() == b"error"
         else:
             self._unframed.append(line)
-            if sum(map(len, self._unframed)) > MAX_LINE_BYTES:
-                raise malformed(f"more than {MAX_LINE_BYTES} bytes that are no event")
+            self._hold(line)
+
+    def _hold(self, line: bytes) -> None:
+        self._held += len(line) + 1
+        if self._held > MAX_LINE_BYTES:
+            raise malformed(f"more than {MAX_LINE_BYTES} bytes that are no event")
 
     def _end(self, events: list[str]) -> None:
         if not self._data:
             return
         self._end_unframed(events)  # it came before: what it says must not be taken for something after the end
         data = b"\n".join(self._data).decode("utf-8", "replace")
-        self._data = []
+        self._data, self._held = [], 0
         if self._is_error and not data.lstrip().startswith('{"error"'):
             data = f'{{"error": {data if data.lstrip().startswith("{") else _quoted(data)}}}'
         self._is_error = False
@@ -99,6 +106,7 @@ class SseDecoder:
         if self._unframed:
             events.append(b"\n".join(self._unframed).decode("utf-8", "replace"))
             self._unframed = []
+            self._held = sum(len(line) + 1 for line in self._data)
 
 
 def _begins_anew(last: bytes, data: bytes) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 
 from workers.llm.servers.endpoint import ModelCard
 
+LONGEST_NAME = 256
+"""As in requests. What is longer names no model, and would be repeated in every result."""
 _LISTS = ("data", "models", "items", "result")
 _NAMES = ("id", "name", "model")
 _WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx", "max_input_tokens")
@@ -45,11 +47,11 @@ def _does_not_chat(entry: Any) -> bool:
 
 def _card(entry: Any) -> ModelCard | None:
     if isinstance(entry, str):
-        return ModelCard(entry) if entry else None
+        return ModelCard(entry) if 0 < len(entry) <= LONGEST_NAME else None
     if not isinstance(entry, dict):
         return None
     name = next((entry[key] for key in _NAMES if isinstance(entry.get(key), str) and entry[key]), None)
-    if name is None:
+    if name is None or len(name) > LONGEST_NAME:
         return None
     parent = entry.get("parent")
     return ModelCard(name, _window(entry), parent if isinstance(parent, str) and parent != name else None)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fleet import subjects
-from fleet.messages import AgentRequested
+from fleet.jetstream.payloads import Texts
+from fleet.messages import AgentFailed, AgentRequested
 from tests.support import agents
 from tests.support.client.following import Follower
 from tests.support.fleets.control_plane import running
@@ -79,3 +80,34 @@ async def test_a_state_that_is_copied_to_another_key_is_not_believed(tmp_path: P
             assert (code, "it is the state of other" in body["error"]) == ("503", True)
             code, body = await fleet.ask(subjects.RESULT, {"task_id": "taken"})
             assert (code, body["task_id"], body["status"]) == (None, "taken", "IN_PROGRESS")
+
+
+async def test_a_task_whose_state_is_too_long_to_be_read_ends_with_its_next_answer(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not become shorter: nobody waits for it."""
+    calls: list[AgentRequested] = []
+    async with running(nats_url, lambda call: calls.append(call)) as fleet:  # type: ignore[func-returns-value]
+        await fleet.request(task_id="victim", constraints={"timeout_seconds": 3600})
+        await fleet.inbox.next(subjects.ACCEPTED, task_id="victim")
+        await until(lambda: bool(calls))
+        js = fleet.nc.jetstream()
+        top = {"task_id": "victim", "status": "IN_PROGRESS"}
+        value = await Texts(js, fleet.nc.max_payload).refer("tasks/victim/state", b"x" * 2000, top)
+        monkeypatch.setattr("fleet.jetstream.payloads.MAX_BYTES", 1000)
+        await (await js.key_value(subjects.BUCKET)).put("victim", value)
+        await agents.publish(js, agents.answer(calls[0]))
+        failed = await fleet.inbox.next(subjects.FAILED, task_id="victim")
+        assert "more than 1000" in failed["error"]
+
+
+async def test_what_a_worker_says_of_a_failure_is_bounded(nats_url: str) -> None:
+    """It stands in the state several times, and may come from a worker that somebody has broken into."""
+
+    def fail(call: AgentRequested) -> AgentFailed:
+        return agents.failure(call).change(error="x" * 1_000_000)
+
+    async with running(nats_url, fail) as fleet:
+        task_id = await fleet.request(num_agents=2)
+        failed = await fleet.inbox.next(subjects.FAILED, task_id=task_id)
+        assert [len(agent["error"]) < 2100 for agent in failed["failed_agents"]] == [True, True]
