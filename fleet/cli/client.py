@@ -172,6 +172,7 @@ async def _submit(settings: Settings, body: dict[str, Any], json_output: bool) -
 
 async def _result(settings: Settings, task_id: str, wait_s: float, older: bool, json_output: bool) -> int:
     from fleet.cli.view import show_outcome
+    from fleet.client.connection import is_tenants
     from fleet.client.session import session
     from fleet.messages import DeliberationCompleted, ResultReply, decode
 
@@ -179,6 +180,7 @@ async def _result(settings: Settings, task_id: str, wait_s: float, older: bool, 
         body, of_event = await fleet.stored_body(task_id, wait_s, older=older)
         reply = decode(body, ResultReply)
         text = await fleet.winning_text(reply.result) if reply.result and not json_output else None
+        older = older or (reply.status == "UNKNOWN" and await is_tenants(fleet.nc))  # it sees no events
     if of_event:
         say(OF_EVENT.format(task_id), stderr=True)
     if json_output:

@@ -99,6 +99,7 @@ def for_people(text: str) -> "RenderableType":
 
 async def _end(settings: Settings, task_id: str, older: bool) -> "TerminalEvent | None":
     """The terminal event with all its texts; None before it. Raises `BadRequest` for a task that nobody knows."""
+    from fleet.client.connection import is_tenants
     from fleet.client.session import session
     from fleet.messages import ResultReply, decode
 
@@ -106,7 +107,7 @@ async def _end(settings: Settings, task_id: str, older: bool) -> "TerminalEvent 
         body, of_event = await fleet.stored_body(task_id, older=older)
         reply = decode(body, ResultReply)
         if reply.status == "UNKNOWN":
-            raise unknown(task_id, older)
+            raise unknown(task_id, older or await is_tenants(fleet.nc))
         if of_event:
             say(OF_EVENT.format(task_id), stderr=True)
         return None if reply.result is None else await fleet.with_texts(reply.result)
