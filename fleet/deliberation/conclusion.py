@@ -3,8 +3,8 @@
 from typing import Any, get_args
 
 from fleet.deliberation import reports
-from fleet.deliberation.rating.faults import checks_of, copies, notes_on_copies
-from fleet.deliberation.rating.judging import final_standings, judges_scores, synthesis_is_better
+from fleet.deliberation.rating.faults import examined, notes_on_copies
+from fleet.deliberation.rating.judging import final_standings, judges_scores, shortlist_of, synthesis_is_better
 from fleet.deliberation.shadows import results as shadows
 from fleet.deliberation.state import Deliberation
 from fleet.messages import (
@@ -77,7 +77,8 @@ def _end(state: Deliberation, status: Status, event: TerminalEvent) -> Deliberat
 def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
     failures = _failures(state)
     missing = tuple(agent for agent in state.agents if agent not in state.candidates)
-    final, judged, same = final_standings(state), judges_scores(state), copies(state)
+    found = examined(state)
+    final, judged = final_standings(state, found), judges_scores(state)
     results = tuple(
         RankedResult(
             rank=place,
@@ -85,8 +86,8 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             role=state.role_of(agent),
             score=final.score[agent],
             proposal=state.candidates[agent].proposal,
-            reviews=reports.reviews(state, agent, final, judged),
-            checks=checks_of(state, agent),
+            reviews=reports.reviews(state, agent, final, judged, found.copies),
+            checks=dict(found.checks[agent]),
             duration_ms=state.candidates[agent].duration_ms,
             penalty=final.penalty[agent],
             p_best=final.p_best.get(agent),
@@ -94,7 +95,7 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
             votes=final.votes.get(agent),
             declined=state.candidates[agent].declined,
             earlier=state.candidates[agent].earlier,
-            same_as=same.get(agent),
+            same_as=found.copies.get(agent),
         )
         for place, agent in enumerate(final.order, start=1)
     )
@@ -116,13 +117,13 @@ def _completed(state: Deliberation, at_ms: int) -> DeliberationCompleted:
         confidence=final.confidence,
         ranking=reports.ranking(state, final),
         comparisons=_in_order(state),
-        selection=reports.selection(state),
+        selection=reports.selection(state, shortlist_of(state, final, found)),
         rounds=reports.rounds(state),
         stop_reason=state.stop_reason,
         stop_explanation=state.stop_explanation,
         disqualified=reports.disqualified(state),
         synthesis=state.synthesis and state.synthesis.change(better=synthesis_is_better(state)),
-        notes=(*state.notes, *notes_on_copies(state), *reports.notes_on_obedience(final)),
+        notes=(*state.notes, *notes_on_copies(state, len(found.copies)), *reports.notes_on_obedience(final)),
         task=reports.task(state),
         correlation=state.task.correlation,
         **spent(state),

@@ -6,8 +6,7 @@ from typing import Any
 from msgspec import structs
 
 from fleet.deliberation.labels import shown_order
-from fleet.deliberation.rating.faults import copies
-from fleet.deliberation.rating.judging import choice_of, chooser_of, round_standings, score_standings, shortlisted
+from fleet.deliberation.rating.judging import choice_of, chooser_of, round_standings, score_standings
 from fleet.deliberation.rating.ranking import Standings
 from fleet.deliberation.rating.scoring import card_score, weighted, weights
 from fleet.deliberation.state import Deliberation
@@ -46,15 +45,19 @@ def _or_null(value: Any) -> Any:
 
 
 def reviews(
-    state: Deliberation, author: str, final: Standings, judged: Mapping[tuple[str, str], float]
+    state: Deliberation,
+    author: str,
+    final: Standings,
+    judged: Mapping[tuple[str, str], float],
+    same: Mapping[str, str],
 ) -> tuple[Review, ...]:
     """Critiques in the order of their rounds, then scores, each in reviewer order; then what judges gave.
 
-    `judged`: what that comes to, by judge and author.
+    `judged`: what that comes to, by judge and author; `same`: copy -> original.
     """
     place = {agent: index for index, agent in enumerate(state.agents)}
     rubric = weights(state.rubric)
-    original = copies(state).get(author, author)
+    original = same.get(author, author)
 
     def adjusted(reviewer: str, score: float | None) -> float | None:
         return None if score is None else final.fit.adjusted.get((reviewer, original))
@@ -154,14 +157,14 @@ def notes_on_obedience(final: Standings) -> tuple[str, ...]:
     )
 
 
-def selection(state: Deliberation) -> Selection | None:
-    """The architect's choice, where one was asked."""
+def selection(state: Deliberation, candidates: tuple[str, ...]) -> Selection | None:
+    """The architect's choice among the `candidates`, where one was asked."""
     if not any(record.phase == "choose" for record in state.phases):
         return None
     chosen, contradicted = choice_of(state)
     return Selection(
         chooser_id=chooser_of(state),
-        candidates=shortlisted(state),
+        candidates=candidates,
         chosen=chosen,
         contradicted=contradicted,
     )

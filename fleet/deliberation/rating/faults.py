@@ -5,6 +5,7 @@ requirements are no fault, since reviewers say so; they cost points in proportio
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import median
 
 from fleet.deliberation.state import Deliberation
@@ -19,24 +20,36 @@ LEAST_SHARE, LEAST_USUAL = 0.05, 400
 """A text is no answer when it has less than this share of the median's characters, where the median has so many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found in a state's texts, by agent. `faulty`: whose proposals have a fault; `copies`: as `copies`."""
+
+    checks: Mapping[str, Mapping[str, Check]]
+    penalties: Mapping[str, float]
+    faulty: frozenset[str]
+    copies: Mapping[str, str]
+
+
+def examined(state: Deliberation) -> Examined:
+    """Reads every text: to be done once for all that need it."""
+    usual = _usual(state)
+    checks = {agent: _checks(state, agent, usual) for agent in state.ranked_agents}
+    return Examined(
+        checks,
+        {agent: _penalty(state, of_agent) for agent, of_agent in checks.items()},
+        frozenset(agent for agent, of_agent in checks.items() if faulty(of_agent)),
+        copies(state),
+    )
+
+
 def checks_of(state: Deliberation, agent: str) -> dict[str, Check]:
     """What the worker checked, whether the text is a whole one, and the requirements as reviewers saw them."""
-    return {**state.candidates[agent].checks, TEXT: _text(state, agent), REQUIREMENTS: _coverage(state, agent)}
+    return _checks(state, agent, _usual(state))
 
 
 def faulty(checks: Mapping[str, Check]) -> bool:
     """Whether any check failed but the requirements."""
     return any(check.status == "failed" for name, check in checks.items() if name != REQUIREMENTS)
-
-
-def faulty_agents(state: Deliberation) -> frozenset[str]:
-    """Whose proposals have a fault."""
-    return frozenset(agent for agent in state.ranked_agents if faulty(checks_of(state, agent)))
-
-
-def penalties(state: Deliberation) -> dict[str, float]:
-    """Points off, by agent."""
-    return {agent: _penalty(state, checks_of(state, agent)) for agent in state.ranked_agents}
 
 
 def copies(state: Deliberation) -> dict[str, str]:
@@ -46,9 +59,9 @@ def copies(state: Deliberation) -> dict[str, str]:
     return {agent: original for agent, original in same.items() if agent != original}
 
 
-def notes_on_copies(state: Deliberation) -> tuple[str, ...]:
-    """What to say of identical texts."""
-    same = len(copies(state)) + 1
+def notes_on_copies(state: Deliberation, copied: int) -> tuple[str, ...]:
+    """What to say of identical texts. `copied`: how many are as others are."""
+    same = copied + 1
     if same == 1:
         return ()
     if same == len(state.candidates):
@@ -56,7 +69,7 @@ def notes_on_copies(state: Deliberation) -> tuple[str, ...]:
             f"all {same} proposals are the same text: a cache in front of the model server may answer for it, or the "
             "temperature is 0",
         )
-    return (f"{len(copies(state))} of {len(state.candidates)} proposals are copies of others, and count once",)
+    return (f"{copied} of {len(state.candidates)} proposals are copies of others, and count once",)
 
 
 def findings_of(checks: Mapping[str, Check]) -> Iterable[str]:
@@ -64,6 +77,16 @@ def findings_of(checks: Mapping[str, Check]) -> Iterable[str]:
     for name, check in checks.items():
         if check.status == "failed":
             yield from (f"{name}: {finding}" for finding in check.findings)
+
+
+def _checks(state: Deliberation, agent: str, usual: float) -> dict[str, Check]:
+    return {**state.candidates[agent].checks, TEXT: _text(state, agent, usual), REQUIREMENTS: _coverage(state, agent)}
+
+
+def _usual(state: Deliberation) -> float:
+    """Characters of a text: the median."""
+    lengths = [len(candidate.proposal.content.strip()) for candidate in state.candidates.values()]
+    return median(lengths) if lengths else 0.0
 
 
 def _plain(state: Deliberation, agent: str) -> str:
@@ -77,7 +100,7 @@ def _penalty(state: Deliberation, checks: Mapping[str, Check]) -> float:
     return round(PENALTY_POINTS * failed + REQUIREMENTS_POINTS * missed, 4)
 
 
-def _text(state: Deliberation, agent: str) -> Check:
+def _text(state: Deliberation, agent: str, usual: float) -> Check:
     """Failed for a text that the server cut, or that is none beside those of the others."""
     content = state.candidates[agent].proposal.content.strip()
     findings = []
@@ -87,7 +110,6 @@ def _text(state: Deliberation, agent: str) -> Check:
         findings.append("the text has no words")
     elif content.endswith(":") and "\n" not in content:
         findings.append("the text ends where it announces something")
-    usual = median(len(candidate.proposal.content.strip()) for candidate in state.candidates.values())
     if state.task.output_schema is None and usual >= LEAST_USUAL and len(content) < LEAST_SHARE * usual:
         findings.append(f"the text has {len(content)} characters where half of the proposals have {usual:g} or more")
     return Check(status="failed" if findings else "passed", findings=tuple(findings))

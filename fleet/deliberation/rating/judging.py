@@ -6,7 +6,7 @@ from math import fsum
 
 from fleet.deliberation.judges.rewards import ALONE, as_scores
 from fleet.deliberation.labels import shown_order
-from fleet.deliberation.rating.faults import copies, faulty_agents, penalties
+from fleet.deliberation.rating.faults import Examined, examined
 from fleet.deliberation.rating.ranking import (
     Standings,
     by_checks,
@@ -105,18 +105,19 @@ def _scores(
     ]
 
 
-def standings(state: Deliberation) -> Standings:
+def standings(state: Deliberation, found: Examined | None = None) -> Standings:
     """The ranking by the answers so far and the selection that the task asks for, before an architect's choice.
 
     Identical texts are one proposal: what was said of one of them counts for all.
     """
-    return with_copies(_of_distinct_texts(state), copies(state), penalties(state))
+    found = found or examined(state)
+    return with_copies(_of_distinct_texts(state, found), found.copies, found.penalties)
 
 
-def _of_distinct_texts(state: Deliberation) -> Standings:
-    same = copies(state)
+def _of_distinct_texts(state: Deliberation, found: Examined) -> Standings:
+    same = found.copies
     agents = tuple(agent for agent in state.ranked_agents if agent not in same)
-    texts, penalty, faults = _texts(state), penalties(state), faulty_agents(state)
+    texts, penalty, faults = _texts(state), found.penalties, found.faulty
     comparisons = _of_originals(state.comparisons, same)
     if state.task.selection == "vote":
         ballots = [choice for choice in comparisons if choice.phase == "vote"]
@@ -160,7 +161,13 @@ def _of_originals(comparisons: Sequence[Comparison], same: Mapping[str, str]) ->
 
 def shortlisted(state: Deliberation) -> tuple[str, ...]:
     """Among which an architect chooses, and which a synthesis merges."""
-    return shortlist(final_standings(state), state.task.top_k, faulty_agents(state), copies(state))
+    found = examined(state)
+    return shortlist_of(state, final_standings(state, found), found)
+
+
+def shortlist_of(state: Deliberation, final: Standings, found: Examined) -> tuple[str, ...]:
+    """`shortlisted`, by what is known already."""
+    return shortlist(final, state.task.top_k, found.faulty, found.copies)
 
 
 def synthesis_is_better(state: Deliberation) -> bool | None:
@@ -186,13 +193,13 @@ def choice_of(state: Deliberation) -> tuple[str | None, bool]:
     return (chosen[0], False) if chosen[0] == chosen[1] else (None, True)
 
 
-def final_standings(state: Deliberation) -> Standings:
+def final_standings(state: Deliberation, found: Examined) -> Standings:
     """The ranking, with the architect's choice in front."""
-    ranked, same = _of_distinct_texts(state), copies(state)
+    ranked, same = _of_distinct_texts(state, found), found.copies
     chosen, _ = choice_of(state)
     if chosen is not None:
         ranked = preferring(ranked, chosen, pooled(final_scores(state), same))
-    return with_copies(ranked, same, penalties(state))
+    return with_copies(ranked, same, found.penalties)
 
 
 def round_standings(state: Deliberation, round_: int) -> Standings:

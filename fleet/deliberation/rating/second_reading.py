@@ -9,7 +9,7 @@
 from random import Random
 
 from fleet.deliberation.labels import shown_order
-from fleet.deliberation.rating.faults import copies, faulty_agents
+from fleet.deliberation.rating.faults import examined
 from fleet.deliberation.rating.judging import standings
 from fleet.deliberation.rating.ranking import shortlist
 from fleet.deliberation.state import Deliberation
@@ -32,7 +32,8 @@ def second_orders(state: Deliberation) -> dict[str, tuple[str, ...]]:
 
 def _more_readers(state: Deliberation, first: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Those who have read least of the best read them, in an order drawn from the seed."""
-    best = shortlist(standings(state), BEST, faulty_agents(state), copies(state))
+    found = examined(state)
+    best = shortlist(standings(state, found), BEST, found.faulty, found.copies)
     random = Random(f"{state.seed}/{state.round}/score/2")
     reads: dict[str, list[str]] = {agent: [] for agent in random.sample(list(first), len(first))}
     for author in best:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fleet.deliberation.rating.faults import checks_of
+from fleet.deliberation.rating.faults import examined
 from fleet.deliberation.rating.judging import standings
 from fleet.deliberation.rating.scoring import card_score, weights
 from fleet.deliberation.reports import reviews
@@ -20,7 +20,8 @@ def results(state: Deliberation, first_rank: int) -> tuple[RankedResult, ...]:
     council = enlarged(state, "score")
     # What checks found in shadows takes points off, as with the others.
     council = council.change(candidates={**council.candidates, **shadows.candidates})
-    final = standings(council)
+    found = examined(council)
+    final = standings(council, found)
     proposed = [each for each in shadows.agents if each.agent_id in shadows.candidates]
     return tuple(
         RankedResult(
@@ -29,8 +30,8 @@ def results(state: Deliberation, first_rank: int) -> tuple[RankedResult, ...]:
             role=each.role,
             score=final.score[each.agent_id],
             proposal=shadows.candidates[each.agent_id].proposal,
-            reviews=reviews(council, each.agent_id, final, {}),
-            checks=checks_of(council, each.agent_id),
+            reviews=reviews(council, each.agent_id, final, {}, found.copies),
+            checks=dict(found.checks[each.agent_id]),
             duration_ms=shadows.candidates[each.agent_id].duration_ms,
             penalty=final.penalty[each.agent_id],
             shadow=True,

@@ -1,10 +1,14 @@
 """Mixed councils, votes, architects, merged answers, formats: what `options` make of a deliberation."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from fleet.deliberation.conclusion import complete_partial
 from fleet.deliberation.machine import due
+from fleet.deliberation.rating import faults
+from fleet.deliberation.state import Deliberation
 from fleet.messages import (
     AgentCompleted,
     AgentFailed,
@@ -16,7 +20,7 @@ from fleet.messages import (
     Scorecard,
 )
 from tests.support.agents import answer, by_author, failure
-from tests.support.council import begin, calls, completed, phases, run_to_end
+from tests.support.council import NOW, begin, calls, completed, phases, run_to_end
 
 
 def test_mixed_council_takes_the_roles_in_turn() -> None:
@@ -465,3 +469,24 @@ def run_one(state: Any, call: AgentRequested) -> tuple[Any, Any]:
 
     decision = respond(state, answer(call, judge=by_author))
     return decision.state, decision.outbox
+
+
+@pytest.mark.parametrize("selection", ["score", "vote", "checks", "architect"])
+def test_the_end_examines_each_text_once(monkeypatch: pytest.MonkeyPatch, selection: str) -> None:
+    """Its checks, and whether it is another one's copy: texts are long, and there may be sixteen of them."""
+    read: Counter[tuple[str, str]] = Counter()
+
+    def count(name: str) -> None:
+        original = getattr(faults, name)
+
+        def counting(state: Deliberation, agent: str, *more: Any) -> Any:
+            read[name, agent] += 1
+            return original(state, agent, *more)
+
+        monkeypatch.setattr(faults, name, counting)
+
+    state, _ = run_to_end(begin(num_agents=4, rounds=1, selection=selection))
+    for name in ("_plain", "_text"):
+        count(name)
+    complete_partial(state, NOW)
+    assert read == {(name, agent): 1 for name in ("_plain", "_text") for agent in state.candidates}
