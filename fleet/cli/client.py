@@ -69,7 +69,8 @@ def watch(
 ) -> None:
     """Print events as they come: of one task from its beginning, or of all from now on.
 
-    With an ID it ends with the task, and its exit status tells the outcome.
+    With an ID it ends with the task, and its exit status tells the outcome. An
+    ID that nobody knows is waited for, which standard error says.
     With --json each event is one line, {"subject": …, "at": …, "event": …}.
 
     [dim]Example:[/dim]  fleet watch --json | jq -c 'select(.subject == "deliberation.completed")'

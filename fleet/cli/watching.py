@@ -109,14 +109,18 @@ async def _as_it_happens(
 async def _accepted_at(fleet: Session, task_id: str) -> datetime:
     """Where in the streams to begin: a little before the task was accepted, or before now, if it has yet to be."""
     state = await _state(fleet, task_id)
-    accepted = state.get("accepted_at") or (state.get("result") or {}).get("accepted_at")
-    since = datetime.fromisoformat(accepted) if accepted else datetime.now(UTC)
+    result = state.get("result") or {}
+    since = datetime.now(UTC)
+    if accepted := state.get("accepted_at") or result.get("accepted_at"):
+        since = datetime.fromisoformat(accepted)
+    elif result:
+        since = datetime.fromisoformat(result["completed_at"]) - timedelta(milliseconds=result["duration_ms"])
     return since - timedelta(seconds=CLOCKS_DIFFER_S)
 
 
 async def _state(fleet: Session, task_id: str) -> dict[str, Any]:
-    """What `deliberation.result` says of the task; says that it is waited for where nobody knows it."""
-    state: dict[str, Any] = msgspec.json.decode(await fleet.result_body(task_id))
+    """What is known of the task, be it from its event alone; says that it is waited for where nobody knows it."""
+    state: dict[str, Any] = msgspec.json.decode((await fleet.stored_body(task_id))[0])
     if state.get("status") == "UNKNOWN":
         say(f"nobody knows a task {task_id!r} yet: waiting until it is accepted (Ctrl-C ends this)", stderr=True)
     return state

@@ -98,6 +98,9 @@ async def test_what_the_list_shows_can_be_read(
         told = json.loads(out)
         assert (code, told["task_id"], told["status"], told["result"]["status"]) == (1, "late", "TIMEOUT", "TIMEOUT")
         assert "no longer stored" in err
+        code, out, err = await commands.fleet("watch", "late", "--json", *at)
+        course = [json.loads(line)["subject"] for line in out.splitlines()]
+        assert (code, err, course[0], course[-1]) == (1, "", subjects.ACCEPTED, subjects.FAILED)
         code, out, err = await commands.fleet("report", "late", *at)
         assert (code, "There is no verdict" in out, "no longer stored" in err) == (0, True, True)
         assert (await commands.fleet("result", "nobody", *at))[0] == 2
