@@ -56,7 +56,14 @@ def doctor(
 async def _examine(settings: Settings, known: dict[str, Any]) -> list[Finding]:
     """NATS first: its finding decides the exit status."""
     rest = asyncio.gather(_ray(settings), model_servers(settings, known))
-    return [*[finding async for finding in _nats(settings, known)], *[f for group in await rest for f in group]]
+    try:
+        found = [finding async for finding in _nats(settings, known)]
+    except BaseException:  # a file of credentials is not there, say
+        rest.cancel()
+        with suppress(asyncio.CancelledError):
+            await rest
+        raise
+    return [*found, *[finding for group in await rest for finding in group]]
 
 
 async def _nats(settings: Settings, known: dict[str, Any]) -> AsyncIterator[Finding]:

@@ -118,3 +118,12 @@ async def test_who_may_not_look_is_told_so(tmp_path: Path) -> None:
         assert status == 3
         assert "refuses user" in found["NATS"]["found"]
         assert "wrong" in found["NATS"]["todo"]
+
+
+async def test_credentials_that_are_not_there_are_one_line(nats_url: str, tmp_path: Path) -> None:
+    """What else was being looked at is given up without a word."""
+    words = ("doctor", "--nats-url", nats_url, "--data-dir", str(tmp_path))
+    gone = str(tmp_path / "gone.creds")
+    status, out, err = await commands.fleet(*words, NATS_CREDS=gone, VLLM_URL="http://127.0.0.1:9")
+    assert (status, out) == (2, "")
+    assert err == f"fleet: NATS_CREDS: cannot read {gone}: No such file or directory\n"
