@@ -7,15 +7,22 @@ class FleetError(Exception):
     """Base of every error the fleet raises on purpose."""
 
 
-MOST_CHARACTERS, MOST_PATH_CHARACTERS = 1_000, 300
+MOST_CHARACTERS, MOST_PATH_CHARACTERS, MOST_ID_CHARACTERS = 1_000, 300, 256
+MOST_CORRELATION_CHARACTERS = 4096
+
+
+def echoed(correlation: dict[str, str] | None) -> dict[str, str] | None:
+    """A correlation as a rejection repeats it: None where no request may have one so long."""
+    characters = sum(len(name) + len(value) for name, value in (correlation or {}).items())
+    return None if characters > MOST_CORRELATION_CHARACTERS else correlation
 
 
 class BadRequest(FleetError):
     """The client's fault: a `deliberation.requested` that breaks a rule.
 
     `code` is `malformed`, `invalid`, `conflict`, `forbidden` or `budget`; `path` is a JSON path such as `$.num_agents`.
-    `task_id` and `correlation` are what could still be read of the body. Long paths and errors are cut: they repeat
-    what the client wrote, in events, letters and logs.
+    `task_id` and `correlation` are what could still be read of the body. Long paths and errors are cut, and what is too
+    long for an id or a correlation is left out: they repeat what the client wrote, in events, letters and logs.
     """
 
     def __init__(
@@ -32,8 +39,8 @@ class BadRequest(FleetError):
         self.code = code
         self.path = path[:MOST_PATH_CHARACTERS]
         self.error = error
-        self.task_id = task_id
-        self.correlation = correlation
+        self.task_id = task_id if task_id is None or len(task_id) <= MOST_ID_CHARACTERS else None
+        self.correlation = echoed(correlation)
 
 
 class ConfigError(FleetError):

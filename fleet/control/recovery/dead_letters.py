@@ -26,7 +26,7 @@ from fleet.control.publishing.outbox import Outbox
 from fleet.control.runner import Runner
 from fleet.control.states.store import StateStore, Stored
 from fleet.deliberation.state import Deliberation
-from fleet.errors import UnreadableState
+from fleet.errors import UnreadableState, echoed
 from fleet.jetstream.origin import published, run_of
 from fleet.jetstream.streams import STREAMS, ConsumerSpec, StreamSpec, consumed
 from fleet.messages import AgentFailed, DeliberationRejected, Message, decode
@@ -238,7 +238,7 @@ class DeadLetters:
             rejected_at=rfc3339(now_ms()),
             run=message.run,
             message_id=message_id,
-            correlation=correlation_of(message.body),
+            correlation=echoed(correlation_of(message.body)),
         )
         await self._outbox.reject(rejected, (message.headers or {}).get("traceparent"))
 

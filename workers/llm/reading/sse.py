@@ -11,6 +11,8 @@ from workers.llm.failures import malformed
 
 MAX_LINE_BYTES = 16 * 2**20
 """A line longer than this is no event of a chat completion."""
+BYTES_PER_LINE = 32
+"""What each line that is held takes besides."""
 DONE = "[DONE]"
 _FIELDS = (b"event:", b"id:", b"retry:", b":", b"event", b"id", b"retry", b"data")
 
@@ -25,7 +27,7 @@ class SseDecoder:
         self._data: list[bytes] = []
         self._unframed: list[bytes] = []
         self._held = 0
-        """Bytes of both, line ends included."""
+        """Bytes of both."""
         self._is_error = False
 
     def feed(self, chunk: bytes) -> list[str]:
@@ -87,7 +89,7 @@ class SseDecoder:
             self._hold(line)
 
     def _hold(self, line: bytes) -> None:
-        self._held += len(line) + 1
+        self._held += len(line) + BYTES_PER_LINE
         if self._held > MAX_LINE_BYTES:
             raise malformed(f"more than {MAX_LINE_BYTES} bytes that are no event")
 
@@ -106,7 +108,7 @@ class SseDecoder:
         if self._unframed:
             events.append(b"\n".join(self._unframed).decode("utf-8", "replace"))
             self._unframed = []
-            self._held = sum(len(line) + 1 for line in self._data)
+            self._held = sum(len(line) + BYTES_PER_LINE for line in self._data)
 
 
 def _begins_anew(last: bytes, data: bytes) -> bool:
