@@ -13,7 +13,9 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control import launching
-from fleet.control.admission import Admission, Admit
+from fleet.control.admitting.admission import Admission, Admit
+from fleet.control.admitting.backlog import Backlog
+from fleet.control.admitting.turns import Turns
 from fleet.control.caching.keys import CacheKeys
 from fleet.control.component import Component
 from fleet.control.intake import Broker, IncomingMessage, Subscription
@@ -29,7 +31,6 @@ from fleet.control.scaling.sizing import Follower
 from fleet.control.service.server import Service
 from fleet.control.states.recorded import recorded_as
 from fleet.control.tenant_rules import PRIORITIES, TenantRules
-from fleet.control.turns import Turns
 from fleet.crashpoints import reach
 from fleet.deliberation.events import Requested
 from fleet.errors import BadRequest, NewerState, UnreadableState
@@ -187,7 +188,7 @@ class Dispatcher:
         else:
             expected = expected_tokens(task) if self._tenants else 0.0
             begin = partial(self._begin, key, task, message, admit)
-            self._admission.submit(key, delivery, begin, expected, PRIORITIES.index(task.priority))
+            self._admission.submit(key, delivery, begin, expected, PRIORITIES.index(task.priority), task.num_agents)
 
     def _begin(self, key: str, task: Task, message: IncomingMessage, admit: Admit) -> asyncio.Future[None]:
         """While it waited its budget may have been spent, or its task have ended."""
@@ -280,8 +281,8 @@ async def run(
         dispatcher = Dispatcher(component, admission)
         if settings.workers.is_elastic:
             lifecycle.keep("size of the pool", follower.run(component), begun)
-        counts = follower.counts(dispatcher.in_progress, models.seen)
-        lifecycle.keep("admission", admission.run(counts, Turns(component.js, component.outbox.instance)), begun)
+        counts, js = follower.counts(dispatcher.in_progress, models.seen), component.js
+        lifecycle.keep("admission", admission.run(counts, Turns(js, component.outbox.instance), Backlog(js)), begun)
         begun.push_async_callback(dispatcher.close)
         begun.push_async_callback(service.retire)
         again = component.meter.redelivered(REQUESTS.consumer)

@@ -97,6 +97,10 @@ class Window:
         """A deliberation was admitted."""
         self._open[tenant][key] = _Begun(now, self._count + 1)
 
+    def has_begun(self, tenant: str) -> bool:
+        """Whether one of the tenant's is in progress."""
+        return bool(self._open[tenant])
+
     def keep(self, running: Collection[str], before: float) -> None:
         """Forgets those that began `before` and do not run: their ends were not heard."""
         for begun in self._open.values():

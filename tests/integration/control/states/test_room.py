@@ -77,7 +77,7 @@ async def test_a_fleet_that_is_always_busy_forgets_the_oldest_results(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than its bucket holds is asked, and all of it answered. What runs meanwhile ends, too."""
-    monkeypatch.setattr("fleet.control.admission.ROOM_VALID_S", 0.0)
+    monkeypatch.setattr("fleet.control.admitting.admission.ROOM_VALID_S", 0.0)
     monkeypatch.setattr(room, "TOLD_AFTER_MS", 0)
     monkeypatch.setattr(room, "LOOK_EVERY_S", 0.1)
     monkeypatch.setattr(room, "LOOK_AGAIN_S", 0.1)

@@ -13,7 +13,7 @@ import pytest
 
 from fleet import subjects
 from fleet.config import Settings
-from fleet.control.turns import LOST_AFTER_S, Turns
+from fleet.control.admitting.turns import LOST_AFTER_S, Turns
 from fleet.jetstream import topology
 from fleet.tenants.names import of_all, subject_of
 from tests.support import agents
@@ -128,7 +128,7 @@ async def test_a_turn_is_one_dispatchers_until_it_is_given_back_or_lost(
     assert [await one.take(), await other.take()] == [True, False]
     await one.give_back()
     assert sorted(await asyncio.gather(other.take(), third.take())) == [False, True]
-    monkeypatch.setattr("fleet.control.turns.LOST_AFTER_S", 0.0)
+    monkeypatch.setattr("fleet.control.admitting.turns.LOST_AFTER_S", 0.0)
     assert await one.take()
     for late in (other, third):  # it was not theirs any more
         await late.keep()
@@ -143,7 +143,7 @@ async def test_a_turn_in_a_bucket_that_was_made_anew_is_not_taken_for_an_old_one
 ) -> None:
     """It may stand under the revision that was seen long ago, before NATS was started again."""
     clock = Clock()
-    monkeypatch.setattr("fleet.control.turns.time", clock)
+    monkeypatch.setattr("fleet.control.admitting.turns.time", clock)
     nc = await nats.connect(nats_url)
     js = nc.jetstream()
     await topology.declare(js, Settings(nats_url=nats_url))

@@ -85,7 +85,7 @@ async def test_requests_wait_while_there_is_no_room_and_what_is_in_progress_ends
     nats_url: str, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are accepted once there is room again."""
-    monkeypatch.setattr("fleet.control.admission.ROOM_VALID_S", 0.0)
+    monkeypatch.setattr("fleet.control.admitting.admission.ROOM_VALID_S", 0.0)
     waiting: list[Any] = []
     is_open = False
 

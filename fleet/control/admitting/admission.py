@@ -9,8 +9,11 @@ delivers no more than the consumer's `max_ack_pending`.
 
 Where there are tenants, their shares decide who is next (`fleet.tenants.sharing`); each may have a limit of its own.
 That holds for all dispatchers together: requests of such a tenant are admitted only while it is this dispatcher's turn
-(`fleet.control.turns`), by a count that was made since. Fewer begin while one tenant's slow down those of another one
-that asks for little (`fleet.tenants.window`).
+(`fleet.control.admitting.turns`), by a count that was made since.
+
+Nothing begins while what has begun waits for a process (`fleet.control.admitting.backlog`), but for a tenant that has
+nothing in progress. Fewer begin while one tenant's slow down those of another one that asks for little
+(`fleet.tenants.window`).
 """
 
 import asyncio
@@ -41,6 +44,7 @@ log = structlog.get_logger(__name__)
 
 ROOM_VALID_S = 1.0
 LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 0.5
+BACKLOG_EVERY_S = 0.03
 TURN_S, TURN_AGAIN_S = 1.0, 0.02
 """How long a count is good in a turn, and when one is asked for again that was another's. A turn in which something is
 still being recorded is kept as often."""
@@ -64,11 +68,20 @@ class Holdable(Protocol):
 
 
 class Turn(Protocol):
-    """To count and to begin, alone among all dispatchers; `fleet.control.turns.Turns` is the real one."""
+    """To count and to begin, alone among all dispatchers; `fleet.control.admitting.turns.Turns` is the real one."""
 
     async def take(self) -> bool: ...
     async def keep(self) -> None: ...
     async def give_back(self) -> None: ...
+
+
+class Queued(Protocol):
+    """Calls and answers that wait for a process; `fleet.control.admitting.backlog.Backlog` is the real one."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def begin(self, calls: int, recorded: asyncio.Future[None]) -> None: ...
+    async def look(self) -> None: ...
 
 
 Admit = Callable[[], asyncio.Future[None]]
@@ -77,7 +90,8 @@ Admit = Callable[[], asyncio.Future[None]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Held:
-    """A request that waits here. `expected`: tokens, for tenants. `urgency`: a higher one goes first."""
+    """A request that waits here. `expected`: tokens, for tenants. `urgency`: a higher one goes first.
+    `calls`: with which it begins."""
 
     key: str
     delivery: Holdable
@@ -85,6 +99,7 @@ class _Held:
     tenant: str
     expected: float
     urgency: int
+    calls: int
 
 
 class Admission:
@@ -102,7 +117,8 @@ class Admission:
         self._beginning: set[asyncio.Future[None]] = set()
         """What was admitted in this turn, and is not known to be recorded."""
         self._held: deque[_Held] = deque()
-        self._wake = asyncio.Event()
+        self._wake, self._stuck = asyncio.Event(), asyncio.Event()
+        self._queued: Queued | None = None
         self._failed = Seldom(TOLD_EVERY_S)
 
     @property
@@ -110,10 +126,12 @@ class Admission:
         """Requests that wait here for room."""
         return len(self._held)
 
-    def submit(self, key: str, delivery: Holdable, admit: Admit, expected: float = 0.0, urgency: int = 0) -> None:
+    def submit(
+        self, key: str, delivery: Holdable, admit: Admit, expected: float = 0.0, urgency: int = 0, calls: int = 1
+    ) -> None:
         """Calls `admit` as soon as there is room, and it is this one's turn. `key`: of its task."""
         place = next((place for place, held in enumerate(self._held) if held.urgency < urgency), len(self._held))
-        self._held.insert(place, _Held(key, delivery, admit, name_of(key).tenant, expected, urgency))
+        self._held.insert(place, _Held(key, delivery, admit, name_of(key).tenant, expected, urgency, calls))
         if time.monotonic() < self._valid_until:
             self._let_in()
         if self._held:
@@ -152,6 +170,8 @@ class Admission:
             if self._tenants:  # else nobody hears of ends
                 self._window.begun(held.tenant, held.key, time.monotonic())
             begun = held.admit()
+            if self._queued is not None:
+                self._queued.begin(held.calls, begun)
             if self._limit_of(held.tenant) is not None:
                 self._beginning.add(begun)
 
@@ -164,10 +184,13 @@ class Admission:
             first.setdefault(held.tenant, held)
         now = time.monotonic()
         may = [name for name in first if self._may_begin(name) and self._window.admits(name, first, now)]
-        first = {name: first[name] for name in may}
-        if not first:
+        if not may:
             return None
-        return first[self._shares.next({name: held.expected for name, held in first.items()}, self._open)]
+        chosen = self._shares.next({name: first[name].expected for name in may}, self._open)
+        if self._queued is not None and not self._queued.has_room and self._window.has_begun(chosen):
+            self._stuck.set()
+            return None
+        return first[chosen]
 
     def _may_begin(self, tenant: str) -> bool:
         limit = self._limit_of(tenant)
@@ -177,11 +200,13 @@ class Admission:
         limits = self._tenants.get(tenant)
         return None if limits is None else limits.max_in_flight
 
-    async def run(self, in_progress: Callable[[], Awaitable[int]], turn: Turn) -> None:
+    async def run(self, in_progress: Callable[[], Awaitable[int]], turn: Turn, queued: Queued) -> None:
         """Runs until cancelled; what is held then is handed back. `in_progress` counts the deliberations of all."""
+        self._queued = queued if self._tenants else None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_held())
+                group.create_task(self._watch(queued))
                 while True:
                     await self._wake.wait()
                     self._wake.clear()
@@ -251,6 +276,16 @@ class Admission:
             if any(self._limit_of(held.tenant) is None for held in self._held):
                 self._turn_until = 0.0
                 await self._let_in_by_count(in_progress)
+
+    async def _watch(self, queued: Queued) -> None:
+        """Looks again and again while requests wait for what is queued."""
+        while True:
+            await self._stuck.wait()
+            self._stuck.clear()
+            await queued.look()
+            if time.monotonic() < self._valid_until:
+                self._let_in()
+            await asyncio.sleep(BACKLOG_EVERY_S)
 
     async def _keep_held(self) -> None:
         """Whatever a look takes: a request that comes again after `ack_wait` would be admitted twice."""

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from math import inf
 
 import msgspec
 import pytest
@@ -9,8 +10,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from fleet.control import admission
-from fleet.control.admission import Admission
+from fleet.control.admitting import admission
+from fleet.control.admitting.admission import Admission
 from fleet.messages import EndSummary
 from fleet.messages.end_summary import HEADER
 from fleet.messages.usage import TotalUsage
@@ -55,6 +56,26 @@ class Turn:
         self.taken = False
 
 
+class Queue:
+    """Calls that wait for a worker, as NATS would tell."""
+
+    def __init__(self, room: float = inf) -> None:
+        self.room = room
+        self.waiting = self.looks = 0
+        self.looked = asyncio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        return self.waiting < self.room
+
+    def begin(self, calls: int, recorded: asyncio.Future[None]) -> None:
+        self.waiting += calls
+
+    async def look(self) -> None:
+        self.looks += 1
+        self.looked.set()
+
+
 def recorded() -> asyncio.Future[None]:
     done = asyncio.get_running_loop().create_future()
     done.set_result(None)
@@ -72,7 +93,7 @@ class Fleet:
         self.counting = asyncio.Event()
         self.counting.set()
         self.admission = Admission(limit, tenants)
-        self.turn = Turn()
+        self.turn, self.queue = Turn(), Queue()
 
     async def count(self) -> int:
         await self.counting.wait()
@@ -98,7 +119,7 @@ class Fleet:
 
 @asynccontextmanager
 async def running(fleet: Fleet) -> AsyncIterator[None]:
-    task = asyncio.create_task(fleet.admission.run(fleet.count, fleet.turn))
+    task = asyncio.create_task(fleet.admission.run(fleet.count, fleet.turn, fleet.queue))
     try:
         yield
     finally:
@@ -181,6 +202,36 @@ async def test_of_several_tenants_the_one_with_the_least_service_is_next() -> No
         await fleet.until(12)
     assert sum(number < 100 for number in fleet.let_in[:12]) == 2
     assert [number for number in fleet.let_in if number >= 100][:10] == list(range(100, 110))
+
+
+async def test_nothing_begins_while_what_has_begun_waits_for_a_worker() -> None:
+    """But for a tenant whose turn it is, and that has nothing in progress. Once the calls are taken, more begin."""
+    fleet = Fleet(limit=100, tenants={"a": Tenant(), "b": Tenant()})
+    fleet.queue.room = 3
+    async with running(fleet):
+        for number in range(8):
+            fleet.submit(number, "a", 1_000.0)
+        await fleet.until(3)
+        fleet.submit(100, "b", 1_000.0)
+        await fleet.until(4)
+        fleet.submit(101, "b", 1_000.0)
+        fleet.queue.looked.clear()
+        async with asyncio.timeout(WITHIN_S):
+            await fleet.queue.looked.wait()
+        assert fleet.let_in == [0, 1, 2, 100]
+        fleet.queue.waiting = 0
+        await fleet.until(7)
+
+
+async def test_without_tenants_nobody_asks_what_waits() -> None:
+    """One queue or another is the same for one tenant."""
+    fleet = Fleet(limit=100)
+    fleet.queue.room = 0
+    async with running(fleet):
+        for number in range(50):
+            fleet.submit(number)
+        await fleet.until(50)
+    assert fleet.queue.looks == 0
 
 
 STOPPED = (
@@ -338,7 +389,7 @@ class Dispatchers:
             admission.see([f"few.n{number}" for number in range(seen)])
             return seen
 
-        tasks = [asyncio.create_task(each.run(partial(look, each), self.turn)) for each in self.admissions]
+        tasks = [asyncio.create_task(each.run(partial(look, each), self.turn, Queue())) for each in self.admissions]
         try:
             yield
         finally:

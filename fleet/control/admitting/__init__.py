@@ -1,0 +1,1 @@
+"""When a request becomes a deliberation in progress."""

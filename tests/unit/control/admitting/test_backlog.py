@@ -1,0 +1,149 @@
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
+
+from fleet import subjects
+from fleet.control.admitting import backlog
+from fleet.control.admitting.backlog import LEAST, Backlog
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Nats:
+    """Tells of both consumers what a test has set."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.taken = 0
+        self.calls = self.answers = self.delivered = self.redelivered = 0
+
+    async def consumer_info(self, stream: str, _: str) -> Any:
+        if self.away:
+            raise NatsTimeoutError
+        if stream == subjects.AGENT_REQUESTS:
+            return _info(stream, self.calls, 0, 0, self.taken)
+        return _info(stream, self.answers, self.delivered, self.redelivered, 0)
+
+
+def _info(stream: str, pending: int, delivered: int, redelivered: int, taken: int) -> ConsumerInfo:
+    return ConsumerInfo(
+        name="",
+        stream_name=stream,
+        config=ConsumerConfig(),
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        num_pending=pending,
+        num_ack_pending=delivered,
+        num_redelivered=redelivered,
+        delivered=SequenceInfo(consumer_seq=taken, stream_seq=taken),
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(backlog, "time", clock)
+    return clock
+
+
+def begun() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def published(recorded: asyncio.Future[None]) -> None:
+    recorded.set_result(None)
+    await asyncio.sleep(0)
+
+
+async def test_what_begins_takes_room_until_a_look_finds_it_taken(clock: Clock) -> None:
+    """Also while it is being recorded, when NATS knows nothing of it."""
+    nats = Nats()
+    seen = Backlog(nats)  # type: ignore[arg-type]
+    recorded = begun()
+    seen.begin(LEAST, recorded)
+    assert not seen.has_room
+    await seen.look()
+    assert not seen.has_room
+    await published(recorded)
+    assert not seen.has_room
+    await seen.look()
+    assert seen.has_room
+
+
+async def test_what_was_published_after_nats_was_asked_still_counts(clock: Clock) -> None:
+    """Its reply may tell of the time before."""
+    nats = Nats()
+    seen = Backlog(nats)  # type: ignore[arg-type]
+    recorded = begun()
+    seen.begin(LEAST, recorded)
+    looking = asyncio.create_task(seen.look())
+    await asyncio.sleep(0)
+    await published(recorded)
+    await looking
+    assert not seen.has_room
+
+
+@pytest.mark.parametrize(("calls", "answers", "delivered", "redelivered", "has_room"), [
+    (LEAST, 0, 0, 0, False),
+    (0, LEAST, 0, 0, False),
+    (0, 0, LEAST, 0, False),
+    (0, 0, LEAST, LEAST, True),  # what a newer process is to have, say
+    (LEAST // 3, LEAST // 3, LEAST // 3 - 1, 0, True),
+])  # fmt: skip
+async def test_calls_and_answers_that_wait_take_room(
+    calls: int, answers: int, delivered: int, redelivered: int, has_room: bool, clock: Clock
+) -> None:
+    nats = Nats()
+    nats.calls, nats.answers, nats.delivered, nats.redelivered = calls, answers, delivered, redelivered
+    seen = Backlog(nats)  # type: ignore[arg-type]
+    await seen.look()
+    assert seen.has_room is has_room
+
+
+async def test_more_may_wait_where_workers_take_more(clock: Clock) -> None:
+    """1,000 calls a second: at least 100 may wait. When they take none any more, as few as at first."""
+    nats = Nats()
+    seen = Backlog(nats)  # type: ignore[arg-type]
+    nats.calls = 100
+    for _ in range(100):
+        await seen.look()
+        nats.taken += 30
+        clock.now += 0.03
+    assert seen.has_room
+    for _ in range(200):
+        clock.now += 0.03
+        await seen.look()
+    assert not seen.has_room
+
+
+async def test_a_consumer_that_was_made_anew_has_no_pace_of_less_than_none(clock: Clock) -> None:
+    """It counts from the start again."""
+    nats = Nats()
+    seen = Backlog(nats)  # type: ignore[arg-type]
+    for taken in (1_000_000, 0):
+        nats.taken = taken
+        clock.now += 0.03
+        await seen.look()
+    assert seen.has_room
+
+
+async def test_what_cannot_be_had_counts_as_before(clock: Clock) -> None:
+    nats = Nats()
+    nats.calls = LEAST
+    seen = Backlog(nats)  # type: ignore[arg-type]
+    await seen.look()
+    nats.away, nats.calls = True, 0
+    await seen.look()
+    assert not seen.has_room
+    nats.away = False
+    await seen.look()
+    assert seen.has_room
