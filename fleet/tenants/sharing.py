@@ -48,7 +48,7 @@ class Shares:
 
     def next(self, waiting: Mapping[str, float], open_: Mapping[str, int]) -> str:
         """One of the tenants that have a request waiting. `waiting`: the tokens that the first of these lets expect;
-        `open_`: deliberations that have not ended, by tenant.
+        `open_`: deliberations that have not ended, by tenant. Of equals who has fewer of these is next.
         """
         for tenant, expected in waiting.items():
             self._means.setdefault(tenant, expected)
@@ -58,7 +58,7 @@ class Shares:
         for tenant in active - self._active:
             self._raised[tenant] += max(0.0, self._time - self._service(tenant, open_))
         self._active = active
-        return min(sorted(waiting), key=lambda tenant: self._service(tenant, open_))
+        return min(sorted(waiting), key=lambda tenant: (round(self._service(tenant, open_)), open_.get(tenant, 0)))
 
     def _service(self, tenant: str, open_: Mapping[str, int]) -> float:
         expected = open_.get(tenant, 0) * self._means.get(tenant, 0.0)

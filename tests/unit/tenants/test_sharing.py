@@ -142,3 +142,11 @@ def test_a_dispatcher_that_begins_anew_comes_to_the_same_shares() -> None:
     both.dispatchers[0] = Shares({})
     shares(both, WARM_UP, ("heavy", "light"))
     assert shares(both, SECONDS, ("heavy", "light"))["light"] == pytest.approx(0.5, rel=0.05)
+
+
+def test_of_equals_who_has_less_in_progress_is_next() -> None:
+    """Whoever comes back has had as much as the others by then, and does not wait behind all that they have begun."""
+    shares = Shares({})
+    shares.ended("a", 1_000, 100)
+    assert shares.next({"a": 500.0}, {"a": 4}) == "a"
+    assert shares.next({"a": 500.0, "b": 500.0}, {"a": 4}) == "b"
