@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 ROOM_VALID_S = 1.0
 LOOK_EVERY_S, LOOK_AGAIN_S = 0.1, 0.5
-BACKLOG_EVERY_S = 0.03
+BACKLOG_EVERY_S = 0.06
 TURN_S, TURN_AGAIN_S = 1.0, 0.02
 """How long a count is good in a turn, and when one is asked for again that was another's. A turn in which something is
 still being recorded is kept as often."""

@@ -21,7 +21,7 @@ from fleet.jetstream.connection import OUTAGES
 
 log = structlog.get_logger(__name__)
 
-GONE_WITHIN_S: Final = 0.15
+GONE_WITHIN_S: Final = 0.2
 LEAST: Final = 16
 """So many calls may wait at any pace."""
 PACE_LASTS_S: Final = 0.5
