@@ -14,8 +14,9 @@ from tests.support import agents
 from tests.support.fleets.control_plane import running
 
 
-async def test_an_ordinary_ask_looks_for_no_rejection(nats_url: str) -> None:
-    """It reads neither the stream of requests nor that of events."""
+async def test_an_ordinary_ask_looks_for_no_rejection(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads neither the stream of requests nor that of events, unless it has waited for long."""
+    monkeypatch.setattr(endpoints, "POLL_S", 3600.0)
     async with running(nats_url, agents.answer) as fleet:
         asked: list[str] = []
 
