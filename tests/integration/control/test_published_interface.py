@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fleet import subjects
@@ -127,9 +128,12 @@ async def test_bodies_by_reference(small: Fleet) -> None:
     }
 
 
-async def test_a_rejection_by_reference(small: Fleet) -> None:
-    """Of a request whose correlation is as long as a message."""
-    tap = await tapped(small)
-    await small.request(task_description="", correlation={"k": "x" * 60_000})
-    await until(lambda: any(subject == subjects.REJECTED for subject, _, _ in tap.seen))  # filled by NATS
-    assert "DeliberationRejectedByReference" in tap.names()
+async def test_a_rejection_by_reference(tmp_path: Path) -> None:
+    """Of a request whose correlation is nearly as long as a message, on a server that takes short ones only."""
+    correlation = {"k": "\N{MUSICAL SYMBOL G CLEF}" * 3_700}
+    request = msgspec.json.encode({"task_description": "", "correlation": correlation})
+    async with servers.one(tmp_path / "nats", max_payload="16KB") as server, whole(server.url) as fleet:
+        tap = await tapped(fleet)
+        await fleet.nc.request(subjects.REQUESTED, request)
+        await until(lambda: any(subject == subjects.REJECTED for subject, _, _ in tap.seen))  # filled by NATS
+        assert "DeliberationRejectedByReference" in tap.names()
