@@ -10,6 +10,8 @@ LAST_PORT = 65535
 QUIET = range(20_000, 28_000)
 """Below those that Linux and macOS give to outgoing connections, above those of Ray's workers: a port of these stays
 free until whoever asked for it listens, however many connections begin meanwhile."""
+_PROMISED: set[int] = set()
+"""Given away by this process. Whoever got one may not listen yet, or only later again."""
 
 
 def health_ports(settings: Settings) -> dict[str, int]:
@@ -19,7 +21,9 @@ def health_ports(settings: Settings) -> dict[str, int]:
         return {}
     if port == LAST_PORT:
         raise ConfigError(f"FLEET_HEALTH_PORT: the collector has the next port, and there is none after {port}")
-    return {"dispatcher": port, "collector": port + 1}
+    ports = {"dispatcher": port, "collector": port + 1}
+    _PROMISED.update(ports.values())
+    return ports
 
 
 def is_free(port: int) -> bool:
@@ -37,9 +41,10 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Free just now."""
-    while not is_free(port := random.SystemRandom().choice(QUIET)):
+    """Free just now, and not given to anybody else by this process."""
+    while (port := random.SystemRandom().choice(QUIET)) in _PROMISED or not is_free(port):
         pass
+    _PROMISED.add(port)
     return port
 
 

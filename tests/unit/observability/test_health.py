@@ -11,6 +11,7 @@ from fleet.config import load
 from fleet.control.background import Background
 from fleet.control.recovery.watchdog import STALLED_AFTER_S, Flow
 from fleet.errors import ConfigError, FleetError
+from fleet.local import ports
 from fleet.local.ports import free_port, health_ports
 from fleet.observability import health
 from fleet.observability.health import Health, Observation
@@ -117,6 +118,15 @@ def test_where_health_is_served_is_no_reason_to_replace_workers() -> None:
     """Two dispatchers on one machine have different ports."""
     pools = [pool.RayPool(load({"FLEET_HEALTH_PORT": port})) for port in ("9464", "9465")]
     assert pools[0].actors.fingerprint == pools[1].actors.fingerprint
+
+
+def test_a_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever got it does not listen yet. The ports of health are given, too."""
+    monkeypatch.setattr(ports, "QUIET", range(20_000, 20_004))
+    monkeypatch.setattr(ports, "is_free", lambda _: True)
+    monkeypatch.setattr(ports, "_PROMISED", set())
+    of_health = health_ports(load({"FLEET_HEALTH_PORT": "20001"}))
+    assert {*of_health.values()} | {free_port(), free_port()} == {*ports.QUIET}
 
 
 async def test_a_health_port_that_is_lost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
