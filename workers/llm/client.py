@@ -36,7 +36,8 @@ class ModelClient:
     def __init__(self, settings: Settings, *, rng: Random | None = None) -> None:
         if not settings.model_servers:
             raise ConfigError("VLLM_URL: a worker needs a model server, the simulator at least")
-        self.endpoints = Endpoints(settings.model_servers, settings.workers)
+        weights = {name: tenant.weight for name, tenant in settings.tenants.items()}
+        self.endpoints = Endpoints(settings.model_servers, settings.workers, weights=weights)
         self.durations = Durations(settings.workers.hedge_after)
         self.attempts = Attempts(settings)
         self._shared = Shared(settings.workers, self.endpoints, self.durations, self.attempts, rng or Random())

@@ -16,13 +16,15 @@ from fleet.errors import AgentCallError
 from fleet.limits.workers import Workers
 from fleet.messages.workers import EndpointStatus
 from fleet.model_servers import EndpointConfig
+from fleet.tenants.names import name_of
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.allowances import Allowances
 from workers.llm.servers.attempt_end import OpenCall, answered_by, outcome_of
 from workers.llm.servers.breaker import Breaker, Outcome
 from workers.llm.servers.endpoint import Endpoint, rules_of
+from workers.llm.servers.queue import Queue, Waiting
 from workers.llm.servers.routing import Routing
-from workers.llm.servers.search import Nowhere, Route, Search, Waiting
+from workers.llm.servers.search import Nowhere, Route, Search
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +41,9 @@ class Endpoints:
         servers: Mapping[str, EndpointConfig],
         limits: Workers | None = None,
         clock: Callable[[], float] = time.monotonic,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
+        """`weights`: of tenants."""
         limits = limits or Workers()
         rules = rules_of(
             limits.breaker_failures,
@@ -50,8 +54,7 @@ class Endpoints:
         self.clock = clock
         self.all = tuple(Endpoint(name, config, rules) for name, config in servers.items())
         self._routing = Routing(limits.count)
-        self._waiting: dict[asyncio.Event, Waiting] = {}
-        """Calls that wait, in their order."""
+        self._queue = Queue(weights or {})
         self.allowances = Allowances(
             {each.name: each.allowance for each in self.all}, self._wanting, self._granted, clock
         )
@@ -66,7 +69,7 @@ class Endpoints:
 
     def waiting(self) -> dict[str, int]:
         """Calls that wait, by the model that they ask for first."""
-        return dict(Counter(waiting.model for waiting in self._waiting.values()))
+        return dict(Counter(waiting.model for waiting in self._queue))
 
     def choose(self, search: Search) -> Route | None:
         """Where an attempt goes now; None: nobody can take it just now. Raises `Nowhere`.
@@ -107,24 +110,37 @@ class Endpoints:
 
     async def ready(self, search: Search) -> Route:
         """What `choose` says, as soon as it names an endpoint. The attempt must begin at once. Raises `Nowhere`."""
-        while True:
-            route = self.choose(search)
-            if route is not None and route.endpoint.allowance.has(self.clock()):
-                self._routing.begin(search.task_id, route.endpoint)
-                return route
-            wants = self._well(search) if route is None else frozenset({route.endpoint.name})
-            woken = asyncio.Event()
-            model = search.targets[0].name or "any model"
-            self._waiting[woken] = Waiting(search.suspect, search.expected_tokens, wants, route is not None, model)
-            if wants:
-                self.allowances.ask()
-            try:
-                async with asyncio.timeout(self._wait_s(search)):
-                    await woken.wait()
-            except TimeoutError:
-                pass  # A cool-down or a pause is over: whoever comes first goes first.
-            finally:
-                self._waiting.pop(woken, None)
+        woken = asyncio.Event()
+        try:
+            while True:
+                route = self.choose(search)
+                if route is not None and route.endpoint.allowance.has(self.clock()):
+                    self._routing.begin(search.task_id, route.endpoint)
+                    return route
+                await self._wait(search, route, woken)
+        finally:
+            self._queue.drop(woken, search.tenant)
+
+    async def _wait(self, search: Search, route: Route | None, woken: asyncio.Event) -> None:
+        """In the queue, until something may have changed. `route`: its endpoint may have room."""
+        wants = self._well(search) if route is None else frozenset({route.endpoint.name})
+        waiting = Waiting(
+            tenant=search.tenant,
+            is_suspect=search.suspect,
+            expected_tokens=search.expected_tokens,
+            wants=wants,
+            asks=route is not None,
+            model=search.targets[0].name or "any model",
+        )
+        woken.clear()
+        self._queue.put(woken, waiting)
+        if wants:
+            self.allowances.ask()
+        try:
+            async with asyncio.timeout(self._wait_s(search)):
+                await woken.wait()
+        except TimeoutError:
+            pass  # A cool-down or a pause is over: whoever comes first goes first.
 
     @contextmanager
     def attempt(
@@ -134,7 +150,9 @@ class Endpoints:
         breaker, now = endpoint.breaker(model), self.clock()
         was = breaker.state(now)
         era = breaker.begin(now)
+        tenant = name_of(task_id).tenant
         endpoint.open_calls += 1
+        self._queue.begun(tenant)
         taken = endpoint.allowance.begin()
         call = OpenCall()
         failure: AgentCallError | None = None
@@ -151,7 +169,10 @@ class Endpoints:
             raise
         finally:
             endpoint.open_calls -= 1
-            now, opened = self.clock(), breaker.opened
+            began, now, opened = now, self.clock(), breaker.opened
+            self._queue.ended(
+                tenant, call.used_tokens, now - began, complete=failure is None and outcome == "succeeded"
+            )
             endpoint.allowance.end(taken, expected_tokens, call.used_tokens)
             breaker.end(era, outcome, now, task_id)
             if (answered := answered_by(failure, outcome)) is not None:
@@ -160,10 +181,12 @@ class Endpoints:
                 self._note_open(endpoint, breaker, model, failure, now)
             elif was != "closed" and breaker.state(now) == "closed":
                 log.info("breaker.closed", endpoint=endpoint.shown, model=model)
-            if self._waiting:
-                self._wake(None if was != "closed" else WOKEN_BY_A_SEAT)
-                if endpoint.allowance.limited:
-                    self.allowances.ask()
+            if was != "closed":
+                self._queue.wake_all()
+            else:
+                self._queue.wake(endpoint.name, WOKEN_BY_A_SEAT)
+            if endpoint.allowance.limited and any(self._queue):
+                self.allowances.ask()
 
     def _note_open(
         self, endpoint: Endpoint, breaker: Breaker, model: str | None, failure: AgentCallError | None, now: float
@@ -174,20 +197,14 @@ class Endpoints:
         facts = {"endpoint": endpoint.shown, "model": model, "cool_down_s": breaker.cool_down_s}
         log.warning("breaker.opened", error_type=error_type, **facts)
 
-    def _wake(self, most: int | None) -> None:
-        for event in list(self._waiting)[:most]:
-            event.set()
-
     def _wanting(self, endpoint: str) -> list[int]:
         """Expected tokens of the calls that would begin there."""
-        return [each.expected_tokens for each in self._waiting.values() if endpoint in each.wants]
+        return [each.expected_tokens for each in self._queue if endpoint in each.wants]
 
     def _granted(self, endpoint: str, calls: int) -> None:
         """So many of those may begin now. Who only asked whether there is room looks elsewhere if there is none."""
-        for event, each in list(self._waiting.items()):
-            if endpoint in each.wants and (each.asks or calls > 0):
-                calls -= 1
-                event.set()
+        self._queue.wake(endpoint, calls)
+        self._queue.wake_who_asks(endpoint)
 
     def _well(self, search: Search) -> frozenset[str]:
         """Endpoints that lack nothing but room."""
@@ -223,7 +240,7 @@ class Endpoints:
             return False
         if search.suspect and breaker.state(now) != "closed":
             # The probe is for a call that is surely sound.
-            return all(waiting.is_suspect for waiting in self._waiting.values())
+            return all(waiting.is_suspect for waiting in self._queue)
         return True
 
     def _picked(self, target: ModelTarget, endpoints: Sequence[Endpoint], search: Search) -> Route:

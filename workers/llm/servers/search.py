@@ -1,9 +1,10 @@
-"""Defines what a call looks for among the model servers, and what it gets: an endpoint, or a place in the queue."""
+"""Defines what a call looks for among the model servers, and what it gets."""
 
 from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
+from fleet.tenants.names import name_of
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.endpoint import Endpoint
 
@@ -29,17 +30,9 @@ class Search(Struct, frozen=True, kw_only=True):
     suspect: bool = False
     expected_tokens: int = 0
 
-
-class Waiting(Struct, frozen=True):
-    """A call that waits. `wants`: endpoints that it would take if they had room; `asks`: it waits for the answer of
-    one that may have.
-    """
-
-    is_suspect: bool
-    expected_tokens: int
-    wants: frozenset[str]
-    asks: bool
-    model: str
+    @property
+    def tenant(self) -> str:
+        return name_of(self.task_id).tenant
 
 
 class Nowhere(Exception):
