@@ -119,6 +119,16 @@ def only_for_judges(judges: Mapping[str, JudgeConfig]) -> frozenset[str]:
     return frozenset(judge.endpoint for judge in judges.values() if judge.kind == "classify" and judge.endpoint)
 
 
+def seats_of(servers: Mapping[str, EndpointConfig], judges: Mapping[str, JudgeConfig]) -> int | None:
+    """How many calls all servers together take at once; None where one takes any number, or where a call may have to
+    wait for one while another has room.
+    """
+    writing = [server for name, server in servers.items() if name not in only_for_judges(judges)]
+    limits = [server.max_concurrency for server in writing if server.max_concurrency is not None]
+    alike = len(writing) == 1 or all(server.models and server.models == writing[0].models for server in writing)
+    return sum(limits) if limits and len(limits) == len(writing) and alike else None
+
+
 def base_url(url: str) -> str:
     """What paths are put behind: the path that was given, or `/v1` for a bare host; the query stays.
 

@@ -281,8 +281,8 @@ async def run(
         dispatcher = Dispatcher(component, admission)
         if settings.workers.is_elastic:
             lifecycle.keep("size of the pool", follower.run(component), begun)
-        counts, js = follower.counts(dispatcher.in_progress, models.seen), component.js
-        lifecycle.keep("admission", admission.run(counts, Turns(js, component.outbox.instance), Backlog(js)), begun)
+        counts, js, name = follower.counts(dispatcher.in_progress, models.seen), component.js, component.outbox.instance
+        lifecycle.keep("admission", admission.run(counts, Turns(js, name), Backlog(js, models.seats)), begun)
         begun.push_async_callback(dispatcher.close)
         begun.push_async_callback(service.retire)
         again = component.meter.redelivered(REQUESTS.consumer)

@@ -14,7 +14,7 @@ from fleet.deliberation.drawing import RoleModels
 from fleet.jetstream.origin import published
 from fleet.messages import UNDECODABLE, Judge, decode
 from fleet.messages.workers import EndpointStatus, WorkerStatus
-from fleet.model_servers import only_for_judges
+from fleet.model_servers import only_for_judges, seats_of
 from fleet.observability.health import Observation
 from fleet.requests.task import Task
 
@@ -30,6 +30,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._told: dict[str, tuple[float, WorkerStatus]] = {}
+        self.seats = seats_of(settings.model_servers, settings.judges)
 
     async def hear(self, msg: Msg) -> None:
         """What a worker tells of itself."""

@@ -4,8 +4,8 @@ A tenant's service is what its deliberations have used, and what those that are 
 weight. Of the tenants with a request that waits the one with the least service is next. So shares of tokens follow the
 weights while several tenants wait, and whoever waits alone gets everything.
 
-A tenant that had nothing to do gains nothing by that: when it comes back its service is raised to that of the others
-(the virtual time). What a deliberation is expected to use is the mean of the tenant's last ones; while none has ended,
+A tenant that had nothing to do gains nothing by that: when it comes back its service is raised to what the others have
+used (the virtual time). What these have begun counts against them: the one that comes back may have as much in progress. What a deliberation is expected to use is the mean of the tenant's last ones; while none has ended,
 what its request lets expect. Once it ends, what it has used takes the place of that: an error does not last.
 
 Calls that are stopped, by a cancellation or a deadline, tell no tokens. So such a deliberation counts at least what
@@ -53,7 +53,7 @@ class Shares:
         for tenant, expected in waiting.items():
             self._means.setdefault(tenant, expected)
         active = frozenset(waiting) | {tenant for tenant, count in open_.items() if count > 0}
-        stayed = [self._service(tenant, open_) for tenant in active & self._active]
+        stayed = [self._service(tenant, {}) for tenant in active & self._active]
         self._time = max(self._time, min(stayed, default=self._time))
         for tenant in active - self._active:
             self._raised[tenant] += max(0.0, self._time - self._service(tenant, open_))

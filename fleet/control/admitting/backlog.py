@@ -2,10 +2,12 @@
 
 Of what was begun at once, calls wait in their stream until a worker has room, and answers until a collector has dealt
 with them. Whoever asks then waits behind all of it. What waits in admission instead costs no time, and is fair. A call
-that a worker has taken does not wait, however long its model takes: models have all the work that they can take.
+that a worker has taken does not wait, however long its model takes: models have all the work that they can take. Only
+where the settings say how many calls they can take at once, there are no more than twice as many. Else workers would be
+full of calls that wait for a model, and could not take those of whoever is next. Twice: the calls of a worker that has
+died count until they come again.
 
-As much may wait as is gone within `GONE_WITHIN_S`, at the pace at which workers take calls. So they never stand still
-between two looks.
+As much may wait as workers take, and end, in a moment. So they never stand still between two looks.
 """
 
 import asyncio
@@ -21,29 +23,54 @@ from fleet.jetstream.connection import OUTAGES
 
 log = structlog.get_logger(__name__)
 
-GONE_WITHIN_S: Final = 0.2
+TAKEN_WITHIN_S: Final = 0.2
+ENDED_WITHIN_S: Final = 0.5
 LEAST: Final = 16
 """So many calls may wait at any pace."""
 PACE_LASTS_S: Final = 0.5
 """For about so long an earlier pace counts."""
 
 
+class _Pace:
+    """How fast a count has risen lately, per second."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._last: tuple[int, float] | None = None
+
+    def note(self, count: int, now: float) -> None:
+        before, self._last = self._last, (count, now)
+        if before is None or count < before[0] or now <= before[1]:  # the consumer was made anew
+            return
+        passed = now - before[1]
+        pace = (count - before[0]) / passed
+        self.per_s += (pace - self.per_s) * min(1.0, passed / PACE_LASTS_S)
+
+    def room(self, within_s: float) -> float:
+        """So many may wait: in that time they are gone."""
+        return max(LEAST, self.per_s * within_s)
+
+
 class Backlog:
     """As one dispatcher sees it. Between two looks it knows only of what it begins itself."""
 
-    def __init__(self, js: JetStreamContext) -> None:
+    def __init__(self, js: JetStreamContext, seats: int | None = None) -> None:
+        """`seats`: calls that all models take at once, if that is known (`fleet.model_servers.seats_of`)."""
         self._js = js
-        self._waiting = 0
-        """As the last look has found."""
+        self._seats = seats
+        self._waiting = self._unended = 0
+        """As the last look has found: what waits for a process, and calls that wait or are at work."""
         self._beginning = self._begun = 0
         """Calls that are not recorded yet, and that were recorded after the last look."""
-        self._pace = 0.0
-        self._taken: tuple[int, float] | None = None
+        self._taken, self._ended = _Pace(), _Pace()
 
     @property
     def has_room(self) -> bool:
         """Whether another deliberation may begin."""
-        return self._waiting + self._beginning + self._begun < max(LEAST, self._pace * GONE_WITHIN_S)
+        new = self._beginning + self._begun
+        if self._seats is not None and self._unended + new - 2 * self._seats >= self._ended.room(ENDED_WITHIN_S):
+            return False
+        return self._waiting + new < self._taken.room(TAKEN_WITHIN_S)
 
     def begin(self, calls: int, recorded: asyncio.Future[None]) -> None:
         """A deliberation begins with so many calls. `recorded` ends once they are published."""
@@ -67,16 +94,11 @@ class Backlog:
             log.debug("backlog.not_seen", error=repr(error))
             return
         self._begun -= seen
-        self._waiting = (calls.num_pending or 0) + _unhandled(answers)
-        self._note_pace(calls.delivered.consumer_seq if calls.delivered else 0, time.monotonic())
-
-    def _note_pace(self, taken: int, now: float) -> None:
-        before, self._taken = self._taken, (taken, now)
-        if before is None or taken < before[0] or now <= before[1]:  # the consumer was made anew
-            return
-        passed = now - before[1]
-        pace = (taken - before[0]) / passed
-        self._pace += (pace - self._pace) * min(1.0, passed / PACE_LASTS_S)
+        now, waiting, at_work = time.monotonic(), calls.num_pending or 0, calls.num_ack_pending or 0
+        taken = calls.delivered.consumer_seq if calls.delivered else 0
+        self._waiting, self._unended = waiting + _unhandled(answers), waiting + at_work
+        self._taken.note(taken, now)
+        self._ended.note(max(0, taken - at_work), now)
 
 
 def _unhandled(answers: ConsumerInfo) -> int:

@@ -150,3 +150,15 @@ def test_of_equals_who_has_less_in_progress_is_next() -> None:
     shares.ended("a", 1_000, 100)
     assert shares.next({"a": 500.0}, {"a": 4}) == "a"
     assert shares.next({"a": 500.0, "b": 500.0}, {"a": 4}) == "b"
+
+
+def test_an_estimate_that_was_too_high_is_not_paid_for_by_who_comes_later() -> None:
+    """What is open counts for whoever has begun it, and not for the time at which another one comes."""
+    shares, open_ = Shares({}), Counter[str]()
+    for _ in range(64):
+        assert shares.next({"heavy": 4_000.0}, open_) == "heavy"
+        open_["heavy"] += 1
+    for _ in range(10):
+        assert shares.next({"heavy": 4_000.0, "light": 100.0}, open_) == "light"
+        for tenant in ("heavy", "light"):
+            shares.ended(tenant, 100, 10)

@@ -24,14 +24,14 @@ class Nats:
 
     def __init__(self) -> None:
         self.away = False
-        self.taken = 0
+        self.taken = self.at_work = 0
         self.calls = self.answers = self.delivered = self.redelivered = 0
 
     async def consumer_info(self, stream: str, _: str) -> Any:
         if self.away:
             raise NatsTimeoutError
         if stream == subjects.AGENT_REQUESTS:
-            return _info(stream, self.calls, 0, 0, self.taken)
+            return _info(stream, self.calls, self.at_work, 0, self.taken)
         return _info(stream, self.answers, self.delivered, self.redelivered, 0)
 
 
@@ -121,6 +121,39 @@ async def test_more_may_wait_where_workers_take_more(clock: Clock) -> None:
     assert seen.has_room
     for _ in range(200):
         clock.now += 0.03
+        await seen.look()
+    assert not seen.has_room
+
+
+async def test_no_more_than_twice_the_calls_that_models_take_at_once_are_begun(clock: Clock) -> None:
+    """Where that is known; and some more, so that nobody stands still until the next look."""
+    for seats in (None, 64):
+        nats = Nats()
+        seen = Backlog(nats, seats)  # type: ignore[arg-type]
+        begins = 0
+        while seen.has_room and begins < 2 * 64 + 2 * LEAST:
+            recorded = begun()
+            seen.begin(8, recorded)
+            await published(recorded)
+            begins += 8
+            nats.taken = nats.at_work = begins
+            clock.now += 0.01
+            await seen.look()
+        assert begins == (2 * 64 + LEAST if seats else 2 * 64 + 2 * LEAST)
+
+
+async def test_more_are_begun_where_models_end_more(clock: Clock) -> None:
+    """1,000 calls a second: two looks may be further apart than a call takes."""
+    nats = Nats()
+    seen = Backlog(nats, 8)  # type: ignore[arg-type]
+    nats.at_work = 200
+    for _ in range(100):
+        await seen.look()
+        nats.taken += 60
+        clock.now += 0.06
+    assert seen.has_room
+    for _ in range(200):
+        clock.now += 0.06
         await seen.look()
     assert not seen.has_room
 

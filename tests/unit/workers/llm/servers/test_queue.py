@@ -64,7 +64,7 @@ def test_who_only_asks_is_told_that_there_is_no_room() -> None:
 
 
 def test_a_tenant_that_asks_for_little_does_not_wait_behind_all_that_another_has_waiting() -> None:
-    """It was away before, as often as it likes: the next seat is its own, and the one after that is not."""
+    """The next seats are its own, until it has as many; then each has the next one in turn."""
     queue = Queue({"heavy": 1.0, "light": 1.0})
     heavy = put(queue, *(waiting("heavy") for _ in range(100)))
     for _ in range(SEATS):
@@ -75,9 +75,9 @@ def test_a_tenant_that_asks_for_little_does_not_wait_behind_all_that_another_has
         queue.drop(event, "heavy")
         queue.ended("heavy", 100, 1.0, complete=True)
         queue.begun("heavy")
-    light = put(queue, *(waiting("light") for _ in range(3)))
-    queue.wake("a", 2)
-    assert (awake(light), awake(heavy[20:])) == ([0], [0])
+    light = put(queue, *(waiting("light") for _ in range(20)))
+    queue.wake("a", SEATS + 8)
+    assert (awake(light), awake(heavy[20:])) == ([*range(SEATS + 4)], [*range(4)])
 
 
 @pytest.mark.parametrize("weights", [{"long": 1.0, "short": 1.0}, {"long": 1.0, "short": 3.0}])
