@@ -119,14 +119,20 @@ def only_for_judges(judges: Mapping[str, JudgeConfig]) -> frozenset[str]:
     return frozenset(judge.endpoint for judge in judges.values() if judge.kind == "classify" and judge.endpoint)
 
 
-def seats_of(servers: Mapping[str, EndpointConfig], judges: Mapping[str, JudgeConfig]) -> int | None:
+def seats_of(
+    servers: Mapping[str, EndpointConfig], judges: Mapping[str, JudgeConfig], models: Mapping[str, ModelConfig]
+) -> int | None:
     """How many calls all servers together take at once; None where one takes any number, or where a call may have to
-    wait for one while another has room.
+    wait for one while another has room. So does a judge's where a server is named, or a model's.
     """
-    writing = [server for name, server in servers.items() if name not in only_for_judges(judges)]
-    limits = [server.max_concurrency for server in writing if server.max_concurrency is not None]
-    alike = len(writing) == 1 or all(server.models and server.models == writing[0].models for server in writing)
-    return sum(limits) if limits and len(limits) == len(writing) and alike else None
+    limits = [server.max_concurrency for server in servers.values() if server.max_concurrency is not None]
+    if not limits or len(limits) < len(servers):
+        return None
+    first, *others = servers.values()
+    alike = all(first.models and server.models == first.models for server in others)
+    named = [{judge.endpoint} for judge in judges.values() if judge.endpoint]
+    named += [{*model.endpoints} for model in models.values() if model.endpoints is not None]
+    return sum(limits) if alike and all(servers.keys() <= names for names in named) else None
 
 
 def base_url(url: str) -> str:

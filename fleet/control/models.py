@@ -30,7 +30,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._told: dict[str, tuple[float, WorkerStatus]] = {}
-        self.seats = seats_of(settings.model_servers, settings.judges)
+        self.seats = seats_of(settings.model_servers, settings.judges, settings.models)
 
     async def hear(self, msg: Msg) -> None:
         """What a worker tells of itself."""

@@ -4,16 +4,17 @@ A tenant's service is what its deliberations have used, and what those that are 
 weight. Of the tenants with a request that waits the one with the least service is next. So shares of tokens follow the
 weights while several tenants wait, and whoever waits alone gets everything.
 
-A tenant that had nothing to do gains nothing by that: when it comes back its service is raised to what the others have
-used (the virtual time). What these have begun counts against them: the one that comes back may have as much in progress. What a deliberation is expected to use is the mean of the tenant's last ones; while none has ended,
-what its request lets expect. Once it ends, what it has used takes the place of that: an error does not last.
+A tenant that had nothing waiting gains nothing by that: once it waits again its service is raised to what the others
+have used (the virtual time). What these have begun counts against them: the one that comes back may have as much in
+progress. What a deliberation is expected to use is the mean of the tenant's last ones; while none has ended, what its
+request lets expect. Once it ends, what it has used takes the place of that: an error does not last.
 
 Calls that are stopped, by a cancellation or a deadline, tell no tokens. So such a deliberation counts at least what
 others would have used in its time: who cancels everything has no more than its share.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 FADES: Final = 0.9
@@ -29,7 +30,7 @@ class Shares:
         self._means: dict[str, float] = {}
         self._durations_ms: dict[str, float] = {}
         self._raised: defaultdict[str, float] = defaultdict(float)
-        self._active: frozenset[str] = frozenset()
+        self._waiting: frozenset[str] = frozenset()
         self._time = 0.0
 
     def ended(self, tenant: str, tokens: int, duration_ms: float, *, complete: bool = True) -> None:
@@ -50,15 +51,22 @@ class Shares:
         """One of the tenants that have a request waiting. `waiting`: the tokens that the first of these lets expect;
         `open_`: deliberations that have not ended, by tenant. Of equals who has fewer of these is next.
         """
+        self.see(waiting, open_)
+        return self.least(waiting, open_)
+
+    def see(self, waiting: Mapping[str, float], open_: Mapping[str, int]) -> None:
+        """All tenants that wait now, also those whose turn it is at once: the time goes on."""
         for tenant, expected in waiting.items():
             self._means.setdefault(tenant, expected)
-        active = frozenset(waiting) | {tenant for tenant, count in open_.items() if count > 0}
-        stayed = [self._service(tenant, {}) for tenant in active & self._active]
+        stayed = [self._service(tenant, {}) for tenant in self._waiting.intersection(waiting)]
         self._time = max(self._time, min(stayed, default=self._time))
-        for tenant in active - self._active:
+        for tenant in waiting.keys() - self._waiting:
             self._raised[tenant] += max(0.0, self._time - self._service(tenant, open_))
-        self._active = active
-        return min(sorted(waiting), key=lambda tenant: (round(self._service(tenant, open_)), open_.get(tenant, 0)))
+        self._waiting = frozenset(waiting)
+
+    def least(self, tenants: Iterable[str], open_: Mapping[str, int]) -> str:
+        """Of some that were seen, the one that is next. Nothing is changed: `open_` may be what would be."""
+        return min(sorted(tenants), key=lambda tenant: (round(self._service(tenant, open_)), open_.get(tenant, 0)))
 
     def _service(self, tenant: str, open_: Mapping[str, int]) -> float:
         expected = open_.get(tenant, 0) * self._means.get(tenant, 0.0)

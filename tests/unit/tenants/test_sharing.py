@@ -135,6 +135,20 @@ def test_a_pause_is_no_credit() -> None:
     assert shares(both, SECONDS, ("heavy", "light"))["light"] == pytest.approx(0.5, rel=0.05)
 
 
+def test_who_always_has_little_in_progress_saves_nothing_up_by_that() -> None:
+    """Its flood has its share, and not all that it could have had before; nor has one that comes back meanwhile."""
+    shares, open_ = Shares({}), Counter(little=1)
+    for tenant in ("little", *["heavy"] * 1_000):
+        assert shares.next({tenant: 1_000.0}, open_) == tenant
+        shares.ended(tenant, 1_000, 1_000)
+    began = Counter[str]()
+    for _ in range(90):
+        tenant = shares.next(dict.fromkeys(("little", "heavy", "back"), 1_000.0), open_)
+        shares.ended(tenant, 1_000, 1_000)
+        began[tenant] += 1
+    assert all(29 <= count <= 31 for count in began.values())
+
+
 def test_a_dispatcher_that_begins_anew_comes_to_the_same_shares() -> None:
     """It knows nothing of what was used; what is open is seen, and ends are heard again."""
     both = fleet(2, heavy=Tenant(20_000, 100), light=Tenant(1_000, 10))

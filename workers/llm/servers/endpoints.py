@@ -55,6 +55,7 @@ class Endpoints:
         self.all = tuple(Endpoint(name, config, rules) for name, config in servers.items())
         self._routing = Routing(limits.count)
         self._queue = Queue(weights or {})
+        self._by_tokens = {name for name, config in servers.items() if config.tokens_per_minute is not None}
         self.allowances = Allowances(
             {each.name: each.allowance for each in self.all}, self._wanting, self._granted, clock
         )
@@ -152,7 +153,7 @@ class Endpoints:
         era = breaker.begin(now)
         tenant = name_of(task_id).tenant
         endpoint.open_calls += 1
-        self._queue.begun(tenant)
+        self._queue.begun(tenant, expected_tokens)
         taken = endpoint.allowance.begin()
         call = OpenCall()
         failure: AgentCallError | None = None
@@ -198,8 +199,8 @@ class Endpoints:
         log.warning("breaker.opened", error_type=error_type, **facts)
 
     def _wanting(self, endpoint: str) -> list[int]:
-        """Expected tokens of the calls that would begin there."""
-        return [each.expected_tokens for each in self._queue if endpoint in each.wants]
+        """Expected tokens of the calls that would begin there; where a rate counts these, of the next one first."""
+        return [each.expected_tokens for each in self._queue.wanting(endpoint, in_turn=endpoint in self._by_tokens)]
 
     def _granted(self, endpoint: str, calls: int) -> None:
         """So many of those may begin now. Who only asked whether there is room looks elsewhere if there is none."""

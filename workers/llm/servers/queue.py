@@ -6,7 +6,7 @@ others have waiting.
 """
 
 from asyncio import Event
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
@@ -59,19 +59,14 @@ class Queue:
 
     def wake(self, endpoint: str, most: int) -> None:
         """Those that are next at this endpoint."""
-        if not self._calls:
-            return
-        wanting = {tenant: _wanting(calls, endpoint, most) for tenant, calls in self._calls.items()}
-        wanting = {tenant: calls for tenant, calls in wanting.items() if calls}
-        begins = self._open.copy()
-        while wanting and most > 0:
-            tenant = self._next_of(wanting, begins)
-            calls = wanting[tenant]
-            calls.pop(0)[0].set()
-            begins[tenant] += 1
-            most -= 1
-            if not calls:
-                del wanting[tenant]
+        for call, _ in self._next(endpoint, most):
+            call.set()
+
+    def wanting(self, endpoint: str, *, in_turn: bool) -> list[Waiting]:
+        """Those that would begin at this endpoint; `in_turn`: in the order in which `wake` wakes them."""
+        if in_turn and len(self._calls) > 1:
+            return [waiting for _, waiting in self._next(endpoint, sum(map(len, self._calls.values())))]
+        return [each for each in self if endpoint in each.wants]
 
     def wake_who_asks(self, endpoint: str) -> None:
         """Where there is no room they look elsewhere."""
@@ -80,8 +75,9 @@ class Queue:
                 if waiting.asks and endpoint in waiting.wants:
                     call.set()
 
-    def begun(self, tenant: str) -> None:
+    def begun(self, tenant: str, expected_tokens: int) -> None:
         """A call of the tenant was begun, whether it has waited or not."""
+        self._see({tenant: float(expected_tokens)})
         self._open[tenant] += 1
 
     def ended(self, tenant: str, tokens: int, duration_s: float, *, complete: bool) -> None:
@@ -90,12 +86,31 @@ class Queue:
         if self._shares is not None:
             self._shares.ended(tenant, tokens, 1000 * duration_s, complete=complete)
 
-    def _next_of(self, wanting: Mapping[str, list[tuple[Event, Waiting]]], begins: Mapping[str, int]) -> str:
-        if self._shares is None:
-            return next(iter(wanting))
-        expected = {tenant: float(calls[0][1].expected_tokens) for tenant, calls in wanting.items()}
-        return self._shares.next(expected, begins)
+    def _see(self, begins: Mapping[str, float]) -> None:
+        """Who waits, and who begins, which has waited for no time at least: else it would be charged for a time at
+        which nobody waited.
+        """
+        if self._shares is not None:
+            first = {tenant: next(iter(calls.values())) for tenant, calls in self._calls.items()}
+            waiting = {tenant: float(each.expected_tokens) for tenant, each in first.items()}
+            self._shares.see({**waiting, **begins}, self._open)
+
+    def _next(self, endpoint: str, most: int) -> Iterator[tuple[Event, Waiting]]:
+        """The calls that are next at this endpoint, the first one first."""
+        if not self._calls:
+            return
+        self._see({})
+        wanting = {tenant: _wanting(calls, endpoint, most) for tenant, calls in self._calls.items()}
+        wanting = {tenant: calls for tenant, calls in wanting.items() if calls}
+        begins = self._open.copy()
+        while wanting and most > 0:
+            tenant = next(iter(wanting)) if self._shares is None else self._shares.least(wanting, begins)
+            yield wanting[tenant].popleft()
+            begins[tenant] += 1
+            most -= 1
+            if not wanting[tenant]:
+                del wanting[tenant]
 
 
-def _wanting(calls: Mapping[Event, Waiting], endpoint: str, most: int) -> list[tuple[Event, Waiting]]:
-    return list(islice((each for each in calls.items() if endpoint in each[1].wants), most))
+def _wanting(calls: Mapping[Event, Waiting], endpoint: str, most: int) -> deque[tuple[Event, Waiting]]:
+    return deque(islice((each for each in calls.items() if endpoint in each[1].wants), most))

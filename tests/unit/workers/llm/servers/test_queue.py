@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from fleet.model_servers import EndpointConfig
-from tests.support.waiting import WITHIN_S
+from tests.support.waiting import WITHIN_S, until
 from workers.llm.requests import ModelTarget
 from workers.llm.servers.endpoints import Endpoints
 from workers.llm.servers.queue import Queue, Waiting
@@ -68,16 +68,44 @@ def test_a_tenant_that_asks_for_little_does_not_wait_behind_all_that_another_has
     queue = Queue({"heavy": 1.0, "light": 1.0})
     heavy = put(queue, *(waiting("heavy") for _ in range(100)))
     for _ in range(SEATS):
-        queue.begun("heavy")
+        queue.begun("heavy", 100)
     for event in heavy[:20]:
         queue.wake("a", 1)
         assert event.is_set()
         queue.drop(event, "heavy")
         queue.ended("heavy", 100, 1.0, complete=True)
-        queue.begun("heavy")
+        queue.begun("heavy", 100)
     light = put(queue, *(waiting("light") for _ in range(20)))
     queue.wake("a", SEATS + 8)
     assert (awake(light), awake(heavy[20:])) == ([*range(SEATS + 4)], [*range(4)])
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_what_was_used_while_nobody_waited_is_not_paid_for(waited: bool) -> None:
+    """Whoever comes later has its share from then on, and not all seats until it has had as much; nor who was here
+    long ago."""
+    queue = Queue({"old": 1.0, "new": 1.0})
+    if waited:
+        past = put(queue, waiting("old"), waiting("new"))
+        queue.wake("a", 2)
+        for event, tenant in zip(past, ("old", "new"), strict=True):
+            queue.drop(event, tenant)
+    for _ in range(1_000):
+        queue.begun("old", 100)
+        queue.ended("old", 100, 1.0, complete=True)
+    old, new = (put(queue, *(waiting(tenant) for _ in range(50))) for tenant in ("old", "new"))
+    queue.wake("a", 50)
+    assert (len(awake(old)), len(awake(new))) == (25, 25)
+
+
+def test_tokens_of_a_rate_are_asked_for_in_the_order_of_turns() -> None:
+    """Else a long call would begin with the tokens that were taken for a short one."""
+    queue = Queue({"heavy": 1.0, "light": 1.0})
+    put(queue, *(waiting("heavy", 2000) for _ in range(2)), waiting("other", 1, "b"))
+    put(queue, *(waiting("light", 100) for _ in range(30)))
+    tokens = [each.expected_tokens for each in queue.wanting("a", in_turn=True)]
+    assert tokens == [2000, *[100] * 20, 2000, *[100] * 10]
+    assert sorted(each.expected_tokens for each in queue.wanting("a", in_turn=False)) == sorted(tokens)
 
 
 @pytest.mark.parametrize("weights", [{"long": 1.0, "short": 1.0}, {"long": 1.0, "short": 3.0}])
@@ -106,7 +134,7 @@ def test_shares_of_tokens_follow_the_weights(weights: dict[str, float]) -> None:
         (event,) = [event for event in calls if event.is_set()]
         tenant = calls.pop(event)
         queue.drop(event, tenant)
-        queue.begun(tenant)
+        queue.begun(tenant, usual[tenant])
         tokens = round(usual[tenant] * rng.uniform(0.5, 1.5))
         heapq.heappush(running, (now + tokens * rng.uniform(0.5, 1.5), next(number), tenant, tokens))
         offer(tenant)
@@ -129,17 +157,12 @@ async def test_a_seat_goes_to_the_tenant_that_has_had_less() -> None:
             await release.get()
             open_call.used_tokens = 10
 
-    async def until_began(count: int) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while len(began) < count:
-                await asyncio.sleep(0.001)
-
     heavy = [asyncio.create_task(call(f"heavy.{number}")) for number in range(50)]
-    await until_began(SEATS)
+    await until(lambda: len(began) == SEATS)
     light = asyncio.create_task(call("light.0"))
-    await asyncio.sleep(0.05)
+    await until(lambda: endpoints.waiting() == {"any model": 47})
     release.put_nowait(None)
-    await until_began(SEATS + 1)
+    await until(lambda: len(began) > SEATS)
     assert began[-1] == "light.0"
     for _ in range(50):
         release.put_nowait(None)
