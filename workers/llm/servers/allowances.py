@@ -117,8 +117,12 @@ class Allowance:
         rates = has_rates(self.config)
         self._granted.extend(float(tokens) if rates else 0.0 for tokens in need.waiting[: grant.calls])
         self._part = grant.part
-        refused = len(need.waiting) > grant.calls
-        self._full_until = now + max(grant.again_s, LOOK_AGAIN_S) if refused else now + grant.again_s
+        full_until = now + grant.again_s
+        if len(need.waiting) > grant.calls:
+            full_until = max(full_until, now + LOOK_AGAIN_S)
+        elif not need.waiting:  # Nothing was asked. Else those that were refused just now, and look elsewhere, come back.
+            full_until = max(full_until, self._full_until)
+        self._full_until = full_until
 
     def unknown(self, need: Need) -> None:
         """Nobody knows whether `need` was written. What was used counts again rather than never."""

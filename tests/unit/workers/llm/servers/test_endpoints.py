@@ -9,6 +9,7 @@ from fleet.model_servers import EndpointConfig
 from tests.support.waiting import WITHIN_S
 from workers.llm.failures import AttemptError
 from workers.llm.requests import ModelTarget
+from workers.llm.servers.allowances import OwnLedger
 from workers.llm.servers.endpoint import REMEMBERED_MODELS, Endpoint, ModelCard
 from workers.llm.servers.endpoints import Endpoints
 from workers.llm.servers.search import Nowhere, Search
@@ -318,6 +319,23 @@ async def test_a_call_waits_for_its_own_endpoint_while_that_may_have_room() -> N
     for task, home in homes.items():
         assert (await endpoints.ready(search(task_id=task))).endpoint is home
     await endpoints.allowances.close()
+
+
+async def test_a_call_that_its_own_endpoint_has_refused_begins_where_there_is_room() -> None:
+    """And does not go to and fro between the two: another worker has all seats of its own, and keeps them."""
+    ledger, clock = OwnLedger(), Time()
+    first, second = two(clock, max_concurrency=2), two(clock, max_concurrency=2)
+    for number, each in enumerate((first, second)):
+        each.allowances.share(ledger, f"w{number}")
+    home = (await first.ready(search(task_id="t"))).endpoint
+    with first.attempt(home):
+        assert (await first.ready(search(task_id="t"))).endpoint is home
+        with first.attempt(home):
+            async with asyncio.timeout(WITHIN_S):
+                routes = await asyncio.gather(*(second.ready(search(task_id="t")) for _ in range(2)))
+    assert {route.endpoint.name for route in routes} == {"a", "b"} - {home.name}
+    for each in (first, second):
+        await each.allowances.close()
 
 
 def test_a_status_says_why_an_endpoint_is_sick() -> None:
