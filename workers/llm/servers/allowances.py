@@ -120,7 +120,7 @@ class Allowance:
         full_until = now + grant.again_s
         if len(need.waiting) > grant.calls:
             full_until = max(full_until, now + LOOK_AGAIN_S)
-        elif not need.waiting:  # Nothing was asked. Else those that were refused just now, and look elsewhere, come back.
+        elif not need.waiting:  # Else those that were refused, and look elsewhere, come back.
             full_until = max(full_until, self._full_until)
         self._full_until = full_until
 
