@@ -45,6 +45,8 @@ class Attempt:
         self.max_tokens = 0
         self.sent: dict[str, Any] = {}
         self.form: Form | None = None
+        self.lessons = 0
+        """Of the form, when this was sent."""
         self.checked: Any = None
         self.content = ""
         self.truncated = False
@@ -152,6 +154,7 @@ class Attempts:
         attempt.form = form = endpoint.form(card.id)
         attempt.max_tokens = max_tokens = await self._room(route, request, card, prompt_tokens)
         config = endpoint.config
+        attempt.lessons = form.lessons
         attempt.sent = body_of(form, request, card.id, max_tokens, config.request, priority=config.priority)
         if request.more_than and attempt.sent.get(form.max_tokens_field, max_tokens) <= request.more_than:
             text = f"the text was cut off at max_tokens {request.more_than}, and there is no more room for it"

@@ -14,6 +14,9 @@ from workers.llm.servers.search import Nowhere, Route, Search
 _OF_THE_REQUEST = frozenset({"BadRequest", "ContentFiltered", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})
 """Refusals that say nothing of the next request."""
 
+_OF_THE_FORM = frozenset({"BadRequest", "UnexpectedStatus", "NotFound", "ContextOverflow"})
+"""Refusals that may be of how a request was sent."""
+
 
 class CallHistory:
     """Of one call. What other calls should know, too, it tells the endpoints."""
@@ -40,6 +43,8 @@ class CallHistory:
             return False
         endpoint, key = route.endpoint, _key(route)
         form, said = attempt.form, error.body or error.error
+        if form is not None and form.lessons > attempt.lessons and error.error_type in _OF_THE_FORM:
+            return True  # Another call was refused meanwhile: this one was sent as nothing is sent any more.
         if error.error_type == "ContextOverflow" and form is not None and form.learn_most_tokens(said, attempt.sent):
             return True
         if error.error_type == "ContextOverflow" and error.window and key not in self._prompt_tokens:
@@ -47,7 +52,7 @@ class CallHistory:
             tokens = error.prompt_tokens or context_window.estimate_tokens(request.messages)
             self._prompt_tokens[key] = tokens
             return error.window - tokens >= context_window.MIN_ANSWER_TOKENS
-        if error.error_type in ("BadRequest", "UnexpectedStatus", "NotFound") and form is not None:
+        if error.error_type in _OF_THE_FORM and form is not None:
             return form.learn(said, attempt.sent)
         return False
 

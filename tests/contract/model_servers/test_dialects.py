@@ -1,5 +1,6 @@
 """Servers that refuse, want or tell things in their own, documented words: each is asked until it answers."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,11 +28,16 @@ Refusal = tuple[int, Any] | None
 
 
 class Server:
-    """Records what it is sent; answers with what `judge` says of a body, or with a good text."""
+    """Records what it is sent; answers with what `judge` says of a body, or with a good text.
+
+    The first `together` requests are answered when all of them have come.
+    """
 
     def __init__(self, judge: Callable[[dict[str, Any]], Refusal], models: Refusal = None) -> None:
         self._judge = judge
         self._models = models
+        self.together = 0
+        self._all_have_come = asyncio.Event()
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -46,6 +52,9 @@ class Server:
         self.bodies.append(body)
         self.paths.append(request.path_qs)
         self.headers.append(dict(request.headers))
+        if len(self.bodies) >= self.together:
+            self._all_have_come.set()
+        await self._all_have_come.wait()
         refusal = self._judge(body)
         if refusal is not None:
             return web.json_response(refusal[1], status=refusal[0])
@@ -159,6 +168,22 @@ async def test_what_a_server_refuses_is_learned_and_said(
             again = calls if note is not None else 2 * calls - 1
             assert len(server.bodies) == refusals + again
     assert "Rules." in json.dumps(server.bodies[-1]["messages"])
+
+
+@pytest.mark.parametrize("judge", [o_series, deepseek, no_format, no_bounds, mistral, gemma, small_output])
+async def test_a_council_whose_calls_are_refused_together_learns_as_one_call_does(
+    judge: Callable[[dict[str, Any]], Refusal],
+) -> None:
+    """No call fails since another one has learned before it, and nothing more is given up than is refused."""
+    question = ask(messages=MESSAGES, answer_schema=SCHEMA)
+    async with serving(judge) as (_, url), client(url, max_attempts=1) as made:
+        alone = await complete(made, question)
+    async with serving(judge) as (server, url), client(url, max_attempts=1) as made:
+        server.together = 3
+        answers = await asyncio.gather(*(complete(made, question) for _ in range(server.together)))
+        later = await complete(made, question)
+    assert [answer.checked for answer in answers] == [{"verdict": "fine"}] * server.together
+    assert later.notes == alone.notes
 
 
 @pytest.mark.parametrize(

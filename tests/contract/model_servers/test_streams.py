@@ -102,6 +102,14 @@ async def test_a_whole_answer_is_used_at_once(name: str) -> None:
     assert (response.proposal.finish_reason, response.proposal.truncated, requests) == ("stop", False, 1)
 
 
+async def test_heartbeats_after_the_end_hold_no_answer_up() -> None:
+    """However long they go on: else it would come only when the server has been silent for too long."""
+    async with raw_server(CASES["hold_open"]["bytes"].encode("latin-1"), "heartbeats") as server:
+        answer = await call(server, deadline_s=10.0)
+    assert isinstance(answer, AgentCompleted), answer
+    assert server.requests == 1
+
+
 @pytest.mark.parametrize("name", FAILS)
 async def test_what_is_no_answer_is_named_for_what_it_is(name: str) -> None:
     """And is not asked again where it would end the same."""

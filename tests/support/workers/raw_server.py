@@ -6,10 +6,13 @@ from contextlib import asynccontextmanager
 
 LIST = b'{"object": "list", "data": [{"id": "m"}]}'
 MODELS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(LIST), LIST)
+HEARTBEAT = b"8\r\n: ping\n\n\r\n"
+"""A chunk of the body."""
+HEARTBEAT_EVERY_S = 0.1
 
 
 class RawServer:
-    """Answers every chat request with the same bytes. `then`: kept open, silence, closed or cut."""
+    """Answers every chat request with the same bytes. `then`: kept open, silence, heartbeats, closed or cut."""
 
     def __init__(self, response: bytes, then: str = "kept open") -> None:
         self._response = response
@@ -36,10 +39,21 @@ class RawServer:
                 await writer.drain()
                 if self._then in ("closed", "cut"):
                     break
+                if self._then == "heartbeats":
+                    await _beat_until_it_ends(reader, writer)
+                    break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
+
+
+async def _beat_until_it_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    gone = asyncio.ensure_future(reader.read(1))
+    while not gone.done():
+        writer.write(HEARTBEAT)
+        await writer.drain()
+        await asyncio.wait({gone}, timeout=HEARTBEAT_EVERY_S)
 
 
 @asynccontextmanager

@@ -13,16 +13,19 @@ from workers.llm.failures import invalid
 
 _WORD = DECLINE.removesuffix(":")
 _STEM = rf"{_WORD[:-1]}(?:E|ED|ES|ING)\b"
-_BARE = re.compile(rf"\s*{_WORD}\b[|;,=>\s]*")
+_BARE = re.compile(
+    rf"\s*(?:{_WORD}\b[|;,=>\s]*|[*_]*[\[({{【［（「『《〈]\s*{_WORD}D?\s*[\])}}】］）」』》〉][*_:：,\s—–-]*)"
+)
 _TAGGED = re.compile(r"\s*<decline[^>]*>(?P<reason>.*?)(?:</decline>\s*)?", re.IGNORECASE | re.DOTALL)
 _COLON = r"[:：﹕∶]"
-_MARK = r"""(?:[\s>#*_`"'“”«»\[\](){}–—•·\-]|\d{1,2}[.)])*"""
+_MARK = r"""(?:[\s>#*_`"'“”«»\[\](){}【】［］（）「」『』《》〈〉–—•·\-]|\d{1,2}[.)])*"""
 _CLOSED = r"""(?:[*_`"']+(?=\s|$))?"""
 _BEGINS = re.compile(
     rf"{_MARK}(?:[^\W\d_ ]{{2,20}}: *)?{_STEM}(?:{_MARK}{_COLON}{_CLOSED}|{_MARK}(?:[—–\-.]|\n|$))",
     re.IGNORECASE,
 )
 _LINE = re.compile(rf"^{_MARK}{_WORD}D?{_MARK}{_COLON}{_CLOSED}(?P<reason>.*)", re.MULTILINE | re.DOTALL)
+_LAST = re.compile(rf"(?P<reason>.*\S)\s*\n{_MARK}{_WORD}D?[\s*_`.!。]*", re.DOTALL)
 _FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})\w*\s*\n?(?P<inside>.*?)\n?\s*(?:`{3,}|~{3,})\s*$", re.DOTALL)
 _OTHER_WORDS = re.compile(
     r"declin|déclin|rechaz|ablehn|abgelehnt|verzicht|beibehalt|reject|refus|rifiut|recus|unchanged"
@@ -62,6 +65,8 @@ def declined(text: str, messages: Iterable[ChatMessage] = ()) -> str | None:
         and len(line["reason"]) <= LONGEST_NOTICE_CHARACTERS
     ):
         return _reason(line["reason"])
+    if len(text) <= LONGEST_NOTICE_CHARACTERS and (last := _LAST.fullmatch(text)):
+        return _reason(last["reason"])
     return text.strip() if _is_a_notice(text.strip(), own_proposal(messages)) else None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 
 import aiohttp
 
@@ -14,7 +15,7 @@ from workers.llm.reading.sse import SseDecoder
 
 AFTER_ALL_S = 0.3
 AFTER_END_S = 0.9
-"""How long a stream whose text has ended may go on: with the counts of tokens, and without them."""
+"""How long a stream whose text has ended may go on, whatever it sends: with the counts of tokens, and without them."""
 AT_ONCE_BYTES = 64 * 1024
 """Of what has come, before others have their turn: it may be thousands of events."""
 
@@ -31,11 +32,16 @@ async def read_answer(
 
     `hide` takes out what is not to be repeated; `wrote` is told of text as it comes.
     """
-    decoder = SseDecoder()
+    loop, decoder = asyncio.get_running_loop(), SseDecoder()
     lost: aiohttp.ClientError | None = None
+    ends_at = inf
     while lost is None:
         try:
-            chunk = await (_read_after_end(response, streamed) if streamed.finished else response.content.readany())
+            if streamed.finished:
+                ends_at = min(ends_at, loop.time() + (AFTER_END_S if streamed.counts is None else AFTER_ALL_S))
+                chunk = await _read_until(response, ends_at)
+            else:
+                chunk = await response.content.readany()
         except aiohttp.ClientError as error:
             chunk, lost = b"", error
         if not chunk:
@@ -61,9 +67,9 @@ async def read_answer(
         raise streamed.cut_off() if streamed.pieces else of_client_error(lost, 0.0)
 
 
-async def _read_after_end(response: aiohttp.ClientResponse, streamed: StreamedAnswer) -> bytes:
-    """What comes within the grace; nothing is the end."""
+async def _read_until(response: aiohttp.ClientResponse, ends_at: float) -> bytes:
+    """What comes before that time of the loop; nothing is the end."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(AFTER_ALL_S if streamed.counts is not None else AFTER_END_S):
+        async with asyncio.timeout_at(ends_at):
             return await response.content.readany()
     return b""

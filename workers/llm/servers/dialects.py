@@ -77,6 +77,11 @@ class Form:
         self.most_tokens: int | None = None
         self.notes: tuple[str, ...] = ()
 
+    @property
+    def lessons(self) -> int:
+        """How many refusals have taught it."""
+        return len(self.notes)
+
     def learn(self, refusal: str, sent: dict[str, Any]) -> bool:
         """Whether the text of a 400 says of something that was `sent` that it may not be: then the form leaves it out
         from now on, and the call is worth another try.

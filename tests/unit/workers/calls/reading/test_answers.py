@@ -200,6 +200,11 @@ def test_a_choice_of_nothing_that_was_shown_is_invalid(content: Any) -> None:
         "Answer: DECLINE: it is `good`",
         "DECLINE it is `good`",
         "DECLINE | it is `good`",
+        "【DECLINE】it is `good`",
+        "「DECLINE」：it is `good`",
+        "[DECLINE] it is `good`",
+        "it is `good`\n\nDECLINE",
+        "it is `good`\n**DECLINE**.\n",
         "<decline>it is `good`</decline>",
         "- DECLINE: it is `good`",
         "**DECLINE** — it is `good`",
@@ -231,6 +236,8 @@ def test_a_notice_in_any_language_never_replaces_a_proposal(text: str) -> None:
     assert answer("revise", text, messages=(question,)) == CheckedAnswer(declined=text)
     short = "Use a leaky bucket in the gateway, in memory, and accept that a restart forgives everybody once."
     assert answer("revise", short, messages=(question,)) == CheckedAnswer(proposal=short)
+    named = f"{OWN}\nThree verbs: ACCEPT, DEFER,\nDECLINE"
+    assert answer("revise", named, messages=(question,)).proposal == named
     long = f"{text}\n\n{OWN}"
     assert answer("revise", long, messages=(question,)).proposal == long
 
