@@ -13,8 +13,9 @@ from fleet import subjects
 from fleet.clock import now_ms
 from fleet.config import Settings
 from fleet.control import launching
-from fleet.control.admitting.admission import Admission, Admit
+from fleet.control.admitting.admission import Admission
 from fleet.control.admitting.backlog import Backlog
+from fleet.control.admitting.held import Admit
 from fleet.control.admitting.turns import Turns
 from fleet.control.caching.keys import CacheKeys
 from fleet.control.component import Component
@@ -156,14 +157,13 @@ class Dispatcher:
 
         def admit() -> asyncio.Future[None]:
             # Its time runs from now, not from when it began to wait for room.
-            rubric = self._roles[task.role].rubric
             event = Requested(
                 key,
                 task,
                 delivery.sequence,
                 now_ms(),
                 traceparent=self._sampled(message, key),
-                rubric=rubric,
+                rubric=self._roles[task.role].rubric,
                 ignored_fields=ignored,
                 run=delivery.run,
                 message_id=message.message_id,

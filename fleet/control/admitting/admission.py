@@ -9,7 +9,8 @@ delivers no more than the consumer's `max_ack_pending`.
 
 Where there are tenants, their shares decide who is next (`fleet.tenants.sharing`); each may have a limit of its own.
 That holds for all dispatchers together: requests of such a tenant are admitted only while it is this dispatcher's turn
-(`fleet.control.admitting.turns`), by a count that was made since.
+(`fleet.control.admitting.turns`), by a count that was made since. Where room is short nobody else takes their part in
+between.
 
 Nothing begins while what has begun waits for a process (`fleet.control.admitting.backlog`), but for a tenant that has
 nothing in progress. Fewer begin while one tenant's slow down those of another one that asks for little
@@ -21,14 +22,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import structlog
 from nats.aio.msg import Msg
 
 from fleet import subjects
+from fleet.control.admitting.held import Admit, Held, Holdable, Queued, Turn
 from fleet.jetstream.lifetimes import CONTROL_ACK_WAIT_S, KEEP_EVERY_S
 from fleet.jetstream.origin import published
 from fleet.logger import Seldom
@@ -60,48 +60,6 @@ def _took(summary: EndSummary) -> Took | None:
     return Took(summary.duration_ms, summary.overhead_ms, summary.usage.calls, summary.agents or 0)
 
 
-class Holdable(Protocol):
-    """A delivery as far as admission cares; `fleet.control.intake.JetStreamDelivery` is the real one."""
-
-    async def keep(self) -> None: ...
-    async def hand_back(self) -> None: ...
-
-
-class Turn(Protocol):
-    """To count and to begin, alone among all dispatchers; `fleet.control.admitting.turns.Turns` is the real one."""
-
-    async def take(self) -> bool: ...
-    async def keep(self) -> None: ...
-    async def give_back(self) -> None: ...
-
-
-class Queued(Protocol):
-    """Calls and answers that wait for a process; `fleet.control.admitting.backlog.Backlog` is the real one."""
-
-    @property
-    def has_room(self) -> bool: ...
-    def begin(self, calls: int, recorded: asyncio.Future[None]) -> None: ...
-    async def look(self) -> None: ...
-
-
-Admit = Callable[[], asyncio.Future[None]]
-"""Begins a deliberation. What it returns ends once that is recorded, or has failed; it must not be cancelled."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Held:
-    """A request that waits here. `expected`: tokens, for tenants. `urgency`: a higher one goes first.
-    `calls`: with which it begins."""
-
-    key: str
-    delivery: Holdable
-    admit: Admit
-    tenant: str
-    expected: float
-    urgency: int
-    calls: int
-
-
 class Admission:
     """The requests that wait for room in one dispatcher. Of one tenant more urgent ones are admitted first,
     then older ones."""
@@ -114,9 +72,11 @@ class Admission:
         self._open: Counter[str] = Counter()
         self._room = 0
         self._valid_until = self._turn_until = 0.0
+        self._short_until = self._next_turn_until = 0.0
+        """While there is less room than is asked for; while another turn is expected, since there was one lately."""
         self._beginning: set[asyncio.Future[None]] = set()
         """What was admitted in this turn, and is not known to be recorded."""
-        self._held: deque[_Held] = deque()
+        self._held: deque[Held] = deque()
         self._wake, self._stuck = asyncio.Event(), asyncio.Event()
         self._queued: Queued | None = None
         self._failed = Seldom(TOLD_EVERY_S)
@@ -131,7 +91,7 @@ class Admission:
     ) -> None:
         """Calls `admit` as soon as there is room, and it is this one's turn. `key`: of its task."""
         place = next((place for place, held in enumerate(self._held) if held.urgency < urgency), len(self._held))
-        self._held.insert(place, _Held(key, delivery, admit, name_of(key).tenant, expected, urgency, calls))
+        self._held.insert(place, Held(key, delivery, admit, name_of(key).tenant, expected, urgency, calls))
         if time.monotonic() < self._valid_until:
             self._let_in()
         if self._held:
@@ -163,7 +123,7 @@ class Admission:
             self._let_in()
 
     def _let_in(self) -> None:
-        while self._room > 0 and (held := self._next()) is not None:
+        while self._has_room() and (held := self._next()) is not None:
             self._held.remove(held)
             self._room -= 1
             self._open[held.tenant] += 1
@@ -175,26 +135,37 @@ class Admission:
             if self._limit_of(held.tenant) is not None:
                 self._beginning.add(begun)
 
-    def _next(self) -> _Held | None:
+    def _has_room(self) -> bool:
+        if self._held and self._room <= 0:
+            self._short_until = time.monotonic() + TURN_S
+        return self._room > 0
+
+    def _next(self) -> Held | None:
         """None: nobody waits, or only those whose tenants have as many in progress as they may, or wait for a turn."""
         if not self._tenants:
             return self._held[0] if self._held else None
-        first: dict[str, _Held] = {}
+        first: dict[str, Held] = {}
         for held in self._held:
             first.setdefault(held.tenant, held)
         now = time.monotonic()
-        may = [name for name in first if self._may_begin(name) and self._window.admits(name, first, now)]
+        in_turn = now < self._turn_until
+        # Where room is short, who waits for a turn counts, too: else the others would have taken all of it until then.
+        comes = in_turn or now < min(self._short_until, self._next_turn_until)
+        may = [name for name in first if self._may_begin(name, comes) and self._window.admits(name, first, now)]
         if not may:
             return None
         chosen = self._shares.next({name: first[name].expected for name in may}, self._open)
+        if not self._may_begin(chosen, in_turn):
+            return None
         if self._queued is not None and not self._queued.has_room and self._window.has_begun(chosen):
+            self._short_until = now + TURN_S
             self._stuck.set()
             return None
         return first[chosen]
 
-    def _may_begin(self, tenant: str) -> bool:
+    def _may_begin(self, tenant: str, in_turn: bool) -> bool:
         limit = self._limit_of(tenant)
-        return limit is None or (time.monotonic() < self._turn_until and self._open[tenant] < limit)
+        return limit is None or (in_turn and self._open[tenant] < limit)
 
     def _limit_of(self, tenant: str) -> int | None:
         limits = self._tenants.get(tenant)
@@ -226,6 +197,7 @@ class Admission:
             finally:
                 self._turn_until = 0.0
                 if has_turn:
+                    self._next_turn_until = time.monotonic() + TURN_S
                     await turn.give_back()
             if not self._held:
                 break

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import count
 from math import inf
 
 import msgspec
@@ -221,6 +222,46 @@ async def test_nothing_begins_while_what_has_begun_waits_for_a_worker() -> None:
         assert fleet.let_in == [0, 1, 2, 100]
         fleet.queue.waiting = 0
         await fleet.until(7)
+
+
+@pytest.mark.parametrize("short_of", ["workers", "room"])
+async def test_where_room_is_short_a_tenant_with_a_limit_has_its_share(short_of: str) -> None:
+    """Its requests begin in turns only, and others have two of three. Nobody else takes what is its own in between."""
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=50), "many": Tenant()})
+    take, turns = fleet.turn.take, count()
+
+    async def take_the_third() -> bool:
+        return next(turns) % 3 == 2 and await take()
+
+    async def look() -> None:
+        fleet.queue.waiting = 0
+
+    fleet.turn.take = take_the_third  # type: ignore[method-assign]
+    if short_of == "workers":
+        fleet.queue.room, fleet.queue.look = 4, look  # type: ignore[method-assign]
+    else:
+        fleet.count = lambda: asyncio.sleep(0, 98)  # type: ignore[method-assign, assignment, return-value]
+    for number in range(40):
+        fleet.submit(number, "few", 1_000.0)
+        fleet.submit(100 + number, "many", 1_000.0)
+    async with running(fleet):
+        await fleet.until(20)
+    assert 9 <= sum(number < 100 for number in fleet.let_in[:20]) <= 11
+
+
+async def test_nobody_waits_for_a_turn_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short room is: whoever has it may have been killed."""
+    monkeypatch.setattr(admission, "TURN_S", 3_600.0)
+    fleet = Fleet(limit=100, tenants={"few": Tenant(max_in_flight=50), "many": Tenant()})
+    fleet.turn.lost, fleet.queue.room = True, 2
+    for number in range(4):
+        fleet.submit(number, "few", 1.0)
+        fleet.submit(100 + number, "many", 1_000.0)
+    async with running(fleet):
+        await until(lambda: fleet.queue.looks > 0)
+        assert fleet.let_in == [100, 101]
+        fleet.queue.waiting = 0
+        await fleet.until(4)
 
 
 async def test_without_tenants_nobody_asks_what_waits() -> None:
