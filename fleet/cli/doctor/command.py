@@ -232,7 +232,7 @@ async def _fleet(nc: Any) -> list[Finding]:
     ]
     waits = f"{some(state.requests, 'request')} not accepted yet"
     if state.oldest_s > LONG_WAIT_S:
-        todo = "as many deliberations run as `max_in_flight` allows, or nobody serves: see the lines above"
+        todo = "as many deliberations run as `max_in_flight` or workers allow, or nobody serves: see the lines above"
         findings.append(Finding("warn", "waiting", f"{waits}, the oldest for {state.oldest_s:,.0f} s", todo))
     else:
         findings.append(Finding("ok", "waiting", waits))

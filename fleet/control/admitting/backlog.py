@@ -20,6 +20,7 @@ from nats.js.api import ConsumerInfo
 
 from fleet import subjects
 from fleet.jetstream.connection import OUTAGES
+from fleet.logger import Seldom
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +30,8 @@ LEAST: Final = 16
 """So many calls may wait at any pace."""
 PACE_LASTS_S: Final = 0.5
 """For about so long an earlier pace counts."""
+TOLD_EVERY_S: Final = 10.0
+"""How often a log says that NATS does not tell."""
 
 
 class _Pace:
@@ -63,6 +66,7 @@ class Backlog:
         self._beginning = self._begun = 0
         """Calls that are not recorded yet, and that were recorded after the last look."""
         self._taken, self._ended = _Pace(), _Pace()
+        self._failed = Seldom(TOLD_EVERY_S)
 
     @property
     def has_room(self) -> bool:
@@ -91,7 +95,8 @@ class Backlog:
                 self._js.consumer_info(subjects.AGENT_RESPONSES, subjects.COLLECTOR),
             )
         except OUTAGES as error:
-            log.debug("backlog.not_seen", error=repr(error))
+            if (times := self._failed.count("look")) is not None:
+                log.warning("backlog.not_seen", error=repr(error), times=times)
             return
         self._begun -= seen
         now, waiting, at_work = time.monotonic(), calls.num_pending or 0, calls.num_ack_pending or 0

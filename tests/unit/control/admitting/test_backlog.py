@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
+from structlog.testing import capture_logs
 
 from fleet import subjects
 from fleet.control.admitting import backlog
@@ -170,12 +171,16 @@ async def test_a_consumer_that_was_made_anew_has_no_pace_of_less_than_none(clock
 
 
 async def test_what_cannot_be_had_counts_as_before(clock: Clock) -> None:
+    """And a log says why nothing begins: not each time, for it is asked for again and again."""
     nats = Nats()
     nats.calls = LEAST
     seen = Backlog(nats)  # type: ignore[arg-type]
     await seen.look()
     nats.away, nats.calls = True, 0
-    await seen.look()
+    with capture_logs() as told:
+        for _ in range(10):
+            await seen.look()
+    assert [(each["event"], each["log_level"]) for each in told] == [("backlog.not_seen", "warning")]
     assert not seen.has_room
     nats.away = False
     await seen.look()
