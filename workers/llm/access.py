@@ -10,7 +10,9 @@ from fleet.errors import ConfigError
 from fleet.secret_files import Certificates
 from workers.llm.servers.endpoint import Endpoint
 
-SHORTEST_SECRET = 4
+SHORTEST_SECRET, SHORTEST_IN_TEXTS = 4, 12
+"""Characters. A shorter one may be a word of a text, or of a model's name: servers without keys are given `EMPTY`, say.
+"""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -39,17 +41,20 @@ class Access:
         userinfo = urlsplit(endpoint.url).netloc.rpartition("@")[0]
         self.strips_user = bool(self.key) and bool(userinfo)
         self._secrets = _secrets(self.key, userinfo, secret_headers.values())
+        self._long_secrets = tuple(each for each in self._secrets if len(each) >= SHORTEST_IN_TEXTS)
 
     @property
     def tls(self) -> ssl.SSLContext | bool:
         """What its file says now: a connection that was verified otherwise is not used again."""
         return True if self._certificates is None else self._certificates.context()
 
-    def hide(self, text: str) -> str:
-        """`text` without what was sent as a secret: some servers repeat it."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+    def hide(self, error: str) -> str:
+        """What a server says of an error, without what was sent as a secret: some servers repeat it."""
+        return _without(self._secrets, error)
+
+    def hide_in_text(self, text: str) -> str:
+        """The same for whatever else it sends."""
+        return _without(self._long_secrets, text)
 
 
 def _secrets(key: str | None, userinfo: str, headers: Iterable[str]) -> tuple[str, ...]:
@@ -59,6 +64,12 @@ def _secrets(key: str | None, userinfo: str, headers: Iterable[str]) -> tuple[st
         candidates |= {unquote(userinfo.partition(":")[2]), b64encode(unquote(userinfo).encode()).decode()}
     secrets = {each for each in candidates if each and len(each) >= SHORTEST_SECRET}
     return tuple(sorted(secrets, key=len, reverse=True))
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 def _proxy_for(url: str) -> str | None:

@@ -96,7 +96,7 @@ class Http:
 
     def hiding(self, endpoint: Endpoint) -> Callable[[str], str]:
         """Takes the endpoint's secrets out of what its server sends: some repeat them, wherever."""
-        return self._access[endpoint.name].hide
+        return self._access[endpoint.name].hide_in_text
 
     async def close(self) -> None:
         await self._session.close()

@@ -57,6 +57,16 @@ async def test_a_key_that_a_server_repeats_goes_no_further(tmp_path: Path, what:
     assert b"***" in encode(answer)
 
 
+@pytest.mark.parametrize(("what", "stays"), [("model", True), ("content", True), ("error", False)])
+async def test_a_key_that_may_be_a_word_is_left_in_texts_and_names(tmp_path: Path, what: str, stays: bool) -> None:
+    """Servers without keys are given `EMPTY`, or the like: no text may be changed for that. Errors may."""
+    file = tmp_path / "key"
+    file.write_text("EMPTY")
+    async with raw_server(response(said(what, "EMPTY"))) as server:
+        answer = await call(server, key_file=file)
+    assert (b"EMPTY" in encode(answer), b"***" in encode(answer)) == (stays, not stays)
+
+
 @pytest.mark.parametrize("what", ["model", "finish_reason", "refusal", "error"])
 async def test_what_is_no_text_is_bounded(what: str) -> None:
     """It stands in states and events several times: a state that is too long could not be read any more."""
