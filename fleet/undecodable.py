@@ -125,6 +125,8 @@ def broken_rule(problem: str, body: Any = _UNKNOWN, kind: Any = None, path: str 
     """
     at, rule = located(problem)
     path = path or at
+    if " - at `key` in `" in problem:
+        return f"{path}: a name in it {_in_plain_words(rule, _UNKNOWN)}"
     value = _value_at(path, body)
     if _CHOICE.fullmatch(rule):
         choices = ", ".join(map(str, _choices(kind, path))) if kind is not None else ""
@@ -172,6 +174,8 @@ def _steps(path: str) -> Iterator[str | int]:
 
 
 def _value_at(path: str, body: Any) -> Any:
+    if "[...]" in path:  # of some key: msgspec does not say which
+        return _UNKNOWN
     for step in _steps(path):
         try:
             body = body[step]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -15,10 +16,13 @@ from fleet.requests.parse import parse_request
 from fleet.undecodable import why_undecodable
 from workers.checks import check
 
+Short = Annotated[str, msgspec.Meta(max_length=3)]
+
 
 class Asked(msgspec.Struct):
     count: int = 0
     text: str = ""
+    notes: dict[Short, Short] = {}
 
 
 def of(data: bytes) -> str:
@@ -51,6 +55,18 @@ def of(data: bytes) -> str:
 def test_the_place_and_what_is_wrong(data: bytes, said: str) -> None:
     """Not in the words of Python."""
     assert of(data).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"notes": {"a": "b", "b": "long"}}', "$.notes[...]: must have at most 3 characters"),
+        (b'{"notes": {"long": "b"}}', "$.notes: a name in it must have at most 3 characters"),
+    ],
+)
+def test_where_msgspec_names_no_entry_no_length_is_told(data: bytes, said: str) -> None:
+    """It would be that of something else."""
+    assert of(data) == said
 
 
 @pytest.mark.parametrize("data", [b'{"text": "\xff"}' + b" " * 2_000_000, b'{"text": "' + b"a" * 2_000_000])
