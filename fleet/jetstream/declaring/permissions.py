@@ -38,14 +38,16 @@ async def granted_to(nc: Any, within_s: float = WITHIN_S) -> dict[str, Any] | No
     replies: asyncio.Queue[Any] = asyncio.Queue()
     inbox = nc.new_inbox()
     try:
-        async with asyncio.timeout(within_s):
-            subscription = await nc.subscribe(inbox, cb=replies.put)
-            await nc.publish("$SYS.REQ.USER.INFO", b"", reply=inbox)
-            while True:
-                reply = json.loads((await replies.get()).data)
-                if reply["server"]["id"] == nc.server_id:
-                    await subscription.unsubscribe()
-                    return reply["data"].get("permissions") or {}
+        subscription = await nc.subscribe(inbox, cb=replies.put)
+        try:
+            async with asyncio.timeout(within_s):
+                await nc.publish("$SYS.REQ.USER.INFO", b"", reply=inbox)
+                while True:
+                    reply = json.loads((await replies.get()).data)
+                    if reply["server"]["id"] == nc.server_id:
+                        return reply["data"].get("permissions") or {}
+        finally:
+            await subscription.unsubscribe()
     except (Error, TimeoutError, ValueError, KeyError):
         return None
 
