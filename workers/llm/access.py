@@ -1,5 +1,6 @@
 """Knows how an endpoint is reached: its key in the right header, its certificates, the proxy on the way."""
 
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Iterable
@@ -10,9 +11,9 @@ from fleet.errors import ConfigError
 from fleet.secret_files import Certificates
 from workers.llm.servers.endpoint import Endpoint
 
-SHORTEST_SECRET, SHORTEST_IN_TEXTS = 4, 12
-"""Characters. A shorter one may be a word of a text, or of a model's name: servers without keys are given `EMPTY`, say.
-"""
+SHORTEST_SECRET, LONGEST_WORD = 4, 11
+_WORD = re.compile(r"(?!sk-)[A-Za-z]+([-_][A-Za-z]+)*|[0-9]+")
+"""What may stand in a text, or be a model's name: servers without keys are given `EMPTY`, say."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -41,7 +42,7 @@ class Access:
         userinfo = urlsplit(endpoint.url).netloc.rpartition("@")[0]
         self.strips_user = bool(self.key) and bool(userinfo)
         self._secrets = _secrets(self.key, userinfo, secret_headers.values())
-        self._long_secrets = tuple(each for each in self._secrets if len(each) >= SHORTEST_IN_TEXTS)
+        self._no_words = tuple(each for each in self._secrets if len(each) > LONGEST_WORD or not _WORD.fullmatch(each))
 
     @property
     def tls(self) -> ssl.SSLContext | bool:
@@ -53,8 +54,8 @@ class Access:
         return _without(self._secrets, error)
 
     def hide_in_text(self, text: str) -> str:
-        """The same for whatever else it sends."""
-        return _without(self._long_secrets, text)
+        """The same for whatever else it sends, but for a secret that may be a word there."""
+        return _without(self._no_words, text)
 
 
 def _secrets(key: str | None, userinfo: str, headers: Iterable[str]) -> tuple[str, ...]:
