@@ -14,8 +14,8 @@ from workers.llm.servers.search import Nowhere, Route, Search
 _OF_THE_REQUEST = frozenset({"BadRequest", "ContentFiltered", "ContextOverflow", "RequestTooLarge", "PromptTruncated"})
 """Refusals that say nothing of the next request."""
 
-_OF_THE_FORM = frozenset({"BadRequest", "UnexpectedStatus", "NotFound", "ContextOverflow"})
-"""Refusals that may be of how a request was sent."""
+_OF_THE_FORM = frozenset({"BadRequest", "Unauthorized", "UnexpectedStatus", "NotFound", "ContextOverflow"})
+"""Refusals that may be of how a request was sent; some say 403 of a parameter that a model does not take."""
 
 
 class CallHistory:

@@ -187,18 +187,19 @@ async def test_a_council_whose_calls_are_refused_together_learns_as_one_call_doe
 
 
 @pytest.mark.parametrize(
-    "said_no",
+    ("status", "said_no"),
     [
-        "You are not allowed to request logprobs from this model",
-        "Requested sample logprobs of 11, which is greater than max allowed: 5",
-        "Invalid value for 'top_logprobs': must be less than or equal to 5.",
-        "Unrecognized request argument supplied: logprobs",
-        "logprobs are not supported with reasoning models.",
+        (400, "You are not allowed to request logprobs from this model"),
+        (403, "You are not allowed to request logprobs from this model"),
+        (400, "Requested sample logprobs of 11, which is greater than max allowed: 5"),
+        (400, "Invalid value for 'top_logprobs': must be less than or equal to 5."),
+        (400, "Unrecognized request argument supplied: logprobs"),
+        (400, "logprobs are not supported with reasoning models."),
     ],
 )
-async def test_scores_are_asked_for_without_odds_where_they_are_refused(said_no: str) -> None:
+async def test_scores_are_asked_for_without_odds_where_they_are_refused(status: int, said_no: str) -> None:
     """From the second call on nothing is tried; the answer says so."""
-    judge = lambda body: (400, openai_error(said_no)) if "top_logprobs" in body else None  # noqa: E731
+    judge = lambda body: (status, openai_error(said_no)) if "top_logprobs" in body else None  # noqa: E731
     async with serving(judge) as (server, url), client(url, max_attempts=1) as made:
         for _ in range(2):
             answer = await complete(made, ask(phase="score", messages=MESSAGES, answer_schema=SCHEMA))
