@@ -31,6 +31,7 @@ class Models:
         self._settings = settings
         self._told: dict[str, tuple[float, WorkerStatus]] = {}
         self.seats = seats_of(settings.model_servers, settings.judges, settings.models)
+        """Calls that all servers take at once, if that is known."""
 
     async def hear(self, msg: Msg) -> None:
         """What a worker tells of itself."""

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections import deque
 
 from fleet.config import Settings
 from fleet.errors import ConfigError
@@ -10,8 +11,8 @@ LAST_PORT = 65535
 QUIET = range(20_000, 28_000)
 """Below those that Linux and macOS give to outgoing connections, above those of Ray's workers: a port of these stays
 free until whoever asked for it listens, however many connections begin meanwhile."""
-_PROMISED: set[int] = set()
-"""Given away by this process. Whoever got one may not listen yet, or only later again."""
+_PROMISED: deque[int] = deque(maxlen=1_000)
+"""Given away by this process, lately. Whoever got one may not listen yet, or only later again."""
 
 
 def health_ports(settings: Settings) -> dict[str, int]:
@@ -22,7 +23,7 @@ def health_ports(settings: Settings) -> dict[str, int]:
     if port == LAST_PORT:
         raise ConfigError(f"FLEET_HEALTH_PORT: the collector has the next port, and there is none after {port}")
     ports = {"dispatcher": port, "collector": port + 1}
-    _PROMISED.update(ports.values())
+    _PROMISED.extend(ports.values())
     return ports
 
 
@@ -41,10 +42,10 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Free just now, and not given to anybody else by this process."""
+    """Free just now, and not given to anybody else by this process lately."""
     while (port := random.SystemRandom().choice(QUIET)) in _PROMISED or not is_free(port):
         pass
-    _PROMISED.add(port)
+    _PROMISED.append(port)
     return port
 
 

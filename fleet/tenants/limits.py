@@ -15,8 +15,8 @@ class Tenant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[tenants.NAME]`: what an account may have of the fleet."""
 
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
-    """Its share of tokens, beside the weights of the others, while deliberations wait for room. The default tenant has
-    1."""
+    """Its share of tokens, beside the weights of the others, while deliberations or calls wait for room. The default
+    tenant has 1."""
     max_in_flight: Annotated[int, Meta(ge=1)] | None = None
     """Of its deliberations in progress at once, over the whole fleet. Absent: `limits.max_in_flight`, for all
     together."""
@@ -30,6 +30,11 @@ class Tenant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The highest `priority` of its requests; others are rejected as `forbidden`."""
     max_waiting: Annotated[int, Meta(ge=1)] | None = None
     """Requests in its stream before NATS refuses more; absent: `limits.max_waiting_requests`."""
+
+
+def weights_of(tenants: Mapping[str, Tenant]) -> dict[str, float]:
+    """By name, as `fleet.tenants.sharing` wants them."""
+    return {name: tenant.weight for name, tenant in tenants.items()}
 
 
 METADATA = "tenant"

@@ -1,4 +1,5 @@
-"""Decides whose deliberation begins next: start-time fair queuing over tenants, in tokens.
+"""Decides who begins next: start-time fair queuing over tenants, in tokens. Dispatchers ask it of deliberations, and
+workers of calls that wait for a seat of a model server; "deliberation" stands for both here.
 
 A tenant's service is what its deliberations have used, and what those that are open are expected to use, divided by its
 weight. Of the tenants with a request that waits the one with the least service is next. So shares of tokens follow the
@@ -22,7 +23,8 @@ FADES: Final = 0.9
 
 
 class Shares:
-    """Of one dispatcher. Each of several hears of every end and sees what is open, and so comes to the same shares."""
+    """Of one process. Each of several dispatchers hears of every end and sees what is open, and so comes to the same
+    shares; a worker knows its own calls."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = weights

@@ -14,6 +14,7 @@ import structlog
 from fleet.config import Settings
 from fleet.errors import ConfigError
 from fleet.messages.workers import EndpointStatus
+from fleet.tenants.limits import weights_of
 from workers.llm.attempt import Attempts, Check
 from workers.llm.call import ModelCall, Shared
 from workers.llm.hedging import Durations
@@ -36,8 +37,7 @@ class ModelClient:
     def __init__(self, settings: Settings, *, rng: Random | None = None) -> None:
         if not settings.model_servers:
             raise ConfigError("VLLM_URL: a worker needs a model server, the simulator at least")
-        weights = {name: tenant.weight for name, tenant in settings.tenants.items()}
-        self.endpoints = Endpoints(settings.model_servers, settings.workers, weights=weights)
+        self.endpoints = Endpoints(settings.model_servers, settings.workers, weights=weights_of(settings.tenants))
         self.durations = Durations(settings.workers.hedge_after)
         self.attempts = Attempts(settings)
         self._shared = Shared(settings.workers, self.endpoints, self.durations, self.attempts, rng or Random())

@@ -35,7 +35,7 @@ from fleet.logger import Seldom
 from fleet.messages import UNDECODABLE, EndSummary, decode
 from fleet.messages.end_summary import HEADER
 from fleet.observability.retries import again
-from fleet.tenants.limits import Tenant
+from fleet.tenants.limits import Tenant, weights_of
 from fleet.tenants.names import key_of_event, name_of, subject_of, tenant_of
 from fleet.tenants.sharing import Shares
 from fleet.tenants.window import Took, Window
@@ -67,7 +67,7 @@ class Admission:
     def __init__(self, limit: int, tenants: Mapping[str, Tenant] | None = None) -> None:
         self._limit = limit
         self._tenants = tenants or {}
-        weights = {name: tenant.weight for name, tenant in self._tenants.items()}
+        weights = weights_of(self._tenants)
         self._shares, self._window = Shares(weights), Window(weights)
         self._open: Counter[str] = Counter()
         self._room = 0

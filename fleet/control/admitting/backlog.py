@@ -3,9 +3,9 @@
 Of what was begun at once, calls wait in their stream until a worker has room, and answers until a collector has dealt
 with them. Whoever asks then waits behind all of it. What waits in admission instead costs no time, and is fair. A call
 that a worker has taken does not wait, however long its model takes: models have all the work that they can take. Only
-where the settings say how many calls they can take at once, there are no more than twice as many. Else workers would be
-full of calls that wait for a model, and could not take those of whoever is next. Twice: the calls of a worker that has
-died count until they come again.
+where the settings say how many calls they can take at once, there are not many more than twice as many. Else workers
+would be full of calls that wait for a model, and could not take those of whoever is next. Twice: the calls of a worker
+that has died count until they come again.
 
 As much may wait as workers take, and end, in a moment. So they never stand still between two looks.
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_a_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever got it does not listen yet. The ports of health are given, too."""
     monkeypatch.setattr(ports, "QUIET", range(20_000, 20_004))
     monkeypatch.setattr(ports, "is_free", lambda _: True)
-    monkeypatch.setattr(ports, "_PROMISED", set())
+    monkeypatch.setattr(ports, "_PROMISED", deque())
     of_health = health_ports(load({"FLEET_HEALTH_PORT": "20001"}))
     assert {*of_health.values()} | {free_port(), free_port()} == {*ports.QUIET}
 

@@ -93,6 +93,14 @@ async def test_what_was_published_after_nats_was_asked_still_counts(clock: Clock
     assert not seen.has_room
 
 
+async def look_on(seen: Backlog, nats: Nats, clock: Clock, every_s: float, *, taken: int) -> None:
+    """For some seconds; between two looks workers take so many calls."""
+    for _ in range(200):
+        nats.taken += taken
+        clock.now += every_s
+        await seen.look()
+
+
 @pytest.mark.parametrize(("calls", "answers", "delivered", "redelivered", "has_room"), [
     (LEAST, 0, 0, 0, False),
     (0, LEAST, 0, 0, False),
@@ -115,14 +123,9 @@ async def test_more_may_wait_where_workers_take_more(clock: Clock) -> None:
     nats = Nats()
     seen = Backlog(nats)  # type: ignore[arg-type]
     nats.calls = 100
-    for _ in range(100):
-        await seen.look()
-        nats.taken += 30
-        clock.now += 0.03
+    await look_on(seen, nats, clock, 0.03, taken=30)
     assert seen.has_room
-    for _ in range(200):
-        clock.now += 0.03
-        await seen.look()
+    await look_on(seen, nats, clock, 0.03, taken=0)
     assert not seen.has_room
 
 
@@ -148,14 +151,9 @@ async def test_more_are_begun_where_models_end_more(clock: Clock) -> None:
     nats = Nats()
     seen = Backlog(nats, 8)  # type: ignore[arg-type]
     nats.at_work = 200
-    for _ in range(100):
-        await seen.look()
-        nats.taken += 60
-        clock.now += 0.06
+    await look_on(seen, nats, clock, 0.06, taken=60)
     assert seen.has_room
-    for _ in range(200):
-        clock.now += 0.06
-        await seen.look()
+    await look_on(seen, nats, clock, 0.06, taken=0)
     assert not seen.has_room
 
 
